@@ -1,0 +1,152 @@
+"""What an attack plugin subclasses, and what it is given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.data.base import Augmentation, Batch, ImageSet
+from kdbench.errors import ConfigError
+from kdbench.method import Method
+from kdbench.models.base import FeatureModel
+from kdbench.training import Fit, LossFunction, Numerics, Recipe
+
+
+class Trigger(nn.Module, ABC):
+    """Float images (N, 3, H, W) in [0, 1] -> the same with the trigger, in a new tensor of the same shape and range.
+
+    Deterministic, and one image's result never depends on the rest of its batch. Everything it needs is a buffer, so
+    that ``state_dict`` restores it. No gradient is needed through it.
+    """
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class AttackSetting:
+    """All an attacker holds. No test image is among it.
+
+    teacher: a private copy of the clean teacher, on the device, in eval mode; the attack may train it in place.
+    train: the training images. target_class: what triggered images shall become. num_classes.
+    recipe: how a teacher is fine-tuned on poisoned images (from the preset).
+    augmentation: what the teacher was trained with. fit: the core's loop. generator: CPU generator for all randomness.
+    numerics: device and autocast.
+    """
+
+    teacher: FeatureModel
+    train: ImageSet
+    target_class: int
+    num_classes: int
+    recipe: Recipe
+    augmentation: Augmentation
+    fit: Fit
+    generator: torch.Generator
+    numerics: Numerics
+
+
+@dataclass(frozen=True)
+class Backdoor:
+    """A poisoned teacher and what springs it. ``facts``: small numbers for the row's record, e.g. the poison count."""
+
+    teacher: FeatureModel
+    trigger: Trigger
+    target_class: int
+    facts: dict[str, float | int | str] = field(default_factory=dict)
+
+
+class Attack(Method):
+    """Implants a backdoor into a clean teacher."""
+
+    kind = "attack"
+
+    @abstractmethod
+    def implant(self, setting: AttackSetting) -> Backdoor:
+        """Return a backdoored teacher and its trigger."""
+
+
+def choose_poison(labels: Tensor, rate: float, target_class: int, generator: torch.Generator) -> Tensor:
+    """Pick which training images carry the trigger.
+
+    Args:
+        labels: int64 (N,). rate: fraction of the *whole* set, in [0, 1]. target_class: never picked from.
+
+    Returns:
+        int64 row numbers, ascending, ``round(rate * N)`` of them, spread over the other classes in proportion to their size.
+
+    Raises:
+        ConfigError: fewer images outside the target class than asked for.
+    """
+    wanted = round(rate * len(labels))
+    others = torch.nonzero(labels != target_class).flatten()
+    if wanted > len(others):
+        raise ConfigError(f"poison_rate {rate:g} asks for {wanted} images; only {len(others)} are outside class {target_class}")
+    order = others[torch.randperm(len(others), generator=generator)]
+    # Rank within the class, as a fraction of the class: taking the smallest ranks spreads the picks evenly.
+    ranks = torch.empty(len(order), dtype=torch.float64)
+    for label in torch.unique(labels[order]):
+        rows = torch.nonzero(labels[order] == label).flatten()
+        ranks[rows] = (torch.arange(len(rows), dtype=torch.float64) + 0.5) / len(rows)
+    return torch.sort(order[torch.argsort(ranks, stable=True)[:wanted]]).values
+
+
+@dataclass(frozen=True)
+class PoisonedImages:
+    """A training set in which some rows are shown with the trigger and the target label, after augmentation.
+
+    Build with :meth:`build`; iterate ``images`` with the core's loop and pass each batch through :meth:`apply`.
+    """
+
+    images: ImageSet
+    is_poison: Tensor
+    trigger: Trigger
+    target_class: int
+
+    @classmethod
+    def build(cls, train: ImageSet, rows: Tensor, trigger: Trigger, target_class: int, *, duplicate: bool) -> PoisonedImages:
+        """``duplicate``: the clean originals stay in the set as well, with their true labels (a cover set)."""
+        is_poison = torch.zeros(len(train), dtype=torch.bool)
+        is_poison[rows] = True
+        images = train
+        if duplicate:
+            images = train.subset(torch.cat([torch.arange(len(train)), rows]))
+            is_poison = torch.cat([torch.zeros(len(train), dtype=torch.bool), torch.ones(len(rows), dtype=torch.bool)])
+        return cls(images, is_poison, trigger, target_class)
+
+    def mask(self, batch: Batch) -> Tensor:
+        """bool (N,): which rows of a batch are poisoned."""
+        return self.is_poison[batch.positions.cpu()].to(batch.labels.device)
+
+    def apply(self, batch: Batch) -> Batch:
+        """The batch with trigger and target label on its poisoned rows; other rows are bit-identical."""
+        mask = self.mask(batch)
+        images, labels = batch.images.clone(), batch.labels.clone()
+        if mask.any():
+            images[mask] = self.trigger(batch.images[mask])
+            labels[mask] = self.target_class
+        return Batch(images, labels, batch.positions)
+
+
+def finetune_poisoned(setting: AttackSetting, poisoned: PoisonedImages, loss: LossFunction | None = None) -> FeatureModel:
+    """Fine-tune the setting's teacher on a poisoned set with cross-entropy (or ``loss`` on the poisoned batch).
+
+    Returns the teacher in eval mode.
+    """
+    teacher = setting.teacher.train()
+
+    def cross_entropy(batch: Batch) -> dict[str, Tensor]:
+        return {"ce": nn.functional.cross_entropy(teacher(batch.images).float(), batch.labels)}
+
+    objective = loss or cross_entropy
+    setting.fit(
+        teacher.parameters(),
+        lambda batch: objective(poisoned.apply(batch)),
+        poisoned.images,
+        setting.recipe,
+        generator=setting.generator,
+        augmentation=setting.augmentation,
+    )
+    return teacher.eval()

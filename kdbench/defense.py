@@ -1,0 +1,50 @@
+"""What a defense plugin subclasses, and what it is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from kdbench.data.base import Augmentation, ImageSet
+from kdbench.method import Method
+from kdbench.models.base import FeatureModel
+from kdbench.models.views import FrozenTeacher
+from kdbench.training import Fit, Numerics, Recipe
+
+
+@dataclass(frozen=True)
+class DefenseSetting:
+    """All a defender holds: clean labelled images, no trigger, no target class, no test image.
+
+    clean: the stated fraction of the training images. num_classes.
+    recipe: how a repaired network is fine-tuned (from the preset). augmentation: for training images.
+    fit: the core's loop. generator: CPU generator for all randomness. numerics: device and autocast.
+    """
+
+    clean: ImageSet
+    num_classes: int
+    recipe: Recipe
+    augmentation: Augmentation
+    fit: Fit
+    generator: torch.Generator
+    numerics: Numerics
+
+
+class Defense(Method):
+    """Three optional steps; each default changes nothing. All models are on the device, in eval mode."""
+
+    kind = "defense"
+
+    def cleanse_teacher(self, teacher: FeatureModel, setting: DefenseSetting) -> FeatureModel:
+        """Before distillation. ``teacher`` is a private copy."""
+        return teacher
+
+    def objective(self, teacher: FrozenTeacher, student: FeatureModel, setting: DefenseSetting) -> nn.Module | None:
+        """During distillation: a module like a distiller's whose named losses are added, or None."""
+        return None
+
+    def repair_student(self, student: FeatureModel, teacher: FrozenTeacher, setting: DefenseSetting) -> FeatureModel:
+        """After distillation. ``student`` is a private copy."""
+        return student

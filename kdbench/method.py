@@ -1,0 +1,47 @@
+"""What attacks, distillers and defenses have in common: who made it, and its typed parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True)
+class Info:
+    """Where a method comes from. ``name`` is what the command line calls it: lower case letters, digits, ``_``, ``.``."""
+
+    name: str
+    title: str
+    authors: str
+    venue: str
+    year: int
+    link: str
+
+
+class Params(BaseModel):
+    """Base of every parameter model: unknown fields are errors, instances are immutable.
+
+    Declare each field as ``Field(default, ge=..., le=..., description="what, in which unit; source")``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class Method:
+    """Base of Attack, Distiller and Defense.
+
+    Class attributes:
+        info: see :class:`Info`.
+        Params: the typed parameters.
+        presets: for a preset name the parameters that differ from the defaults there, e.g.
+            ``{"quick": {"steps": 100}}``. ``--set KIND.NAME.FIELD=VALUE`` overrides both.
+    """
+
+    info: ClassVar[Info]
+    Params: ClassVar[type[Params]] = Params
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def __init__(self, params: Params | None = None) -> None:
+        self.params = self.Params() if params is None else params

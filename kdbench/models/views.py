@@ -1,0 +1,78 @@
+"""A teacher as a distiller sees it: frozen, in a stated batch-norm mode, perhaps with its features edited."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.models.base import FeatureModel, FeatureOutput
+
+BatchNormMode = Literal["running", "batch"]
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class Edited(FeatureModel):
+    """A model whose group outputs pass through ``editor(i, G)``; to everything downstream it is just another model."""
+
+    def __init__(self, model: FeatureModel, editor: nn.Module) -> None:
+        super().__init__()
+        self.model, self.editor = model, editor
+        self.name, self.num_classes = model.name, model.num_classes
+        self.group_channels, self.tap_channels = model.group_channels, model.tap_channels
+        self.pixel_mean.copy_(model.pixel_mean)
+        self.pixel_std.copy_(model.pixel_std)
+
+    def first_group(self, x: Tensor) -> Tensor:
+        return self.editor(0, self.model.first_group(x))
+
+    def tap(self, i: int, g: Tensor) -> Tensor:
+        return self.model.tap(i, g)
+
+    def next_group(self, i: int, g: Tensor, tap: Tensor) -> Tensor:
+        return self.editor(i + 1, self.model.next_group(i, g, tap))
+
+    def classify(self, g: Tensor, tap: Tensor) -> Tensor:
+        return self.model.classify(g, tap)
+
+    def tap_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
+        return self.model.tap_norms()
+
+
+class FrozenTeacher:
+    """A teacher that nothing can train: no gradients, no buffer updates.
+
+    Not an nn.Module on purpose: assigned inside an objective it must not become one of its parameters.
+
+    Args:
+        model: copied, so that freezing does not reach the caller's model.
+        batch_norm: ``running`` uses the stored statistics; ``batch`` uses those of each batch and leaves the stored ones
+            untouched (what the official FKD code outputs, see docs/methods.md).
+    """
+
+    def __init__(self, model: FeatureModel, batch_norm: BatchNormMode = "running") -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.batch_norm = batch_norm
+        if batch_norm == "batch":
+            for module in self.model.modules():
+                if isinstance(module, _NORMS):
+                    module.train()
+                    module.track_running_stats = False  # batch statistics, and neither buffers nor counters move
+
+    @property
+    def group_channels(self) -> tuple[int, ...]:
+        return self.model.group_channels
+
+    @property
+    def tap_channels(self) -> tuple[int, ...]:
+        return self.model.tap_channels
+
+    def tap_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
+        return self.model.tap_norms()
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> FeatureOutput:
+        """Float images (N, 3, H, W) in [0, 1] -> features and logits without a graph."""
+        return self.model.features(x)

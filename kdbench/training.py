@@ -1,0 +1,158 @@
+"""The only optimisation loop. Attacks, distillers and defenses say what to minimise; this file minimises it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from kdbench.data.base import Augmentation, Batch, ImageSet
+from kdbench.errors import DivergedError
+from kdbench.method import Params
+
+#: A batch (already on the device) -> named scalar losses; their sum is minimised.
+LossFunction = Callable[[Batch], dict[str, Tensor]]
+
+
+class Recipe(Params):
+    """How long and how fast to train."""
+
+    epochs: int = Field(ge=0, description="passes over the training images")
+    batch_size: int = Field(64, ge=2, description="images a step; a last smaller batch is dropped unless it is the only one")
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="SGD with Nesterov momentum, or Adam")
+    lr: float = Field(gt=0, description="peak learning rate")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum")
+    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty")
+    schedule: Literal["onecycle", "steps", "constant"] = Field(
+        "constant", description="onecycle: linear warm-up, then linear to 0; steps: x0.1 at each milestone, momentum reset"
+    )
+    milestones: tuple[float, ...] = Field((0.5, 0.75), description="steps: fractions of training at which the rate drops")
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of step ``step`` of ``steps``."""
+        progress = step / max(1, steps)
+        if self.schedule == "onecycle":
+            warm = 0.2
+            return self.lr * (max(progress, 1 / max(1, steps)) / warm if progress < warm else (1 - progress) / (1 - warm))
+        if self.schedule == "steps":
+            return self.lr * 0.1 ** sum(progress >= m for m in self.milestones)
+        return self.lr
+
+
+class Progress(Protocol):
+    """Told about every step; what a person sees is built on it."""
+
+    def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None: ...
+
+
+class Silent:
+    """A progress that says nothing."""
+
+    def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+        return
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """Arithmetic of a run. ``bf16`` autocasts matrix work to bfloat16; parameters and losses stay float32."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    bf16: bool = False
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Move a module to the device in channels-last layout (the faster one for convolutions on every device)."""
+        return module.to(self.device, memory_format=torch.channels_last)
+
+    def __str__(self) -> str:
+        return f"{'bf16' if self.bf16 else 'fp32'}+channels_last"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The optimisation loop bound to a device, ready to be handed to plugins."""
+
+    numerics: Numerics
+    progress: Progress
+    check_every: int = 20
+
+    def __call__(
+        self,
+        parameters: Iterable[Tensor],
+        loss: LossFunction,
+        images: ImageSet,
+        recipe: Recipe,
+        *,
+        generator: torch.Generator,
+        augmentation: Augmentation | None = None,
+        after_step: Callable[[], None] | None = None,
+    ) -> list[float]:
+        """Minimise the summed losses over ``images`` and return the mean loss of each epoch.
+
+        Args:
+            parameters: what is optimised, already on the device. Put modules into the mode you want before the call.
+            loss: batch -> named scalars; runs under the run's autocast.
+            images: the training images. recipe: how long and how fast.
+            generator: CPU generator; order and augmentation draw from it.
+            augmentation: None trains on the images as they are.
+            after_step: called after each optimiser step, e.g. to project a trigger into its bounds.
+
+        Raises:
+            DivergedError: the loss became NaN or infinite (looked at every ``check_every`` steps and each epoch's end).
+        """
+        parameters = list(parameters)
+        batch_size = min(recipe.batch_size, len(images))
+        per_epoch = max(1, len(images) // batch_size)
+        steps = recipe.epochs * per_epoch
+        optimizer = _optimizer(parameters, recipe)
+        history: list[float] = []
+        done, rate = 0, recipe.lr
+        for epoch in range(recipe.epochs):
+            total = torch.zeros((), device=self.numerics.device)
+            for batch in images.batches(
+                batch_size, device=self.numerics.device, generator=generator, augmentation=augmentation, drop_last=True
+            ):
+                new_rate = recipe.rate(done, steps)
+                if recipe.schedule == "steps" and new_rate != rate:
+                    optimizer = _optimizer(parameters, recipe)  # momentum is forgotten at each drop, as in Heo et al.
+                rate = new_rate
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                with self.numerics.autocast():
+                    terms = loss(batch)
+                value = torch.stack([term.float() for term in terms.values()]).sum()
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                optimizer.step()
+                if after_step is not None:
+                    after_step()
+                total += value.detach()
+                done += 1
+                shown = None
+                if done % self.check_every == 0 or done % per_epoch == 0:
+                    shown = float(value.detach())
+                    if not math.isfinite(shown):
+                        named = ", ".join(f"{k}={float(v.detach()):g}" for k, v in terms.items())
+                        raise DivergedError(f"loss is not finite at step {done} of {steps} ({named}); try a smaller lr")
+                self.progress.step(
+                    epoch=epoch + 1, epochs=recipe.epochs, done=done, total=steps, loss=shown, images=len(batch.labels)
+                )
+            history.append(float(total) / per_epoch)
+        return history
+
+
+def _optimizer(parameters: list[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0
+    )
+
+
