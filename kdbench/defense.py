@@ -14,6 +14,9 @@ from kdbench.models.views import FrozenTeacher
 from kdbench.training import Fit, Numerics, Recipe
 
 
+STEPS = ("cleanse_teacher", "objective", "repair_student")
+
+
 @dataclass(frozen=True)
 class DefenseSetting:
     """All a defender holds: clean labelled images, no trigger, no target class, no test image.
@@ -36,6 +39,11 @@ class Defense(Method):
     """Three optional steps; each default changes nothing. All models are on the device, in eval mode."""
 
     kind = "defense"
+
+    def steps(self) -> frozenset[str]:
+        """Which of the three steps these parameters use. A step not named here is not run, and its result is shared with
+        the undefended control. By default: those that the class overrides."""
+        return frozenset(step for step in STEPS if getattr(type(self), step) is not getattr(Defense, step))
 
     def cleanse_teacher(self, teacher: FeatureModel, setting: DefenseSetting) -> FeatureModel:
         """Before distillation. ``teacher`` is a private copy."""

@@ -23,6 +23,7 @@ class Recipe(Params):
     """How long and how fast to train."""
 
     epochs: int = Field(ge=0, description="passes over the training images")
+    min_steps: int = Field(0, ge=0, description="optimiser steps to take at least; raises the epochs on a small set")
     batch_size: int = Field(64, ge=2, description="images a step; a last smaller batch is dropped unless it is the only one")
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="SGD with Nesterov momentum, or Adam")
     lr: float = Field(gt=0, description="peak learning rate")
@@ -32,6 +33,11 @@ class Recipe(Params):
         "constant", description="onecycle: linear warm-up, then linear to 0; steps: x0.1 at each milestone, momentum reset"
     )
     milestones: tuple[float, ...] = Field((0.5, 0.75), description="steps: fractions of training at which the rate drops")
+
+    def passes(self, images: int) -> int:
+        """Epochs over a set of that many images: ``epochs``, or more where ``min_steps`` asks for it."""
+        per_epoch = max(1, images // min(self.batch_size, images))
+        return max(self.epochs, math.ceil(self.min_steps / per_epoch))
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of step ``step`` of ``steps``."""
@@ -110,11 +116,12 @@ class Fit:
         parameters = list(parameters)
         batch_size = min(recipe.batch_size, len(images))
         per_epoch = max(1, len(images) // batch_size)
-        steps = recipe.epochs * per_epoch
+        epochs = recipe.passes(len(images))
+        steps = epochs * per_epoch
         optimizer = _optimizer(parameters, recipe)
         history: list[float] = []
         done, rate = 0, recipe.lr
-        for epoch in range(recipe.epochs):
+        for epoch in range(epochs):
             total = torch.zeros((), device=self.numerics.device)
             for batch in images.batches(
                 batch_size, device=self.numerics.device, generator=generator, augmentation=augmentation, drop_last=True
@@ -142,7 +149,7 @@ class Fit:
                         named = ", ".join(f"{k}={float(v.detach()):g}" for k, v in terms.items())
                         raise DivergedError(f"loss is not finite at step {done} of {steps} ({named}); try a smaller lr")
                 self.progress.step(
-                    epoch=epoch + 1, epochs=recipe.epochs, done=done, total=steps, loss=shown, images=len(batch.labels)
+                    epoch=epoch + 1, epochs=epochs, done=done, total=steps, loss=shown, images=len(batch.labels)
                 )
             history.append(float(total) / per_epoch)
         return history

@@ -1,0 +1,105 @@
+"""Datasets by name.
+
+``signs`` is drawn on the spot; the others are read from a folder. Nothing here imports torchvision or PIL until a
+dataset that needs them is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+
+from kdbench.data.base import Augmentation, Batch, Dataset, ImageSet
+from kdbench.data.common import Request, finish, padding
+from kdbench.data.tensor import TensorImages
+from kdbench.errors import ConfigError, UnknownMethodError, unknown
+
+__all__ = ["Augmentation", "Batch", "Dataset", "ImageSet", "TensorImages", "dataset_names", "load_dataset"]
+
+# name: (module, function); imported when asked for.
+_LOADERS = {
+    "signs": ("kdbench.data", "_signs"),
+    "cifar10": ("kdbench.data.cifar", "load_cifar"),
+    "cifar100": ("kdbench.data.cifar", "load_cifar"),
+    "gtsrb": ("kdbench.data.gtsrb", "load_gtsrb"),
+    "flower17": ("kdbench.data.folders", "load_flower17"),
+    "imagenet1k": ("kdbench.data.folders", "load_imagenet"),
+    "imagefolder": ("kdbench.data.folders", "load_imagefolder"),
+}
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Names that ``load_dataset`` knows; ``imagefolder`` is written ``imagefolder:PATH``."""
+    return tuple(_LOADERS)
+
+
+def load_dataset(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    seed: int = 0,
+    image_size: int | None = None,
+    num_classes: int | None = None,
+    train_size: int | None = None,
+    test_size: int | None = None,
+    cache_dir: str | Path | None = None,
+) -> Dataset:
+    """Load a dataset.
+
+    name: see ``dataset_names``. data_dir: folder of the dataset (not for signs). download: fetch it where torchvision
+    can (cifar10, cifar100, gtsrb). seed: of the drawing (signs), of the split (flower17) and of subsets.
+    image_size: 8..512 pixels a side; default 32 for signs, cifar and gtsrb, 224 else. num_classes, train_size,
+    test_size: for signs how many to draw (10, 4000, 1000); else the first K classes and a stratified subset.
+    cache_dir: where decoded images are kept; default $KDBENCH_CACHE or the user's cache folder.
+    Raises UnknownMethodError, ConfigError or DatasetError, each saying what to do.
+    """
+    kind, _, path = name.partition(":")
+    if kind not in _LOADERS or (path and kind != "imagefolder"):
+        raise UnknownMethodError(unknown("dataset", name, _LOADERS, "a folder of yours is imagefolder:PATH"))
+    if kind == "imagefolder":
+        if not path and data_dir is None:
+            raise ConfigError("dataset 'imagefolder' needs a folder; write imagefolder:PATH")
+        data_dir = path or data_dir
+    for what, value, low in (
+        ("image_size", image_size, 8), ("num_classes", num_classes, 2), ("train_size", train_size, 1),
+        ("test_size", test_size, 1), ("seed", seed, 0),
+    ):  # fmt: skip
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
+            raise ConfigError(f"{what} is {value!r}; it must be a whole number of at least {low}")
+    if image_size is not None and image_size > 512:
+        raise ConfigError(f"image_size is {image_size}; it must be in 8..512")
+    request = Request(
+        name,
+        Path(data_dir).expanduser() if data_dir is not None else None,
+        download, seed, image_size, num_classes, train_size, test_size,
+        Path(cache_dir) if cache_dir is not None else _default_cache(),
+    )  # fmt: skip
+    module, function = _LOADERS[kind]
+    return getattr(importlib.import_module(module), function)(request)
+
+
+def _default_cache() -> Path:
+    if folder := os.environ.get("KDBENCH_CACHE"):
+        return Path(folder)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("kdbench")) / "datasets"
+
+
+def _signs(request: Request) -> Dataset:
+    from kdbench.data import signs
+
+    def count(value: int | None, default: int) -> int:
+        return default if value is None else value
+
+    classes, size = count(request.num_classes, 10), count(request.image_size, 32)
+    train, test = (
+        signs.draw_signs(n, num_classes=classes, size=size, seed=request.seed, split=split)
+        for split, n in (("train", count(request.train_size, 4000)), ("test", count(request.test_size, 1000)))
+    )
+    return finish(
+        request, name="signs", train=train, test=test, class_names=signs.class_names(classes),
+        mean=signs.MEAN, std=signs.STD, augmentation=Augmentation(padding(size, 2), flip=False),
+    )  # fmt: skip

@@ -1,0 +1,49 @@
+"""The presets: every number of a run in one TOML file each."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from typing import Any
+
+from pydantic import Field
+
+from kdbench.errors import UnknownMethodError, unknown
+from kdbench.method import Params
+from kdbench.training import Recipe
+
+
+class SignsSize(Params):
+    """How the embedded dataset is drawn when the request does not say."""
+
+    image_size: int = Field(ge=8, description="pixels a side")
+    num_classes: int = Field(ge=2, le=64, description="classes")
+    train_size: int = Field(ge=2, description="training images")
+    test_size: int = Field(ge=2, description="test images")
+
+
+class Preset(Params):
+    """Every number that is not a method's own parameter."""
+
+    clean_fraction: float = Field(1.0, gt=0, le=1, description="the defender's share of the training images")
+    signs: SignsSize
+    clean: Recipe
+    poison: Recipe
+    distill: Recipe
+    repair: Recipe
+
+
+def preset_names() -> list[str]:
+    """Sorted names of the presets that the package holds."""
+    return sorted(entry.name[:-5] for entry in resources.files(__name__).iterdir() if entry.name.endswith(".toml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The preset's table as written.
+
+    Raises:
+        UnknownMethodError: no such preset.
+    """
+    if name not in preset_names():
+        raise UnknownMethodError(unknown("preset", name, preset_names()))
+    return tomllib.loads((resources.files(__name__) / f"{name}.toml").read_text(encoding="utf-8"))

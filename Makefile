@@ -1,0 +1,30 @@
+# Everything happens in .venv; delete it to start over.
+VENV := .venv
+PYTHON ?= python3
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test lint fix clean
+
+install: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: install
+	$(VENV)/bin/kdbench run --attack lba --defense robustkd --pair pyramid200-pyramid110
+
+test: install lint
+	$(VENV)/bin/python -m pytest -q
+
+lint: install
+	$(VENV)/bin/ruff check kdbench plugins tests
+	$(VENV)/bin/ruff format --check kdbench plugins tests
+
+fix: install
+	$(VENV)/bin/ruff check --fix kdbench plugins tests
+	$(VENV)/bin/ruff format kdbench plugins tests
+
+clean:
+	rm -rf $(VENV) build *.egg-info

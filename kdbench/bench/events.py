@@ -1,0 +1,48 @@
+"""What a run tells whoever watches it. The command line draws it; ``--json`` prints it; tests record it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from kdbench.training import Progress
+
+
+class Reporter(Progress, Protocol):
+    """Told what happens, in order. ``step`` (see Progress) is called between stage_started and stage_finished."""
+
+    def run_started(self, stages: int, cells: int, out: str) -> None: ...
+
+    def stage_started(self, number: int, title: str) -> None: ...
+
+    def stage_finished(self, number: int, title: str, seconds: float, facts: dict[str, Any]) -> None: ...
+
+    def stage_failed(self, number: int, title: str, reason: str) -> None: ...
+
+    def cell_finished(self, row: dict[str, Any]) -> None: ...
+
+    def run_finished(self, rows: list[dict[str, Any]], out: str) -> None: ...
+
+
+class Quiet:
+    """A reporter that says nothing; base of the others."""
+
+    def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+        return
+
+    def run_started(self, stages: int, cells: int, out: str) -> None:
+        return
+
+    def stage_started(self, number: int, title: str) -> None:
+        return
+
+    def stage_finished(self, number: int, title: str, seconds: float, facts: dict[str, Any]) -> None:
+        return
+
+    def stage_failed(self, number: int, title: str, reason: str) -> None:
+        return
+
+    def cell_finished(self, row: dict[str, Any]) -> None:
+        return
+
+    def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
+        return

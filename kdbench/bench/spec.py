@@ -1,0 +1,129 @@
+"""What is asked for: a request, checked and resolved into numbers before anything runs."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kdbench.errors import ConfigError, unknown
+from kdbench.method import Method, Params
+from kdbench.presets import Preset, read_preset
+from kdbench.registry import Registry
+
+
+class RunSpec(BaseModel):
+    """A request. ``kdbench run``'s options say the same things."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attacks: tuple[str, ...] = Field(min_length=1)
+    defenses: tuple[str, ...] = ("none",)
+    distillers: tuple[str, ...] = ("fkd",)
+    pairs: tuple[tuple[str, str], ...] = Field(min_length=1)
+    dataset: str = "signs"
+    data_dir: Path | None = None
+    download: bool = False
+    image_size: int | None = Field(None, ge=8)
+    num_classes: int | None = Field(None, ge=2)
+    train_size: int | None = Field(None, ge=2)
+    test_size: int | None = Field(None, ge=2)
+    preset: str = "quick"
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    target_class: int = Field(0, ge=0)
+    clean_fraction: float | None = Field(None, gt=0, le=1)
+    controls: bool = True
+    device: str = "auto"
+    numerics: Literal["auto", "fp32", "bf16"] = "auto"
+    overrides: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A request with every name looked up and every number known.
+
+    methods: (kind, name) -> an instance with its parameters.
+    """
+
+    spec: RunSpec
+    preset: Preset
+    methods: dict[tuple[str, str], Method]
+
+    def method(self, kind: str, name: str) -> Any:
+        return self.methods[kind, name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every number of the run, for ``--dry-run`` and ``run.json``."""
+        return {
+            "request": self.spec.model_dump(mode="json"),
+            "preset": self.preset.model_dump(mode="json"),
+            "methods": {f"{kind}.{name}": m.params.model_dump(mode="json") for (kind, name), m in sorted(self.methods.items())},
+        }
+
+
+def resolve(spec: RunSpec, registry: Registry) -> Resolved:
+    """Look everything up and apply ``--set`` overrides.
+
+    Override keys: ``clean|poison|distill|repair|signs.FIELD``, ``clean_fraction`` and ``attack|distiller|defense.NAME.FIELD``.
+
+    Raises:
+        UsageError: an unknown name, key or a value of the wrong type or range.
+    """
+    table = read_preset(spec.preset)
+    wanted = {("attack", n) for n in spec.attacks} | {("defense", n) for n in spec.defenses}
+    wanted |= {("distiller", n) for n in spec.distillers}
+    if spec.controls:
+        wanted.add(("defense", "none"))
+    classes = {(kind, name): registry.get(kind, name) for kind, name in sorted(wanted)}
+    own: dict[tuple[str, str], dict[str, Any]] = {key: dict(cls.presets.get(spec.preset, {})) for key, cls in classes.items()}
+    for key, raw in spec.overrides.items():
+        head, *rest = key.split(".")
+        if head in ("attack", "distiller", "defense") and len(rest) >= 2:
+            name, fieldname = ".".join(rest[:-1]), rest[-1]
+            cls = registry.get(head, name)
+            if (head, name) not in own:
+                raise ConfigError(f"--set {key}: {head} {name!r} is not part of this run; add --{head} {name} or drop the --set")
+            _known(key, fieldname, cls.Params.model_fields)
+            own[head, name][fieldname] = _value(raw)
+        elif len(rest) == 1 and isinstance(table.get(head), dict):
+            section = Preset.model_fields[head].annotation
+            assert section is not None
+            _known(key, rest[0], section.model_fields)
+            table[head][rest[0]] = _value(raw)
+        elif not rest and head == "clean_fraction":
+            table[head] = _value(raw)
+        else:
+            known = [k for k in Preset.model_fields if k != "clean_fraction"]
+            keys = ["clean_fraction", *(f"{k}.FIELD" for k in known), "attack.NAME.FIELD", "distiller.NAME.FIELD", "defense.NAME.FIELD"]
+            raise ConfigError(unknown("--set key", key, keys))
+    if spec.clean_fraction is not None:
+        table["clean_fraction"] = spec.clean_fraction
+    preset = _build(f"preset {spec.preset}", Preset, table)
+    methods = {key: cls(_build(".".join(key), cls.Params, own[key])) for key, cls in classes.items()}
+    return Resolved(spec, preset, methods)
+
+
+def _known(key: str, fieldname: str, fields: Mapping[str, Any]) -> None:
+    if fieldname not in fields:
+        raise ConfigError(unknown("--set key", key, [f"{key.rsplit('.', 1)[0]}.{name}" for name in fields]))
+
+
+def _value(raw: str) -> Any:
+    """Read a value as TOML (numbers, booleans, lists, quoted strings); anything else is a plain string."""
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw
+
+
+def _build(where: str, model: type[Params], values: Mapping[str, Any]) -> Any:
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where}.{name}: {first['msg']}; got {first.get('input')!r}") from error

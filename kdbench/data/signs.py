@@ -1,0 +1,171 @@
+"""``signs``: traffic-sign-like pictures drawn from formulas, so that every check runs without a download.
+
+An image is a function of (seed, split, class, index, size) alone: asking for more images or more classes leaves the
+ones already there unchanged. Random numbers are raw PCG64 words (a stream NumPy guarantees across versions), drawing
+is float64 and only the last step rounds to bytes. Shapes are signed distances with one pixel of anti-aliasing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from kdbench.data.glyphs import CLASSES, Array, glyph_distance, outline
+from kdbench.data.tensor import TensorImages
+from kdbench.errors import ConfigError
+
+MEAN, STD = (0.46, 0.43, 0.43), (0.26, 0.25, 0.25)
+"""Rounded per-channel statistics of 4000 training images (seed 0, 10 classes, 32 pixels)."""
+
+_PARAMETERS = 64
+_CHUNK = 128
+_SPLITS = {"train": 0, "test": 1}
+
+
+def class_names(num_classes: int) -> tuple[str, ...]:
+    """Names such as ``red-circle/arrow-up``, one per class."""
+    return tuple(f"{style.name}/{glyph}" for style, glyph in CLASSES[:num_classes])
+
+
+def draw_signs(count: int, *, num_classes: int, size: int, seed: int, split: str) -> TensorImages:
+    """``count`` signs of ``size`` x ``size`` pixels; row i is image i // num_classes of class i % num_classes.
+
+    split: ``train`` or ``test``; the two draw from disjoint streams. Raises ConfigError for num_classes outside
+    2..64, size outside 8..512, count < 1 or a negative seed.
+    """
+    _check("num_classes", num_classes, 2, len(CLASSES))
+    _check("image_size", size, 8, 512)
+    _check(f"{split}_size", count, 1, 10_000_000)
+    _check("seed", seed, 0, 2**63 - 1)
+    pixels = np.empty((count, size, size, 3), dtype=np.uint8)
+    for label in range(min(num_classes, count)):
+        rows = np.arange(label, count, num_classes)
+        for start in range(0, len(rows), _CHUNK):
+            part = rows[start : start + _CHUNK]
+            pixels[part] = _draw(label, part // num_classes, size, (seed, _SPLITS[split]))
+    labels = torch.arange(count) % num_classes
+    return TensorImages(torch.from_numpy(pixels).permute(0, 3, 1, 2), labels)
+
+
+def _check(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"signs: {name} is {value!r}; it must be a whole number in {low}..{high}")
+
+
+def _random(label: int, indices: np.ndarray, size: int, stream: tuple[int, int]) -> tuple[Array, Array]:
+    """Uniform parameters (N, 64) in [0, 1) and roughly normal noise (N, size, size, 3) of unit variance."""
+    cells = size * size * 3
+    uniform = np.empty((len(indices), _PARAMETERS))
+    noise = np.empty((len(indices), cells))
+    for row, index in enumerate(indices.tolist()):
+        source = np.random.PCG64(np.random.SeedSequence([*stream, label, index]))
+        uniform[row] = (source.random_raw(_PARAMETERS) >> np.uint64(11)) * 2.0**-53
+        # Each value is the sum of four bytes: integer arithmetic, the same everywhere, close enough to a Gaussian.
+        words = source.random_raw((cells + 1) // 2).astype("<u8").view(np.uint8)
+        noise[row] = words.reshape(-1, 4)[:cells].sum(axis=1, dtype=np.int64)
+    noise = (noise - 510.0) / math.sqrt(4 * (256**2 - 1) / 12)
+    return uniform, noise.reshape(len(indices), size, size, 3)
+
+
+class _Dice:
+    """Hands out the uniform parameters one column after the other, shaped to broadcast over (N, H, W)."""
+
+    def __init__(self, uniform: Array) -> None:
+        self._uniform, self._next = uniform, 0
+
+    def between(self, low: float, high: float) -> Array:
+        column = self._uniform[:, self._next]
+        self._next += 1
+        return (low + (high - low) * column)[:, None, None]
+
+    def colour(self, low: float, high: float) -> Array:
+        return np.stack([self.between(low, high) for _ in range(3)], axis=-1)
+
+    def near(self, colour: tuple[float, float, float], spread: float) -> Array:
+        return np.stack([value + self.between(-spread, spread) for value in colour], axis=-1)
+
+
+def _over(picture: Array, coverage: Array, colour: Array) -> Array:
+    return picture + coverage[..., None] * (colour - picture)
+
+
+def _draw(label: int, indices: np.ndarray, size: int, stream: tuple[int, int]) -> np.ndarray:
+    """uint8 images (N, size, size, 3) of one class."""
+    style, glyph = CLASSES[label]
+    uniform, noise = _random(label, indices, size, stream)
+    dice = _Dice(uniform)
+    pixel = 2.0 / size
+    axis = (np.arange(size) + 0.5) * pixel - 1.0
+    x, y = np.broadcast_arrays(axis[None, None, :], axis[None, :, None])
+
+    picture = _background(dice, x, y, pixel)
+
+    # Pose: the inverse affine map from the picture to sign coordinates.
+    turn, scale = dice.between(-0.21, 0.21), dice.between(0.66, 0.92)
+    shear = dice.between(-0.12, 0.12)
+    sx, sy = x - dice.between(-0.14, 0.14), y - dice.between(-0.14, 0.14)
+    u = (np.cos(turn) * sx + np.sin(turn) * sy) / scale
+    v = (np.cos(turn) * sy - np.sin(turn) * sx) / scale
+    u = u + shear * v
+    soft = pixel / scale
+
+    def inside(distance: Array) -> Array:
+        return np.clip(0.5 - distance / soft, 0.0, 1.0)
+
+    edge = outline(style, u, v)
+    sign = inside(edge - style.radius)
+    fade = dice.between(0.0, 0.25)[..., None]
+    picture = _over(picture, sign, dice.near(style.rim, 0.10))
+    picture = _over(picture, inside(edge - style.inner), dice.near(style.face, 0.10) * (1 - fade) + 0.55 * fade)
+    gu, gv = u / style.zoom, (v - style.centre) / style.zoom
+    ink = inside((glyph_distance(glyph, gu, gv) - dice.between(-0.02, 0.03)) * style.zoom)
+    picture = _over(picture, ink, dice.near(style.ink, 0.10))
+
+    picture = _occlude(dice, picture, x, y, pixel)
+    picture = _blur(_light(dice, picture, x, y), dice.between(0.0, 0.8)[..., None])
+    picture = picture + dice.between(0.02, 0.09)[..., None] * noise
+    return np.floor(np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+
+
+def _background(dice: _Dice, x: Array, y: Array, pixel: float) -> Array:
+    """A colour gradient with a stripe and two discs of other colours."""
+    first, second = dice.colour(0.1, 0.85), dice.colour(0.1, 0.85)
+    angle = dice.between(0.0, 2 * math.pi)
+    slope = np.clip(0.5 + 0.4 * (np.cos(angle) * x + np.sin(angle) * y), 0.0, 1.0)[..., None]
+    picture = first + slope * (second - first)
+    angle = dice.between(0.0, 2 * math.pi)
+    stripe = np.abs(np.cos(angle) * x + np.sin(angle) * y - dice.between(-1.0, 1.0)) - dice.between(0.05, 0.3)
+    picture = _over(picture, np.clip(0.5 - stripe / pixel, 0.0, 1.0), dice.colour(0.1, 0.85))
+    for _ in range(2):
+        away = np.hypot(x - dice.between(-1.1, 1.1), y - dice.between(-1.1, 1.1)) - dice.between(0.1, 0.5)
+        picture = _over(picture, np.clip(0.5 - away / pixel, 0.0, 1.0), dice.colour(0.1, 0.85))
+    return picture
+
+
+def _occlude(dice: _Dice, picture: Array, x: Array, y: Array, pixel: float) -> Array:
+    """In three of ten pictures something covers the sign from the rim inwards."""
+    angle, reach = dice.between(0.0, 2 * math.pi), dice.between(0.42, 0.85)
+    present = dice.between(0.0, 1.0) < 0.3
+    distance = reach - (np.cos(angle) * x + np.sin(angle) * y)
+    return _over(picture, present * np.clip(0.5 - distance / pixel, 0.0, 1.0), dice.colour(0.05, 0.5))
+
+
+def _light(dice: _Dice, picture: Array, x: Array, y: Array) -> Array:
+    """Overall gain, a gradient over the picture, and in three of ten a shadow with a straight edge."""
+    angle = dice.between(0.0, 2 * math.pi)
+    light = dice.between(0.55, 1.1) * (1 + dice.between(0.0, 0.25) * (np.cos(angle) * x + np.sin(angle) * y))
+    angle, depth = dice.between(0.0, 2 * math.pi), dice.between(0.1, 0.45)
+    present = dice.between(0.0, 1.0) < 0.3
+    side = np.clip(0.5 + 6 * (np.cos(angle) * x + np.sin(angle) * y - dice.between(-0.6, 0.6)), 0.0, 1.0)
+    return picture * (light * (1 - present * depth * side))[..., None]
+
+
+def _blur(picture: Array, amount: Array) -> Array:
+    """Mix each picture with its 3x3 binomial average (edges repeat)."""
+    wide = np.pad(picture, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="edge")
+    soft = 0.25 * (wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:])
+    wide = np.pad(soft, ((0, 0), (0, 0), (1, 1), (0, 0)), mode="edge")
+    soft = 0.25 * (wide[:, :, :-2] + 2 * wide[:, :, 1:-1] + wide[:, :, 2:])
+    return picture + amount * (soft - picture)

@@ -1,0 +1,145 @@
+"""The numbers. Counts first, percentages derived, every interval stated.
+
+With T the target class and T- the test images whose true class is not T (methods: BackdoorBench, ANP, NAD all exclude T):
+
+    ACC  = correct / all            on untriggered test images
+    ASR  = predicted T / |T-|       on triggered images of T-
+    RA   = still correct / |T-|     on triggered images of T-
+    BASE = predicted T / |T-|       on untriggered images of T-
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+
+from kdbench.data.base import ImageSet
+from kdbench.errors import ConfigError, ContractError
+from kdbench.training import Numerics
+
+TRANSFER_FLOOR = 30.0
+STOPPED_REMOVED = 90.0
+STOPPED_ACC_LOSS = 3.0
+PARTLY_REMOVED = 50.0
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A count out of a total. ``percent`` is 0-100; ``interval`` is Wilson's 95 % interval in percent."""
+
+    hits: int
+    total: int
+
+    @property
+    def percent(self) -> float:
+        return 100.0 * self.hits / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        low, high = binomtest(self.hits, self.total).proportion_ci(0.95, method="wilson")
+        return 100.0 * low, 100.0 * high
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One network on the test set. ``asr_hits``: bool (|T-|,), which triggered images became the target."""
+
+    acc: Rate
+    asr: Rate
+    ra: Rate
+    base: Rate
+    asr_hits: np.ndarray
+
+
+@torch.inference_mode()
+def evaluate(
+    predict: Callable[[Tensor], Tensor],
+    trigger: Callable[[Tensor], Tensor],
+    test: ImageSet,
+    target_class: int,
+    numerics: Numerics,
+    batch_size: int = 250,
+) -> Evaluation:
+    """Measure a network (float images -> logits (N, K)) on the whole test set.
+
+    Args:
+        predict: put into eval mode by the caller. trigger: images -> triggered images, same shape, range [0, 1].
+
+    Raises:
+        ConfigError: no test image lies outside the target class.
+        ContractError: the trigger changed the shape or left [0, 1].
+    """
+    plain, triggered = [], []
+    for batch in test.batches(batch_size, device=numerics.device):
+        marked = trigger(batch.images)
+        if marked.shape != batch.images.shape or not bool(((marked >= 0) & (marked <= 1)).all()):
+            raise ContractError("the trigger must keep the images' shape and the range [0, 1]")
+        with numerics.autocast():
+            plain.append(predict(batch.images).argmax(1).cpu())
+            triggered.append(predict(marked).argmax(1).cpu())
+    return count(torch.cat(plain), torch.cat(triggered), test.labels, target_class)
+
+
+def count(plain: Tensor, triggered: Tensor, labels: Tensor, target_class: int) -> Evaluation:
+    """Metrics from predictions. All three are int64 (N,): on untriggered images, on triggered ones, and the truth."""
+    others = labels != target_class
+    n = int(others.sum())
+    if n == 0:
+        raise ConfigError(f"every test image is of target class {target_class}; ASR is undefined")
+    hits = triggered[others] == target_class
+    return Evaluation(
+        acc=Rate(int((plain == labels).sum()), len(labels)),
+        asr=Rate(int(hits.sum()), n),
+        ra=Rate(int((triggered[others] == labels[others]).sum()), n),
+        base=Rate(int((plain[others] == target_class).sum()), n),
+        asr_hits=hits.numpy(),
+    )
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a defense is judged by, in percentage points and percent, each with a 95 % interval.
+
+    transferred = C3 - C1; removed = 100 (C3 - ASR) / (C3 - C1), None when nothing transferred.
+    """
+
+    transferred: float
+    transferred_interval: tuple[float, float]
+    removed: float | None
+    removed_interval: tuple[float, float] | None
+
+
+def transfer(student: np.ndarray, clean_control: np.ndarray, undefended: np.ndarray, resamples: int = 2000) -> Transfer:
+    """Excess over C1, from the per-image hits (bool (n,)) of the three students on the same triggered images.
+
+    Intervals: percentile bootstrap over test images, the three students paired. They speak of the test sample only, not of
+    the spread between training seeds.
+    """
+    hits = np.stack([student, clean_control, undefended]).astype(np.float64)
+    n = hits.shape[1]
+    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
+    asr, c1, c3 = hits.mean(1) * 100
+    asr_b, c1_b, c3_b = (weights @ hits.T / n * 100).T
+    low, high = np.percentile(c3_b - c1_b, [2.5, 97.5])
+    moved = float(c3 - c1)
+    if moved <= 0:
+        return Transfer(moved, (float(low), float(high)), None, None)
+    gone = c3_b - c1_b > 0  # a resample in which nothing transferred has no ratio
+    r_low, r_high = np.percentile(100 * (c3_b - asr_b)[gone] / (c3_b - c1_b)[gone], [2.5, 97.5])
+    return Transfer(moved, (float(low), float(high)), float(100 * (c3 - asr) / moved), (float(r_low), float(r_high)))
+
+
+def verdict(transferred: float, removed: float | None, acc_lost: float) -> tuple[str, str]:
+    """(verdict, reason). ``acc_lost``: undefended minus defended student ACC, points."""
+    if transferred < TRANSFER_FLOOR or removed is None:
+        return "inconclusive", f"only {transferred:.1f} points of ASR transferred; {TRANSFER_FLOOR:.0f} are needed to judge"
+    if removed >= STOPPED_REMOVED and acc_lost <= STOPPED_ACC_LOSS:
+        return "stopped", f"{removed:.0f} % removed, {acc_lost:.1f} points of ACC lost"
+    if removed >= PARTLY_REMOVED:
+        return "partly", f"{removed:.0f} % removed, {acc_lost:.1f} points of ACC lost"
+    return "not stopped", f"{removed:.0f} % removed"
