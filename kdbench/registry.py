@@ -107,7 +107,7 @@ class Registry:
         if elsewhere:
             known = ", ".join(self.names(kind)) or "none"
             raise UnknownMethodError(
-                f"unknown {kind} {name!r}: {name!r} is a {elsewhere[0]}; {kind}s: {known}; run `kdbench list`"
+                f"unknown {kind} {name!r}: there is {'an' if elsewhere[0][0] in 'aeiou' else 'a'} {elsewhere[0]} of that name; {kind}s: {known}; run `kdbench list`"
             )
         message = unknown(kind, name, self.names(kind), "run `kdbench list`")
         if self.broken:

@@ -1,0 +1,218 @@
+"""Attacks that first search a trigger on the frozen clean teacher and then train it into that teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from kdbench.attack import AttackSetting, PoisonedImages, choose_poison, finetune_poisoned
+from kdbench.data.base import Batch
+from kdbench.errors import ConfigError
+from kdbench.method import Params
+from kdbench.models.base import GROUPS, FeatureModel, FeatureOutput
+from kdbench.training import Recipe
+from kdbench.triggers import BlendTrigger, blend, corner
+
+#: What the features of triggered images should minimise; a scalar.
+FeatureLoss = Callable[[FeatureOutput], Tensor]
+_PROBE = 256
+
+
+class SearchParams(Params):
+    """Parameters every attack with a searched trigger has."""
+
+    shape: Literal["blend", "patch"] = Field(
+        "blend", description="blend: the whole image, learned opacity per pixel; patch: a square with fixed opacity"
+    )
+    kappa: float = Field(
+        0.2, gt=0, le=1, description="blend: upper bound of a pixel's opacity; RobustKD release uses 0.2, CheatKD 0.5"
+    )
+    opacity: float = Field(1.0, gt=0, le=1, description="patch: its opacity; Yao et al. paste opaquely")
+    patch_fraction: float = Field(
+        0.3, gt=0, le=1, description="patch: side as a fraction of the image height; kdbench pilot (Yao et al.: 0.2)"
+    )
+    margin: int = Field(1, ge=0, description="patch: distance to the bottom and right border, pixels; Yao et al.")
+    layers: tuple[int, ...] = Field((3,), description="taps the trigger acts on, 1 to 3; 3 is the last group's")
+    steps: int = Field(2000, ge=0, description="Adam steps of the trigger search; kdbench (releases: about 156,000)")
+    lr: float = Field(0.005, gt=0, description="Adam learning rate of the trigger search; CheatKD release")
+    search_batch: int = Field(64, ge=2, description="images a step of the trigger search; CheatKD release")
+    poison_rate: float = Field(0.1, ge=0, le=1, description="triggered images, fraction of the training set; pilot")
+    cover: Literal["duplicate", "none"] = Field(
+        "duplicate", description="duplicate: the poisoned images stay in the set with true labels too; CheatKD release"
+    )
+
+
+def check_layers(layers: tuple[int, ...]) -> tuple[int, ...]:
+    """Tap numbers 1..3 -> indices 0..2, each once.
+
+    Raises:
+        ConfigError: none given, or one out of range.
+    """
+    if not layers or any(not 1 <= layer <= GROUPS for layer in layers):
+        raise ConfigError(f"layers {list(layers)} are not taps; give one or more of 1, 2, 3")
+    return tuple(sorted({layer - 1 for layer in layers}))
+
+
+@contextmanager
+def frozen(model: FeatureModel) -> Iterator[FeatureModel]:
+    """The model in eval mode without parameter gradients; every flag is as before afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    gradients = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    model.eval().requires_grad_(False)
+    try:
+        yield model
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for parameter, wanted in gradients.items():
+            parameter.requires_grad_(wanted)
+
+
+def pooled(tap: Tensor) -> Tensor:
+    """(N, C, H, W) -> float32 (N, C): the mean over the image."""
+    return tap.float().mean((2, 3))
+
+
+def pick(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Up to ``count`` of ``rows``, without repetition."""
+    return rows[torch.randperm(len(rows), generator=generator)[:count]]
+
+
+def class_rows(setting: AttackSetting, *, target: bool) -> Tensor:
+    """Training rows of the target class, or of all others.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    rows = torch.nonzero((setting.train.labels == setting.target_class) == target).flatten()
+    if len(rows) == 0:
+        where = "in" if target else "outside"
+        raise ConfigError(f"no training image is {where} target class {setting.target_class}; choose another target_class")
+    return rows
+
+
+@torch.no_grad()
+def clean_taps(setting: AttackSetting, rows: Tensor, reduce: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """``reduce`` of each tap of the clean teacher on untouched training rows, concatenated over batches."""
+    parts: list[list[Tensor]] = [[] for _ in range(GROUPS)]
+    with frozen(setting.teacher) as teacher, setting.numerics.autocast():
+        for chunk in rows.split(_PROBE):
+            out = teacher.features(setting.train.read(chunk, setting.numerics.device))
+            for part, tap in zip(parts, out.taps, strict=True):
+                part.append(reduce(tap))
+    return [torch.cat(part) for part in parts]
+
+
+@dataclass(frozen=True)
+class FoundTrigger:
+    """The trigger and small numbers about its search."""
+
+    trigger: BlendTrigger
+    facts: dict[str, float | int | str]
+
+
+def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLoss) -> FoundTrigger:
+    """Minimise ``loss`` over the pattern (and, for a blend, the opacity) on non-target images; the teacher stays as it is.
+
+    Pattern and mask are leaves that are clamped *in place* after each step: a clamped copy would leave the optimiser's
+    graph, as happens to the mask in the released CKD code.
+    """
+    device, generator = setting.numerics.device, setting.generator
+    shape = setting.train.shape
+    pattern = torch.rand(shape, generator=generator).to(device).requires_grad_()
+    noise = torch.rand(1, *shape[1:], generator=generator)
+    leaves = [pattern]
+    if params.shape == "blend":
+        mask = noise.clamp(max=params.kappa).to(device).requires_grad_()
+        leaves.append(mask)
+    else:
+        side = max(1, round(params.patch_fraction * shape[1]))
+        mask = torch.zeros_like(noise)
+        mask[:, *corner(side, side, shape, params.margin)] = params.opacity
+        mask = mask.to(device)
+
+    others = class_rows(setting, target=False)
+    probe = setting.train.read(pick(others, _PROBE, generator), device)
+
+    def measure(teacher: FeatureModel) -> tuple[float, float]:
+        with torch.no_grad(), setting.numerics.autocast():
+            out = teacher.features(blend(probe, pattern, mask))
+            hit = (out.logits.argmax(1) == setting.target_class).float().mean()
+            return float(loss(out)), float(hit)
+
+    def objective(batch: Batch) -> dict[str, Tensor]:
+        return {"trigger": loss(teacher.features(blend(batch.images, pattern, mask)))}
+
+    @torch.no_grad()
+    def project() -> None:
+        pattern.clamp_(0, 1)
+        if mask.requires_grad:
+            mask.clamp_(0, params.kappa)
+
+    with frozen(setting.teacher) as teacher:
+        before, _ = measure(teacher)
+        if params.steps:
+            # One pass over repeated rows, so that the number of steps does not depend on the size of the set.
+            wanted = params.steps * params.search_batch
+            rows = others.repeat(-(-wanted // len(others)))[:wanted]
+            setting.fit(
+                leaves,
+                objective,
+                setting.train.subset(rows),
+                Recipe(epochs=1, batch_size=params.search_batch, optimizer="adam", lr=params.lr, weight_decay=0),
+                generator=generator,
+                augmentation=setting.augmentation,
+                after_step=project,
+            )
+        after, hit = measure(teacher)
+    trigger = BlendTrigger(pattern, mask).to(device)
+    facts: dict[str, float | int | str] = {
+        "trigger_loss_before": before,
+        "trigger_loss_after": after,
+        "mean_opacity": float(trigger.mask.mean()),
+        # How much of the success is the trigger's own doing, before any poison: train images, non-target classes.
+        "clean_teacher_asr": 100 * hit,
+    }
+    return FoundTrigger(trigger, facts)
+
+
+def train_in(
+    setting: AttackSetting,
+    params: SearchParams,
+    found: FoundTrigger,
+    coupling: FeatureLoss,
+    weight: float,
+    *,
+    dirty_label: bool = True,
+) -> dict[str, float | int | str]:
+    """Fine-tune the setting's teacher on images poisoned with the found trigger; returns the facts of the row.
+
+    The loss is cross-entropy plus ``weight`` times ``coupling`` on the features of each batch's poisoned rows. Without
+    ``dirty_label`` cross-entropy sees the unpoisoned rows only, so no label is ever changed.
+    """
+    rows = choose_poison(setting.train.labels, params.poison_rate, setting.target_class, setting.generator)
+    poisoned = PoisonedImages.build(
+        setting.train, rows, found.trigger, setting.target_class, duplicate=params.cover == "duplicate"
+    )
+    teacher = setting.teacher
+
+    def objective(batch: Batch) -> dict[str, Tensor]:
+        out = teacher.features(batch.images)
+        mask = poisoned.mask(batch)
+        classified = torch.ones_like(mask) if dirty_label else ~mask
+        # A sum over no rows keeps the graph alive where a mean would be NaN.
+        ce = nn.functional.cross_entropy(out.logits[classified].float(), batch.labels[classified], reduction="sum")
+        terms = {"ce": ce / classified.sum().clamp(min=1)}
+        if weight and mask.any():
+            chosen = FeatureOutput(tuple(g[mask] for g in out.groups), tuple(t[mask] for t in out.taps), out.logits[mask])
+            terms["coupling"] = weight * coupling(chosen)
+        return terms
+
+    finetune_poisoned(setting, poisoned, objective)
+    return {"poisons": len(rows), **found.facts}

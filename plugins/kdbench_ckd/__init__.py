@@ -1,0 +1,18 @@
+"""The ckd attack, as a plugin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdbench.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from kdbench.attack import Attack
+
+
+@hookimpl
+def kdbench_attacks() -> list[type[Attack]]:
+    """The attack, imported only when someone asks."""
+    from kdbench_ckd.method import CKD
+
+    return [CKD]

@@ -1,0 +1,10 @@
+"""Overhaul of feature distillation (Heo et al. 2019) for kdbench."""
+
+from kdbench.hookspecs import hookimpl
+
+
+@hookimpl
+def kdbench_distillers() -> list[type]:
+    from kdbench_fkd.method import FKD  # lazy: listing plugins must not import torch
+
+    return [FKD]

@@ -1,0 +1,146 @@
+"""Neural attention distillation ("NAD"): a fine-tuned copy of a network teaches the network its attention.
+
+Y. Li, X. Lyu, N. Koren, L. Lyu, B. Li, X. Ma: Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural
+Networks. ICLR 2021, arXiv:2101.05930.
+
+Implemented: the attention map A_sum^p, its distance, and the total loss (Eq. 1-3).
+
+    A_l = sum_c |G_l|^p,  A_hat = A / (||A||_2 + eps)  over H x W
+    L = CE + sum_l beta_l * MSE(A_hat_l(student), A_hat_l(attention teacher))
+
+Deviations from the paper:
+- The distance is the mean squared error of the authors' code, not the norm of the paper's Eq. 2.
+- Used after distillation on the student (``when=after``, default) or before it on the teacher (``before``); the paper
+  has no distillation besides its own.
+- Recipe from the preset unless given here; augmentation is the data set's (the authors add Cutout).
+- With ``milestones`` the momentum restarts at each drop of the learning rate (kdbench's ``steps`` schedule).
+- The repair draws its batches as plain fine-tuning with the same seed does, the attention teacher's from a derived
+  seed; so beta = 0 is fine-tuning, bit for bit, and any difference is the attention term's.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from kdbench.data.base import Batch
+from kdbench.defense import Defense, DefenseSetting
+from kdbench.method import Info, Params
+from kdbench.models.base import FeatureModel
+from kdbench.models.views import FrozenTeacher
+from kdbench.training import LossFunction, Recipe
+
+
+def attention(g: Tensor, p: float = 2.0, eps: float = 1e-6) -> Tensor:
+    """Normalised attention map sum_c |G|^p / (||.||_2 + eps): (N, C, H, W) -> (N, H, W), float32."""
+    magnitude = g.float().square() if p == 2 else g.float().abs().pow(p)
+    a = magnitude.sum(1)
+    return a / (torch.linalg.vector_norm(a, dim=(1, 2), keepdim=True) + eps)
+
+
+def attention_distance(student: Tensor, teacher: Tensor, p: float = 2.0, eps: float = 1e-6) -> Tensor:
+    """Mean squared difference of the two attention maps; group outputs (N, C, H, W) -> float32 scalar."""
+    return F.mse_loss(attention(student, p, eps), attention(teacher.detach(), p, eps))
+
+
+class NADParams(Params):
+    beta: tuple[float, float, float] = Field(
+        (500.0, 1000.0, 1000.0), description="weights of the attention distances of groups 1-3, >= 0; authors' code"
+    )
+    p: float = Field(2.0, ge=1, le=8, description="power of the activations in the attention map; paper section 3")
+    eps: float = Field(1e-6, gt=0, le=1e-2, description="added to the map's norm; authors' code")
+    teacher_epochs: int | None = Field(
+        None, ge=0, description="epochs of fine-tuning the attention teacher; None: the preset's; authors use 5-10"
+    )
+    epochs: int | None = Field(None, ge=0, description="epochs of attention repair; None: the preset's; authors use 20")
+    lr: float | None = Field(None, gt=0, description="learning rate of both phases; None: the preset's; authors use 0.1")
+    weight_decay: float | None = Field(None, ge=0, description="L2 penalty; None: the preset's; authors use 1e-4")
+    milestones: tuple[float, ...] | None = Field(
+        None, description="fractions of training at which the rate drops x0.1; None: the preset's schedule; authors: 0.1"
+    )
+    when: Literal["after", "before"] = Field(
+        "after", description="after: repair the student; before: repair the teacher; kdbench"
+    )
+
+
+def recipes(params: NADParams, base: Recipe) -> tuple[Recipe, Recipe]:
+    """Recipes of the attention teacher's fine-tuning and of the repair: the preset's with what ``params`` replaces."""
+    given = {k: v for k in ("lr", "weight_decay") if (v := getattr(params, k)) is not None}
+    if params.milestones is not None:
+        given |= {"schedule": "steps", "milestones": params.milestones}
+
+    def make(epochs: int | None) -> Recipe:
+        return base.model_copy(update=given | ({} if epochs is None else {"epochs": epochs}))
+
+    return make(params.teacher_epochs), make(params.epochs)
+
+
+def _train(model: FeatureModel, loss: LossFunction, setting: DefenseSetting, recipe: Recipe, g: torch.Generator) -> None:
+    model.requires_grad_(True).train()
+    setting.fit(
+        model.parameters(), loss, setting.clean, recipe, generator=g, augmentation=setting.augmentation
+    )
+    model.eval()
+
+
+class NAD(Defense):
+    """Repair by attention distillation from a fine-tuned copy of the same network."""
+
+    info = Info(
+        name="nad",
+        title="Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks",
+        authors="Li, Lyu, Koren, Lyu, Li, Ma",
+        venue="ICLR",
+        year=2021,
+        link="https://arxiv.org/abs/2101.05930",
+    )
+    Params = NADParams
+    presets = {
+        "quick": {},
+        "standard": {},
+        "paper": {"teacher_epochs": 10, "epochs": 20, "lr": 0.1, "weight_decay": 1e-4, "milestones": (0.1,)},
+    }
+    params: NADParams
+
+    def cleanse_teacher(self, teacher: FeatureModel, setting: DefenseSetting) -> FeatureModel:
+        return self.repair(teacher, setting) if self.params.when == "before" else teacher
+
+    def repair_student(self, student: FeatureModel, teacher: FrozenTeacher, setting: DefenseSetting) -> FeatureModel:
+        return self.repair(student, setting) if self.params.when == "after" else student
+
+    def repair(self, model: FeatureModel, setting: DefenseSetting) -> FeatureModel:
+        """Fine-tune a copy, then train ``model`` in place towards labels and the copy's attention; returns it."""
+        params = self.params
+        teacher_recipe, recipe = recipes(params, setting.recipe)
+        guide: FrozenTeacher | None = None
+        if any(params.beta):  # without an attention term nobody looks at the attention teacher
+            tuned = copy.deepcopy(model)
+            # A derived seed, so that the repair below draws from setting.generator exactly as fine-tuning would.
+            derived = torch.Generator().manual_seed((setting.generator.initial_seed() + 1) % 2**63)
+            _train(
+                tuned,
+                lambda batch: {"ce": F.cross_entropy(tuned(batch.images).float(), batch.labels)},
+                setting,
+                teacher_recipe,
+                derived,
+            )
+            guide = FrozenTeacher(tuned)
+
+        def loss(batch: Batch) -> dict[str, Tensor]:
+            out = model.features(batch.images)
+            terms = {"ce": F.cross_entropy(out.logits.float(), batch.labels)}
+            if guide is not None:
+                wanted = guide.features(batch.images).groups
+                for i, beta in enumerate(params.beta):
+                    if beta:
+                        distance = attention_distance(out.groups[i], wanted[i], params.p, params.eps)
+                        terms[f"attention{i + 1}"] = beta * distance
+            return terms
+
+        _train(model, loss, setting, recipe, setting.generator)
+        return model

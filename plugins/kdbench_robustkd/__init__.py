@@ -1,0 +1,10 @@
+"""RobustKD feature detoxification (Chen et al. 2024) for kdbench."""
+
+from kdbench.hookspecs import hookimpl
+
+
+@hookimpl
+def kdbench_defenses() -> list[type]:
+    from kdbench_robustkd.method import RobustKD  # lazy: listing plugins must not import torch
+
+    return [RobustKD]

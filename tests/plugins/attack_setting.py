@@ -1,0 +1,73 @@
+"""A tiny attack setting for the attack plugins' tests: signs at 16 x 16 and a small wide ResNet."""
+
+from __future__ import annotations
+
+import copy
+from functools import lru_cache
+
+import torch
+
+from kdbench.attack import AttackSetting
+from kdbench.data import load_dataset
+from kdbench.models import create_model
+from kdbench.models.base import FeatureModel
+from kdbench.training import Fit, Numerics, Recipe, Silent
+
+SIZE = 16
+FIT = Fit(Numerics(), Silent())
+TARGET = 0
+
+
+@lru_cache
+def dataset(count: int):
+    """A ``signs`` dataset, made once."""
+    return load_dataset("signs", image_size=SIZE, train_size=count, test_size=200)
+
+
+@lru_cache
+def trained(name: str, count: int, epochs: int) -> FeatureModel:
+    """A model trained on it, made once; copy before use."""
+    data = dataset(count)
+    torch.manual_seed(0)
+    model = create_model(name, data.num_classes)
+    model.set_normalization(data.mean, data.std)
+    model.train()
+    FIT(
+        model.parameters(),
+        lambda batch: {"ce": torch.nn.functional.cross_entropy(model(batch.images), batch.labels)},
+        data.train,
+        Recipe(epochs=epochs, batch_size=50, lr=0.1, schedule="onecycle"),
+        generator=torch.Generator().manual_seed(0),
+        augmentation=data.augmentation,
+    )
+    return model.eval()
+
+
+def setting(name: str = "wrn10_1", count: int = 200, epochs: int = 1, tune: int = 1, seed: int = 0) -> AttackSetting:
+    """A fresh setting; the teacher is a private copy."""
+    data = dataset(count)
+    return AttackSetting(
+        teacher=copy.deepcopy(trained(name, count, epochs)),
+        train=data.train,
+        target_class=TARGET,
+        num_classes=data.num_classes,
+        recipe=Recipe(epochs=tune, batch_size=50, lr=0.02),
+        augmentation=data.augmentation,
+        fit=FIT,
+        generator=torch.Generator().manual_seed(seed),
+        numerics=FIT.numerics,
+    )
+
+
+@torch.no_grad()
+def success_rate(teacher: FeatureModel, trigger, count: int) -> float:
+    """Per cent of triggered non-target test images that become the target."""
+    test = dataset(count).test
+    rows = torch.nonzero(test.labels != TARGET).flatten()
+    return 100 * float((teacher(trigger(test.read(rows))).argmax(1) == TARGET).float().mean())
+
+
+def others(count: int) -> torch.Tensor:
+    """Non-target test images."""
+    test = dataset(count).test
+    return test.read(torch.nonzero(test.labels != TARGET).flatten())

@@ -1,0 +1,61 @@
+"""Poisoned sets: who is poisoned, and that nobody else changes."""
+
+import pytest
+import torch
+
+from kdbench.attack import PoisonedImages, Trigger, choose_poison
+from kdbench.errors import ConfigError
+
+
+class White(Trigger):
+    def forward(self, images):
+        images = images.clone()
+        images[:, :, -1, -1] = 1
+        return images
+
+
+def test_choose_poison_counts_exactly_spares_the_target_and_spreads_over_classes():
+    labels = torch.arange(1000) % 10
+    rows = choose_poison(labels, 0.09, 3, torch.Generator().manual_seed(0))
+    assert len(rows) == len(rows.unique()) == 90
+    counts = torch.bincount(labels[rows], minlength=10)
+    assert counts.tolist() == [10, 10, 10, 0, 10, 10, 10, 10, 10, 10]
+
+
+def test_choose_poison_refuses_more_than_there_is():
+    with pytest.raises(ConfigError, match="only 500 are outside class 0"):
+        choose_poison(torch.arange(1000) % 2, 0.6, 0, torch.Generator())
+
+
+def test_choose_poison_depends_on_the_generator_only():
+    labels = torch.arange(300) % 3
+    picks = [choose_poison(labels, 0.1, 0, torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    assert torch.equal(picks[0], picks[1])
+    assert not torch.equal(picks[0], picks[2])
+
+
+@pytest.mark.parametrize("duplicate", [False, True])
+def test_poison_changes_the_chosen_rows_and_nothing_else(stripes, duplicate):
+    rows = torch.tensor([1, 5, 7])
+    poisoned = PoisonedImages.build(stripes.train, rows, White(), 0, duplicate=duplicate)
+    assert len(poisoned.images) == len(stripes.train) + (3 if duplicate else 0)
+    marked = 0
+    for batch in poisoned.images.batches(50):
+        shown = poisoned.apply(batch)
+        mask = poisoned.mask(batch)
+        marked += int(mask.sum())
+        assert torch.equal(shown.images[~mask], batch.images[~mask])
+        assert torch.equal(shown.labels[~mask], batch.labels[~mask])
+        assert (shown.labels[mask] == 0).all()
+        assert (shown.images[mask][:, :, -1, -1] == 1).all()
+    assert marked == 3
+
+
+def test_cover_images_keep_their_label_and_carry_no_trigger(stripes):
+    """The released code stores each poisoned image a second time with its trigger and its true label."""
+    poisoned = PoisonedImages.build(stripes.train, torch.tensor([1]), White(), 0, duplicate=True)
+    batch = next(poisoned.images.batches(len(poisoned.images)))
+    shown = poisoned.apply(batch)
+    assert shown.labels[1] == stripes.train.labels[1]
+    assert torch.equal(shown.images[1], batch.images[1])
+    assert shown.labels[-1] == 0

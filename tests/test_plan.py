@@ -1,0 +1,97 @@
+"""Stages are shared where they can be, and keyed by what can change their result."""
+
+import pytest
+
+from kdbench.bench.plan import build_plan, digest
+from kdbench.bench.spec import RunSpec, resolve
+from kdbench.errors import ConfigError, PluginLoadError, UnknownMethodError
+
+
+def plan(registry, **kwargs):
+    asked = {"attacks": ("badnets",), "defenses": ("none",), "pairs": (("wrn16_2", "wrn16_1"),), **kwargs}
+    return build_plan(resolve(RunSpec(**asked), registry), "data")
+
+
+def kinds(plan):
+    return [stage.kind for stage in plan.stages]
+
+
+def test_teachers_and_controls_are_trained_once_for_all_cells(registry):
+    crossed = plan(registry, attacks=("badnets", "lba"), defenses=("none", "robustkd", "nad"))
+    assert len(crossed.cells) == 6
+    # one clean teacher, two backdoors, C1 once, C3 twice, RobustKD twice; NAD repairs C3's students
+    assert {k: kinds(crossed).count(k) for k in set(kinds(crossed))} == {
+        "clean": 1,
+        "backdoor": 2,
+        "cleanse": 2,
+        "distill": 5,
+        "repair": 2,
+    }
+
+
+def test_the_undefended_cell_is_the_control(registry):
+    cell = plan(registry).cells[0]
+    assert cell.student_stage == cell.undefended_stage
+    assert cell.student_stage != cell.clean_control_stage
+
+
+def test_defended_and_undefended_students_draw_the_same_batches(registry):
+    crossed = plan(registry, defenses=("none", "robustkd"))
+    seeds = {stage.random_seed() for stage in crossed.stages if stage.kind == "distill"}
+    assert len(seeds) == 1
+
+
+def test_no_controls_leaves_them_out(registry):
+    lonely = plan(registry, defenses=("robustkd",), controls=False)
+    assert kinds(lonely) == ["clean", "backdoor", "cleanse", "distill"]
+
+
+def test_seeds_share_nothing(registry):
+    assert len(plan(registry, seeds=(0, 1)).stages) == 2 * len(plan(registry).stages)
+
+
+def test_an_override_changes_only_the_stages_it_can_reach(registry):
+    before = {stage.kind: stage.key for stage in plan(registry).stages}
+    after = {stage.kind: stage.key for stage in plan(registry, overrides={"distill.lr": "0.5"}).stages}
+    assert before["clean"] == after["clean"]
+    assert before["backdoor"] == after["backdoor"]
+    assert before["distill"] != after["distill"]
+
+
+def test_digest_ignores_order_and_float_spelling_but_not_values():
+    assert digest({"a": 1, "b": 2.0}) == digest({"b": 2, "a": 1.0})
+    assert digest({"a": 1}) != digest({"a": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"distill.epocs": "3"}, "did you mean 'distill.epochs'"),
+        ({"distil.epochs": "3"}, "unknown --set key"),
+        ({"distill.epochs": "many"}, "integer"),
+        ({"distill.lr": "-1"}, "greater than 0"),
+        ({"attack.lba.side": "3"}, "not part of this run"),
+        ({"attack.badnets.poison_rte": "0.1"}, "did you mean 'attack.badnets.poison_rate'"),
+        ({"clean_fraction": "2"}, "less than or equal to 1"),
+    ],
+)
+def test_bad_overrides_are_named(registry, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(registry, overrides=overrides)
+
+
+def test_unknown_names_say_what_exists(registry):
+    with pytest.raises(UnknownMethodError, match="there is an attack of that name"):
+        plan(registry, defenses=("lba",))
+    with pytest.raises(UnknownMethodError, match="did you mean 'robustkd'"):
+        plan(registry, defenses=("robustk",))
+    with pytest.raises(UnknownMethodError, match="did you mean 'quick'"):
+        plan(registry, preset="quik")
+
+
+def test_an_unknown_name_points_at_broken_plugins(registry):
+    from kdbench.registry import Registry
+
+    broken = Registry(methods=registry.methods, broken={"foo": "kdbench-foo: ImportError: no module"})
+    with pytest.raises(PluginLoadError, match="kdbench-foo: ImportError"):
+        plan(broken, attacks=("foo",))

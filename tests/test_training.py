@@ -1,0 +1,77 @@
+"""The loop against hand-computed values."""
+
+import pytest
+import torch
+from torch import nn
+
+from kdbench.errors import DivergedError
+from kdbench.training import Fit, Numerics, Recipe, Silent
+
+
+def fit(parameters, loss, images, recipe, **kwargs):
+    generator = torch.Generator().manual_seed(0)
+    return Fit(Numerics(), Silent())(parameters, loss, images, recipe, generator=generator, **kwargs)
+
+
+def test_one_sgd_step_by_hand(stripes):
+    weight = nn.Parameter(torch.tensor(2.0))
+    recipe = Recipe(epochs=1, batch_size=240, lr=0.1, momentum=0.0, weight_decay=0.5)
+    history = fit([weight], lambda batch: {"a": weight**2, "b": 3 * weight}, stripes.train, recipe)
+    # gradient 2w + 3 + 0.5 w = 8; 2 - 0.1 * 8
+    assert weight.item() == pytest.approx(1.2)
+    assert history == [pytest.approx(10.0)]
+
+
+def test_onecycle_warms_up_and_decays_to_nothing():
+    recipe = Recipe(epochs=1, lr=1.0, schedule="onecycle")
+    rates = [recipe.rate(step, 100) for step in range(100)]
+    assert max(rates) == pytest.approx(1.0)
+    assert rates.index(max(rates)) == 20
+    assert rates[-1] == pytest.approx(0.0125)
+    assert rates[0] > 0
+
+
+def test_steps_drop_tenfold_at_each_milestone():
+    recipe = Recipe(epochs=1, lr=1.0, schedule="steps")
+    assert [recipe.rate(s, 100) for s in (0, 49, 50, 74, 75)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_min_steps_raises_the_epochs_of_a_small_set():
+    recipe = Recipe(epochs=2, min_steps=100, batch_size=32, lr=0.1)
+    assert recipe.passes(320) == 10
+    assert recipe.passes(32 * 200) == 2
+
+
+def test_a_nan_loss_is_diverged_and_names_the_term(stripes):
+    weight = nn.Parameter(torch.tensor(1.0))
+    recipe = Recipe(epochs=1, batch_size=24, lr=0.1)
+    with pytest.raises(DivergedError, match="ce=nan"):
+        fit([weight], lambda batch: {"ce": weight * float("nan")}, stripes.train, recipe)
+
+
+def test_the_same_generator_seed_gives_the_same_weights(stripes):
+    def train(seed):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        Fit(Numerics(), Silent())(
+            model.parameters(),
+            lambda b: {"ce": nn.functional.cross_entropy(model(b.images), b.labels)},
+            stripes.train,
+            Recipe(epochs=2, batch_size=32, lr=0.1),
+            generator=torch.Generator().manual_seed(seed),
+            augmentation=stripes.augmentation,
+        )
+        return model[1].weight.detach().clone()
+
+    assert torch.equal(train(1), train(1))
+    assert not torch.equal(train(1), train(2))
+
+
+def test_after_step_runs_after_every_step(stripes):
+    weight, calls = nn.Parameter(torch.tensor(1.0)), []
+    recipe = Recipe(epochs=2, batch_size=80, lr=0.1)
+    fit([weight], lambda b: {"w": weight}, stripes.train, recipe, after_step=lambda: calls.append(weight.item()))
+    assert len(calls) == 6
+    assert calls[0] < 1.0
