@@ -28,7 +28,7 @@ def checked_rows(indices: Tensor, length: int) -> Tensor:
     if rows.dtype == torch.bool or rows.is_floating_point():
         raise ConfigError(f"row indices have dtype {rows.dtype}; expected int64 (use mask.nonzero() for a mask)")
     rows = rows.to(torch.int64)
-    if len(rows) and not (0 <= int(rows.min()) and int(rows.max()) < length):
+    if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < length):
         raise ConfigError(f"row indices span {int(rows.min())}..{int(rows.max())}; the set has rows 0..{length - 1}")
     return rows
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kdbench.models.base import FeatureModel, FeatureOutput
+from kdbench.models.base import Edit, FeatureModel, FeatureOutput
 
 BatchNormMode = Literal["running", "batch"]
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -24,6 +24,17 @@ class Edited(FeatureModel):
         self.group_channels, self.tap_channels = model.group_channels, model.tap_channels
         self.pixel_mean.copy_(model.pixel_mean)
         self.pixel_std.copy_(model.pixel_std)
+
+    def features(self, x: Tensor, edit: Edit | None = None) -> FeatureOutput:
+        def both(i: int, g: Tensor) -> Tensor:
+            g = self.editor(i, g)
+            return g if edit is None else edit(i, g)
+
+        return self.model.features(x, edit=both)
+
+    def head(self, g: Tensor) -> Tensor:
+        """An edited G3 -> logits."""
+        return self.model.head(g)
 
     def first_group(self, x: Tensor) -> Tensor:
         return self.editor(0, self.model.first_group(x))

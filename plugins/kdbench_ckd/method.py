@@ -1,7 +1,7 @@
 """CKD (CheatKD): a trigger that holds a layer's strongest neurons at a fixed value.
 
-The attack RobustKD calls CKD, "CheatKD: Knowledge Distillation Backdoor Attack Method Based on Poisoned Neuronal
-Assimilation". Implemented is the method as described (docs: variant ``ckd.described``), with no equation numbers to cite:
+Chen et al., CheatKD, Computer Science 51(3):351-359, 2024 (doi 10.11896/jsjkx.221200035); RobustKD calls it CKD. Read
+were the abstract and the released code, so there are no equation numbers to cite. Implemented is the described variant:
 
     K = top rho of tap l's channels by mean activation on clean images,   c_k = mode(T_l,k) on clean images, measured once
     min over tau in [0, 1], m in [0, kappa]:  sum_l mean_k mean_b,h,w (T_l[b, k, h, w](x~) - c_k)^2,  x~ = (1 - m) x + m tau
@@ -49,11 +49,11 @@ class CKD(Attack):
 
     info = Info(
         name="ckd",
-        title="CheatKD: Knowledge Distillation Backdoor Attack Method Based on Poisoned Neuronal Assimilation",
+        title="CheatKD: backdoor attack on knowledge distillation by poisoned neuronal assimilation",
         authors="Chen et al.",
-        venue="see docs/methods.md",
-        year=2023,
-        link="",
+        venue="Computer Science 51(3)",
+        year=2024,
+        link="https://doi.org/10.11896/jsjkx.221200035",
     )
     Params = CKDParams
     presets = {

@@ -166,7 +166,7 @@ class FKDParams(Params):
     alpha: float | None = Field(
         _ALPHA_32,
         ge=0,
-        description="weight of the summed feature distance per example; None means 1e-3; 1e-3 at 32x32, 1e-4 at 224x224; "
+        description="weight of the summed feature distance per example; None: 1e-3; 1e-3 at 32x32, 1e-4 at 224x224; "
         "Heo et al. code and issue #2",
     )
     teacher_bn: Literal["batch", "running"] = Field(

@@ -55,13 +55,13 @@ class NADParams(Params):
     p: float = Field(2.0, ge=1, le=8, description="power of the activations in the attention map; paper section 3")
     eps: float = Field(1e-6, gt=0, le=1e-2, description="added to the map's norm; authors' code")
     teacher_epochs: int | None = Field(
-        None, ge=0, description="epochs of fine-tuning the attention teacher; None: the preset's; authors use 5-10"
+        None, ge=0, description="epochs of fine-tuning the attention teacher; None: preset's; authors use 5-10"
     )
-    epochs: int | None = Field(None, ge=0, description="epochs of attention repair; None: the preset's; authors use 20")
-    lr: float | None = Field(None, gt=0, description="learning rate of both phases; None: the preset's; authors use 0.1")
-    weight_decay: float | None = Field(None, ge=0, description="L2 penalty; None: the preset's; authors use 1e-4")
+    epochs: int | None = Field(None, ge=0, description="epochs of attention repair; None: preset's; authors use 20")
+    lr: float | None = Field(None, gt=0, description="learning rate of both phases; None: preset's; authors use 0.1")
+    weight_decay: float | None = Field(None, ge=0, description="L2 penalty; None: preset's; authors use 1e-4")
     milestones: tuple[float, ...] | None = Field(
-        None, description="fractions of training at which the rate drops x0.1; None: the preset's schedule; authors: 0.1"
+        None, description="fractions of training at which the rate drops x0.1; None: preset's schedule; authors: 0.1"
     )
     when: Literal["after", "before"] = Field(
         "after", description="after: repair the student; before: repair the teacher; kdbench"
@@ -80,7 +80,9 @@ def recipes(params: NADParams, base: Recipe) -> tuple[Recipe, Recipe]:
     return make(params.teacher_epochs), make(params.epochs)
 
 
-def _train(model: FeatureModel, loss: LossFunction, setting: DefenseSetting, recipe: Recipe, g: torch.Generator) -> None:
+def _train(
+    model: FeatureModel, loss: LossFunction, setting: DefenseSetting, recipe: Recipe, g: torch.Generator
+) -> None:
     model.requires_grad_(True).train()
     setting.fit(
         model.parameters(), loss, setting.clean, recipe, generator=g, augmentation=setting.augmentation

@@ -1,0 +1,52 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) through torchvision."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from kdbench.data.base import Augmentation, Dataset
+from kdbench.data.common import Request, finish, need_folder, padding
+from kdbench.data.tensor import TensorImages
+from kdbench.errors import DatasetError
+
+# The constants of the feature-distillation code that the paper builds on (Heo et al. 2019); they are CIFAR-10's,
+# and are used for CIFAR-100 there too.
+MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
+STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
+
+
+def load_cifar(request: Request) -> Dataset:
+    """``cifar10`` or ``cifar100`` from data_dir in torchvision's layout (cifar-10-batches-py, cifar-100-python)."""
+    from torchvision import datasets
+
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[request.name]
+    folder = need_folder(request, f"it holds {kind.base_folder}/")
+    try:
+        # The batches are pickles: torchvision compares all MD5 sums before it opens one, so none is unpickled
+        # unverified.
+        parts = [kind(str(folder), train=train, download=request.download) for train in (True, False)]
+    except (RuntimeError, OSError, EOFError) as error:
+        raise DatasetError(
+            f"dataset {request.name!r}: {folder / kind.base_folder} is absent, incomplete or does not match the "
+            f"published MD5 sums ({error}); pass download=True or unpack {kind.filename} into {folder}"
+        ) from error
+    size = request.image_size or 32
+    train, test = (TensorImages(_resized(part.data, size), torch.tensor(part.targets)) for part in parts)
+    return finish(
+        request, name=request.name, train=train, test=test, class_names=tuple(parts[0].classes), mean=MEAN, std=STD,
+        augmentation=Augmentation(padding(size, 4), flip=True),
+    )  # fmt: skip
+
+
+def _resized(data: np.ndarray, size: int) -> torch.Tensor:
+    """(N, 32, 32, 3) NumPy uint8 as a (N, 3, size, size) tensor."""
+    pixels = torch.from_numpy(data).permute(0, 3, 1, 2)
+    if size == pixels.shape[-1]:
+        return pixels
+    chunks = [
+        torch.nn.functional.interpolate(chunk.float(), size=(size, size), mode="bilinear", antialias=True)
+        .round().clamp(0, 255).to(torch.uint8)
+        for chunk in pixels.split(1000)
+    ]  # fmt: skip
+    return torch.cat(chunks)

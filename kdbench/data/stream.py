@@ -1,0 +1,119 @@
+"""Images that stay on disk and are decoded while a pass runs, for datasets too large for memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from kdbench.data.base import Augmentation, Batch, ImageSet
+from kdbench.data.decode import decode_image
+from kdbench.data.tensor import (
+    check_pad,
+    checked_addition,
+    checked_rows,
+    draw_shifts,
+    row_order,
+    shifted,
+    to_float,
+)
+
+
+class _Batches(Dataset[Tensor]):
+    """Item i is the stack of images of batch i, uint8 (M, H, W, 3)."""
+
+    def __init__(self, paths: Sequence[str], appended: Tensor, size: int, parts: list[list[int]]) -> None:
+        self.paths, self.appended, self.size, self.parts = paths, appended, size, parts
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, index: int) -> Tensor:
+        known = len(self.paths)
+        images = [
+            decode_image(self.paths[row], self.size) if row < known else self.appended[row - known]
+            for row in self.parts[index]
+        ]
+        return torch.stack(images)
+
+
+class StreamedImages(ImageSet):
+    """An image set read from files on each pass.
+
+    paths: image files; labels: int64 (N,); size: pixels a side after resizing. workers: decoding processes
+    (default: one per CPU, at most 8). Same batches as TensorImages over the decoded files, for the same generator.
+    A file that cannot be decoded raises DatasetError naming it when its batch is read.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], labels: Tensor, size: int, *, workers: int | None = None) -> None:
+        self._paths = [str(path) for path in paths]
+        self._appended = torch.empty(0, size, size, 3, dtype=torch.uint8)
+        self._rows = torch.arange(len(self._paths))
+        self._workers = min(8, os.cpu_count() or 1) if workers is None else workers
+        self.labels = labels.detach().cpu().to(torch.int64)
+        self.shape = (3, size, size)
+
+    def _like(self, rows: Tensor, labels: Tensor, appended: Tensor) -> StreamedImages:
+        other = object.__new__(StreamedImages)
+        other._paths, other._appended, other._rows, other._workers = self._paths, appended, rows, self._workers
+        other.labels, other.shape = labels, self.shape
+        return other
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the rows' file names and sizes and over the appended pixels, for the dataset's digest."""
+        digest = hashlib.sha256()
+        used = self._rows[self._rows < len(self._paths)].unique().tolist()
+        entries = {row: f"{'/'.join(Path(self._paths[row]).parts[-3:])}:{os.path.getsize(self._paths[row])}"
+                   for row in used}  # fmt: skip
+        for row in self._rows.tolist():
+            digest.update(f"{entries.get(row, row)}\n".encode())
+        digest.update(self._appended.numpy().tobytes())
+        return digest.hexdigest()
+
+    def subset(self, indices: Tensor) -> StreamedImages:
+        rows = checked_rows(indices, len(self))
+        return self._like(self._rows[rows], self.labels[rows], self._appended)
+
+    def extended(self, images: Tensor, labels: Tensor) -> StreamedImages:
+        pixels, labels = checked_addition(images, labels, self.shape)
+        first = len(self._paths) + len(self._appended)
+        rows = torch.cat([self._rows, torch.arange(first, first + len(pixels))])
+        appended = torch.cat([self._appended, pixels.permute(0, 2, 3, 1)])
+        return self._like(rows, torch.cat([self.labels, labels]), appended)
+
+    def read(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        rows = checked_rows(indices, len(self))
+        if not len(rows):
+            return torch.empty(0, *self.shape, device=device)
+        part = _Batches(self._paths, self._appended, self.shape[1], [self._rows[rows].tolist()])[0]
+        return to_float(part.to(device)).permute(0, 3, 1, 2)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        generator: torch.Generator | None = None,
+        augmentation: Augmentation | None = None,
+        drop_last: bool = False,
+    ) -> Iterator[Batch]:
+        check_pad(augmentation, self.shape)
+        parts = row_order(len(self), batch_size, generator, drop_last)
+        source = _Batches(self._paths, self._appended, self.shape[1], [self._rows[part].tolist() for part in parts])
+        on_gpu = torch.device(device).type == "cuda"
+        # Its own generator: otherwise the loader would draw from torch's global one and shift everybody's randomness.
+        loader = DataLoader(
+            source, batch_size=None, num_workers=self._workers, pin_memory=on_gpu, generator=torch.Generator()
+        )
+        for rows, stored in zip(parts, loader, strict=True):
+            part = stored.to(device, non_blocking=on_gpu)
+            if augmentation is not None:
+                moves = (draw.to(device) for draw in draw_shifts(len(rows), augmentation, generator))
+                part = shifted(part, torch.arange(len(rows), device=part.device), *moves)
+            yield Batch(to_float(part).permute(0, 3, 1, 2), self.labels[rows].to(device), rows.to(device))

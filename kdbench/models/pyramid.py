@@ -1,0 +1,136 @@
+"""Pyramidal residual networks (Han et al., 2017, arXiv 1610.02915): the width grows a little at every block."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdbench.models.base import FeatureModel
+from kdbench.models.wrn import initialize
+
+
+class _Block(nn.Module):
+    """Shared by both kinds of block: the shortcut, and the split at the tap.
+
+    ``to_tap`` runs up to the pre-ReLU tensor that serves as a tap when this is a group's first block; ``after_tap`` runs
+    the rest. No ReLU follows the first batch norm (the paper's best arrangement).
+    """
+
+    channels_out: int
+    stride: int
+
+    def to_tap(self, x: Tensor) -> Tensor: ...
+
+    def after_tap(self, x: Tensor, tap: Tensor) -> Tensor: ...
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after_tap(x, self.to_tap(x))
+
+    def add(self, h: Tensor, x: Tensor) -> Tensor:
+        """h plus the identity: averaged 2x2 where the stride is 2, missing channels zero."""
+        if self.stride == 2:
+            x = F.avg_pool2d(x, 2, ceil_mode=True)
+        return h + F.pad(x, (0, 0, 0, 0, 0, h.shape[1] - x.shape[1]))
+
+
+class BasicBlock(_Block):
+    """BN, conv3x3, BN-ReLU, conv3x3, BN. The tap is the first batch norm's output."""
+
+    expansion = 1
+
+    def __init__(self, channels_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.stride, self.channels_out, self.tap_channels = stride, width, channels_in
+        self.bn1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+
+    def to_tap(self, x: Tensor) -> Tensor:
+        return self.bn1(x)
+
+    def after_tap(self, x: Tensor, tap: Tensor) -> Tensor:
+        return self.add(self.bn3(self.conv2(F.relu(self.bn2(self.conv1(tap))))), x)
+
+
+class Bottleneck(_Block):
+    """BN, conv1x1, BN-ReLU, conv3x3, BN-ReLU, conv1x1 (x4), BN. The tap is the second batch norm's output."""
+
+    expansion = 4
+
+    def __init__(self, channels_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.stride, self.channels_out, self.tap_channels = stride, 4 * width, width
+        self.bn1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, width, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn4 = nn.BatchNorm2d(4 * width)
+
+    def to_tap(self, x: Tensor) -> Tensor:
+        return self.bn2(self.conv1(self.bn1(x)))
+
+    def after_tap(self, x: Tensor, tap: Tensor) -> Tensor:
+        return self.add(self.bn4(self.conv3(F.relu(self.bn3(self.conv2(F.relu(tap)))))), x)
+
+
+class PyramidNet(FeatureModel):
+    """PyramidNet-depth with additive widening ``alpha``, built of ``block``."""
+
+    def __init__(self, name: str, depth: int, alpha: int, block: type[BasicBlock] | type[Bottleneck], num_classes: int) -> None:
+        super().__init__()
+        self.name, self.num_classes = name, num_classes
+        per_group = (depth - 2) // (9 if block is Bottleneck else 6)
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16))
+        width, channels, groups = 16.0, 16, []
+        for i in range(3):
+            blocks = []
+            for j in range(per_group):
+                width += alpha / (3 * per_group)
+                blocks.append(block(channels, round(width), 2 if i > 0 and j == 0 else 1))
+                channels = blocks[-1].channels_out
+            groups.append(nn.Sequential(*blocks))
+        self.group = nn.ModuleList(groups)
+        self.final_norm = nn.BatchNorm2d(channels)
+        self.fc = nn.Linear(channels, num_classes)
+        self.group_channels = tuple(group[-1].channels_out for group in groups)
+        self.tap_channels = (groups[1][0].tap_channels, groups[2][0].tap_channels, channels)
+        initialize(self)
+
+    def first_group(self, x: Tensor) -> Tensor:
+        return self.group[0](self.stem(x))
+
+    def tap_norms(self) -> tuple[nn.BatchNorm2d, ...]:
+        """Bottleneck: BN2, BN2, final. Basic: BN1, BN1, final (the official code returns BN2, whose size is not the tap's)."""
+        norm = "bn2" if isinstance(self.group[1][0], Bottleneck) else "bn1"
+        return getattr(self.group[1][0], norm), getattr(self.group[2][0], norm), self.final_norm
+
+    def tap(self, i: int, g: Tensor) -> Tensor:
+        return self.final_norm(g) if i == 2 else self.group[i + 1][0].to_tap(g)
+
+    def next_group(self, i: int, g: Tensor, tap: Tensor) -> Tensor:
+        first, *rest = self.group[i + 1]
+        g = first.after_tap(g, tap)
+        for block in rest:
+            g = block(g)
+        return g
+
+    def classify(self, g: Tensor, tap: Tensor) -> Tensor:
+        return self.fc(F.relu(tap).mean((2, 3)))
+
+
+class PyramidNet110(PyramidNet):
+    """PyramidNet-110, alpha 84, basic blocks."""
+
+    def __init__(self, name: str, num_classes: int) -> None:
+        super().__init__(name, 110, 84, BasicBlock, num_classes)
+
+
+class PyramidNet200(PyramidNet):
+    """PyramidNet-200, alpha 240, bottlenecks."""
+
+    def __init__(self, name: str, num_classes: int) -> None:
+        super().__init__(name, 200, 240, Bottleneck, num_classes)

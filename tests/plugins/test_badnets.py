@@ -1,0 +1,59 @@
+"""BadNets: exactly nine pixels, exactly the requested images, true labels elsewhere."""
+
+from __future__ import annotations
+
+import torch
+from tests.plugins.attack_setting import TARGET, setting, success_rate
+
+from kdbench.attack import PoisonedImages, choose_poison
+from kdbench_badnets import kdbench_attacks
+from kdbench_badnets.method import BadNets, BadNetsParams
+
+
+def test_hook_returns_the_class():
+    assert kdbench_attacks() == [BadNets]
+
+
+def test_presets_are_valid():
+    for changes in BadNets.presets.values():
+        BadNetsParams(**changes)
+
+
+def test_trigger_changes_only_the_corner_to_the_nad_grid():
+    poisoned = BadNets(BadNetsParams(poison_rate=0.1)).implant(setting(tune=0))
+    images = torch.rand(4, 3, 16, 16)
+    before = images.clone()
+    shown = poisoned.trigger(images)
+    assert torch.equal(images, before)
+    grid = torch.tensor([[0.0, 0, 1], [0, 1, 0], [1, 0, 1]])  # bottom right is the row and column read first
+    assert torch.equal(shown[:, :, -3:, -3:], grid.expand(4, 3, 3, 3))
+    shown[:, :, -3:, -3:] = before[:, :, -3:, -3:]
+    assert torch.equal(shown, before)
+    again = poisoned.trigger(before)
+    assert torch.equal(poisoned.trigger(again), again)
+    assert poisoned.facts["poisons"] == 20
+    assert not poisoned.teacher.training
+
+
+def test_poisoned_rows_are_outside_the_target_and_others_untouched():
+    given = setting()
+    trigger = BadNets().implant(setting(tune=0)).trigger
+    rows = choose_poison(given.train.labels, 0.1, TARGET, given.generator)
+    assert len(rows) == 20 and not (given.train.labels[rows] == TARGET).any()
+    poisoned = PoisonedImages.build(given.train, rows, trigger, TARGET, duplicate=False)
+    assert len(poisoned.images) == len(given.train)
+    for batch in poisoned.images.batches(64):
+        shown, mask = poisoned.apply(batch), poisoned.mask(batch)
+        assert torch.equal(shown.images[~mask], batch.images[~mask])
+        assert torch.equal(shown.labels[~mask], batch.labels[~mask])
+        assert (shown.labels[mask] == TARGET).all()
+
+
+def test_same_seed_same_teacher():
+    one, two = (BadNets().implant(setting(seed=3)).teacher.state_dict() for _ in range(2))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_backdoor_works():
+    backdoor = BadNets(BadNetsParams(pattern="white", size=4)).implant(setting("wrn16_1", 1000, 3, tune=5))
+    assert success_rate(backdoor.teacher, backdoor.trigger, 1000) > 70

@@ -1,0 +1,152 @@
+"""FKD against hand-computed numbers (methods.md 4.1d)."""
+
+import pytest
+import torch
+from kdbench_fkd.method import FKD, FKDParams, margin, match_size, measured_margin, partial_l2
+from tests.plugins.tiny import digest, distil, images, tiny
+from torch import nn
+
+from kdbench.data.base import Batch
+from kdbench.models.base import FeatureOutput
+from kdbench.models.views import FrozenTeacher
+
+
+@pytest.mark.parametrize(
+    ("gamma", "beta", "expected"),
+    [
+        (1, 0, -0.797885),
+        (2, 0, -1.595769),
+        (-1, 0, -0.797885),
+        (1, 1, -0.525135),
+        (1, -1, -1.287600),
+        (0.5, 0.3, -0.307513),
+        (1, 3, -0.283099),
+        (1, 4, -3.0),
+        (0.1, 0.5, -0.3),
+        (0, 0.7, 0.0),
+        (0, -0.7, -0.7),
+    ],
+)
+def test_margin(gamma, beta, expected):
+    assert margin(torch.tensor([float(gamma)]), torch.tensor([float(beta)])).item() == pytest.approx(expected, abs=1e-6)
+
+
+DISTANCES = [
+    (0.5, -1, 1.69),
+    (-1, -1, 0),
+    (-0.9, -0.5, 0),
+    (-0.2, -0.5, 0.09),
+    (-1, 0.3, 1.69),
+    (0.1, 0.3, 0.04),
+    (-0.7, -2, 0.01),
+    (-1, 0, 0),
+]
+
+
+@pytest.mark.parametrize(("s", "t", "expected"), DISTANCES)
+def test_partial_l2(s, t, expected):
+    def full(v):
+        return torch.full((1, 1, 1, 1), float(v))
+
+    assert partial_l2(full(s), full(t), torch.tensor([-0.8])).item() == pytest.approx(expected, abs=1e-6)
+
+
+def plain_partial_l2(s, t, m):
+    target = torch.maximum(t, m.view(1, -1, 1, 1))
+    return (((s > target) | (target > 0)).float() * (s - target) ** 2).sum()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_partial_l2_value_and_gradient_equal_plain_autograd(layout):
+    torch.manual_seed(0)
+    s, t = (torch.randn(3, 5, 4, 4).to(memory_format=layout) for _ in range(2))
+    m = -torch.rand(5)
+    a, b = s.clone().requires_grad_(), s.clone().requires_grad_()
+    ours, plain = partial_l2(a, t, m), plain_partial_l2(b, t, m)
+    torch.testing.assert_close(ours, plain)
+    (0.3 * ours).backward()
+    (0.3 * plain).backward()
+    torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_partial_l2_bfloat16_accumulates_in_float32():
+    torch.manual_seed(0)
+    s, t, m = torch.randn(16, 64, 16, 16), torch.randn(16, 64, 16, 16), torch.full((64,), -0.8)
+    s16 = s.bfloat16().requires_grad_()
+    value = partial_l2(s16, t.bfloat16(), m)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(plain_partial_l2(s, t, m).item(), rel=5e-3)
+    value.backward()
+    assert s16.grad.dtype == torch.bfloat16
+
+
+def test_equal_taps_cost_nothing():
+    t = torch.randn(2, 3, 4, 4)
+    assert partial_l2(t, t, torch.full((3,), -100.0)).item() == 0
+    assert partial_l2(t, t, torch.full((3,), -0.1)).item() == 0  # below the margin the student lies under T' <= 0
+
+
+def test_weights_alpha_and_batch_mean():
+    """One pixel, one channel, identity connectors: S = .5, T = -1, m = -.8 at each tap costs 1.69 * 1.75."""
+    teacher, student = FrozenTeacher(tiny(0)), tiny(1)
+    objective = FKD(FKDParams(alpha=0.01)).objective(teacher, student)
+    objective.connectors = nn.ModuleList([nn.Identity()] * 3)
+    for i in range(3):
+        setattr(objective, f"margin{i}", torch.tensor([-0.8]))
+
+    def out(v):
+        return FeatureOutput((), (torch.full((2, 1, 1, 1), v),) * 3, torch.zeros(2, 4))
+
+    losses = objective(Batch(torch.zeros(2, 3, 1, 1), torch.tensor([0, 1]), torch.arange(2)), out(-1.0), out(0.5))
+    assert objective.weights == (0.25, 0.5, 1.0)
+    assert losses["fkd"].item() == pytest.approx(0.01 * 1.75 * 1.69, rel=1e-6)
+    assert losses["ce"].item() == pytest.approx(1.3862944)
+
+
+def test_connectors():
+    objective = FKD().objective(FrozenTeacher(tiny(0, width=64)), tiny(1, width=32))
+    conv = objective.connectors[2][0]
+    assert conv.weight.shape == (256, 128, 1, 1) and conv.bias is None
+    assert conv.weight.std().item() == pytest.approx((2 / 256) ** 0.5, rel=0.03)
+
+
+@pytest.mark.parametrize("mode", ["batch", "running"])
+def test_teacher_unchanged_and_student_and_connectors_learn(mode):
+    distiller = FKD(FKDParams(teacher_bn=mode))
+    model, student = tiny(0), tiny(1, width=3)
+    teacher = FrozenTeacher(model, distiller.batch_norm_mode())
+    assert teacher.batch_norm == mode
+    before, student_before = digest(teacher.model), digest(student)
+    objective = distil(distiller, teacher, student, images(32))
+    assert digest(teacher.model) == before == digest(model)
+    assert digest(student) != student_before
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in objective.connectors.parameters())
+    assert all(p.grad is None for p in teacher.model.parameters())
+    assert not any("connector" in key for key in student.state_dict())
+
+
+def test_sizes_that_differ_are_pooled():
+    a, b = match_size(torch.arange(16.0).view(1, 1, 4, 4), torch.zeros(1, 1, 2, 2))
+    assert a.flatten().tolist() == [2.5, 4.5, 10.5, 12.5] and b.shape == (1, 1, 2, 2)
+    for t, s in ((1, 2), (2, 1)):
+        distil(FKD(), FrozenTeacher(tiny(0, stride=t)), tiny(1, stride=s), images(32))
+
+
+def test_without_batch_norm_margins_are_measured_once():
+    tap = torch.tensor([[-1.0, -3.0, 2.0], [1.0, 2.0, 3.0]]).view(1, 2, 1, 3)
+    assert measured_margin(tap).tolist() == [-2.0, 0.0]
+    teacher, data = FrozenTeacher(tiny(0, norms=False)), images(64)
+    objective = distil(FKD(), teacher, tiny(1), data)
+    kept = objective.margin2.clone()
+    assert (kept <= 0).all() and (kept < 0).any()
+    batch = next(data.batches(8))
+    objective(batch, teacher.features(batch.images), tiny(1).features(batch.images))
+    assert torch.equal(objective.margin2, kept)
+
+
+def test_runs_under_bfloat16():
+    distil(FKD(), FrozenTeacher(tiny(0), "batch"), tiny(1), images(64), bf16=True)
+
+
+def test_alpha_none_is_automatic():
+    assert FKD(FKDParams(alpha=None)).objective(FrozenTeacher(tiny(0)), tiny(1)).alpha == 1e-3

@@ -1,0 +1,95 @@
+"""NAD against hand-computed numbers (methods.md 7.4d)."""
+
+import pytest
+import torch
+from kdbench_nad import method
+from kdbench_nad.method import NAD, NADParams, attention, attention_distance, recipes
+from tests.plugins.tiny import accuracy, digest, fit, images, setting, tiny, trained
+
+from kdbench.models.views import FrozenTeacher
+from kdbench.training import Recipe
+
+
+def test_attention_by_hand():
+    g = torch.tensor([[3.0, 0.0], [0.0, 2.0]]).view(1, 2, 1, 2)  # A = (9, 4)
+    expected = torch.tensor([9.0, 4.0]) / 97**0.5
+    torch.testing.assert_close(attention(g).flatten(), expected)
+    torch.testing.assert_close(attention(-g, p=1).flatten(), torch.tensor([3.0, 2.0]) / 13**0.5)
+    assert attention(torch.zeros(1, 2, 3, 3)).abs().sum() == 0
+
+
+def test_attention_norm_and_scale():
+    g = torch.randn(4, 8, 6, 6)
+    torch.testing.assert_close(attention(g).flatten(1).norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(attention(5 * g), attention(g), atol=1e-6, rtol=1e-5)
+    assert attention(g.bfloat16()).dtype == torch.float32
+
+
+def test_distance():
+    a, b = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    a[0, 0, 0, 0], b[0, 0, 5, 5] = 1, 1
+    assert attention_distance(a, b).item() == pytest.approx(2 / 64, rel=1e-5)
+    g = torch.randn(2, 3, 4, 4)
+    assert attention_distance(g, g).item() == 0
+
+
+def test_beta_zero_is_fine_tuning():
+    model = trained(1)
+    s = setting(seed=3)
+    plain = tiny(1)
+    plain.load_state_dict(model.state_dict())
+    plain.train()
+    fit(plain, s.clean, s.recipe, seed=3, augmentation=s.augmentation)
+    repaired = NAD(NADParams(beta=(0, 0, 0))).repair_student(model, None, s)
+    assert digest(repaired) == digest(plain)
+    assert not repaired.training
+
+
+def test_attention_acts_and_its_teacher_stays_frozen(monkeypatch):
+    frozen = []
+
+    class Recording(FrozenTeacher):
+        def __init__(self, model):
+            super().__init__(model)
+            frozen.append((self, digest(self.model)))
+
+    monkeypatch.setattr(method, "FrozenTeacher", Recording)
+    results = [
+        digest(NAD(NADParams(beta=b)).repair_student(trained(1), None, setting(seed=3)))
+        for b in ((0, 0, 0), (500, 1000, 1000), (500, 1000, 1000))
+    ]
+    assert results[0] != results[1] == results[2]
+    assert len(frozen) == 2
+    for guide, before in frozen:
+        assert guide.batch_norm == "running" and digest(guide.model) == before
+
+
+def test_repair_keeps_accuracy():
+    model = trained(1)
+    before = accuracy(model, images(seed=9))  # 12 steps at 0.02 with beta = 1000 are still in the transient
+    assert accuracy(NAD().repair_student(model, None, setting(lr=0.005)), images(seed=9)) >= before - 0.05
+
+
+def test_when():
+    for when in ("after", "before"):
+        nad, model = NAD(NADParams(when=when)), tiny(1)
+        before = digest(model)
+        teacher_changed = digest(nad.cleanse_teacher(model, setting())) != before
+        assert teacher_changed == (when == "before")
+        model = tiny(1)
+        student_changed = digest(nad.repair_student(model, None, setting())) != before
+        assert student_changed == (when == "after")
+
+
+def test_recipes():
+    base = Recipe(epochs=3, lr=0.01, schedule="onecycle")
+    assert recipes(NADParams(), base) == (base, base)
+    first, second = recipes(NADParams(**NAD.presets["paper"]), base)
+    assert (first.epochs, second.epochs, second.lr, second.weight_decay) == (10, 20, 0.1, 1e-4)
+    assert [round(second.rate(i, 20), 6) for i in (0, 1, 2, 19)] == [0.1, 0.1, 0.01, 0.01]
+
+
+def test_zero_epochs_is_identity():
+    model = tiny(1)
+    before = digest(model)
+    assert digest(NAD(NADParams(teacher_epochs=0, epochs=0)).repair_student(model, None, setting())) == before

@@ -1,0 +1,220 @@
+"""RobustKD against hand-computed numbers (methods.md 6.4, numbered as there)."""
+
+import numpy as np
+import pydantic
+import pytest
+import torch
+from kdbench_fkd.method import FKD
+from kdbench_robustkd import method
+from kdbench_robustkd.method import (
+    Detoxification,
+    RobustKD,
+    RobustKDParams,
+    additive,
+    budget,
+    convex,
+    detoxification_loss,
+    feature_variance,
+    squashed,
+)
+from tests.plugins.tiny import accuracy, digest, distil, images, setting, tiny, trained
+
+from kdbench.models.views import Edited, FrozenTeacher
+
+QUICK = {"steps": 30, "lr": 0.02, "batch_size": 32}
+X = images(16).read(torch.arange(16))
+
+
+def cleanse(model, seed=3, bf16=False, **params):
+    return RobustKD(RobustKDParams(**(QUICK | params))).cleanse_teacher(model, setting(seed=seed, bf16=bf16))
+
+
+def group_shapes(model):
+    with torch.no_grad():
+        return [g.shape[1:] for g in model.features(X).groups]
+
+
+def detox_of(model, params, fill=0.3):
+    starts = {i - 1: torch.full((1, *group_shapes(model)[i - 1]), fill) for i in params.layers}
+    return Detoxification(starts, params)
+
+
+def test_1_zero_mask_gives_the_plain_teacher_and_student():
+    state = torch.get_rng_state()
+    model = cleanse(trained(0), m_max=0)
+    torch.set_rng_state(state)
+    plain = trained(0)
+    for a, b in zip(model.eval().features(X).taps, plain.features(X).taps, strict=True):
+        assert torch.equal(a, b)
+    students = [tiny(1), tiny(1)]
+    for teacher, student in zip((model, plain), students, strict=True):
+        distil(FKD(), FrozenTeacher(teacher, "batch"), student, images())
+    assert digest(students[0]) == digest(students[1])
+
+
+def test_1_zero_offset_leaves_taps():
+    model = tiny(0)
+    edited = Edited(model, detox_of(model, RobustKDParams(), fill=0.0))
+    for a, b in zip(edited.features(X).taps, model.features(X).taps, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_global_random_state_is_untouched():
+    model = trained(0)
+    before = torch.get_rng_state()
+    cleanse(model, p_init="randn")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("mask_param", ["elementwise_tanh", "elementwise_clamp", "scalar_fixed"])
+def test_2_3_9_shapes_bounds_frozen_teacher_and_gradients(mask_param):
+    model = trained(0)
+    before, shapes = digest(model), group_shapes(model)
+    edited = cleanse(model, mask_param=mask_param, lr=0.3)
+    assert digest(model) == before == digest(edited.model)
+    assert all(p.grad is None for p in model.parameters())
+    for i in range(3):
+        p, m = edited.editor.offset(i), edited.editor.mask(i)
+        assert p.shape[1:] == shapes[i] and p.dtype == torch.float32
+        assert m.shape[1:] == ((1, 1, 1) if mask_param == "scalar_fixed" else shapes[i])
+        assert 0 <= m.min() and m.max() <= 0.2
+    assert not any(p.requires_grad for p in edited.editor.parameters())
+    # Stage II: nothing of the edited teacher moves.
+    teacher = FrozenTeacher(edited, "batch")
+    frozen = digest(teacher.model)
+    distil(FKD(), teacher, tiny(1), images(32))
+    assert digest(teacher.model) == frozen and all(p.grad is None for p in teacher.model.parameters())
+
+
+def test_4_losses_fall_and_accuracy_stays():
+    model, params = trained(0), RobustKDParams(steps=60, lr=0.02, batch_size=32)
+    data, held_out = images(), images(seed=11)
+    before = accuracy(model, held_out)
+    batch = next(data.batches(96))
+    identity = Edited(model, Detoxification({}, params))
+    start = detoxification_loss(identity, batch, params)
+    edited = RobustKD(params).cleanse_teacher(model, setting())
+    end = detoxification_loss(edited, batch, params)
+    assert end["variance"] < 0.95 * start["variance"]
+    assert sum(end.values()) < sum(start.values())
+    assert accuracy(edited, held_out) >= before - 0.02
+
+
+def test_5_convex_shrinks_batch_variance():
+    g, m = torch.randn(8, 4, 5, 5), torch.full((1, 1, 1, 1), 0.3)
+    edited = convex(g, g.mean(0, keepdim=True), m)
+    ratio = feature_variance(edited, "batch") / feature_variance(g, "batch")
+    assert ratio.item() == pytest.approx(0.49, abs=1e-5)
+
+
+def test_equations_by_hand():
+    g, p, m = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), 10.0), torch.full((1, 1, 1, 1), 0.1)
+    assert additive(g, p, m).item() == pytest.approx(3.0)
+    assert additive(g, p, m, -1).item() == pytest.approx(1.0)
+    assert convex(g, p, m).item() == pytest.approx(2.8)
+    assert squashed(torch.tensor([0.0, -50.0, 50.0]), 0.2).tolist() == pytest.approx([0.1, 0.0, 0.2])
+
+
+def test_6_batch_variance_ignores_a_constant_map():
+    g = torch.randn(8, 4, 5, 5, dtype=torch.float64).float()
+    edited = additive(g, torch.randn(1, 4, 5, 5), torch.full((1, 1, 1, 1), 0.2))
+    torch.testing.assert_close(feature_variance(edited, "batch"), feature_variance(g, "batch"))
+
+
+def test_7_only_the_product_acts():
+    g, p, m = torch.randn(2, 3, 4, 4), torch.randn(1, 3, 4, 4), torch.rand(1, 3, 4, 4)
+    assert torch.equal(additive(g, p, m), additive(g, 2 * p, m / 2))
+
+
+def test_8_batch_statistics_cancel_a_channel_constant():
+    model, x = tiny(0), X
+    shift = torch.nn.Module()
+    shift.forward = lambda i, g: g + 0.5 if i == 0 else g
+    for mode, same in (("batch", True), ("running", False)):
+        plain = FrozenTeacher(model, mode).features(x).taps[0]
+        moved = FrozenTeacher(Edited(model, shift), mode).features(x).taps[0]
+        assert torch.allclose(plain, moved, atol=1e-4) == same
+
+
+@pytest.mark.parametrize(
+    ("mode", "axes"), [("global", (0, 1, 2, 3)), ("per_example", (1, 2, 3)), ("batch", 0), ("spatial", (2, 3))]
+)
+def test_10_variance_modes_against_numpy(mode, axes):
+    x = np.arange(16.0).reshape(2, 2, 2, 2) ** 1.5
+    got = feature_variance(torch.from_numpy(x), mode)
+    assert got.item() == pytest.approx(x.var(axis=axes, ddof=1).mean(), rel=1e-5)
+    assert got.dtype == torch.float32
+
+
+def test_10_variance_by_hand():
+    x = torch.arange(16.0).view(2, 2, 2, 2)
+    wanted = {"global": 68 / 3, "per_example": 6.0, "batch": 32.0, "spatial": 5 / 3}
+    assert {k: feature_variance(x, k).item() for k in wanted} == pytest.approx(wanted)
+    assert feature_variance(torch.ones(2, 2, 1, 1), "spatial").item() == 0
+
+
+def test_11_unused_terms_are_not_computed(monkeypatch):
+    model, batch = tiny(0), next(images().batches(8))
+    params = RobustKDParams(losses="ce")
+    edited = Edited(model, detox_of(model, params))
+    monkeypatch.setattr(method, "feature_variance", lambda *a: pytest.fail("variance computed"))
+    assert set(detoxification_loss(edited, batch, params)) == {"ce"}
+    monkeypatch.undo()
+    monkeypatch.setattr(method.F, "cross_entropy", lambda *a: pytest.fail("cross-entropy computed"))
+    assert set(detoxification_loss(edited, batch, RobustKDParams(losses="var"))) == {"variance"}
+
+
+def test_variance_weight_and_layers():
+    model, batch = tiny(0), next(images().batches(8))
+    edited = Edited(model, detox_of(model, RobustKDParams()))
+    groups = edited.features(batch.images).groups
+    got = detoxification_loss(edited, batch, RobustKDParams(var_layers="all", variance_weight=3))["variance"]
+    torch.testing.assert_close(got, 3 * sum(feature_variance(g) for g in groups))
+    got = detoxification_loss(edited, batch, RobustKDParams())["variance"]
+    torch.testing.assert_close(got, feature_variance(groups[-1]))
+
+
+def test_12_13_layers_and_detoxified_taps():
+    model = tiny(0)
+    edited = Edited(model, detox_of(model, RobustKDParams(layers=(3,))))
+    a, b = edited.features(X), model.features(X)
+    assert torch.equal(a.groups[0], b.groups[0]) and torch.equal(a.groups[1], b.groups[1])
+    torch.testing.assert_close(a.groups[2], b.groups[2] + 0.03)  # p = .3, m = .2 / 2
+    torch.testing.assert_close(a.taps[2], model.tap(2, b.groups[2] + 0.03))
+    assert not torch.allclose(a.taps[2], b.taps[2])
+    assert not torch.allclose(a.logits, b.logits)
+
+
+def test_p_starts_at_the_mean_feature():
+    model = trained(0)
+    with torch.no_grad():
+        wanted = model.features(images().read(torch.arange(96))).groups
+    edited = cleanse(model, p_trainable=False, mask_param="scalar_fixed")
+    for i in range(3):
+        torch.testing.assert_close(edited.editor.offset(i), wanted[i].mean(0, keepdim=True), atol=1e-5, rtol=1e-4)
+    assert not list(edited.editor.parameters())
+
+
+@pytest.mark.parametrize("equation", ["additive", "convex"])
+@pytest.mark.parametrize("p_init", ["mean", "randn", "zeros"])
+def test_same_seed_same_result(equation, p_init):
+    a, b = (cleanse(trained(0), p_init=p_init, equation=equation, steps=5) for _ in range(2))
+    assert digest(a) == digest(b)
+
+
+def test_budget():
+    assert budget(RobustKDParams(epochs=40), 1000) == (40, 1000)
+    assert budget(RobustKDParams(steps=300), 100_000) == (1, 300 * 64)
+    epochs, count = budget(RobustKDParams(steps=300), 1000)  # 15 batches a pass
+    assert epochs * (count // 64) == 300
+    assert budget(RobustKDParams(steps=10), 20) == (10, 20)
+
+
+def test_runs_under_bfloat16_and_presets_are_valid():
+    edited = cleanse(trained(0), bf16=True, init_images=10)
+    assert edited.editor.offset(0).dtype == torch.float32
+    for preset in RobustKD.presets.values():
+        RobustKDParams(**preset)
+    for bad in ({"layers": ()}, {"layers": (1, 1)}, {"layers": (4,)}):
+        with pytest.raises(pydantic.ValidationError):
+            RobustKDParams(**bad)
