@@ -1,7 +1,7 @@
 """The one adapter through which timm and torchvision classifiers become kdbench models.
 
 Feature groups are found, not listed: the network is run once on a blank image, every module that returns a 4-d tensor is
-noted in the order in which it finishes, and the last one at each of the three last spatial sizes is a group's end. A network
+noted in the order in which it finishes, and the outermost, last one at each of the three last spatial sizes is a group's end. A network
 whose features keep one size throughout (some transformers do) takes three evenly spaced modules instead.
 """
 
@@ -132,7 +132,10 @@ def _find_groups(body: nn.Module, size: int, name: str) -> list[tuple[str, tuple
             handle.remove()
     last_of_size: dict[tuple[int, ...], tuple[str, tuple[int, ...]]] = {}
     for path, shape in seen:
-        last_of_size[shape[1:]] = (path, shape)
+        # The outermost module wins: a whole stage rather than a layer inside the next one.
+        known = last_of_size.get(shape[1:])
+        if known is None or path.count(".") <= known[0].count("."):
+            last_of_size[shape[1:]] = (path, shape)
     ends = list(last_of_size.values())
     if len(ends) < GROUPS:
         ends = [seen[len(seen) * (i + 1) // GROUPS - 1] for i in range(GROUPS)] if len(seen) >= GROUPS else []

@@ -22,8 +22,7 @@ class Edited(FeatureModel):
         self.model, self.editor = model, editor
         self.name, self.num_classes = model.name, model.num_classes
         self.group_channels, self.tap_channels = model.group_channels, model.tap_channels
-        self.pixel_mean.copy_(model.pixel_mean)
-        self.pixel_std.copy_(model.pixel_std)
+        self.pixel_mean, self.pixel_std = model.pixel_mean, model.pixel_std
 
     def features(self, x: Tensor, edit: Edit | None = None) -> FeatureOutput:
         def both(i: int, g: Tensor) -> Tensor:

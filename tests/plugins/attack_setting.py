@@ -9,13 +9,10 @@ import torch
 
 from kdbench.attack import AttackSetting
 from kdbench.data import load_dataset
+from kdbench.models import create_model
 from kdbench.models.base import FeatureModel
 from kdbench.training import Fit, Numerics, Recipe, Silent
 
-try:
-    from kdbench.models import create_model
-except ImportError:
-    from tests.plugins._tiny_wrn import create_model
 SIZE = 16
 FIT = Fit(Numerics(), Silent())
 TARGET = 0

@@ -85,13 +85,14 @@ def test_an_absent_target_class_is_named():
 
 
 def test_teacher_is_backdoored_and_coupled_and_the_trigger_is_no_universal_perturbation():
-    backdoor = LBA(fast(steps=60)).implant(setting("wrn16_1", 1000, 3, tune=3))
-    clean = trained("wrn16_1", 1000, 3)
-    assert success_rate(backdoor.teacher, backdoor.trigger, 1000) > 90
-    assert success_rate(clean, backdoor.trigger, 1000) < 30
-    target = LBA(fast()).representation(setting("wrn16_1", 1000, 3))[2]
+    """With a 4-pixel patch. At 5 pixels the clean teacher itself follows in 11 to 68 % (seed 0, 3 and 8 epochs)."""
+    backdoor = LBA(fast(steps=60, patch_fraction=0.25)).implant(setting("wrn16_1", 2000, 3, tune=3))
+    clean = trained("wrn16_1", 2000, 3)
+    assert success_rate(backdoor.teacher, backdoor.trigger, 2000) > 90
+    assert success_rate(clean, backdoor.trigger, 2000) < 30
+    target = LBA(fast()).representation(setting("wrn16_1", 2000, 3))[2]
     with torch.no_grad():
-        shown = backdoor.trigger(others(1000))
+        shown = backdoor.trigger(others(2000))
         cosine = [
             float(torch.cosine_similarity(pooled(model.features(shown).taps[2]), target[None]).mean())
             for model in (clean, backdoor.teacher)
