@@ -1,0 +1,317 @@
+"""What a person, or a program, sees of a run. ``step`` comes with every optimiser step and does next to nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from kdbench.bench.events import Quiet
+
+PLAIN_WIDTH = 120
+PROGRESS_EVERY_S = 15.0
+
+
+def strip_control(value: Any) -> str:
+    """Foreign text on one line: whatever a terminal could take for a command becomes a space."""
+    return "".join(c if c.isprintable() else " " for c in str(value))
+
+
+def safe(value: Any) -> str:
+    """Foreign text for rich: no control characters, no markup."""
+    return escape(strip_control(value))
+
+
+def make_console() -> Console:
+    """Standard output; 120 columns where it is not a terminal."""
+    terminal = sys.stdout.isatty()
+    return Console(file=sys.stdout, width=None if terminal else PLAIN_WIDTH, highlight=False, emoji=False)
+
+
+def plain_table(title: str, columns: Iterable[str]) -> Table:
+    """A table without frame, one space between columns."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds) // 60
+    return f"{minutes} min {int(seconds) % 60:02d} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _facts(facts: dict[str, Any]) -> str:
+    """The first few facts that fit on a line."""
+    parts = []
+    for name, value in facts.items():
+        if isinstance(value, float):
+            parts.append(f"{name} {value:.4g}")
+        elif isinstance(value, int | str) and len(str(value)) <= 24:
+            parts.append(f"{name} {value}")
+    return strip_control(" ".join(parts[:4]))
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.1f}"
+
+
+def cell_line(row: dict[str, Any]) -> str:
+    """One finished cell in words."""
+    setting = f"{row.get('attack')} / {row.get('defense')} / {row.get('teacher')}-{row.get('student')} seed {row.get('seed')}"
+    if row.get("status") != "ok":
+        return strip_control(f"{setting} | {row.get('status')}: {row.get('reason')}")
+    numbers = f"student ACC {_number(row.get('student_acc'))} ASR {_number(row.get('student_asr'))}"
+    return strip_control(f"{setting} | {numbers} | {row.get('verdict') or 'no verdict'}")
+
+
+def result_table(rows: list[dict[str, Any]]) -> Table:
+    """The cells of a run; at most 120 columns wide."""
+    table = plain_table("results (%)", [])
+    table.add_column("attack", overflow="fold", max_width=14)
+    table.add_column("defense", overflow="fold", max_width=14)
+    table.add_column("pair", overflow="fold", max_width=21)
+    for header in ("seed", "teacher\nACC/ASR", "student\nACC/ASR/RA", "C1\nASR", "C3\nASR", "trans-\nferred", "removed"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    many = len({row.get("distiller") for row in rows}) > 1
+    for row in rows:
+        teacher, student = row.get("teacher"), row.get("student")
+        joint = "-\n" if len(f"{teacher}{student}") > 18 else "-"
+        ok = row.get("status") == "ok"
+        table.add_row(
+            safe(row.get("attack")),
+            safe(row.get("defense")) + (f"\n{safe(row.get('distiller'))}" if many else ""),
+            f"{safe(teacher)}{joint}{safe(student)}",
+            safe(row.get("seed")),
+            "/".join(_number(row.get(name)) for name in ("teacher_acc", "teacher_asr")),
+            "/".join(_number(row.get(name)) for name in ("student_acc", "student_asr", "student_ra")),
+            *(_number(row.get(name)) for name in ("clean_teacher_asr", "undefended_asr", "transferred", "removed")),
+            safe((row.get("verdict") or "-") if ok else row.get("status")),
+        )
+    return table
+
+
+def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> None:
+    """The table, the reason of every row, and where the files are."""
+    console.print(result_table(rows))
+    for row in rows:
+        if row.get("reason"):
+            pair = f"{row.get('teacher')}-{row.get('student')}"
+            what = f"{row.get('attack')} / {row.get('defense')} / {row.get('distiller')} / {pair} / seed {row.get('seed')}"
+            console.print(f"  {safe(what)}: {safe(row['reason'])}")
+    console.print("C1: student of the clean teacher. C3: student of the backdoored teacher, undefended.")
+    console.print(f"results: {safe(out)}", soft_wrap=True)
+
+
+class Display(Quiet):
+    """Base of the displays: keeps the counts, closes cleanly."""
+
+    def __init__(self) -> None:
+        self.stages = 0
+        self.started = time.monotonic()
+
+    def run_started(self, stages: int, cells: int, out: str) -> None:
+        self.stages, self.started = stages, time.monotonic()
+
+    def close(self) -> None:
+        """Give the terminal back; called however the run ends."""
+
+
+class QuietDisplay(Display):
+    """Only the path of the results."""
+
+    def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
+        print(out, flush=True)
+
+
+class PlainDisplay(Display):
+    """One line per event, and inside a long stage one line about every 15 seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.where = ""
+        self.next_line = math.inf
+
+    def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+        now = time.monotonic()
+        if now >= self.next_line:
+            self.next_line = now + PROGRESS_EVERY_S
+            shown = f" | loss {loss:.4g}" if loss is not None else ""
+            print(f"{self.where} | epoch {epoch}/{epochs} | step {done}/{total}{shown}", flush=True)
+
+    def run_started(self, stages: int, cells: int, out: str) -> None:
+        super().run_started(stages, cells, out)
+        print(f"{stages} stages, {cells} cells -> {strip_control(out)}", flush=True)
+
+    def stage_started(self, number: int, title: str) -> None:
+        self.where = f"[{number}/{self.stages}] {strip_control(title)}"
+        self.next_line = time.monotonic() + PROGRESS_EVERY_S
+
+    def stage_finished(self, number: int, title: str, seconds: float, facts: dict[str, Any]) -> None:
+        self.next_line = math.inf
+        parts = [f"[{number}/{self.stages}] {strip_control(title)}", _duration(seconds), _facts(facts)]
+        print(" | ".join(part for part in parts if part), flush=True)
+
+    def stage_failed(self, number: int, title: str, reason: str) -> None:
+        self.next_line = math.inf
+        print(f"[{number}/{self.stages}] {strip_control(title)} | FAILED: {strip_control(reason)}", flush=True)
+
+    def cell_finished(self, row: dict[str, Any]) -> None:
+        print(cell_line(row), flush=True)
+
+    def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
+        print_results(make_console(), rows, out)
+
+
+class LiveDisplay(Display):
+    """A few lines that are redrawn four times a second by a thread of rich."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__()
+        self.console = console or make_console()
+        self.live: Live | None = None
+        self.finished = 0
+        self.title = ""
+        self.events: deque[str] = deque(maxlen=5)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.epoch = self.epochs = self.done = self.total = self.images = 0
+        self.loss: float | None = None
+        self.fit_started = time.monotonic()
+
+    def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+        if done <= self.done:  # a stage may train more than once
+            self._reset()
+        self.epoch, self.epochs, self.done, self.total = epoch, epochs, done, total
+        self.images += images
+        if loss is not None:
+            self.loss = loss
+
+    def run_started(self, stages: int, cells: int, out: str) -> None:
+        super().run_started(stages, cells, out)
+        self.live = Live(console=self.console, get_renderable=self.render, refresh_per_second=4, transient=True)
+        self.live.start()
+
+    def render(self) -> Group:
+        """The picture of this moment."""
+        now = time.monotonic()
+        lines = [f"[bold]kdbench[/] {self.finished}/{self.stages} stages done | {_duration(now - self.started)} elapsed"]
+        if self.title:
+            lines.append(f"now: {safe(self.title)}")
+        if self.done:
+            spent = max(now - self.fit_started, 1e-9)
+            left = spent * (self.total - self.done) / self.done
+            loss = "-" if self.loss is None else f"{self.loss:.4g}"
+            lines.append(
+                f"epoch {self.epoch}/{self.epochs} | loss {loss} | {self.images / spent:.0f} images/s | "
+                f"about {_duration(max(0.0, left))} left in this stage"
+            )
+        return Group(*lines, *(f"[dim]{safe(event)}[/]" for event in self.events))
+
+    def stage_started(self, number: int, title: str) -> None:
+        self.title = f"[{number}/{self.stages}] {title}"
+        self._reset()
+
+    def stage_finished(self, number: int, title: str, seconds: float, facts: dict[str, Any]) -> None:
+        self.finished += 1
+        self._event(" | ".join(part for part in (f"[{number}/{self.stages}] {title}", _duration(seconds), _facts(facts)) if part))
+
+    def stage_failed(self, number: int, title: str, reason: str) -> None:
+        self.finished += 1
+        self._event(f"[{number}/{self.stages}] {title} | FAILED: {reason}")
+
+    def cell_finished(self, row: dict[str, Any]) -> None:
+        self._event(cell_line(row))
+
+    def _event(self, text: str) -> None:
+        self._reset()
+        self.title = "evaluating" if self.finished >= self.stages else ""
+        self.events.append(text)
+
+    def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
+        self.close()
+        print_results(self.console, rows, out)
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+
+def jsonable(value: Any) -> Any:
+    """A value that strict JSON can hold: NaN and infinities become null, strangers become text."""
+    if isinstance(value, dict):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(v) for v in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return str(value)
+    return number if math.isfinite(number) else None
+
+
+class JsonDisplay(Display):
+    """JSON lines on standard output, each with ``event``; progress inside a stage about every 15 seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.next_line = math.inf
+
+    def _print(self, event: str, **values: Any) -> None:
+        print(json.dumps(jsonable({"event": event, **values}), allow_nan=False), flush=True)
+
+    def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+        now = time.monotonic()
+        if now >= self.next_line:
+            self.next_line = now + PROGRESS_EVERY_S
+            self._print("step", epoch=epoch, epochs=epochs, done=done, total=total, loss=loss)
+
+    def run_started(self, stages: int, cells: int, out: str) -> None:
+        super().run_started(stages, cells, out)
+        self._print("run_started", stages=stages, cells=cells, out=out)
+
+    def stage_started(self, number: int, title: str) -> None:
+        self.next_line = time.monotonic() + PROGRESS_EVERY_S
+        self._print("stage_started", number=number, title=title)
+
+    def stage_finished(self, number: int, title: str, seconds: float, facts: dict[str, Any]) -> None:
+        self.next_line = math.inf
+        self._print("stage_finished", number=number, title=title, seconds=round(seconds, 3), facts=facts)
+
+    def stage_failed(self, number: int, title: str, reason: str) -> None:
+        self.next_line = math.inf
+        self._print("stage_failed", number=number, title=title, reason=reason)
+
+    def cell_finished(self, row: dict[str, Any]) -> None:
+        self._print("cell_finished", row=row)
+
+    def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
+        self._print("run_finished", cells=len(rows), ok=sum(row.get("status") == "ok" for row in rows), out=out)
+
+
+def make_display(quiet: bool, as_json: bool) -> Display:
+    """The display that fits the options and standard output."""
+    if as_json:
+        return JsonDisplay()
+    if quiet:
+        return QuietDisplay()
+    console = make_console()
+    return LiveDisplay(console) if console.is_terminal and not console.is_dumb_terminal else PlainDisplay()

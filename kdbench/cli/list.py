@@ -1,0 +1,94 @@
+"""``kdbench list``."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_METHODS = {"attacks": "attack", "defenses": "defense", "distillers": "distiller"}
+_KINDS = (*_METHODS, "models", "datasets", "presets")
+_DATASETS = {
+    "signs": "embedded, drawn on the spot",
+    "cifar10": "--data-dir, --download",
+    "cifar100": "--data-dir, --download",
+    "gtsrb": "--data-dir, --download",
+    "flower17": "--data-dir",
+    "imagenet1k": "--data-dir",
+    "imagefolder": "a folder of yours: imagefolder:PATH",
+}
+
+
+@click.command("list")
+@click.argument("kind", required=False, type=click.Choice(_KINDS))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+def list_command(kind: str | None, as_json: bool) -> None:
+    """Show what can be run, all of it or one KIND, and which plugins could not be loaded."""
+    found = _collect([kind] if kind else list(_KINDS))
+    if as_json:
+        click.echo(json.dumps(found, indent=1, sort_keys=True, allow_nan=False))
+        return
+    from kdbench.cli.display import make_console
+
+    console = make_console()
+    for name, entries in found.items():
+        if name != "broken":
+            console.print(_table(name, entries))
+    if found.get("broken"):
+        console.print(_table("plugins that could not be loaded", found["broken"]))
+
+
+def _collect(kinds: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Kind -> what there is of it; ``broken`` beside them where methods are among the kinds."""
+    from kdbench.data import dataset_names
+    from kdbench.models import model_names
+    from kdbench.presets import preset_names
+    from kdbench.registry import Registry
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    registry = Registry.load() if any(kind in _METHODS for kind in kinds) else None
+    for kind in kinds:
+        if kind == "models":
+            names = [*model_names(), "timm/NAME", "torchvision/NAME"]
+            found[kind] = [{"name": name} for name in names]
+        elif kind == "datasets":
+            found[kind] = [{"name": name, "about": _DATASETS.get(name, "")} for name in dataset_names()]
+        elif kind == "presets":
+            found[kind] = [{"name": name, "about": _about(name)} for name in preset_names()]
+        elif registry is not None:
+            found[kind] = [
+                {
+                    "name": name,
+                    "title": item.cls.info.title,
+                    "venue": item.cls.info.venue,
+                    "year": item.cls.info.year,
+                    "plugin": item.plugin,
+                    "version": item.version,
+                }
+                for name, item in sorted(registry.methods[_METHODS[kind]].items())
+            ]
+    if registry is not None:
+        found["broken"] = [{"plugin": plugin, "cause": cause} for plugin, cause in sorted(registry.broken.items())]
+    return found
+
+
+def _about(preset: str) -> str:
+    """The comment on the first line of a preset's file."""
+    lines = (resources.files("kdbench.presets") / f"{preset}.toml").read_text(encoding="utf-8").splitlines()
+    return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
+
+
+def _table(title: str, entries: list[dict[str, Any]]) -> Table:
+    from kdbench.cli.display import plain_table, safe
+
+    shown = [{**e, "venue": f"{e['venue']} {e['year']}"} if "venue" in e else e for e in entries]
+    columns = [name for name in (shown[0] if shown else {"name": ""}) if name != "year"]
+    table = plain_table(title, columns)
+    for entry in shown:
+        table.add_row(*(safe(entry[column]) for column in columns))
+    return table

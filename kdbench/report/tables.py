@@ -1,0 +1,59 @@
+"""Writes results.csv: fixed columns, numbers as numbers, text that no spreadsheet takes for a formula."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from kdbench.report.columns import COLUMNS
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+DECIMALS = 4
+
+
+def cell(value: Any) -> str | int | float:
+    """One value as it is written: None and non-finite numbers are empty, floats rounded, dangerous text is quoted with ``'``."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        number = float(value)
+        return round(number, DECIMALS) + 0.0 if math.isfinite(number) else ""  # + 0.0 turns -0.0 into 0.0
+    text = str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a file beside ``path`` and put it in place in one step; a failure leaves the old file alone."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
+    """Write the named columns of the rows; keys that are no column are left out."""
+
+    def write(target: Path) -> None:
+        with target.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows([cell(row.get(name)) for name in columns] for row in rows)
+
+    write_atomically(path, write)
+
+
+def write_results(rows: list[dict[str, Any]], path: str | Path) -> None:
+    """Write one row per cell with exactly :data:`kdbench.report.columns.COLUMNS`, in their order."""
+    write_csv(list(COLUMNS), rows, path)
