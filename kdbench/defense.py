@@ -13,7 +13,6 @@ from kdbench.models.base import FeatureModel
 from kdbench.models.views import FrozenTeacher
 from kdbench.training import Fit, Numerics, Recipe
 
-
 STEPS = ("cleanse_teacher", "objective", "repair_student")
 
 

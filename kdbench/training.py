@@ -148,9 +148,7 @@ class Fit:
                     if not math.isfinite(shown):
                         named = ", ".join(f"{k}={float(v.detach()):g}" for k, v in terms.items())
                         raise DivergedError(f"loss is not finite at step {done} of {steps} ({named}); try a smaller lr")
-                self.progress.step(
-                    epoch=epoch + 1, epochs=epochs, done=done, total=steps, loss=shown, images=len(batch.labels)
-                )
+                self.progress.step(epoch=epoch + 1, epochs=epochs, done=done, total=steps, loss=shown, images=len(batch.labels))
             history.append(float(total) / per_epoch)
         return history
 
@@ -161,5 +159,3 @@ def _optimizer(parameters: list[Tensor], recipe: Recipe) -> torch.optim.Optimize
     return torch.optim.SGD(
         parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0
     )
-
-

@@ -35,7 +35,7 @@ class SearchParams(Params):
     )
     opacity: float = Field(1.0, gt=0, le=1, description="patch: its opacity; Yao et al. paste opaquely")
     patch_fraction: float = Field(
-        0.3, gt=0, le=1, description="patch: side as a fraction of the image height; kdbench pilot (Yao et al.: 0.2)"
+        0.25, gt=0, le=1, description="patch: side as a fraction of the image height; kdbench (Yao et al.: 0.2)"
     )
     margin: int = Field(1, ge=0, description="patch: distance to the bottom and right border, pixels; Yao et al.")
     layers: tuple[int, ...] = Field((3,), description="taps the trigger acts on, 1 to 3; 3 is the last group's")

@@ -85,8 +85,7 @@ def test_augmentation_repeats_and_leaves_the_global_generator_alone():
     images = some_images()
     state = torch.get_rng_state()
     first, again, other = (
-        torch.cat([b.images for b in images.batches(3, generator=seeded(s), augmentation=Augmentation(1))])
-        for s in (5, 5, 6)
+        torch.cat([b.images for b in images.batches(3, generator=seeded(s), augmentation=Augmentation(1))]) for s in (5, 5, 6)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -304,8 +303,7 @@ def test_streamed_images_match_decoded_ones(tree, monkeypatch):
     rows, extra = torch.tensor([17, 3, 3]), torch.rand(2, 3, 8, 8)
     streamed._workers = 0
     grown, expected = (
-        s.subset(rows).extended(extra, torch.tensor([0, 1])).extended(extra[:1], torch.tensor([2]))
-        for s in (streamed, held)
+        s.subset(rows).extended(extra, torch.tensor([0, 1])).extended(extra[:1], torch.tensor([2])) for s in (streamed, held)
     )
     everything = torch.arange(6)
     assert torch.equal(grown.read(everything), expected.read(everything))

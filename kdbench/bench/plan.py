@@ -159,8 +159,6 @@ def build_plan(resolved: Resolved, dataset_digest: str = "", numerics: str = "")
                     for defense in spec.defenses:
                         key = builder.student(backdoor, origin, defense, distiller, student, seed)
                         builder.plan.cells.append(
-                            Cell(
-                                attack, defense, distiller, teacher, student, seed, clean, backdoor, key, undefended, control
-                            )
+                            Cell(attack, defense, distiller, teacher, student, seed, clean, backdoor, key, undefended, control)
                         )
     return builder.plan

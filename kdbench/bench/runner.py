@@ -144,7 +144,11 @@ class _Run:
             assert isinstance(backdoor, Result)
             assert backdoor.trigger is not None
             self.measured[key, cell.backdoor_stage] = evaluate(
-                model.model, backdoor.trigger, self.bench.dataset.test, self.plan.resolved.spec.target_class, self.bench.numerics
+                model.model,
+                backdoor.trigger,
+                self.bench.dataset.test,
+                self.plan.resolved.spec.target_class,
+                self.bench.numerics,
             )
         return self.measured[key, cell.backdoor_stage]
 
@@ -242,7 +246,13 @@ def run(resolved: Resolved, registry: Registry, out: Path, reporter: Reporter) -
     record = _record(plan, dataset, numerics, registry, started)
     record["finished"] = time.time()
     record["stages"] = [
-        {"kind": s.kind, "title": s.title, "key": s.key, "seconds": round(work.seconds[s.key], 3), "facts": _facts(work.results[s.key])}
+        {
+            "kind": s.kind,
+            "title": s.title,
+            "key": s.key,
+            "seconds": round(work.seconds[s.key], 3),
+            "facts": _facts(work.results[s.key]),
+        }
         for s in plan.stages
     ]
     _write_json(out / "run.json", record)

@@ -86,7 +86,9 @@ def resolve(spec: RunSpec, registry: Registry) -> Resolved:
             name, fieldname = ".".join(rest[:-1]), rest[-1]
             cls = registry.get(head, name)
             if (head, name) not in own:
-                raise ConfigError(f"--set {key}: {head} {name!r} is not part of this run; add --{head} {name} or drop the --set")
+                raise ConfigError(
+                    f"--set {key}: {head} {name!r} is not part of this run; add --{head} {name} or drop the --set"
+                )
             _known(key, fieldname, cls.Params.model_fields)
             own[head, name][fieldname] = _value(raw)
         elif len(rest) == 1 and isinstance(table.get(head), dict):
@@ -98,7 +100,13 @@ def resolve(spec: RunSpec, registry: Registry) -> Resolved:
             table[head] = _value(raw)
         else:
             known = [k for k in Preset.model_fields if k != "clean_fraction"]
-            keys = ["clean_fraction", *(f"{k}.FIELD" for k in known), "attack.NAME.FIELD", "distiller.NAME.FIELD", "defense.NAME.FIELD"]
+            keys = [
+                "clean_fraction",
+                *(f"{k}.FIELD" for k in known),
+                "attack.NAME.FIELD",
+                "distiller.NAME.FIELD",
+                "defense.NAME.FIELD",
+            ]
             raise ConfigError(unknown("--set key", key, keys))
     if spec.clean_fraction is not None:
         table["clean_fraction"] = spec.clean_fraction

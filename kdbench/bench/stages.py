@@ -119,9 +119,7 @@ class Bench:
     def repair(self, stage: Stage, inputs: Mapping[str, Result]) -> Result:
         defense = self.resolved.method("defense", stage.values["name"])
         student = copy.deepcopy(inputs["student"].model).eval()
-        return Result(
-            defense.repair_student(student, FrozenTeacher(inputs["teacher"].model), self._defense_setting(stage))
-        )
+        return Result(defense.repair_student(student, FrozenTeacher(inputs["teacher"].model), self._defense_setting(stage)))
 
     # -- shared pieces -------------------------------------------------------------------------------------------------
 
@@ -147,7 +145,13 @@ class Bench:
         )
 
 
-_KINDS = {"clean": Bench.clean, "backdoor": Bench.backdoor, "cleanse": Bench.cleanse, "distill": Bench.distill, "repair": Bench.repair}
+_KINDS = {
+    "clean": Bench.clean,
+    "backdoor": Bench.backdoor,
+    "cleanse": Bench.cleanse,
+    "distill": Bench.distill,
+    "repair": Bench.repair,
+}
 
 
 def _generator(stage: Stage) -> torch.Generator:

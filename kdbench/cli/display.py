@@ -229,7 +229,9 @@ class LiveDisplay(Display):
 
     def stage_finished(self, number: int, title: str, seconds: float, facts: dict[str, Any]) -> None:
         self.finished += 1
-        self._event(" | ".join(part for part in (f"[{number}/{self.stages}] {title}", _duration(seconds), _facts(facts)) if part))
+        self._event(
+            " | ".join(part for part in (f"[{number}/{self.stages}] {title}", _duration(seconds), _facts(facts)) if part)
+        )
 
     def stage_failed(self, number: int, title: str, reason: str) -> None:
         self.finished += 1

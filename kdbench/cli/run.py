@@ -37,7 +37,9 @@ _OPTION_OF = {
 
 @click.command("run")
 @click.option("--attack", "attacks", multiple=True, required=True, help="Attack; repeatable; 'all' for every one.")
-@click.option("--defense", "defenses", multiple=True, default=("none",), show_default=True, help="Defense; repeatable; or 'all'.")
+@click.option(
+    "--defense", "defenses", multiple=True, default=("none",), show_default=True, help="Defense; repeatable; or 'all'."
+)
 @click.option("--distiller", "distillers", multiple=True, default=("fkd",), show_default=True, help="Distiller; as above.")
 @click.option("--pair", "pairs", multiple=True, help="TEACHER-STUDENT; repeatable; 'all' for the six pairs of the paper.")
 @click.option("--teacher", help="Teacher whose name holds a dash; with --student.")
@@ -57,7 +59,9 @@ _OPTION_OF = {
 @click.option("--controls/--no-controls", default=True, show_default=True, help="Train the controls; no verdict without.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
 @click.option("--numerics", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True, help="Arithmetic.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override one number, e.g. clean.epochs=2; repeatable.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override one number, e.g. clean.epochs=2; repeatable."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: runs/TIME-ATTACK-DEFENSE-PAIR]")
 @click.option("--dry-run", is_flag=True, help="Show the stages, the cells and every number; run nothing.")
 @click.option("--quiet", is_flag=True, help="Print only the folder of the results.")

@@ -66,9 +66,7 @@ def _from_folders(request: Request, root: Path, test_names: tuple[str, ...], cla
     where = f"dataset {request.name!r}: {root}"
     test_name = next((name for name in test_names if (root / name).is_dir()), None)
     if not (root / "train").is_dir() or test_name is None:
-        raise DatasetError(
-            f"{where} must contain train/<class>/ and {' or '.join(f'{name}/<class>/' for name in test_names)}"
-        )
+        raise DatasetError(f"{where} must contain train/<class>/ and {' or '.join(f'{name}/<class>/' for name in test_names)}")
     names = _class_folders(root / "train")
     if _class_folders(root / test_name) != names:
         other = set(names) ^ set(_class_folders(root / test_name))

@@ -36,8 +36,7 @@ class _Batches(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         known = len(self.paths)
         images = [
-            decode_image(self.paths[row], self.size) if row < known else self.appended[row - known]
-            for row in self.parts[index]
+            decode_image(self.paths[row], self.size) if row < known else self.appended[row - known] for row in self.parts[index]
         ]
         return torch.stack(images)
 
@@ -108,9 +107,7 @@ class StreamedImages(ImageSet):
         source = _Batches(self._paths, self._appended, self.shape[1], [self._rows[part].tolist() for part in parts])
         on_gpu = torch.device(device).type == "cuda"
         # Its own generator: otherwise the loader would draw from torch's global one and shift everybody's randomness.
-        loader = DataLoader(
-            source, batch_size=None, num_workers=self._workers, pin_memory=on_gpu, generator=torch.Generator()
-        )
+        loader = DataLoader(source, batch_size=None, num_workers=self._workers, pin_memory=on_gpu, generator=torch.Generator())
         for rows, stored in zip(parts, loader, strict=True):
             part = stored.to(device, non_blocking=on_gpu)
             if augmentation is not None:

@@ -54,9 +54,7 @@ def row_order(length: int, batch_size: int, generator: torch.Generator | None, d
     return parts
 
 
-def draw_shifts(
-    count: int, augmentation: Augmentation, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def draw_shifts(count: int, augmentation: Augmentation, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
     """Row shifts, column shifts (int64 in [-pad, pad]) and mirror flags (bool), each (count,), on the CPU."""
     # Always three draws, so that switching flip off leaves the shifts as they were.
     pad = augmentation.pad

@@ -35,7 +35,9 @@ _PRIME = 2_147_483_647
 class HTBAParams(Params):
     """How poisons are crafted and how many."""
 
-    source: int | Literal["all"] = Field("all", description="class whose images get the patch, or all non-target; RobustKD: all")
+    source: int | Literal["all"] = Field(
+        "all", description="class whose images get the patch, or all non-target; RobustKD: all"
+    )
     patch_fraction: float = Field(0.25, gt=0, le=1, description="patch side, fraction of the image height; HTBA: 8 of 32")
     location: Literal["random", "fixed"] = Field(
         "random", description="random: anywhere, decided by the image's pixels; fixed: bottom right"
@@ -47,7 +49,9 @@ class HTBAParams(Params):
     iterations: int = Field(200, ge=0, description="most crafting iterations; kdbench (HTBA: 5000 raw)")
     rel_tol: float = Field(0.1, ge=0, le=1, description="stop below this mean of |f(z)-a|^2 / |f(t)-a|^2; kdbench")
     craft_batch: int = Field(100, ge=1, description="poisons crafted, and matched, together; HTBA 100")
-    poison_fraction: float = Field(0.5, gt=0, le=1, description="poisons, fraction of the target class's images; HTBA 400 of 800")
+    poison_fraction: float = Field(
+        0.5, gt=0, le=1, description="poisons, fraction of the target class's images; HTBA 400 of 800"
+    )
     disjoint: bool = Field(True, description="images used for crafting are left out of the fine-tuning; HTBA")
     head_only: bool = Field(False, description="fine-tune the classifier alone, features frozen; HTBA")
 
@@ -125,10 +129,12 @@ class HTBA(Attack):
             finetune_head(setting, images)
         else:
             none = torch.zeros(0, dtype=torch.int64)  # nothing carries the trigger: that is what hides it
-            finetune_poisoned(
-                setting, PoisonedImages.build(images, none, trigger, setting.target_class, duplicate=False)
-            )
-        facts = {"poisons": len(bases), "feature_distance_before": before / len(bases), "feature_distance_after": after / len(bases)}
+            finetune_poisoned(setting, PoisonedImages.build(images, none, trigger, setting.target_class, duplicate=False))
+        facts = {
+            "poisons": len(bases),
+            "feature_distance_before": before / len(bases),
+            "feature_distance_after": after / len(bases),
+        }
         return Backdoor(setting.teacher, trigger, setting.target_class, facts)
 
     def choose(self, setting: AttackSetting) -> tuple[Tensor, Tensor]:
@@ -221,6 +227,4 @@ def finetune_head(setting: AttackSetting, images: ImageSet) -> None:
     def objective(batch: Batch) -> dict[str, Tensor]:
         return {"ce": nn.functional.cross_entropy(logits(batch.images), batch.labels)}
 
-    setting.fit(
-        head, objective, images, setting.recipe, generator=setting.generator, augmentation=setting.augmentation
-    )
+    setting.fit(head, objective, images, setting.recipe, generator=setting.generator, augmentation=setting.augmentation)

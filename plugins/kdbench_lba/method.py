@@ -63,7 +63,7 @@ class LBA(Attack):
         link="https://doi.org/10.1145/3319535.3354209",
     )
     Params = LBAParams
-    presets = {"quick": {"steps": 200, "lr": 0.02}, "paper": {"patch_fraction": 0.2, "poison_rate": 0.02}}
+    presets = {"quick": {"steps": 100, "lr": 0.05, "search_batch": 32}, "paper": {"patch_fraction": 0.2, "poison_rate": 0.02}}
 
     params: LBAParams
 
@@ -79,9 +79,7 @@ class LBA(Attack):
             return torch.stack(terms).sum()
 
         found = search_trigger(setting, self.params, distance)
-        facts = train_in(
-            setting, self.params, found, distance, self.params.lambda_feature, dirty_label=self.params.dirty_label
-        )
+        facts = train_in(setting, self.params, found, distance, self.params.lambda_feature, dirty_label=self.params.dirty_label)
         return Backdoor(setting.teacher, found.trigger, setting.target_class, facts)
 
     def representation(self, setting: AttackSetting) -> list[Tensor]:

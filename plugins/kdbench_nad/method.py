@@ -80,13 +80,9 @@ def recipes(params: NADParams, base: Recipe) -> tuple[Recipe, Recipe]:
     return make(params.teacher_epochs), make(params.epochs)
 
 
-def _train(
-    model: FeatureModel, loss: LossFunction, setting: DefenseSetting, recipe: Recipe, g: torch.Generator
-) -> None:
+def _train(model: FeatureModel, loss: LossFunction, setting: DefenseSetting, recipe: Recipe, g: torch.Generator) -> None:
     model.requires_grad_(True).train()
-    setting.fit(
-        model.parameters(), loss, setting.clean, recipe, generator=g, augmentation=setting.augmentation
-    )
+    setting.fit(model.parameters(), loss, setting.clean, recipe, generator=g, augmentation=setting.augmentation)
     model.eval()
 
 

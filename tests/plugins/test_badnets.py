@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from tests.plugins.attack_setting import TARGET, setting, success_rate
-
-from kdbench.attack import PoisonedImages, choose_poison
 from kdbench_badnets import kdbench_attacks
 from kdbench_badnets.method import BadNets, BadNetsParams
+
+from kdbench.attack import PoisonedImages, choose_poison
+from tests.plugins.attack_setting import TARGET, setting, success_rate
 
 
 def test_hook_returns_the_class():

@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
-from tests.plugins.attack_setting import setting, success_rate
+from kdbench_ckd import kdbench_attacks
+from kdbench_ckd.method import CKD, CKDParams
 
 from kdbench.errors import ConfigError
 from kdbench.trigger_search import frozen, search_trigger
-from kdbench_ckd import kdbench_attacks
-from kdbench_ckd.method import CKD, CKDParams
+from tests.plugins.attack_setting import setting, success_rate
 
 
 def fast(**changes):
@@ -27,8 +27,8 @@ def test_hook_and_presets():
 def test_bounds_and_effect_on_images():
     backdoor = CKD(fast()).implant(setting(tune=0))
     trigger, images = backdoor.trigger, torch.rand(8, 3, 16, 16)
-    assert 0 <= float(trigger.mask.min()) and float(trigger.mask.max()) <= 0.2 + 1e-6
-    assert 0 <= float(trigger.pattern.min()) and float(trigger.pattern.max()) <= 1
+    assert float(trigger.mask.min()) >= 0 and float(trigger.mask.max()) <= 0.2 + 1e-6
+    assert float(trigger.pattern.min()) >= 0 and float(trigger.pattern.max()) <= 1
     assert float((trigger(images) - images).abs().max()) <= 0.2 + 1e-6
     assert torch.equal(trigger(images)[2:3], trigger(images[2:3]))
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from kdbench_fkd.method import FKD, FKDParams, margin, match_size, measured_margin, partial_l2
-from tests.plugins.tiny import digest, distil, images, tiny
 from torch import nn
 
 from kdbench.data.base import Batch
 from kdbench.models.base import FeatureOutput
 from kdbench.models.views import FrozenTeacher
+from tests.plugins.tiny import digest, distil, images, tiny
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.plugins.attack_setting import TARGET, setting, success_rate
-
-from kdbench.errors import ConfigError
 from kdbench_htba import kdbench_attacks
 from kdbench_htba.method import HTBA, HTBAParams, PlacedPatch, match
+
+from kdbench.errors import ConfigError
+from tests.plugins.attack_setting import TARGET, setting, success_rate
 
 
 def fast(**changes):
@@ -36,7 +36,7 @@ def test_place_depends_on_the_image_alone():
     assert torch.equal(trigger(images[order]), shown[order])
     assert torch.equal(trigger(images[5:6])[0], shown[5])
     top, left = trigger.places(images)
-    assert 0 <= int(top.min()) and int(top.max()) <= 12 and len(top.unique()) > 5 and len(left.unique()) > 5
+    assert int(top.min()) >= 0 and int(top.max()) <= 12 and len(top.unique()) > 5 and len(left.unique()) > 5
     i, t, c = 7, int(top[7]), int(left[7])
     assert torch.equal(shown[i, :, t : t + 4, c : c + 4], trigger.patch)
     shown[i, :, t : t + 4, c : c + 4] = images[i, :, t : t + 4, c : c + 4]

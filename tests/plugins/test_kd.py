@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kdbench_kd.method import KD, KDParams, soft_cross_entropy, soft_kl
-from tests.plugins.tiny import digest, distil, fit, images, tiny
 
 from kdbench.data.base import Batch
 from kdbench.models.base import FeatureOutput
 from kdbench.models.views import FrozenTeacher
 from kdbench.training import Recipe
+from tests.plugins.tiny import digest, distil, fit, images, tiny
 
 Z_T = torch.tensor([[0.0, math.log(3.0)]])  # softmax (1/4, 3/4)
 Z_S = torch.tensor([[0.0, 0.0]])  # softmax (1/2, 1/2)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from kdbench_nad import method
 from kdbench_nad.method import NAD, NADParams, attention, attention_distance, recipes
-from tests.plugins.tiny import accuracy, digest, fit, images, setting, tiny, trained
 
 from kdbench.models.views import FrozenTeacher
 from kdbench.training import Recipe
+from tests.plugins.tiny import accuracy, digest, fit, images, setting, tiny, trained
 
 
 def test_attention_by_hand():

@@ -17,9 +17,9 @@ from kdbench_robustkd.method import (
     feature_variance,
     squashed,
 )
-from tests.plugins.tiny import accuracy, digest, distil, images, setting, tiny, trained
 
 from kdbench.models.views import Edited, FrozenTeacher
+from tests.plugins.tiny import accuracy, digest, distil, images, setting, tiny, trained
 
 QUICK = {"steps": 30, "lr": 0.02, "batch_size": 32}
 X = images(16).read(torch.arange(16))
@@ -77,7 +77,7 @@ def test_2_3_9_shapes_bounds_frozen_teacher_and_gradients(mask_param):
         p, m = edited.editor.offset(i), edited.editor.mask(i)
         assert p.shape[1:] == shapes[i] and p.dtype == torch.float32
         assert m.shape[1:] == ((1, 1, 1) if mask_param == "scalar_fixed" else shapes[i])
-        assert 0 <= m.min() and m.max() <= 0.2
+        assert m.min() >= 0 and m.max() <= 0.2
     assert not any(p.requires_grad for p in edited.editor.parameters())
     # Stage II: nothing of the edited teacher moves.
     teacher = FrozenTeacher(edited, "batch")
