@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from kdbench.data.base import ImageSet
-from kdbench.errors import ConfigError, ContractError
+from kdbench.errors import ConfigError, ContractError, DivergedError
 from kdbench.training import Numerics
 
 TRANSFER_FLOOR = 30.0
@@ -72,6 +72,7 @@ def evaluate(
 
     Raises:
         ConfigError: no test image lies outside the target class.
+        DivergedError: the network's outputs are not finite.
         ContractError: the trigger changed the shape or left [0, 1].
     """
     plain, triggered = [], []
@@ -80,8 +81,11 @@ def evaluate(
         if marked.shape != batch.images.shape or not bool(((marked >= 0) & (marked <= 1)).all()):
             raise ContractError("the trigger must keep the images' shape and the range [0, 1]")
         with numerics.autocast():
-            plain.append(predict(batch.images).argmax(1).cpu())
-            triggered.append(predict(marked).argmax(1).cpu())
+            logits = predict(batch.images), predict(marked)
+        if not all(bool(torch.isfinite(part).all()) for part in logits):
+            raise DivergedError("the network's outputs are not finite, so it has no accuracy and no ASR")
+        plain.append(logits[0].argmax(1).cpu())
+        triggered.append(logits[1].argmax(1).cpu())
     return count(torch.cat(plain), torch.cat(triggered), test.labels, target_class)
 
 

@@ -106,8 +106,9 @@ class Registry:
         elsewhere = [other for other in KINDS if name in self.methods[other]]
         if elsewhere:
             known = ", ".join(self.names(kind)) or "none"
+            article = "an" if elsewhere[0][0] in "aeiou" else "a"
             raise UnknownMethodError(
-                f"unknown {kind} {name!r}: there is {'an' if elsewhere[0][0] in 'aeiou' else 'a'} {elsewhere[0]} of that name; {kind}s: {known}; run `kdbench list`"
+                f"unknown {kind} {name!r}: there is {article} {elsewhere[0]} of that name; {kind}s: {known}; run `kdbench list`"
             )
         message = unknown(kind, name, self.names(kind), "run `kdbench list`")
         if self.broken:

@@ -78,7 +78,9 @@ class Numerics:
         return module.to(self.device, memory_format=torch.channels_last)
 
     def __str__(self) -> str:
-        return f"{'bf16' if self.bf16 else 'fp32'}+channels_last"
+        layout = f"{'bf16' if self.bf16 else 'fp32'}+channels_last"
+        # On a CPU the number of threads changes the order of sums and so the last bits of every result.
+        return f"{layout}, {torch.get_num_threads()} threads" if self.device.type == "cpu" else layout
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,11 @@ class Cell:
     undefended_stage: str | None
     clean_control_stage: str | None
 
+    def stages(self) -> tuple[str, ...]:
+        """Keys of every stage whose result this cell measures."""
+        own = (self.clean_stage, self.backdoor_stage, self.student_stage)
+        return own + tuple(key for key in (self.undefended_stage, self.clean_control_stage) if key is not None)
+
 
 @dataclass
 class Plan:

@@ -8,6 +8,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 
 import kdbench
 from kdbench.bench.events import Reporter
-from kdbench.bench.plan import Cell, Plan, build_plan, digest
+from kdbench.bench.plan import Cell, Plan, Stage, build_plan, digest
 from kdbench.bench.spec import Resolved, RunSpec
 from kdbench.bench.stages import Bench, Result
 from kdbench.data import Dataset, load_dataset
@@ -57,6 +58,10 @@ def _cpu_multiplies_bf16() -> bool:
     return flags.exists() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
 
 
+def _status(error: Exception) -> str:
+    return "diverged" if isinstance(error, DivergedError) else "failed"
+
+
 @dataclass
 class _Failure:
     status: str
@@ -71,30 +76,37 @@ class _Run:
         self.measured: dict[tuple[str, str], Evaluation] = {}
         self.config_digest = digest(plan.resolved.as_dict())
 
-    def stages(self) -> None:
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Run the stages and yield (cell number, row) as soon as everything that a cell measures is there."""
+        waiting = dict(enumerate(self.plan.cells))
         for stage in self.plan.stages:
-            inputs = {role: self.results[key] for role, key in stage.inputs.items()}
-            broken = next((r for r in inputs.values() if isinstance(r, _Failure)), None)
-            if broken is not None:
-                self.results[stage.key] = broken
-                self.seconds[stage.key] = 0.0
-                continue
-            self.reporter.stage_started(stage.number, stage.title)
-            start = time.perf_counter()
-            try:
-                result = self.bench.run(stage, inputs)  # type: ignore[arg-type]
-            except Exception as error:  # one stage must not take the other cells down
-                status = "diverged" if isinstance(error, DivergedError) else "failed"
-                reason = f"{stage.title}: {type(error).__name__}: {error}"
-                self.results[stage.key] = _Failure(status, reason)
-                self.seconds[stage.key] = time.perf_counter() - start
-                self.reporter.stage_failed(stage.number, stage.title, reason)
-                if isinstance(error, ConfigError):
-                    raise
-                continue
-            self.results[stage.key] = result
+            self._run_stage(stage)
+            ready = [n for n, cell in waiting.items() if all(key in self.results for key in cell.stages())]
+            for n in ready:
+                yield n, self.row(waiting.pop(n))
+
+    def _run_stage(self, stage: Stage) -> None:
+        inputs = {role: self.results[key] for role, key in stage.inputs.items()}
+        broken = next((r for r in inputs.values() if isinstance(r, _Failure)), None)
+        if broken is not None:
+            self.results[stage.key] = broken
+            self.seconds[stage.key] = 0.0
+            return
+        self.reporter.stage_started(stage.number, stage.title)
+        start = time.perf_counter()
+        try:
+            result = self.bench.run(stage, inputs)  # type: ignore[arg-type]
+        except ConfigError:
+            raise  # a parameter that no cell can run with: the request is wrong, not the cell
+        except Exception as error:  # one stage must not take the other cells down
+            reason = f"{stage.title}: {type(error).__name__}: {error}"
+            self.results[stage.key] = _Failure(_status(error), reason)
             self.seconds[stage.key] = time.perf_counter() - start
-            self.reporter.stage_finished(stage.number, stage.title, self.seconds[stage.key], result.facts)
+            self.reporter.stage_failed(stage.number, stage.title, reason)
+            return
+        self.results[stage.key] = result
+        self.seconds[stage.key] = time.perf_counter() - start
+        self.reporter.stage_finished(stage.number, stage.title, self.seconds[stage.key], result.facts)
 
     def row(self, cell: Cell) -> dict[str, Any]:
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
@@ -122,15 +134,14 @@ class _Run:
             "dataset_digest": self.bench.dataset.digest,
             "config_digest": self.config_digest,
         }
-        needed = [cell.clean_stage, cell.backdoor_stage, cell.student_stage, cell.undefended_stage, cell.clean_control_stage]
-        for key in needed:
-            failure = self.results[key] if key is not None else None
+        for key in cell.stages():
+            failure = self.results[key]
             if isinstance(failure, _Failure):
                 return row | {"status": failure.status, "reason": failure.reason}
         try:
             return row | self._measure(cell)
         except Exception as error:  # same promise as for stages
-            return row | {"status": "failed", "reason": f"evaluation: {type(error).__name__}: {error}"}
+            return row | {"status": _status(error), "reason": f"evaluation: {type(error).__name__}: {error}"}
 
     def _plugins(self, cell: Cell) -> str:
         used = [("attack", cell.attack), ("defense", cell.defense), ("distiller", cell.distiller)]
@@ -224,7 +235,8 @@ def load(spec: RunSpec, resolved: Resolved) -> Dataset:
 def run(resolved: Resolved, registry: Registry, out: Path, reporter: Reporter) -> list[dict[str, Any]]:
     """Run every cell of a request and write ``out``: results.csv, leaderboard.csv, run.json, trigger-*.png.
 
-    results.csv is written anew after each finished cell, so that an interrupted run keeps what it measured.
+    results.csv is written anew after each finished cell, and a cell is finished as soon as its last stage is, so that an
+    interrupted run keeps what it measured.
     """
     spec = resolved.spec
     numerics = choose_numerics(spec.device, spec.numerics)
@@ -235,12 +247,12 @@ def run(resolved: Resolved, registry: Registry, out: Path, reporter: Reporter) -
     _write_json(out / "run.json", _record(plan, dataset, numerics, registry, started))
     reporter.run_started(len(plan.stages), len(plan.cells), str(out))
     work = _Run(plan, Bench(resolved, dataset, numerics, reporter), registry, reporter, out)
-    work.stages()
-    rows = []
-    for cell in plan.cells:
-        rows.append(work.row(cell))
-        write_results(rows, out / "results.csv")
-        reporter.cell_finished(rows[-1])
+    finished: dict[int, dict[str, Any]] = {}
+    for number, row in work.rows():
+        finished[number] = row
+        write_results([finished[n] for n in sorted(finished)], out / "results.csv")
+        reporter.cell_finished(row)
+    rows = [finished[n] for n in sorted(finished)]
     write_leaderboard(rows, out / "leaderboard.csv")
     work.pictures()
     record = _record(plan, dataset, numerics, registry, started)

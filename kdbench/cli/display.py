@@ -78,25 +78,35 @@ def cell_line(row: dict[str, Any]) -> str:
     return strip_control(f"{setting} | {numbers} | {row.get('verdict') or 'no verdict'}")
 
 
-def result_table(rows: list[dict[str, Any]]) -> Table:
-    """The cells of a run; at most 120 columns wide."""
+def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
+    """The cells of a run; at most 120 columns wide, 80 where ``width`` is below 104."""
     table = plain_table("results (%)", [])
-    table.add_column("attack", overflow="fold", max_width=14)
-    table.add_column("defense", overflow="fold", max_width=14)
-    table.add_column("pair", overflow="fold", max_width=21)
-    for header in ("seed", "teacher\nACC/ASR", "student\nACC/ASR/RA", "C1\nASR", "C3\nASR", "trans-\nferred", "removed"):
+    narrow = width < 104
+    if narrow:
+        table.add_column("setting", overflow="fold", max_width=14)
+    else:
+        for header in ("attack", "defense", "pair"):
+            table.add_column(header, overflow="fold", max_width=21 if header == "pair" else 14)
+        table.add_column("seed", justify="right", no_wrap=True)
+    for header in (
+        "teacher\nACC/ASR",
+        "student\nACC/ASR/RA",
+        "C1\nASR",
+        "C3\nASR",
+        "trans-\nferred",
+        "removed",
+    ):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     many = len({row.get("distiller") for row in rows}) > 1
     for row in rows:
         teacher, student = row.get("teacher"), row.get("student")
-        joint = "-\n" if len(f"{teacher}{student}") > 18 else "-"
+        joint = "-\n" if narrow or len(f"{teacher}{student}") > 18 else "-"
+        defense = safe(row.get("defense")) + (f"\n{safe(row.get('distiller'))}" if many else "")
+        setting = [safe(row.get("attack")), defense, f"{safe(teacher)}{joint}{safe(student)}", safe(row.get("seed"))]
         ok = row.get("status") == "ok"
         table.add_row(
-            safe(row.get("attack")),
-            safe(row.get("defense")) + (f"\n{safe(row.get('distiller'))}" if many else ""),
-            f"{safe(teacher)}{joint}{safe(student)}",
-            safe(row.get("seed")),
+            *(["\n".join([*setting[:3], f"seed {setting[3]}"])] if narrow else setting),
             "/".join(_number(row.get(name)) for name in ("teacher_acc", "teacher_asr")),
             "/".join(_number(row.get(name)) for name in ("student_acc", "student_asr", "student_ra")),
             *(_number(row.get(name)) for name in ("clean_teacher_asr", "undefended_asr", "transferred", "removed")),
@@ -107,7 +117,7 @@ def result_table(rows: list[dict[str, Any]]) -> Table:
 
 def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> None:
     """The table, the reason of every row, and where the files are."""
-    console.print(result_table(rows))
+    console.print(result_table(rows, console.width))
     for row in rows:
         if row.get("reason"):
             pair = f"{row.get('teacher')}-{row.get('student')}"

@@ -60,7 +60,11 @@ _OPTION_OF = {
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
 @click.option("--numerics", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True, help="Arithmetic.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override one number, e.g. clean.epochs=2; repeatable."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one number, e.g. clean.epochs=2; repeatable.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: runs/TIME-ATTACK-DEFENSE-PAIR]")
 @click.option("--dry-run", is_flag=True, help="Show the stages, the cells and every number; run nothing.")
@@ -70,8 +74,8 @@ _OPTION_OF = {
 def run_command(ctx: click.Context, /, out: Path | None, dry_run: bool, quiet: bool, as_json: bool, **options: Any) -> None:
     """Run attacks against defenses and write the results to a folder.
 
-    Every combination of attack, defense, distiller, pair and seed is one cell, one row of results.csv. Exits with 0 when
-    every cell was measured, 1 when one failed, 2 when the request is wrong.
+    Every combination of attack, defense, distiller, pair and seed is one cell, one row of results.csv. Exits with 0
+    when every cell was measured, 1 when one failed, 2 when the request is wrong.
     """
     if quiet and as_json:
         raise UsageError("--quiet and --json exclude each other; drop one of them")
@@ -242,8 +246,8 @@ def show_plan(resolved: Resolved, as_json: bool) -> None:
         click.echo(json.dumps(jsonable({"stages": stages, "cells": cells, "config": config}), indent=1, allow_nan=False))
         return
     console = make_console()
-    for title, rows in ((f"{len(stages)} stages", stages), (f"{len(cells)} cells", cells)):
-        table = plain_table(title, rows[0] if rows else [])
+    for title, rows in (("stages", stages), ("cells", cells)):
+        table = plain_table(f"{title}: {len(rows)}", rows[0] if rows else [])
         for row in rows:
             table.add_row(*(safe(value) for value in row.values()))
         console.print(table)

@@ -1,8 +1,8 @@
 """The one adapter through which timm and torchvision classifiers become kdbench models.
 
 Feature groups are found, not listed: the network is run once on a blank image, every module that returns a 4-d tensor is
-noted in the order in which it finishes, and the outermost, last one at each of the three last spatial sizes is a group's end. A network
-whose features keep one size throughout (some transformers do) takes three evenly spaced modules instead.
+noted in the order in which it finishes, and the outermost, last one at each of the three last spatial sizes is a group's
+end. A network whose features keep one size throughout (some transformers do) takes three evenly spaced modules instead.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ COLUMNS: dict[str, str] = {
     "wall_s": "seconds of every stage this cell rests on, controls left out, shared stages counted in full",
     "peak_mem_mb": "peak memory of the process so far (host on a CPU, device on a GPU), MiB",
     "device": "cpu or the name of the GPU",
-    "numerics": "arithmetic of the matrix work and memory layout",
+    "numerics": "arithmetic of the matrix work, memory layout and, on a CPU, number of threads",
     "kdbench_version": "version of kdbench",
     "torch_version": "version of torch",
     "plugins": "plugin distributions and versions that the cell used",

@@ -17,7 +17,7 @@ MAX_COLUMNS = 6
 def amplification(difference: Tensor) -> int:
     """The largest whole factor that keeps ``0.5 + k * difference`` within [0, 1]; at least 1, at most 255."""
     largest = float(difference.abs().max()) if difference.numel() else 0.0
-    return 1 if largest == 0 else min(255, max(1, math.floor(0.5 / largest)))
+    return 1 if largest == 0 else min(255, max(1, math.floor(0.5 / largest + 1e-3)))
 
 
 def write_trigger_picture(clean: Tensor, triggered: Tensor, path: str | Path, title: str) -> None:
@@ -30,14 +30,15 @@ def write_trigger_picture(clean: Tensor, triggered: Tensor, path: str | Path, ti
         ValueError: the two differ in shape, or there is nothing to draw.
     """
     if clean.shape != triggered.shape or clean.ndim != 4 or len(clean) == 0:
-        raise ValueError(f"expected two equal shapes (N, C, H, W), N > 0; got {tuple(clean.shape)}, {tuple(triggered.shape)}")
+        shapes = f"{tuple(clean.shape)}, {tuple(triggered.shape)}"
+        raise ValueError(f"expected two equal shapes (N, C, H, W), N > 0; got {shapes}")
     before = clean[:MAX_COLUMNS].detach().float().cpu()
     after = triggered[:MAX_COLUMNS].detach().float().cpu()
     k = amplification(after - before)
     rows = [
         ("clean", before),
         ("triggered", after),
-        (f"difference\n× {k}, grey = 0", 0.5 + k * (after - before)),
+        (f"difference\nx {k}, grey = 0", 0.5 + k * (after - before)),
     ]
     columns = len(before)
     figure = Figure(figsize=(1.5 + 1.5 * columns, 5.2), layout="constrained")

@@ -17,7 +17,7 @@ DECIMALS = 4
 
 
 def cell(value: Any) -> str | int | float:
-    """One value as it is written: None and non-finite numbers are empty, floats rounded, dangerous text is quoted with ``'``."""
+    """One value as it is written: None, NaN and infinities empty, floats rounded, ``'`` before text like a formula."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -32,7 +32,7 @@ def cell(value: Any) -> str | int | float:
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a file beside ``path`` and put it in place in one step; a failure leaves the old file alone."""
+    """Let ``write`` fill a file beside ``path``, then put it in place; a failure leaves the old file alone."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

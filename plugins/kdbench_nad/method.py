@@ -105,11 +105,14 @@ class NAD(Defense):
     }
     params: NADParams
 
+    def steps(self) -> frozenset[str]:
+        return frozenset({"cleanse_teacher" if self.params.when == "before" else "repair_student"})
+
     def cleanse_teacher(self, teacher: FeatureModel, setting: DefenseSetting) -> FeatureModel:
-        return self.repair(teacher, setting) if self.params.when == "before" else teacher
+        return self.repair(teacher, setting)
 
     def repair_student(self, student: FeatureModel, teacher: FrozenTeacher, setting: DefenseSetting) -> FeatureModel:
-        return self.repair(student, setting) if self.params.when == "after" else student
+        return self.repair(student, setting)
 
     def repair(self, model: FeatureModel, setting: DefenseSetting) -> FeatureModel:
         """Fine-tune a copy, then train ``model`` in place towards labels and the copy's attention; returns it."""

@@ -18,6 +18,6 @@ class NoDefense(Defense):
         authors="kdbench",
         venue="-",
         year=2024,
-        link="",
+        link="https://arxiv.org/abs/2406.03409",
     )
     presets = {"quick": {}, "standard": {}, "paper": {}}

@@ -39,7 +39,8 @@ def test_poisoned_rows_are_outside_the_target_and_others_untouched():
     given = setting()
     trigger = BadNets().implant(setting(tune=0)).trigger
     rows = choose_poison(given.train.labels, 0.1, TARGET, given.generator)
-    assert len(rows) == 20 and not (given.train.labels[rows] == TARGET).any()
+    assert len(rows) == 20
+    assert not (given.train.labels[rows] == TARGET).any()
     poisoned = PoisonedImages.build(given.train, rows, trigger, TARGET, duplicate=False)
     assert len(poisoned.images) == len(given.train)
     for batch in poisoned.images.batches(64):

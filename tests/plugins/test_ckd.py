@@ -27,8 +27,10 @@ def test_hook_and_presets():
 def test_bounds_and_effect_on_images():
     backdoor = CKD(fast()).implant(setting(tune=0))
     trigger, images = backdoor.trigger, torch.rand(8, 3, 16, 16)
-    assert float(trigger.mask.min()) >= 0 and float(trigger.mask.max()) <= 0.2 + 1e-6
-    assert float(trigger.pattern.min()) >= 0 and float(trigger.pattern.max()) <= 1
+    assert float(trigger.mask.min()) >= 0
+    assert float(trigger.mask.max()) <= 0.2 + 1e-6
+    assert float(trigger.pattern.min()) >= 0
+    assert float(trigger.pattern.max()) <= 1
     assert float((trigger(images) - images).abs().max()) <= 0.2 + 1e-6
     assert torch.equal(trigger(images)[2:3], trigger(images[2:3]))
 
@@ -43,7 +45,8 @@ def test_mask_and_pattern_keep_moving():
     """The released code loses the mask after the first step."""
     states = [CKD(fast(steps=n)).implant(setting(tune=0)).trigger for n in (0, 1, 3)]
     # The order of images differs between runs of other lengths; what matters is that both leaves are still optimised.
-    assert not torch.equal(states[0].mask, states[1].mask) and not torch.equal(states[1].mask, states[2].mask)
+    assert not torch.equal(states[0].mask, states[1].mask)
+    assert not torch.equal(states[1].mask, states[2].mask)
     far = (states[2].mask - states[0].mask).abs().max()
     assert float(far) > 0.05 + 1e-3  # more than one step of lr 0.05 can do
     assert not torch.equal(states[1].pattern, states[2].pattern)
@@ -75,7 +78,8 @@ def test_search_leaves_the_teacher_alone():
     before = copy.deepcopy(given.teacher.state_dict())
     search_trigger(given, fast(steps=5), lambda out: out.taps[2].square().mean())
     assert all(torch.equal(before[key], value) for key, value in given.teacher.state_dict().items())
-    assert given.teacher.training and flags == [p.requires_grad for p in given.teacher.parameters()]
+    assert given.teacher.training
+    assert flags == [p.requires_grad for p in given.teacher.parameters()]
     with pytest.raises(RuntimeError), frozen(given.teacher):
         raise RuntimeError
     assert given.teacher.training

@@ -106,7 +106,8 @@ def test_weights_alpha_and_batch_mean():
 def test_connectors():
     objective = FKD().objective(FrozenTeacher(tiny(0, width=64)), tiny(1, width=32))
     conv = objective.connectors[2][0]
-    assert conv.weight.shape == (256, 128, 1, 1) and conv.bias is None
+    assert conv.weight.shape == (256, 128, 1, 1)
+    assert conv.bias is None
     assert conv.weight.std().item() == pytest.approx((2 / 256) ** 0.5, rel=0.03)
 
 
@@ -127,7 +128,8 @@ def test_teacher_unchanged_and_student_and_connectors_learn(mode):
 
 def test_sizes_that_differ_are_pooled():
     a, b = match_size(torch.arange(16.0).view(1, 1, 4, 4), torch.zeros(1, 1, 2, 2))
-    assert a.flatten().tolist() == [2.5, 4.5, 10.5, 12.5] and b.shape == (1, 1, 2, 2)
+    assert a.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert b.shape == (1, 1, 2, 2)
     for t, s in ((1, 2), (2, 1)):
         distil(FKD(), FrozenTeacher(tiny(0, stride=t)), tiny(1, stride=s), images(32))
 
@@ -138,7 +140,8 @@ def test_without_batch_norm_margins_are_measured_once():
     teacher, data = FrozenTeacher(tiny(0, norms=False)), images(64)
     objective = distil(FKD(), teacher, tiny(1), data)
     kept = objective.margin2.clone()
-    assert (kept <= 0).all() and (kept < 0).any()
+    assert (kept <= 0).all()
+    assert (kept < 0).any()
     batch = next(data.batches(8))
     objective(batch, teacher.features(batch.images), tiny(1).features(batch.images))
     assert torch.equal(objective.margin2, kept)

@@ -36,7 +36,10 @@ def test_place_depends_on_the_image_alone():
     assert torch.equal(trigger(images[order]), shown[order])
     assert torch.equal(trigger(images[5:6])[0], shown[5])
     top, left = trigger.places(images)
-    assert int(top.min()) >= 0 and int(top.max()) <= 12 and len(top.unique()) > 5 and len(left.unique()) > 5
+    assert int(top.min()) >= 0
+    assert int(top.max()) <= 12
+    assert len(top.unique()) > 5
+    assert len(left.unique()) > 5
     i, t, c = 7, int(top[7]), int(left[7])
     assert torch.equal(shown[i, :, t : t + 4, c : c + 4], trigger.patch)
     shown[i, :, t : t + 4, c : c + 4] = images[i, :, t : t + 4, c : c + 4]
@@ -56,7 +59,8 @@ def test_poisons_are_near_their_base_and_collide(step):
     poisons, before, after = attack.craft(given, images, patched)
     assert flags == [p.requires_grad for p in given.teacher.parameters()]
     assert float((poisons - images).abs().max()) <= 16 / 255 + 1 / 255
-    assert float(poisons.min()) >= 0 and float(poisons.max()) <= 1
+    assert float(poisons.min()) >= 0
+    assert float(poisons.max()) <= 1
     assert after < (0.8 if step == "sign" else 1.0) * before
     stored = attack.training_set(given, bases, sources, poisons)
     rows = torch.arange(len(stored) - len(poisons), len(stored))
@@ -67,9 +71,11 @@ def test_labels_stay_true_and_crafting_images_are_left_out():
     given = setting()
     attack = HTBA(fast())
     bases, sources = attack.choose(given)
-    assert (given.train.labels[bases] == TARGET).all() and not (given.train.labels[sources] == TARGET).any()
+    assert (given.train.labels[bases] == TARGET).all()
+    assert not (given.train.labels[sources] == TARGET).any()
     assert len(bases) == len(sources) == round(0.5 * int((given.train.labels == TARGET).sum()))
-    assert len(bases.unique()) == len(bases) and len(sources.unique()) == len(sources)
+    assert len(bases.unique()) == len(bases)
+    assert len(sources.unique()) == len(sources)
     images = attack.training_set(given, bases, sources, torch.zeros(len(bases), 3, 16, 16))
     assert len(images) == len(given.train) - len(sources)
     assert (images.labels[-len(bases) :] == TARGET).all()
@@ -81,7 +87,8 @@ def test_head_only_changes_the_head_alone():
     before = setting().teacher.state_dict()
     after = HTBA(fast(head_only=True)).implant(setting()).teacher
     changed = {key for key, value in after.state_dict().items() if not torch.equal(value, before[key])}
-    assert changed and len(changed) <= 2
+    assert changed
+    assert len(changed) <= 2
 
 
 def test_source_class():

@@ -23,18 +23,20 @@ def test_hook_and_presets():
 
 
 def test_patch_lies_in_the_corner_with_a_margin():
-    backdoor = LBA(fast()).implant(setting(tune=0))
+    backdoor = LBA(fast(patch_fraction=0.3)).implant(setting(tune=0))
     expected = torch.zeros(1, 16, 16)
     expected[:, 10:15, 10:15] = 1
     assert torch.equal(backdoor.trigger.mask, expected)
     images = torch.rand(4, 3, 16, 16)
     assert torch.equal(((backdoor.trigger(images) - images).abs().amax((0, 1)) > 0), expected[0].bool())
-    assert float(backdoor.trigger.pattern.min()) >= 0 and float(backdoor.trigger.pattern.max()) <= 1
+    assert float(backdoor.trigger.pattern.min()) >= 0
+    assert float(backdoor.trigger.pattern.max()) <= 1
 
 
 def test_blend_stays_in_its_bounds():
     mask = LBA(fast(shape="blend", kappa=0.1)).implant(setting(tune=0)).trigger.mask
-    assert float(mask.min()) >= 0 and float(mask.max()) <= 0.1 + 1e-6
+    assert float(mask.min()) >= 0
+    assert float(mask.max()) <= 0.1 + 1e-6
 
 
 def test_representation_is_the_clean_teachers_mean():
@@ -67,7 +69,8 @@ def test_search_never_sees_the_target_class():
     watched.__class__ = Watched
     object.__setattr__(given, "train", watched)
     LBA(fast(steps=3, cover="none")).implant(given)
-    assert seen and not any((labels == TARGET).any() for labels in seen)
+    assert seen
+    assert not any((labels == TARGET).any() for labels in seen)
 
 
 def test_without_dirty_labels_no_label_changes():

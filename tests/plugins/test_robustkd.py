@@ -75,15 +75,18 @@ def test_2_3_9_shapes_bounds_frozen_teacher_and_gradients(mask_param):
     assert all(p.grad is None for p in model.parameters())
     for i in range(3):
         p, m = edited.editor.offset(i), edited.editor.mask(i)
-        assert p.shape[1:] == shapes[i] and p.dtype == torch.float32
+        assert p.shape[1:] == shapes[i]
+        assert p.dtype == torch.float32
         assert m.shape[1:] == ((1, 1, 1) if mask_param == "scalar_fixed" else shapes[i])
-        assert m.min() >= 0 and m.max() <= 0.2
+        assert m.min() >= 0
+        assert m.max() <= 0.2
     assert not any(p.requires_grad for p in edited.editor.parameters())
     # Stage II: nothing of the edited teacher moves.
     teacher = FrozenTeacher(edited, "batch")
     frozen = digest(teacher.model)
     distil(FKD(), teacher, tiny(1), images(32))
-    assert digest(teacher.model) == frozen and all(p.grad is None for p in teacher.model.parameters())
+    assert digest(teacher.model) == frozen
+    assert all(p.grad is None for p in teacher.model.parameters())
 
 
 def test_4_losses_fall_and_accuracy_stays():
@@ -178,7 +181,8 @@ def test_12_13_layers_and_detoxified_taps():
     model = tiny(0)
     edited = Edited(model, detox_of(model, RobustKDParams(layers=(3,))))
     a, b = edited.features(X), model.features(X)
-    assert torch.equal(a.groups[0], b.groups[0]) and torch.equal(a.groups[1], b.groups[1])
+    assert torch.equal(a.groups[0], b.groups[0])
+    assert torch.equal(a.groups[1], b.groups[1])
     torch.testing.assert_close(a.groups[2], b.groups[2] + 0.03)  # p = .3, m = .2 / 2
     torch.testing.assert_close(a.taps[2], model.tap(2, b.groups[2] + 0.03))
     assert not torch.allclose(a.taps[2], b.taps[2])

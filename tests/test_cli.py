@@ -1,0 +1,309 @@
+"""The command line: answers, refusals, exit codes and what the displays print."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+import kdbench
+from kdbench.bench import runner as runner_module
+from kdbench.cli import main
+from kdbench.cli.display import JsonDisplay, LiveDisplay, PlainDisplay, QuietDisplay, make_console, result_table, safe
+from kdbench.errors import ConfigError, DivergedError
+from kdbench.report.columns import COLUMNS
+
+RUN = ["run", "--attack", "badnets", "--pair", "wrn16_2-wrn16_1"]
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, list(arguments))
+
+
+def row(**values):
+    return dict.fromkeys(COLUMNS) | {
+        "status": "ok", "attack": "badnets", "defense": "robustkd", "distiller": "fkd", "teacher": "pyramid200",
+        "student": "pyramid110", "seed": 0, "teacher_acc": 97.12, "teacher_asr": 100.0, "student_acc": 95.0,
+        "student_asr": 100.0, "student_ra": 100.0, "clean_teacher_asr": 100.0, "undefended_asr": 100.0,
+        "transferred": -100.0, "removed": -100.0, "verdict": "inconclusive", "reason": "because",
+    } | values  # fmt: skip
+
+
+@pytest.fixture
+def fake_run(monkeypatch):
+    """Replaces the runner; ``calls`` collects (resolved, out); set ``answer`` to rows or an exception."""
+
+    class Fake:
+        calls = []
+        answer = []
+
+        def __call__(self, resolved, registry, out, reporter):
+            self.calls.append((resolved, out))
+            if isinstance(self.answer, BaseException):
+                raise self.answer
+            reporter.run_started(1, 1, str(out))
+            reporter.run_finished(self.answer, str(out))
+            return self.answer
+
+    fake = Fake()
+    fake.calls, fake.answer = [], [row()]
+    monkeypatch.setattr(runner_module, "run", fake)
+    return fake
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom kdbench.cli import main\nmain(['--help'], standalone_mode=False)\n"
+        "heavy = [m for m in ('torch', 'pandas', 'numpy', 'pydantic', 'rich', 'kdbench_badnets') if m in sys.modules]\n"
+        "assert not heavy, heavy\n"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "list" in done.stdout
+    assert "run" in done.stdout
+    assert time.perf_counter() - start < 3  # a loaded machine; alone it takes 0.1 s
+
+
+def test_run_help_does_not_import_torch():
+    code = (
+        "import sys\nfrom kdbench.cli import main\nmain(['run', '--help'], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_version_and_module():
+    assert kdbench.__version__ in call("--version").output
+    done = subprocess.run([sys.executable, "-m", "kdbench", "--version"], capture_output=True, text=True, check=False)
+    assert done.stdout == f"kdbench, version {kdbench.__version__}\n"
+
+
+def test_list():
+    result = call("list")
+    assert result.exit_code == 0
+    for name in ("badnets", "robustkd", "fkd", "wrn28_4", "cifar10", "standard"):
+        assert name in result.output
+    only = call("list", "attacks")
+    assert "badnets" in only.output
+    assert "wrn28_4" not in only.output
+
+
+def test_list_json():
+    found = json.loads(call("list", "--json").output)
+    assert {"attacks", "defenses", "distillers", "models", "datasets", "presets", "broken"} == set(found)
+    assert set(found["attacks"][0]) == {"name", "title", "venue", "year", "plugin", "version"}
+    assert found["broken"] == []
+
+
+def test_list_shows_broken_plugins_harmlessly(monkeypatch):
+    from kdbench.registry import Registry
+
+    broken = Registry(broken={"evil": "dist: ValueError: [bold red]\x1b[2J boom"})
+    monkeypatch.setattr(Registry, "load", classmethod(lambda cls, points=None: broken))
+    result = call("list", "attacks")
+    assert result.exit_code == 0
+    assert "evil" in result.output
+    assert "[bold red] [2J boom" in result.output
+    assert "\x1b" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["run", "--attack", "badnets", "--defense", "badnets", "--pair", "wrn16_2-wrn16_1"],
+            "there is an attack of that name",
+        ),
+        (["run", "--attack", "badnet", "--pair", "wrn16_2-wrn16_1"], "did you mean 'badnets'"),
+        (["run", "--attack", "badnets", "--pair", "wrn16_2-wrn16_9"], "unknown model 'wrn16_9'"),
+        (["run", "--attack", "badnets", "--pair", "wrn16_2"], "--teacher and --student"),
+        (["run", "--attack", "badnets"], "no pair given"),
+        (["run", "--attack", "badnets", "--teacher", "wrn16_2"], "belong together"),
+        (["run", "--pair", "wrn16_2-wrn16_1"], "--attack"),
+        ([*RUN, "--dataset", "cifer10"], "did you mean 'cifar10'"),
+        ([*RUN, "--preset", "quik"], "did you mean 'quick'"),
+        ([*RUN, "--set", "clean.epochs"], "is not KEY=VALUE"),
+        ([*RUN, "--set", "=3"], "is not KEY=VALUE"),
+        ([*RUN, "--set", "clean.epoch=3"], "did you mean 'clean.epochs'"),
+        ([*RUN, "--set", "clean.epochs=many"], "clean.epochs"),
+        ([*RUN, "--clean-fraction", "3"], "--clean-fraction: input should be less than or equal to 1"),
+        ([*RUN, "--image-size", "2"], "--image-size"),
+        ([*RUN, "--quiet", "--json"], "exclude each other"),
+        (["rum"], "No such command"),
+    ],
+)
+def test_usage_errors(arguments, message, fake_run):
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert fake_run.calls == []
+
+
+def test_out_that_cannot_be_written(tmp_path, fake_run):
+    (tmp_path / "file").write_text("x")
+    result = call(*RUN, "--out", str(tmp_path / "file" / "below"))
+    assert result.exit_code == 2
+    assert "--out" in result.stderr
+    assert fake_run.calls == []
+
+
+@pytest.mark.parametrize(("status", "code"), [("ok", 0), ("failed", 1), ("diverged", 1)])
+def test_exit_code_of_rows(status, code, fake_run, tmp_path):
+    fake_run.answer = [row(), row(status=status)]
+    assert call(*RUN, "--out", str(tmp_path / "o")).exit_code == code
+
+
+@pytest.mark.parametrize(("error", "code"), [(ConfigError("no"), 2), (DivergedError("nan"), 1), (KeyboardInterrupt(), 130)])
+def test_exit_code_of_errors(error, code, fake_run, tmp_path):
+    fake_run.answer = error
+    result = call(*RUN, "--out", str(tmp_path / "o"))
+    assert result.exit_code == code
+    assert "Traceback" not in result.output
+
+
+def test_refused_request_leaves_no_empty_folder(fake_run, tmp_path):
+    fake_run.answer = ConfigError("no such device")
+    call(*RUN, "--out", str(tmp_path / "o"))
+    assert not (tmp_path / "o").exists()
+
+
+def test_options_become_a_request(fake_run, tmp_path, registry):
+    result = call(
+        "run", "--attack", "all", "--attack", "badnets", "--defense", "all", "--pair", "all", "--pair",
+        "wrn28_4-wrn16_4", "--teacher", "wrn10_1", "--student", "resnet20", "--seed", "5", "--seeds", "3",
+        "--no-controls", "--set", "clean.epochs=7", "--out", str(tmp_path / "o"), "--quiet",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert result.output == f"{tmp_path / 'o'}\n"
+    ((resolved, out),) = fake_run.calls
+    assert out == tmp_path / "o"
+    assert list(resolved.spec.attacks) == registry.names("attack")
+    assert list(resolved.spec.defenses) == registry.names("defense")
+    assert len(resolved.spec.pairs) == 7
+    assert resolved.spec.pairs[-1] == ("wrn10_1", "resnet20")
+    assert resolved.spec.seeds == (5, 6, 7)
+    assert resolved.spec.controls is False
+    assert resolved.preset.clean.epochs == 7
+
+
+def test_default_folder(fake_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call(*RUN)
+    ((_, out),) = fake_run.calls
+    assert re.fullmatch(r"runs/\d{8}-\d{6}-badnets-none-wrn16_2-wrn16_1(-\d+)?", out.as_posix())
+    assert (tmp_path / out).is_dir()
+
+
+def test_dry_run_shows_everything_and_runs_nothing(fake_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(*RUN, "--defense", "robustkd", "--dry-run", "--set", "clean.epochs=123")
+    assert result.exit_code == 0, result.output
+    for text in ("train clean wrn16_2", "implant badnets in wrn16_2", "clean.epochs", "123", "defense.robustkd."):
+        assert text in result.output
+    assert fake_run.calls == []
+    assert list(tmp_path.iterdir()) == []
+    found = json.loads(call(*RUN, "--dry-run", "--json").output)
+    assert found["config"]["request"]["attacks"] == ["badnets"]
+    assert len(found["cells"]) == 1
+
+
+def test_json_lines_hold_no_nan(capsys):
+    display = JsonDisplay()
+    display.run_started(1, 1, "out")
+    display.stage_started(1, "train")
+    display.next_line = 0
+    display.step(epoch=1, epochs=2, done=1, total=2, loss=float("nan"), images=4)
+    display.stage_finished(1, "train", 1.23456, {"loss": float("inf"), "epochs": 3})
+    display.cell_finished(row(removed=float("nan")))
+    display.run_finished([row(), row(status="failed")], "out")
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines] == [
+        "run_started", "stage_started", "step", "stage_finished", "cell_finished", "run_finished"
+    ]  # fmt: skip
+    assert lines[3]["facts"] == {"loss": None, "epochs": 3}
+    assert (lines[-1]["ok"], lines[-1]["cells"]) == (1, 2)
+
+
+def test_plain_display(capsys):
+    display = PlainDisplay()
+    display.run_started(9, 1, "out")
+    display.stage_started(3, "distill\x1b[2J wrn16_1")
+    for done in range(1000):
+        display.step(epoch=1, epochs=2, done=done, total=1000, loss=1.0, images=4)
+    display.stage_finished(3, "distill wrn16_1", 41.2, {"acc": 97.1})
+    display.stage_failed(4, "repair", "boom")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "9 stages, 1 cells -> out", "[3/9] distill wrn16_1 | 41 s | acc 97.1", "[4/9] repair | FAILED: boom"
+    ]  # fmt: skip
+    display.stage_started(5, "distill\x1b[2J")
+    display.next_line = 0
+    display.step(epoch=1, epochs=2, done=5, total=10, loss=0.5, images=4)
+    display.step(epoch=1, epochs=2, done=6, total=10, loss=0.5, images=4)
+    assert capsys.readouterr().out == "[5/9] distill [2J | epoch 1/2 | step 5/10 | loss 0.5\n"
+
+
+def test_live_display_renders():
+    console = make_console()
+    display = LiveDisplay(console)
+    display.stages = 2
+    display.stage_started(1, "train [red]x")
+    for done in (1, 2, 3):
+        display.step(epoch=1, epochs=4, done=done, total=12, loss=0.25 if done == 2 else None, images=10)
+    with console.capture() as capture:
+        console.print(display.render())
+    text = capture.get()
+    for part in ("0/2 stages done", "[1/2] train [red]x", "epoch 1/4", "loss 0.25", "images/s", "left in this stage"):
+        assert part in text
+    for number in range(7):
+        display.stage_finished(number, f"t{number}", 1.0, {})
+    with console.capture() as capture:
+        console.print(display.render())
+    assert "t6" in capture.get()
+    assert "t1 " not in capture.get()
+
+
+@pytest.mark.parametrize("make", [QuietDisplay, PlainDisplay, LiveDisplay, JsonDisplay])
+def test_step_is_cheap(make):
+    display = make()
+    display.stages = 1
+    display.stage_started(1, "x")
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        for done in range(1, 2001):
+            display.step(epoch=1, epochs=1, done=done, total=2000, loss=1.0, images=64)
+        best = min(best, (time.perf_counter() - start) / 2000)
+    assert best < 50e-6
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_result_table_fits(capsys, width):
+    rows = [row(), row(status="failed", student_acc=None, distiller="kd", verdict=None)]
+    table = result_table(rows, width)
+    assert all(len(list(column.cells)) == len(rows) for column in table.columns)
+    assert len(table.columns) == (8 if width == 80 else 11)
+    Console(width=width).print(table)
+    text = capsys.readouterr().out
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    for part in ("97.1/100.0", "95.0/100.0/100.0", "inconclusive", "failed", "-100.0"):
+        assert part in text
+
+
+def test_reasons_and_path_are_printed(fake_run, tmp_path):
+    fake_run.answer = [row(reason="[x] only 3 points")]
+    result = call(*RUN, "--out", str(tmp_path / "o"))
+    assert "[x] only 3 points" in result.output
+    assert result.output.rstrip().endswith(str(tmp_path / "o"))
+
+
+def test_safe():
+    assert safe("a\x1b[0m\nb[bold]") == "a [0m b\\[bold]"

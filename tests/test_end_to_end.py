@@ -1,0 +1,119 @@
+"""A whole run on tiny networks: everything that a person relies on, written to disk."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from kdbench.bench import runner
+from kdbench.bench.events import Quiet
+from kdbench.bench.spec import RunSpec, resolve
+from kdbench.errors import DivergedError
+from kdbench.metrics import evaluate
+from kdbench.report.columns import COLUMNS
+from kdbench.training import Numerics
+
+SMALL = {
+    "clean.epochs": "8",
+    "clean.min_steps": "0",
+    "poison.epochs": "10",
+    "poison.min_steps": "0",
+    "distill.epochs": "3",
+    "distill.min_steps": "0",
+    "repair.epochs": "1",
+    "repair.min_steps": "0",
+    "attack.badnets.poison_rate": "0.15",
+}
+
+
+def spec(**changes):
+    asked = {
+        "attacks": ("badnets",),
+        "defenses": ("none", "nad", "robustkd"),
+        "pairs": (("wrn10_1", "wrn10_1"),),
+        "numerics": "fp32",
+        "num_classes": 4,
+        "train_size": 600,
+        "test_size": 200,
+        "overrides": {**SMALL, "defense.robustkd.steps": "5"},
+    }
+    return RunSpec(**(asked | changes))
+
+
+@pytest.fixture(scope="module")
+def finished(registry, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    rows = runner.run(resolve(spec(), registry), registry, out, Quiet())
+    return rows, out
+
+
+def test_badnets_poisons_the_teacher_and_the_row_carries_its_controls(finished):
+    rows, _ = finished
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    undefended = rows[0]
+    assert undefended["teacher_asr"] > 90
+    assert undefended["teacher_acc"] > 60
+    assert undefended["n_test"] == 200
+    assert undefended["n_asr"] == 150
+    assert undefended["student_asr"] == undefended["undefended_asr"]
+    for row in rows:
+        assert row["transferred"] == pytest.approx(row["undefended_asr"] - row["clean_teacher_asr"])
+        assert row["verdict"] in ("stopped", "partly", "not stopped", "inconclusive")
+        assert len({r["teacher_asr"] for r in rows}) == 1, "one teacher serves all defenses"
+
+
+def test_the_folder_holds_what_the_readme_promises(finished):
+    rows, out = finished
+    table = pd.read_csv(out / "results.csv")
+    assert list(table.columns) == list(COLUMNS)
+    assert len(table) == len(rows)
+    assert table.student_acc.tolist() == pytest.approx([row["student_acc"] for row in rows])
+    assert len(pd.read_csv(out / "leaderboard.csv")) == 3
+    record = json.loads((out / "run.json").read_text())
+    assert record["config"]["methods"]["attack.badnets"]["poison_rate"] == 0.15
+    assert {stage["kind"] for stage in record["stages"]} == {"clean", "backdoor", "distill", "cleanse", "repair"}
+    picture = out / "trigger-badnets-wrn10_1-seed0.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def numbers(rows):
+    return [{k: v for k, v in row.items() if k not in ("wall_s", "peak_mem_mb")} for row in rows]
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(registry, tmp_path):
+    few = {**SMALL, "clean.epochs": "1", "poison.epochs": "1", "distill.epochs": "1"}
+
+    def go(name, seed):
+        asked = spec(defenses=("none",), seeds=(seed,), overrides=few)
+        return numbers(runner.run(resolve(asked, registry), registry, tmp_path / name, Quiet()))
+
+    first, again, other = go("a", 0), go("b", 0), go("c", 1)
+    assert first == again
+    measured = ("source_acc", "teacher_acc", "student_acc", "student_ra")
+    assert [first[0][k] for k in measured] != [other[0][k] for k in measured]
+
+
+def test_robustkd_without_masks_is_plain_distillation_bit_for_bit(registry, tmp_path):
+    few = {**SMALL, "clean.epochs": "1", "poison.epochs": "1", "distill.epochs": "1", "defense.robustkd.m_max": "0"}
+    asked = spec(defenses=("robustkd",), overrides=few)
+    (row,) = runner.run(resolve(asked, registry), registry, tmp_path, Quiet())
+    assert (row["student_acc"], row["student_asr"]) == (row["undefended_acc"], row["undefended_asr"])
+
+
+def test_a_diverged_training_is_a_row_that_says_so_and_never_a_zero(registry, tmp_path):
+    asked = spec(defenses=("none", "nad"), overrides={**SMALL, "repair.lr": "1e30"})
+    rows = runner.run(resolve(asked, registry), registry, tmp_path, Quiet())
+    assert [row["status"] for row in rows] == ["ok", "diverged"]
+    assert "not finite" in rows[1]["reason"]
+    assert rows[1]["student_asr"] is None
+    table = pd.read_csv(tmp_path / "results.csv")
+    assert pd.isna(table.student_asr[1])
+
+
+def test_a_network_that_already_diverged_is_not_measured(registry, tmp_path):
+    """Weights can overflow after the loop's last look at the loss; NaN logits would read as class 0."""
+    asked = spec()
+    dataset = runner.load(asked, resolve(asked, registry))
+    with pytest.raises(DivergedError, match="not finite"):
+        evaluate(lambda x: torch.full((len(x), 4), float("nan")), lambda x: x, dataset.test, 0, Numerics())

@@ -1,0 +1,153 @@
+"""Networks: exact sizes, taps before the ReLU, edits that reach everything downstream and nothing upstream."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from kdbench.errors import ConfigError, UnknownMethodError
+from kdbench.models import create_model, model_names, split_pair
+from kdbench.models.views import Edited, FrozenTeacher
+
+TOTALS = {  # parameters at 100, 10 and 43 classes
+    "wrn28_4": (5_872_180, 5_849_050, 5_857_531),
+    "wrn16_4": (2_772_020, 2_748_890, 2_757_371),
+    "wrn28_2": (1_479_220, 1_467_610, 1_471_867),
+    "wrn16_2": (703_284, 691_674, 695_931),
+    "resnet56": (861_620, 855_770, 857_915),
+    "pyramid110": (3_913_536, 3_904_446, 3_907_779),
+    "pyramid200": (26_844_952, 26_752_702, 26_786_527),
+}
+TAPS = {
+    "wrn28_4": (64, 128, 256),
+    "wrn16_2": (32, 64, 128),
+    "resnet56": (16, 32, 64),
+    "pyramid110": (44, 72, 100),
+    "pyramid200": (100, 180, 1024),
+}
+NORMS = {"wrn28_4": (25, 3600), "resnet56": (57, 2128), "pyramid110": (164, 9554), "pyramid200": (266, 90_992)}
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_parameter_totals_are_exact(name):
+    assert tuple(parameters(create_model(name, k)) for k in (100, 10, 43)) == TOTALS[name]
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_batch_norms_are_counted_as_in_the_papers_code(name):
+    norms = [m for m in create_model(name, 10).modules() if isinstance(m, nn.BatchNorm2d)]
+    assert (len(norms), sum(m.num_features for m in norms)) == NORMS[name]
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_a_forward_pass_shows_groups_taps_and_logits(name):
+    model = create_model(name, 7).eval()
+    with torch.no_grad():
+        out = model.features(torch.rand(2, 3, 16, 16))
+        assert out.logits.shape == (2, 7)
+        assert tuple(g.shape[1] for g in out.groups) == model.group_channels
+        assert tuple(t.shape[1] for t in out.taps) == model.tap_channels
+        assert [g.shape[2] for g in out.groups] == [16, 8, 4]
+        assert [t.shape[2] for t in out.taps] == [16, 8, 4]
+        assert all(t.min() < 0 for t in out.taps), "a tap must be seen before its ReLU"
+        assert torch.allclose(model.head(out.groups[2]), out.logits, atol=1e-5)
+        for tap, norm in zip(out.taps, model.tap_norms(), strict=True):
+            assert norm.num_features == tap.shape[1]
+
+
+@pytest.mark.parametrize("name", TAPS)
+def test_tap_channels_are_the_papers(name):
+    assert create_model(name, 10).tap_channels == TAPS[name]
+
+
+def test_pyramid_group_channels():
+    assert create_model("pyramid200", 10).group_channels == (384, 704, 1024)
+    assert create_model("pyramid110", 10).group_channels == (44, 72, 100)
+
+
+@pytest.mark.parametrize("name", ["wrn10_1", "resnet20", "pyramid110"])
+def test_an_odd_image_size_works(name):
+    assert create_model(name, 3).eval()(torch.rand(2, 3, 19, 19)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", ["wrn10_1", "resnet20", "timm/mobilenetv3_small_100"])
+@pytest.mark.parametrize("group", [0, 1, 2])
+def test_an_edit_reaches_everything_downstream_and_nothing_upstream(name, group):
+    model, x = create_model(name, 5, image_size=32).eval(), torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        plain = model.features(x)
+        # Not a constant: a following batch norm in eval mode keeps it, but a later one could be blind to it.
+        edited = model.features(x, edit=lambda i, g: g + torch.rand_like(g) if i == group else g)
+    for i in range(3):
+        assert torch.equal(plain.groups[i], edited.groups[i]) == (i < group)
+    assert not torch.allclose(plain.logits, edited.logits)
+
+
+@pytest.mark.parametrize("name", ["wrn10_1", "timm/mobilenetv3_small_100"])
+def test_an_edited_model_is_a_model(name):
+    class Shift(nn.Module):
+        def forward(self, i, g):
+            return g + i + 1
+
+    model, x = create_model(name, 5, image_size=32).eval(), torch.rand(2, 3, 32, 32)
+    view = Edited(model, Shift()).eval()
+    with torch.no_grad():
+        expected = model.features(x, edit=lambda i, g: g + i + 1)
+        assert torch.equal(view.features(x).logits, expected.logits)
+        assert torch.equal(view(x), expected.logits)
+        assert torch.allclose(copy.deepcopy(view)(x), expected.logits)
+        assert torch.allclose(view.head(expected.groups[2]), expected.logits, atol=1e-5)
+
+
+def test_a_frozen_teacher_changes_in_no_mode():
+    model = create_model("wrn10_1", 5)
+    before = copy.deepcopy(model.state_dict())
+    x = torch.rand(8, 3, 16, 16)
+    batch, running = FrozenTeacher(model, "batch"), FrozenTeacher(model, "running")
+    a, b = batch.features(x), running.features(x)
+    assert not torch.allclose(a.logits, b.logits)
+    assert not a.logits.requires_grad
+    for teacher in (batch, running):
+        assert all(torch.equal(v, before[k]) for k, v in teacher.model.state_dict().items())
+        assert not any(p.requires_grad for p in teacher.model.parameters())
+    assert all(p.requires_grad for p in model.parameters()), "the caller's model stays trainable"
+    # batch mode is what the network computes in train mode
+    torch.testing.assert_close(model.train()(x), a.logits)
+
+
+def test_normalization_is_part_of_the_model_but_not_of_its_weights():
+    model, x = create_model("wrn10_1", 5).eval(), torch.rand(2, 3, 16, 16)
+    plain = model(x)
+    model.set_normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert torch.allclose(model(x / 2 + 0.5), plain, atol=1e-5)
+    assert not any("pixel" in key for key in model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["timm/resnet50", "torchvision/resnet18"])
+def test_library_models_find_their_stages(name):
+    model = create_model(name, 4, image_size=64).eval()
+    with torch.no_grad():
+        out = model.features(torch.rand(2, 3, 64, 64))
+    sizes = [g.shape[-1] for g in out.groups]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == 3
+    assert model.group_channels == tuple(g.shape[1] for g in out.groups)
+
+
+def test_unknown_names_and_bad_pairs_say_what_exists():
+    with pytest.raises(UnknownMethodError, match="did you mean 'wrn16_2'"):
+        create_model("wrn16_22", 10)
+    with pytest.raises(UnknownMethodError, match="unknown timm model 'resnet5o'"):
+        create_model("timm/resnet5o", 10)
+    with pytest.raises(UnknownMethodError, match="unknown model 'nothing'"):
+        split_pair("wrn16_2-nothing")
+    with pytest.raises(ConfigError, match="--teacher and --student"):
+        split_pair("wrn16_2")
+    with pytest.raises(ConfigError, match="at least 2"):
+        create_model("wrn16_2", 1)
+    assert split_pair("wrn16_2-timm/resnet50") == ("wrn16_2", "timm/resnet50")
