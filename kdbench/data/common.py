@@ -105,9 +105,9 @@ def need_folder(request: Request, holds: str) -> Path:
     """data_dir as an existing folder (created when downloading), or ConfigError/DatasetError saying what it holds."""
     folder = request.data_dir
     if folder is None:
-        raise ConfigError(f"dataset {request.name!r} is read from disk; pass data_dir, the folder ({holds})")
+        raise ConfigError(f"dataset {request.name!r} is read from disk; pass --data-dir, the folder ({holds})")
     if request.download:
         folder.mkdir(parents=True, exist_ok=True)
     if not folder.is_dir():
-        raise DatasetError(f"dataset {request.name!r}: no folder {folder}; pass data_dir, the folder ({holds})")
+        raise DatasetError(f"dataset {request.name!r}: no folder {folder}; pass --data-dir, the folder ({holds})")
     return folder
