@@ -9,6 +9,9 @@ from kdbench.data.base import Augmentation, Dataset
 from kdbench.data.tensor import TensorImages
 from kdbench.registry import Registry
 
+# The networks here are tiny, and two threads that spin on a core someone else uses are many times slower than one.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def registry():

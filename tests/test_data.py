@@ -330,7 +330,7 @@ def test_flower17(tmp_path):
 
 
 def test_gtsrb_subset_and_errors(tmp_path):
-    with pytest.raises(ConfigError, match="data_dir"):
+    with pytest.raises(ConfigError, match="--data-dir"):
         load_dataset("gtsrb")
     with pytest.raises(DatasetError, match="contains gtsrb"):
         load_dataset("gtsrb", data_dir=tmp_path)

@@ -70,9 +70,9 @@ def test_pyramid_group_channels():
     assert create_model("pyramid110", 10).group_channels == (44, 72, 100)
 
 
-@pytest.mark.parametrize("name", ["wrn10_1", "resnet20", "pyramid110"])
-def test_an_odd_image_size_works(name):
-    assert create_model(name, 3).eval()(torch.rand(2, 3, 19, 19)).shape == (2, 3)
+@pytest.mark.parametrize(("name", "size"), [("wrn10_1", 19), ("resnet20", 20), ("pyramid110", 19)])
+def test_an_odd_image_size_works(name, size):
+    assert create_model(name, 3).eval()(torch.rand(2, 3, size, size)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("name", ["wrn10_1", "resnet20", "timm/mobilenetv3_small_100"])
@@ -128,15 +128,46 @@ def test_normalization_is_part_of_the_model_but_not_of_its_weights():
     assert not any("pixel" in key for key in model.state_dict())
 
 
-@pytest.mark.parametrize("name", ["timm/resnet50", "torchvision/resnet18"])
-def test_library_models_find_their_stages(name):
-    model = create_model(name, 4, image_size=64).eval()
-    with torch.no_grad():
-        out = model.features(torch.rand(2, 3, 64, 64))
-    sizes = [g.shape[-1] for g in out.groups]
-    assert sizes == sorted(sizes, reverse=True)
-    assert len(set(sizes)) == 3
-    assert model.group_channels == tuple(g.shape[1] for g in out.groups)
+@pytest.mark.parametrize(
+    ("name", "size", "sides"),
+    [
+        pytest.param("timm/resnet50", 64, [8, 4, 2], marks=pytest.mark.slow),
+        ("timm/mobilenetv3_small_100", 32, [8, 4, 2]),
+        ("torchvision/resnet18", 32, [8, 4, 2]),
+        ("torchvision/vgg11", 64, [8, 4, 2]),  # its pool enlarges 2x2 to 7x7: not a stage
+        pytest.param("timm/swin_tiny_patch4_window7_224", 64, [8, 4, 2], marks=pytest.mark.slow),  # channels last
+        ("timm/vit_tiny_patch16_224", 64, [4, 4, 4]),  # tokens
+    ],
+)
+def test_library_models_find_their_stages(name, size, sides):
+    model = create_model(name, 4, image_size=size).eval()
+    out = model.features(torch.rand(2, 3, size, size))
+    assert [tuple(g.shape[1:]) for g in out.groups] == [(c, n, n) for c, n in zip(model.group_channels, sides, strict=True)]
+    assert torch.allclose(model.head(out.groups[2]), out.logits, atol=1e-5)
+    gradients = torch.autograd.grad(out.logits.square().sum(), out.groups)
+    assert all(g.abs().sum() > 0 for g in gradients), "the logits are computed from the groups"
+
+
+def test_a_library_models_head_leaves_earlier_statistics_alone():
+    model = create_model("torchvision/resnet18", 4, image_size=32).train()
+    g = model.features(torch.rand(4, 3, 32, 32)).groups[2]
+    before = copy.deepcopy(model.state_dict())
+    model.head(g)
+    assert all(module.training for module in model.modules())
+    changed = {key.split(".")[1] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"layer4"}, "only what follows G3 saw data"
+
+
+def test_a_library_model_drops_its_hooks_when_an_edit_fails():
+    model = create_model("torchvision/resnet18", 4, image_size=32).eval()
+    with pytest.raises(ZeroDivisionError):
+        model.features(torch.rand(2, 3, 32, 32), edit=lambda i, g: 1 / 0)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_transformer_that_bypasses_its_maps_is_refused():
+    with pytest.raises(ConfigError, match="class token"):
+        create_model("torchvision/vit_b_32", 4, image_size=64)
 
 
 def test_unknown_names_and_bad_pairs_say_what_exists():
