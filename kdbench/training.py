@@ -85,11 +85,15 @@ class Numerics:
 
 @dataclass(frozen=True)
 class Fit:
-    """The optimisation loop bound to a device, ready to be handed to plugins."""
+    """The optimisation loop bound to a device, ready to be handed to plugins.
+
+    losses: the mean loss of the last epoch of every call so far.
+    """
 
     numerics: Numerics
     progress: Progress
     check_every: int = 20
+    losses: list[float] = field(default_factory=list, compare=False)
 
     def __call__(
         self,
@@ -152,6 +156,7 @@ class Fit:
                         raise DivergedError(f"loss is not finite at step {done} of {steps} ({named}); try a smaller lr")
                 self.progress.step(epoch=epoch + 1, epochs=epochs, done=done, total=steps, loss=shown, images=len(batch.labels))
             history.append(float(total) / per_epoch)
+        self.losses.extend(history[-1:])
         return history
 
 

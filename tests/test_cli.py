@@ -175,6 +175,22 @@ def test_refused_request_leaves_no_empty_folder(fake_run, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+def test_refused_request_leaves_a_folder_that_was_there(fake_run, tmp_path):
+    fake_run.answer = ConfigError("no such device")
+    (tmp_path / "o").mkdir()
+    call(*RUN, "--out", str(tmp_path / "o"))
+    assert (tmp_path / "o").is_dir()
+
+
+def test_results_are_never_overwritten(fake_run, tmp_path):
+    (tmp_path / "results.csv").write_text("precious")
+    result = call(*RUN, "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert "already holds results" in result.stderr
+    assert fake_run.calls == []
+    assert (tmp_path / "results.csv").read_text() == "precious"
+
+
 def test_options_become_a_request(fake_run, tmp_path, registry):
     result = call(
         "run", "--attack", "all", "--attack", "badnets", "--defense", "all", "--pair", "all", "--pair",
@@ -213,6 +229,14 @@ def test_dry_run_shows_everything_and_runs_nothing(fake_run, tmp_path, monkeypat
     found = json.loads(call(*RUN, "--dry-run", "--json").output)
     assert found["config"]["request"]["attacks"] == ["badnets"]
     assert len(found["cells"]) == 1
+    assert found["machine"]["device"]
+
+
+def test_dry_run_refuses_a_device_that_is_not_there(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = call(*RUN, "--dry-run", "--device", "cuda")
+    assert result.exit_code == 2
+    assert "--device cuda" in result.stderr
 
 
 def test_json_lines_hold_no_nan(capsys):

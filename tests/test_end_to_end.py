@@ -61,6 +61,8 @@ def test_badnets_poisons_the_teacher_and_the_row_carries_its_controls(finished):
         assert row["transferred"] == pytest.approx(row["undefended_asr"] - row["clean_teacher_asr"])
         assert row["verdict"] in ("stopped", "partly", "not stopped", "inconclusive")
         assert len({r["teacher_asr"] for r in rows}) == 1, "one teacher serves all defenses"
+        # Only RobustKD hands on another teacher than the backdoored one; the row shows which.
+        assert (row["cleansed_acc"] is not None) == (row["defense"] == "robustkd")
 
 
 def test_the_folder_holds_what_the_readme_promises(finished):

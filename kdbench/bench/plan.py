@@ -91,6 +91,10 @@ class Plan:
             found |= self.ancestors(parent)
         return found
 
+    def cleansed(self, key: str) -> str | None:
+        """The stage that cleansed the teacher of student ``key``; None where the defense left the teacher alone."""
+        return next((own for own in self.ancestors(key) if self.stage(own).kind == "cleanse"), None)
+
 
 class _Builder:
     def __init__(self, resolved: Resolved, context: dict[str, Any]) -> None:

@@ -183,6 +183,9 @@ class _Run:
             "source_acc": source.acc.percent,
             "source_asr": source.asr.percent,
         }
+        if (cleansed := self.plan.cleansed(cell.student_stage)) is not None:
+            handed_on = self.evaluation(cleansed, cell)
+            row |= {"cleansed_acc": handed_on.acc.percent, "cleansed_asr": handed_on.asr.percent}
         if cell.undefended_stage is None or cell.clean_control_stage is None:
             return row | {"reason": "no verdict: the controls were skipped"}
         c1, c3 = self.evaluation(cell.clean_control_stage, cell), self.evaluation(cell.undefended_stage, cell)

@@ -43,16 +43,19 @@ class Bench:
 
     def run(self, stage: Stage, inputs: Mapping[str, Result]) -> Result:
         """Run one stage under its own random state; the caller's is untouched."""
+        fit = Fit(self.numerics, self.progress)
         with _seeded(stage.random_seed()):
-            result = _KINDS[stage.kind](self, stage, inputs)
+            result = _KINDS[stage.kind](self, stage, inputs, fit)
+        if fit.losses:
+            result.facts.setdefault("loss", fit.losses[-1])
         result.model.eval()
         return result
 
-    # -- one method a kind ---------------------------------------------------------------------------------------------
+    # -- one method a kind; each gets a loop of its own, so that no stage sees another's losses --
 
-    def clean(self, stage: Stage, inputs: Mapping[str, Result]) -> Result:
+    def clean(self, stage: Stage, inputs: Mapping[str, Result], fit: Fit) -> Result:
         model = self._new_model(stage.values["model"]).train()
-        history = self._fit(
+        fit(
             model.parameters(),
             lambda batch: {"ce": torch.nn.functional.cross_entropy(model(batch.images).float(), batch.labels)},
             self.dataset.train,
@@ -60,9 +63,9 @@ class Bench:
             generator=_generator(stage),
             augmentation=self.dataset.augmentation,
         )
-        return Result(model, facts={"loss": history[-1] if history else None})
+        return Result(model)
 
-    def backdoor(self, stage: Stage, inputs: Mapping[str, Result]) -> Result:
+    def backdoor(self, stage: Stage, inputs: Mapping[str, Result], fit: Fit) -> Result:
         attack = self.resolved.method("attack", stage.values["name"])
         setting = AttackSetting(
             teacher=copy.deepcopy(inputs["clean"].model).eval(),
@@ -71,7 +74,7 @@ class Bench:
             num_classes=self.dataset.num_classes,
             recipe=self.resolved.preset.poison,
             augmentation=self.dataset.augmentation,
-            fit=self._fit,
+            fit=fit,
             generator=_generator(stage),
             numerics=self.numerics,
         )
@@ -80,19 +83,19 @@ class Bench:
             raise ContractError(f"attack {attack.info.name!r} must return a Trigger and keep the target class it was given")
         return Result(backdoor.teacher, self.numerics.place(backdoor.trigger).eval(), dict(backdoor.facts))
 
-    def cleanse(self, stage: Stage, inputs: Mapping[str, Result]) -> Result:
+    def cleanse(self, stage: Stage, inputs: Mapping[str, Result], fit: Fit) -> Result:
         defense = self.resolved.method("defense", stage.values["name"])
         teacher = copy.deepcopy(inputs["teacher"].model).eval()
-        return Result(defense.cleanse_teacher(teacher, self._defense_setting(stage)))
+        return Result(defense.cleanse_teacher(teacher, self._defense_setting(stage, fit)))
 
-    def distill(self, stage: Stage, inputs: Mapping[str, Result]) -> Result:
+    def distill(self, stage: Stage, inputs: Mapping[str, Result], fit: Fit) -> Result:
         distiller = self.resolved.method("distiller", stage.values["distiller"]["name"])
         student = self._new_model(stage.values["model"]).train()
         teacher = FrozenTeacher(inputs["teacher"].model, distiller.batch_norm_mode())
         objectives = [self.numerics.place(distiller.objective(teacher, student)).train()]
         if stage.values["defense"] is not None:
             defense = self.resolved.method("defense", stage.values["defense"]["name"])
-            extra = defense.objective(teacher, student, self._defense_setting(stage))
+            extra = defense.objective(teacher, student, self._defense_setting(stage, fit))
             if extra is not None:
                 objectives.append(self.numerics.place(extra).train())
 
@@ -106,7 +109,7 @@ class Bench:
                 terms |= named
             return terms
 
-        history = self._fit(
+        fit(
             [*student.parameters(), *(p for objective in objectives for p in objective.parameters())],
             loss,
             self.dataset.train,
@@ -114,32 +117,30 @@ class Bench:
             generator=_generator(stage),
             augmentation=self.dataset.augmentation,
         )
-        return Result(student, facts={"loss": history[-1] if history else None})
+        return Result(student)
 
-    def repair(self, stage: Stage, inputs: Mapping[str, Result]) -> Result:
+    def repair(self, stage: Stage, inputs: Mapping[str, Result], fit: Fit) -> Result:
         defense = self.resolved.method("defense", stage.values["name"])
         student = copy.deepcopy(inputs["student"].model).eval()
-        return Result(defense.repair_student(student, FrozenTeacher(inputs["teacher"].model), self._defense_setting(stage)))
+        return Result(
+            defense.repair_student(student, FrozenTeacher(inputs["teacher"].model), self._defense_setting(stage, fit))
+        )
 
     # -- shared pieces -------------------------------------------------------------------------------------------------
-
-    @property
-    def _fit(self) -> Fit:
-        return Fit(self.numerics, self.progress)
 
     def _new_model(self, name: str) -> FeatureModel:
         model = create_model(name, self.dataset.num_classes, image_size=self.dataset.image_size)
         model.set_normalization(self.dataset.mean, self.dataset.std)
         return self.numerics.place(model)  # type: ignore[return-value]
 
-    def _defense_setting(self, stage: Stage) -> DefenseSetting:
+    def _defense_setting(self, stage: Stage, fit: Fit) -> DefenseSetting:
         preset = self.resolved.preset
         return DefenseSetting(
             clean=_share(self.dataset.train, preset.clean_fraction, stage.seed),
             num_classes=self.dataset.num_classes,
             recipe=preset.repair,
             augmentation=self.dataset.augmentation,
-            fit=self._fit,
+            fit=fit,
             generator=_generator(stage),
             numerics=self.numerics,
         )

@@ -89,8 +89,15 @@ def run_command(ctx: click.Context, /, out: Path | None, dry_run: bool, quiet: b
         show_plan(resolved, as_json)
         return
     folder = out if out is not None else default_out(spec)
+    created = not folder.exists()
     check_writable(folder)
-    ctx.exit(0 if _execute(resolved, registry, folder, quiet, as_json) else 1)
+    try:
+        ok = _execute(resolved, registry, folder, quiet, as_json)
+    except UsageError:
+        if created and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    ctx.exit(0 if ok else 1)
 
 
 def _execute(resolved: Resolved, registry: Registry, folder: Path, quiet: bool, as_json: bool) -> bool:
@@ -105,11 +112,6 @@ def _execute(resolved: Resolved, registry: Registry, folder: Path, quiet: bool, 
         display.close()
         if (folder / "results.csv").exists():
             click.echo(f"What was measured so far is in {folder / 'results.csv'}", err=True)
-        raise
-    except UsageError:
-        display.close()
-        if not any(folder.iterdir()):
-            folder.rmdir()
         raise
     finally:
         display.close()
@@ -222,8 +224,10 @@ def check_writable(folder: Path) -> None:
     """Create the folder and write to it once, before hours are spent.
 
     Raises:
-        ConfigError: it cannot be written to.
+        ConfigError: it cannot be written to, or holds the results of another run.
     """
+    if (folder / "results.csv").exists():
+        raise ConfigError(f"--out {folder} already holds results; name another folder, or move them away first")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
@@ -235,15 +239,19 @@ def check_writable(folder: Path) -> None:
 def show_plan(resolved: Resolved, as_json: bool) -> None:
     """Print the stages, the cells and every resolved number."""
     from kdbench.bench.plan import build_plan
+    from kdbench.bench.runner import choose_numerics
     from kdbench.cli.display import jsonable, make_console, plain_table, safe
 
     plan = build_plan(resolved)
+    numerics = choose_numerics(resolved.spec.device, resolved.spec.numerics)
+    machine = {"device": str(numerics.device), "numerics": str(numerics)}
     names = ("attack", "defense", "distiller", "teacher", "student", "seed")
     cells = [{name: getattr(cell, name) for name in names} for cell in plan.cells]
     stages = [{"number": s.number, "kind": s.kind, "title": s.title, "seed": s.seed} for s in plan.stages]
     config = resolved.as_dict()
     if as_json:
-        click.echo(json.dumps(jsonable({"stages": stages, "cells": cells, "config": config}), indent=1, allow_nan=False))
+        found = {"stages": stages, "cells": cells, "config": config, "machine": machine}
+        click.echo(json.dumps(jsonable(found), indent=1, allow_nan=False))
         return
     console = make_console()
     for title, rows in (("stages", stages), ("cells", cells)):
@@ -252,7 +260,8 @@ def show_plan(resolved: Resolved, as_json: bool) -> None:
             table.add_row(*(safe(value) for value in row.values()))
         console.print(table)
     preset = f"preset {safe(resolved.spec.preset)}, with --set"
-    for title, values in (("request", config["request"]), (preset, config["preset"]), ("methods", config["methods"])):
+    named = {"request": config["request"], preset: config["preset"], "methods": config["methods"], "this machine": machine}
+    for title, values in named.items():
         table = plain_table(title, ["name", "value"])
         for name, value in _flat("", values):
             table.add_row(safe(name), safe(value))

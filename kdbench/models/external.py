@@ -63,6 +63,9 @@ def _build(library: str, name: str, num_classes: int, size: int | None) -> tuple
 
     if name.startswith("vit_"):
         size = options["image_size"] = size or 224
+    if name in ("googlenet", "inception_v3"):
+        options["aux_logits"] = False  # the auxiliary heads cannot take small maps, and no objective here reads them
+        options["init_weights"] = True
     return models.get_model(name, weights=None, num_classes=num_classes, **options), size or 64
 
 
@@ -142,8 +145,6 @@ class ExternalModel(FeatureModel):
         finally:
             for handle in handles:
                 handle.remove()
-        # In train mode some networks return auxiliary logits behind their own.
-        logits = logits if isinstance(logits, Tensor) else logits[0]
         return FeatureOutput(tuple(groups), tuple(groups), logits)
 
     def _resume(self, i: int, g: Tensor) -> FeatureOutput:

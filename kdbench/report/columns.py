@@ -34,6 +34,8 @@ COLUMNS: dict[str, str] = {
     "undefended_asr": "control C3: its ASR",
     "source_acc": "the clean teacher itself: ACC",
     "source_asr": "the clean teacher itself: ASR with this trigger",
+    "cleansed_acc": "the teacher that the student was distilled from, after the defense's first step: ACC; empty without one",
+    "cleansed_asr": "the same: ASR",
     "transferred": "C3 - C1, percentage points of ASR",
     "transferred_low": "lower end of the 95 % paired bootstrap interval over test images",
     "transferred_high": "upper end",

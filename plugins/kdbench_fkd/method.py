@@ -37,8 +37,6 @@ from kdbench.models.views import BatchNormMode, FrozenTeacher
 
 #: Below this a batch norm's scale counts as zero (its output is the constant beta).
 _ZERO_SCALE = 1e-8
-#: Alpha for 32x32 images.
-_ALPHA_32 = 1e-3
 
 
 def margin(gamma: Tensor, beta: Tensor) -> Tensor:
@@ -163,11 +161,8 @@ class FKDObjective(nn.Module):
 
 
 class FKDParams(Params):
-    alpha: float | None = Field(
-        _ALPHA_32,
-        ge=0,
-        description="weight of the summed feature distance per example; None: 1e-3; 1e-3 at 32x32, 1e-4 at 224x224; "
-        "Heo et al. code and issue #2",
+    alpha: float = Field(
+        1e-3, ge=0, description="weight of the summed feature distance per example; 1e-4 at 224x224; Heo et al. code"
     )
     teacher_bn: Literal["batch", "running"] = Field(
         "batch",
@@ -194,4 +189,4 @@ class FKD(Distiller):
         return self.params.teacher_bn
 
     def objective(self, teacher: FrozenTeacher, student: FeatureModel) -> FKDObjective:
-        return FKDObjective(teacher, student, _ALPHA_32 if self.params.alpha is None else self.params.alpha)
+        return FKDObjective(teacher, student, self.params.alpha)

@@ -192,7 +192,7 @@ class RobustKD(Defense):
     )
     Params = RobustKDParams
     presets = {
-        "quick": {"steps": 300, "batch_size": 32, "lr": 0.02, "init_images": 1024},
+        "quick": {"steps": 300, "batch_size": 32, "lr": 0.1, "init_images": 1024},
         "standard": {"steps": 1000, "lr": 0.02},
         "paper": {},
     }

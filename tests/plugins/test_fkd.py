@@ -151,5 +151,5 @@ def test_runs_under_bfloat16():
     distil(FKD(), FrozenTeacher(tiny(0), "batch"), tiny(1), images(64), bf16=True)
 
 
-def test_alpha_none_is_automatic():
-    assert FKD(FKDParams(alpha=None)).objective(FrozenTeacher(tiny(0)), tiny(1)).alpha == 1e-3
+def test_alpha_is_the_authors_for_32x32():
+    assert FKD(FKDParams()).objective(FrozenTeacher(tiny(0)), tiny(1)).alpha == 1e-3
