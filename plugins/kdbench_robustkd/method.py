@@ -15,7 +15,7 @@ Deviations from the paper (its released code lacks this stage, so much is recons
 - The definition of Var, how m is kept in bounds, the optimiser (Adam) and the batch size (64) are not in the paper; the
   first two are parameters (``var_mode``, ``mask_param``), the defaults follow the shipped tensors.
 - With trained p only the product p * m acts, so m_max bounds m but not the offset; ``p_trainable=False`` bounds both.
-- The quick and standard presets take fewer, larger steps (measured: 300 at 0.02 protect better than 200 at 0.001).
+- The quick and standard presets take fewer, larger steps; how strong they are is measured in benchmarks/README.md.
 - m_max = 0 returns the teacher as it is: nothing to optimise, nothing drawn at random.
 - ``losses=var`` and ``var_layers=all`` (the sum over the three groups) as in, and beyond, the ablation of Fig. 6.
 """
