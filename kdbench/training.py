@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
@@ -12,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdbench.data.base import Augmentation, Batch, ImageSet
-from kdbench.errors import DivergedError
+from kdbench.errors import ConfigError, DivergedError
 from kdbench.method import Params
 
 #: A batch (already on the device) -> named scalar losses; their sum is minimised.
@@ -81,6 +82,33 @@ class Numerics:
         layout = f"{'bf16' if self.bf16 else 'fp32'}+channels_last"
         # On a CPU the number of threads changes the order of sums and so the last bits of every result.
         return f"{layout}, {torch.get_num_threads()} threads" if self.device.type == "cpu" else layout
+
+
+def choose_numerics(device: str, numerics: str) -> Numerics:
+    """Turn ``auto`` into what this machine has.
+
+    bf16 is chosen where the processor multiplies it in hardware (AVX512-BF16 or AMX; a CUDA card of capability 8 or more).
+
+    Raises:
+        ConfigError: CUDA asked for where there is none.
+    """
+    if device not in ("auto", "cpu") and not device.startswith("cuda"):
+        raise ConfigError(f"--device {device!r} is not a device; use auto, cpu or cuda")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"--device {device} asked for, but torch sees no CUDA device here; use --device cpu or auto")
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if numerics == "auto":
+        hardware = torch.cuda.get_device_capability()[0] >= 8 if name.startswith("cuda") else _cpu_multiplies_bf16()
+        return Numerics(torch.device(name), bf16=hardware)
+    return Numerics(torch.device(name), bf16=numerics == "bf16")
+
+
+def _cpu_multiplies_bf16() -> bool:
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    if not capabilities.startswith("AVX512"):
+        return False
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
 
 
 @dataclass(frozen=True)

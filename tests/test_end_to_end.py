@@ -75,6 +75,7 @@ def test_the_folder_holds_what_the_readme_promises(finished):
     record = json.loads((out / "run.json").read_text())
     assert record["config"]["methods"]["attack.badnets"]["poison_rate"] == 0.15
     assert {stage["kind"] for stage in record["stages"]} == {"clean", "backdoor", "distill", "cleanse", "repair"}
+    assert all(stage["facts"]["loss"] > 0 for stage in record["stages"])
     picture = out / "trigger-badnets-wrn10_1-seed0.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
 

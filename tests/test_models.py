@@ -148,6 +148,12 @@ def test_library_models_find_their_stages(name, size, sides):
     assert all(g.abs().sum() > 0 for g in gradients), "the logits are computed from the groups"
 
 
+@pytest.mark.parametrize(("name", "size"), [("torchvision/googlenet", 64), ("torchvision/inception_v3", 96)])
+def test_a_network_with_auxiliary_heads_returns_its_own_logits_while_training(name, size):
+    model = create_model(name, 4, image_size=size).train()
+    assert model.features(torch.rand(2, 3, size, size)).logits.shape == (2, 4)
+
+
 def test_a_library_models_head_leaves_earlier_statistics_alone():
     model = create_model("torchvision/resnet18", 4, image_size=32).train()
     g = model.features(torch.rand(4, 3, 32, 32)).groups[2]

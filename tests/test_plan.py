@@ -29,6 +29,14 @@ def test_teachers_and_controls_are_trained_once_for_all_cells(registry):
     }
 
 
+def test_a_cell_knows_the_teacher_that_its_defense_cleansed(registry):
+    crossed = plan(registry, defenses=("none", "robustkd", "nad"))
+    of = {cell.defense: crossed.cleansed(cell.student_stage) for cell in crossed.cells}
+    assert of["none"] is None
+    assert of["nad"] is None
+    assert crossed.stage(of["robustkd"]).kind == "cleanse"
+
+
 def test_the_undefended_cell_is_the_control(registry):
     cell = plan(registry).cells[0]
     assert cell.student_stage == cell.undefended_stage

@@ -28,34 +28,7 @@ from kdbench.report.columns import COLUMNS, SCHEMA
 from kdbench.report.leaderboard import write_leaderboard
 from kdbench.report.pictures import write_trigger_picture
 from kdbench.report.tables import write_results
-from kdbench.training import Numerics
-
-
-def choose_numerics(device: str, numerics: str) -> Numerics:
-    """Turn ``auto`` into what this machine has.
-
-    bf16 is chosen where the processor multiplies it in hardware (AVX512-BF16 or AMX; a CUDA card of capability 8 or more).
-
-    Raises:
-        ConfigError: CUDA asked for where there is none.
-    """
-    if device not in ("auto", "cpu") and not device.startswith("cuda"):
-        raise ConfigError(f"--device {device!r} is not a device; use auto, cpu or cuda")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"--device {device} asked for, but torch sees no CUDA device here; use --device cpu or auto")
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    if numerics == "auto":
-        hardware = torch.cuda.get_device_capability()[0] >= 8 if name.startswith("cuda") else _cpu_multiplies_bf16()
-        return Numerics(torch.device(name), bf16=hardware)
-    return Numerics(torch.device(name), bf16=numerics == "bf16")
-
-
-def _cpu_multiplies_bf16() -> bool:
-    capabilities = torch.backends.cpu.get_cpu_capability()
-    if not capabilities.startswith("AVX512"):
-        return False
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+from kdbench.training import Numerics, choose_numerics
 
 
 def _status(error: Exception) -> str:

@@ -239,8 +239,8 @@ def check_writable(folder: Path) -> None:
 def show_plan(resolved: Resolved, as_json: bool) -> None:
     """Print the stages, the cells and every resolved number."""
     from kdbench.bench.plan import build_plan
-    from kdbench.bench.runner import choose_numerics
     from kdbench.cli.display import jsonable, make_console, plain_table, safe
+    from kdbench.training import choose_numerics
 
     plan = build_plan(resolved)
     numerics = choose_numerics(resolved.spec.device, resolved.spec.numerics)

@@ -64,7 +64,7 @@ def _build(library: str, name: str, num_classes: int, size: int | None) -> tuple
     if name.startswith("vit_"):
         size = options["image_size"] = size or 224
     if name in ("googlenet", "inception_v3"):
-        options["aux_logits"] = False  # the auxiliary heads cannot take small maps, and no objective here reads them
+        options["aux_logits"] = False  # no objective here reads the auxiliary heads, and inception's cannot take small maps
         options["init_weights"] = True
     return models.get_model(name, weights=None, num_classes=num_classes, **options), size or 64
 
