@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import struct
 import subprocess
 import sys
+import threading
+import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +18,9 @@ import torch
 from PIL import Image
 
 from kdbench.data import Augmentation, TensorImages, dataset_names, load_dataset
+from kdbench.data import cache as cache_module
 from kdbench.data import decode as decode_module
+from kdbench.data import gtsrb as gtsrb_module
 from kdbench.data.common import stratified_rows
 from kdbench.data.stream import StreamedImages
 from kdbench.data.tensor import draw_shifts
@@ -25,12 +33,10 @@ def some_images(count=10, height=6, width=7):
     return TensorImages(pixels, torch.arange(count) % 3)
 
 
-def save(path: Path, value: int, size=(9, 8)):
+def save(path: Path, value, size=(9, 8), **options):
+    """A picture of one colour: a gray level or (red, green, blue)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((size[1], size[0], 3), value, dtype=np.uint8)).save(path)
-
-
-SIGNS_MEAN = 106.61
+    Image.fromarray(np.full((size[1], size[0], 3), value, dtype=np.uint8)).save(path, **options)
 
 
 def seeded(seed=0):
@@ -116,6 +122,27 @@ def test_subset_extended_read():
     assert len(images.subset(torch.empty(0, dtype=torch.int64))) == 0
 
 
+def test_subset_is_a_view():
+    images = some_images()
+    rows = torch.tensor([7, 2, 2, 9, 0])
+    # Copied, these rows would take 79 GB.
+    assert len(some_images(2, 512, 512).subset(torch.arange(2).repeat(50_000))) == 100_000
+    view, copy = images.subset(rows), TensorImages(images.pixels[rows], images.labels[rows])
+    assert view._store is images._store
+    assert view._store.on("meta") is images._store.on("meta")
+    assert torch.equal(view.pixels, copy.pixels)
+    assert torch.equal(view.subset(torch.tensor([3, 0])).read(torch.tensor([1, 0])), images.read(torch.tensor([7, 9])))
+    for mine, its in zip(
+        view.batches(2, generator=seeded(), augmentation=Augmentation(2)),
+        copy.batches(2, generator=seeded(), augmentation=Augmentation(2)),
+        strict=True,
+    ):
+        assert torch.equal(mine.images, its.images)
+        assert mine.images.stride() == its.images.stride()
+        assert torch.equal(mine.labels, its.labels)
+        assert torch.equal(mine.positions, its.positions)
+
+
 @pytest.mark.parametrize(
     "action",
     [
@@ -165,16 +192,27 @@ def test_signs_train_and_test_are_disjoint_and_balanced():
     assert data.augmentation == Augmentation(1, flip=False)
 
 
-def test_signs_do_not_drift():
-    # A change here changes every published figure on signs.
-    data = load_dataset("signs", image_size=8, train_size=20, test_size=10)
-    assert abs(data.train.pixels.double().mean().item() - SIGNS_MEAN) < 0.05
+def test_signs_do_not_drift_and_are_beyond_a_linear_classifier():
+    data = load_dataset("signs", image_size=16, train_size=1500, test_size=1000)
+    # Preset quick's images. A change here changes every published figure on signs.
+    assert data.digest == "b3fbb2190a24081e57311a683d235e3e1054b0543f8a48a25327683ee8b32eee"
+    train, test = (part.pixels.flatten(1).double() / 255 for part in (data.train, data.test))
+    mean, std = train.mean(0), train.std(0)
+    train, test = (train - mean) / std, (test - mean) / std
+    truth = torch.nn.functional.one_hot(data.train.labels).double() - 0.1
+    best = 0.0
+    for penalty in (10, 300, 1000, 3000, 30_000):
+        weights = torch.linalg.solve(train.T @ train + penalty * torch.eye(train.shape[1]), train.T @ truth)
+        best = max(best, ((test @ weights).argmax(1) == data.test.labels).double().mean().item())
+    # Measured 0.296 with the penalty picked on the test images (0.29 to 0.33 over five seeds, Adam on cross-entropy included).
+    # Chance is 0.10; a distilled WRN-16-1 reaches about 0.98 (benchmarks/README.md).
+    assert 0.2 < best < 0.4
 
 
 @pytest.mark.parametrize(
     "wrong",
     [{"num_classes": 1}, {"num_classes": 65}, {"image_size": 7}, {"image_size": 513}, {"train_size": 0},
-     {"seed": -1}, {"test_size": 1.5}, {"train_size": True}],
+     {"seed": -1}, {"seed": 2**63}, {"test_size": 1.5}, {"train_size": True}],
 )  # fmt: skip
 def test_signs_out_of_range(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
@@ -263,11 +301,125 @@ def test_imagefolder_errors(tree):
         load_dataset("imagenet1k", data_dir=tree)
 
 
+def test_sizes_keep_rows_by_the_seed(tree):
+    first, again, other = (folder(tree, train_size=6, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.train.pixels, again.train.pixels)
+    assert not torch.equal(first.train.pixels, other.train.pixels)
+    assert torch.equal(first.test.pixels, other.test.pixels)
+
+
+@pytest.mark.parametrize("name", ["imagefolder", "flower17", "imagenet1k"])
+def test_download_where_there_is_none(tmp_path, name):
+    with pytest.raises(ConfigError, match=r"drop --download .*the folder \(it holds"):
+        load_dataset(name, data_dir=tmp_path / "new", download=True)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["gtsrb", "cifar10"])
+def test_a_file_where_the_folder_should_be(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatasetError, match=r"file.*--data-dir"):
+        load_dataset(name, data_dir=tmp_path / "file", download=True)
+    with pytest.raises(DatasetError, match=r"cannot use .*file.*: Not a directory; check --data-dir"):
+        load_dataset(name, data_dir=tmp_path / "file" / "below", download=True)
+
+
+def test_folders_and_files_that_cannot_be_read(tree, monkeypatch):
+    (tree / "train" / "bee" / "x.png").symlink_to(tree / "gone.png")
+    for limit in (2**32, 0):
+        monkeypatch.setattr(decode_module, "MEMORY_LIMIT", limit)
+        with pytest.raises(DatasetError, match=r"cannot use .*bee/x\.png: No such file"):
+            folder(tree)
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("bee"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DatasetError, match=r"cannot use .*/train/bee: Permission denied; check --data-dir"):
+        folder(tree)
+
+
+# -- decoding and its cache --------------------------------------------------------------------------------------
+
+
+def decoded(picture: Image.Image, path: Path, **options) -> np.ndarray:
+    picture.save(path, **options)
+    return decode_module.decode_image(path, picture.width).numpy()
+
+
+def test_every_kind_of_pixel_becomes_rgb(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    gray, rgb = colours[..., :1].repeat(3, 2), Image.fromarray(colours)
+    translucent = Image.fromarray(np.concatenate([colours, colours[..., :1]], 2))
+    assert translucent.mode == "RGBA"
+    assert np.array_equal(decoded(rgb, tmp_path / "rgb.png"), colours)
+    assert np.array_equal(decoded(translucent, tmp_path / "rgba.png"), colours)
+    assert np.array_equal(decoded(Image.fromarray(colours[..., 0]), tmp_path / "gray.png"), gray)
+    palette = rgb.quantize(16)
+    expected = np.asarray(palette.convert("RGB"))
+    assert np.array_equal(decoded(palette, tmp_path / "palette.png"), expected)
+    assert np.array_equal(decoded(palette, tmp_path / "clear.png", transparency=bytes(range(16))), expected)
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [("png", "I;16"), ("tif", "I;16"), ("pgm", "I")])
+def test_gray_of_16_bits_is_scaled(tmp_path, suffix, mode):
+    levels = np.array([[0, 128, 129], [257, 32896, 40000], [65278, 65407, 65535]], dtype=np.uint16)
+    path = tmp_path / f"deep.{suffix}"
+    found = decoded(Image.fromarray(levels), path)
+    with Image.open(path) as picture:
+        assert picture.mode == mode
+    assert found[..., 0].tolist() == [[0, 0, 1], [1, 128, 156], [254, 255, 255]]
+    assert np.array_equal(found[..., 0], found[..., 2])
+
+
+def test_gray_of_32_bits(tmp_path):
+    levels = np.array([[0, 7], [100, 255]], dtype=np.int32)
+    assert decoded(Image.fromarray(levels), tmp_path / "a.tif")[..., 1].tolist() == levels.tolist()
+    for number, wrong in enumerate((levels - 1, levels + 65500, levels.astype(np.float32))):
+        with pytest.raises(DatasetError, match=rf"{number}\.tif.*save it with 8 or 16 bits"):
+            decoded(Image.fromarray(wrong), tmp_path / f"{number}.tif")
+
+
+def png(width: int, height: int, data: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text", png(2, 2, b"no zlib"), png(2, 2, zlib.compress(b"short")), png(50_000, 50_000, zlib.compress(b"")),
+     png(0, 0, b""), b"P5 2 2 255\n", b"II*\0\x08\0\0\0\xff\xff", b"BM" + bytes(30)],
+    ids=["empty", "text", "zlib", "short", "bomb", "no pixels", "pgm", "tiff", "bmp"],
+)  # fmt: skip
+def test_damaged_files(tmp_path, content):
+    path = tmp_path / "bad.png"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"cannot decode image .*bad\.png: .+; replace or remove"):
+        decode_module.decode_image(path, 8)
+
+
+@pytest.mark.parametrize("error", [struct.error("short"), EOFError(), IndexError("i"), zlib.error("z"), TypeError("t")])
+def test_whatever_pil_raises_names_the_file(tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    save(tmp_path / "a.png", 1)
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(DatasetError, match=rf"a\.png: {error or 'EOFError'}"):
+        decode_module.decode_image(tmp_path / "a.png", 8)
+
+
 def test_cache_is_used_and_rebuilt(tree, monkeypatch):
     first = folder(tree)
-    entries = sorted((tree.parent / "cache").iterdir())
+    entries = sorted((tree.parent / "cache").glob("*.safetensors"))
     assert len(entries) == 2
-    assert all(e.suffix == ".safetensors" for e in entries)
+    assert {e.suffix for e in (tree.parent / "cache").iterdir()} == {".safetensors", ".lock"}
     with monkeypatch.context() as patch:
         patch.setattr(decode_module, "decode_image", lambda *a: pytest.fail("decoded again"))
         assert folder(tree).digest == first.digest
@@ -277,6 +429,69 @@ def test_cache_is_used_and_rebuilt(tree, monkeypatch):
         assert folder(tree).digest == first.digest
     save(tree / "train" / "ant" / "0.png", 7)
     assert folder(tree).digest != first.digest
+
+
+def test_no_cache_is_no_error(tree):
+    expected = folder(tree).digest
+    assert load_dataset(f"imagefolder:{tree}", image_size=8, cache_dir=tree / "train" / "ant" / "0.png").digest == expected
+    entry, limits = tree / "full" / "entry.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
+    # As on a full disk, writing fails half-way.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        cache_module.write_entry(entry, torch.zeros(100_000, dtype=torch.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(entry.parent.iterdir()) == []
+
+
+def test_an_interrupted_cache_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        cache_module.write_entry(tmp_path / "entry.safetensors", torch.zeros(10, dtype=torch.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_decode_once(tree, monkeypatch):
+    decode, begun, count = decode_module.decode_image, threading.Event(), []
+
+    def slow(path, size):
+        count.append(path)
+        begun.set()
+        time.sleep(0.02)
+        return decode(path, size)
+
+    monkeypatch.setattr(decode_module, "decode_image", slow)
+    other = threading.Thread(target=folder, args=(tree,))
+    other.start()
+    assert begun.wait(10)
+    folder(tree)
+    other.join()
+    assert len(count) == 27
+    # A lock that is never released costs the wait, not the run.
+    monkeypatch.setattr(cache_module, "_PATIENCE", 0.05)
+    entry = tree.parent / "held.safetensors"
+    with cache_module.one_at_a_time(entry):
+        begin = time.monotonic()
+        with cache_module.one_at_a_time(entry):
+            assert time.monotonic() - begin >= 0.05
+
+
+# -- streams -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_names_the_file_it_cannot_decode(tree, workers):
+    paths = sorted((tree / "train" / "ant").iterdir())
+    paths[3].write_bytes(b"no picture")
+    images = StreamedImages(paths, torch.zeros(len(paths)), 8, workers=workers)
+    with pytest.raises(DatasetError, match=r"^cannot decode image .*3\.png: .*; replace or remove the file$"):
+        list(images.batches(2))
+    with pytest.raises(DatasetError, match=r"^cannot decode image .*3\.png"):
+        images.read(torch.tensor([3]))
+    assert images.read(torch.tensor([2])).shape == (1, 3, 8, 8)
 
 
 def test_streamed_images_match_decoded_ones(tree, monkeypatch):
@@ -313,55 +528,143 @@ def test_streamed_images_match_decoded_ones(tree, monkeypatch):
     assert streamed.read(torch.empty(0, dtype=torch.int64)).shape == (0, 3, 8, 8)
 
 
+# -- flower17, GTSRB, CIFAR --------------------------------------------------------------------------------------
+
+
 def test_flower17(tmp_path):
-    for number in range(1, 1361):
-        save(tmp_path / "jpg" / f"image_{number:04d}.jpg", (number - 1) // 80 * 15, size=(8, 8))
+    # Red tells the class, green the image within it.
+    for row in range(1360):
+        save(tmp_path / "jpg" / f"image_{row + 1:04d}.jpg", (row // 80 * 15, row % 80 * 3, 90), size=(8, 8), quality=100)
     data, other = (load_dataset("flower17", data_dir=tmp_path, image_size=8, cache_dir=tmp_path / "c", seed=s)
                    for s in (0, 1))  # fmt: skip
     assert len(data.train) == 1190
     assert data.train.labels.bincount().tolist() == [70] * 17
     assert data.test.labels.bincount().tolist() == [10] * 17
-    assert not torch.equal(data.train.subset(torch.arange(70)).pixels, other.train.pixels)
     assert data.note == ""
-    assert (data.test.pixels[:, 0, 0, 0].long() - 15 * data.test.labels).abs().max() <= 3
+    assert torch.equal(data.train.labels, other.train.labels)
+    assert not torch.equal(data.train.pixels, other.train.pixels)
+    rows = [part.labels * 80 + (part.pixels[:, 1, 0, 0] / 3).round().long() for part in (data.train, data.test)]
+    assert torch.equal(torch.cat(rows).sort().values, torch.arange(1360))
+    for part in (data.train, data.test):
+        assert (part.pixels[:, 0, 0, 0].long() - 15 * part.labels).abs().max() <= 1
     (tmp_path / "jpg" / "image_0500.jpg").unlink()
     with pytest.raises(DatasetError, match=r"1 of 1360 .*image_0500"):
         load_dataset("flower17", data_dir=tmp_path)
 
 
-def test_gtsrb_subset_and_errors(tmp_path):
-    with pytest.raises(ConfigError, match="--data-dir"):
-        load_dataset("gtsrb")
-    with pytest.raises(DatasetError, match="contains gtsrb"):
-        load_dataset("gtsrb", data_dir=tmp_path)
+HEAD = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n"
+
+
+@pytest.fixture
+def signs43(tmp_path):
+    """GTSRB's layout with one training and one test image a class."""
     base = tmp_path / "gtsrb"
     for label in range(43):
         save(base / "GTSRB" / "Training" / f"{label:05d}" / "00000_00000.ppm", label)
         save(base / "GTSRB" / "Final_Test" / "Images" / f"{label:05d}.ppm", 100 + label)
-    table = base / "GT-final_test.csv"
+    (base / "GT-final_test.csv").write_text(HEAD + "".join(f"{k:05d}.ppm;9;8;0;0;8;8;{k}\n" for k in range(43)))
+    return base
 
-    def load():
-        return load_dataset("gtsrb", data_dir=tmp_path, cache_dir=tmp_path / "cache", image_size=16)
 
-    with pytest.raises(DatasetError, match="GT-final_test"):
-        load()
-    head = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n"
-    table.write_text(head + "".join(f"{k:05d}.ppm;9;8;0;0;8;8;{k}\n" for k in range(43)))
-    data = load()
+def gtsrb(base, **more):
+    return load_dataset("gtsrb", data_dir=base.parent, cache_dir=base.parent / "cache", **{"image_size": 16, **more})
+
+
+def test_gtsrb(signs43):
+    data = gtsrb(signs43)
     assert data.name == "gtsrb-subset"
-    assert "never" in data.note
+    assert data.note == (
+        "subset of GTSRB (43 of 39,209 training and 43 of 12,630 test images): never quote these results as GTSRB"
+    )
     assert data.num_classes == 43
+    assert data.train.pixels[42, 0, 0, 0] == 42
     assert data.test.pixels[42, 0, 0, 0] == 142
     assert not data.augmentation.flip
-    for line, message in (("99999.ppm;;;;;;;1", "missing"), ("00001.ppm;;;;;;;43", "line 2"), ("00001.ppm", "line 2"),
-                          ("../x.ppm;;;;;;;1", "line 2")):  # fmt: skip
-        table.write_text(head + line + "\n")
-        with pytest.raises(DatasetError, match=message):
-            load()
-    (base / "GTSRB" / "Training" / "43").mkdir()
-    save(base / "GTSRB" / "Training" / "43" / "a.ppm", 1)
-    with pytest.raises(DatasetError, match="no class"):
-        load()
+
+
+def test_gtsrb_is_only_the_whole_of_it(signs43, monkeypatch):
+    monkeypatch.setattr(gtsrb_module, "OFFICIAL_TRAIN", 43)
+    monkeypatch.setattr(gtsrb_module, "OFFICIAL_TEST", 43)
+    for whole in (gtsrb(signs43), gtsrb(signs43, num_classes=43, train_size=43, test_size=43)):
+        assert (whole.name, whole.note) == ("gtsrb", "")
+    for choice, said in (
+        ({"num_classes": 5}, "of these the first 5 classes)"),
+        ({"train_size": 40}, "of these 40 training images)"),
+        ({"num_classes": 5, "test_size": 4}, "of these the first 5 classes, 4 test images)"),
+    ):
+        part = gtsrb(signs43, **choice)
+        assert part.name == "gtsrb-subset"
+        assert said in part.note
+
+
+def test_gtsrb_layout_errors(signs43, tmp_path):
+    with pytest.raises(ConfigError, match="--data-dir"):
+        load_dataset("gtsrb")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"contains gtsrb/ \(pass --download"):
+        load_dataset("gtsrb", data_dir=tmp_path / "empty")
+    training = signs43 / "GTSRB" / "Training"
+    save(training / "43" / "a.ppm", 1)
+    with pytest.raises(DatasetError, match="Training/43 is no class"):
+        gtsrb(signs43)
+    (training / "43" / "a.ppm").unlink()
+    (training / "00007" / "00000_00000.ppm").unlink()
+    for more in ({}, {"num_classes": 8}):
+        with pytest.raises(DatasetError, match=r"1 of .*no images, first .*Training/00007; .*Unpack it again"):
+            gtsrb(signs43, **more)
+    assert gtsrb(signs43, num_classes=7).train.labels.tolist() == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (HEAD + "00001.ppm;;;;;;;1\n99999.ppm;;;;;;;1\n", r"csv line 3 lists .*99999\.ppm, which is missing"),
+        (HEAD + "\n00001.ppm;;;;;;;43\n", "csv line 3 must hold"),
+        (HEAD + "00001.ppm\n", "csv line 2 must hold"),
+        (HEAD + "../x.ppm;;;;;;;1\n", "csv line 2 must hold"),
+        (HEAD + "00001.ppm;;;;;;;1_0\n", "csv line 2 must hold"),
+        (HEAD + "00001.ppm;;;;;;;2.5\n", "csv line 2 must hold"),
+        ("Name;Class\n00001.ppm;1\n", "csv line 2 must hold"),
+        (HEAD + "a" * 200_000, r"csv is no table in UTF-8 \(field larger"),
+        (b"\xff\xfe\x00\x80binary", "csv is no table in UTF-8"),
+        (HEAD, "csv lists no test image"),
+        ("", "csv lists no test image"),
+        (None, "GT-final_test.csv, which lists"),
+    ],
+    ids=[
+        "missing image",
+        "class 43",
+        "cut row",
+        "path",
+        "underscore",
+        "fraction",
+        "columns",
+        "long field",
+        "binary",
+        "header only",
+        "empty",
+        "absent",
+    ],
+)
+def test_gtsrb_table_errors(signs43, content, message):
+    table = signs43 / "GT-final_test.csv"
+    table.unlink()
+    if content is not None:
+        table.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DatasetError, match=message):
+        gtsrb(signs43)
+
+
+def test_gtsrb_table_may_begin_with_a_byte_order_mark_and_pad(signs43):
+    (signs43 / "GT-final_test.csv").write_bytes(b"\xef\xbb\xbf" + HEAD.encode() + b"00003.ppm;;;;;;; 00003 \n")
+    assert gtsrb(signs43).test.labels.tolist() == [3]
+
+
+def test_no_images_left_by_the_choice_of_classes(signs43):
+    (signs43 / "GT-final_test.csv").write_text(HEAD + "00010.ppm;;;;;;;10\n00042.ppm;;;;;;;42\n")
+    assert len(gtsrb(signs43, num_classes=11).test) == 1
+    with pytest.raises(DatasetError, match="no test images of its first 5 classes"):
+        gtsrb(signs43, num_classes=5)
 
 
 def test_cifar_never_unpickles_what_it_cannot_verify(tmp_path):
@@ -371,7 +674,7 @@ def test_cifar_never_unpickles_what_it_cannot_verify(tmp_path):
     evil = b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR."
     for name in [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta"]:
         (folder / name).write_bytes(evil)
-    with pytest.raises(DatasetError, match="MD5"):
+    with pytest.raises(DatasetError, match=r"MD5 sums; pass --download, or unpack cifar-10-python\.tar\.gz"):
         load_dataset("cifar10", data_dir=tmp_path)
     assert not marker.exists()
     with pytest.raises(DatasetError, match="cifar-100-python"):

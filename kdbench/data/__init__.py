@@ -13,7 +13,7 @@ from pathlib import Path
 from kdbench.data.base import Augmentation, Batch, Dataset, ImageSet
 from kdbench.data.common import Request, finish, padding
 from kdbench.data.tensor import TensorImages
-from kdbench.errors import ConfigError, UnknownMethodError, unknown
+from kdbench.errors import ConfigError, DatasetError, UnknownMethodError, unknown
 
 __all__ = ["Augmentation", "Batch", "Dataset", "ImageSet", "TensorImages", "dataset_names", "load_dataset"]
 
@@ -49,7 +49,9 @@ def load_dataset(
     """Load a dataset.
 
     name: see ``dataset_names``. data_dir: folder of the dataset (not for signs). download: fetch it where torchvision
-    can (cifar10, cifar100, gtsrb). seed: of the drawing (signs), of the split (flower17) and of subsets.
+    can (cifar10, cifar100, gtsrb; gtsrb in an older, smaller version). seed: signs draws its images from it and
+    flower17 its split; train_size and test_size choose by it what to keep (not for signs). Without such a size cifar,
+    gtsrb, imagenet1k and imagefolder are the same for every seed.
     image_size: 8..512 pixels a side; default 32 for signs, cifar and gtsrb, 224 else. num_classes, train_size,
     test_size: for signs how many to draw (10, 4000, 1000); else the first K classes and a stratified subset.
     cache_dir: where decoded images are kept; default $KDBENCH_CACHE or the user's cache folder.
@@ -62,14 +64,14 @@ def load_dataset(
         if not path and data_dir is None:
             raise ConfigError("dataset 'imagefolder' needs a folder; write imagefolder:PATH")
         data_dir = path or data_dir
-    for what, value, low in (
-        ("image_size", image_size, 8), ("num_classes", num_classes, 2), ("train_size", train_size, 1),
-        ("test_size", test_size, 1), ("seed", seed, 0),
+    for what, value, low, high in (
+        ("image_size", image_size, 8, 512), ("num_classes", num_classes, 2, None), ("train_size", train_size, 1, None),
+        ("test_size", test_size, 1, None), ("seed", seed, 0, 2**63 - 1),
     ):  # fmt: skip
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
-            raise ConfigError(f"{what} is {value!r}; it must be a whole number of at least {low}")
-    if image_size is not None and image_size > 512:
-        raise ConfigError(f"image_size is {image_size}; it must be in 8..512")
+        wrong = isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high)
+        if value is not None and wrong:
+            allowed = f"of at least {low}" if high is None else f"in {low}..{high}"
+            raise ConfigError(f"{what} is {value!r}; it must be a whole number {allowed}")
     request = Request(
         name,
         Path(data_dir).expanduser() if data_dir is not None else None,
@@ -77,7 +79,15 @@ def load_dataset(
         Path(cache_dir) if cache_dir is not None else _default_cache(),
     )  # fmt: skip
     module, function = _LOADERS[kind]
-    return getattr(importlib.import_module(module), function)(request)
+    loader = getattr(importlib.import_module(module), function)
+    try:
+        return loader(request)
+    except OSError as error:
+        # One place for whatever the file system refuses: a file where a folder should be, a folder that may not be read.
+        raise DatasetError(
+            f"dataset {name!r}: cannot use {error.filename or data_dir}: {error.strerror or error}; "
+            "check --data-dir and its permissions"
+        ) from error
 
 
 def _default_cache() -> Path:

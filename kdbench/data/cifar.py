@@ -21,16 +21,18 @@ def load_cifar(request: Request) -> Dataset:
     from torchvision import datasets
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[request.name]
-    folder = need_folder(request, f"it holds {kind.base_folder}/")
+    folder = need_folder(request, f"it holds {kind.base_folder}/", downloadable=True)
     try:
         # The batches are pickles: torchvision compares all MD5 sums before it opens one, so none is unpickled
         # unverified.
         parts = [kind(str(folder), train=train, download=request.download) for train in (True, False)]
     except (RuntimeError, OSError, EOFError) as error:
-        raise DatasetError(
-            f"dataset {request.name!r}: {folder / kind.base_folder} is absent, incomplete or does not match the "
-            f"published MD5 sums ({error}); pass download=True or unpack {kind.filename} into {folder}"
-        ) from error
+        if request.download:
+            what, remedy = f"could not be downloaded to {folder} ({error})", "try again"
+        else:
+            what = f"at {folder / kind.base_folder} is absent, incomplete or does not match the published MD5 sums"
+            remedy = "pass --download"
+        raise DatasetError(f"dataset {request.name!r} {what}; {remedy}, or unpack {kind.filename} into {folder}") from error
     size = request.image_size or 32
     train, test = (TensorImages(_resized(part.data, size), torch.tensor(part.targets)) for part in parts)
     return finish(

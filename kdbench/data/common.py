@@ -41,7 +41,9 @@ def dataset_digest(name: str, class_names: tuple[str, ...], train: ImageSet, tes
         digest.update(repr((len(part), part.shape)).encode())
         digest.update(part.labels.contiguous().numpy().tobytes())
         if isinstance(part, TensorImages):
-            digest.update(part.pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+            # In pieces, because ``pixels`` is a copy.
+            for rows in torch.arange(len(part)).split(1024):
+                digest.update(part.subset(rows).pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
         else:
             digest.update(getattr(part, "fingerprint", "").encode())
     return digest.hexdigest()
@@ -64,15 +66,16 @@ def finish(
     Fewer classes keep the first ones; sizes keep a class-balanced subset chosen by the seed. Raises ConfigError for
     more classes or images than there are, DatasetError for an empty split.
     """
-    for what, part in (("train", train), ("test", test)):
-        if not len(part):
-            raise DatasetError(f"dataset {name!r} has no {what} images")
-    classes = len(class_names)
+    classes, among = len(class_names), ""
     if request.num_classes is not None and request.num_classes != classes:
         if not 2 <= request.num_classes <= classes:
             raise ConfigError(f"num_classes is {request.num_classes}; dataset {name!r} allows 2..{classes}")
         classes, class_names = request.num_classes, class_names[: request.num_classes]
         train, test = (part.subset((part.labels < classes).nonzero().flatten()) for part in (train, test))
+        among = f" of its first {classes} classes; ask for more with --num-classes"
+    for what, part in (("train", train), ("test", test)):
+        if not len(part):
+            raise DatasetError(f"dataset {name!r} has no {what} images{among}")
     train = _sized(train, request.train_size, "train_size", request.seed)
     test = _sized(test, request.test_size, "test_size", request.seed)
     return Dataset(
@@ -101,12 +104,16 @@ def stratified_rows(labels: Tensor, size: int, seed: int) -> Tensor:
     return order[rank[order].argsort(stable=True)[:size]].sort().values
 
 
-def need_folder(request: Request, holds: str) -> Path:
+def need_folder(request: Request, holds: str, *, downloadable: bool = False) -> Path:
     """data_dir as an existing folder (created when downloading), or ConfigError/DatasetError saying what it holds."""
     folder = request.data_dir
+    if request.download and not downloadable:
+        raise ConfigError(
+            f"dataset {request.name!r} cannot be downloaded; drop --download and pass --data-dir, the folder ({holds})"
+        )
     if folder is None:
         raise ConfigError(f"dataset {request.name!r} is read from disk; pass --data-dir, the folder ({holds})")
-    if request.download:
+    if request.download and not folder.exists():
         folder.mkdir(parents=True, exist_ok=True)
     if not folder.is_dir():
         raise DatasetError(f"dataset {request.name!r}: no folder {folder}; pass --data-dir, the folder ({holds})")

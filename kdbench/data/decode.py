@@ -1,30 +1,36 @@
-"""Image files to pixels: decoding, and a checked cache of what was decoded."""
+"""Image files to pixels."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from kdbench.data import cache
 from kdbench.data.base import ImageSet
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import DatasetError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
 MEMORY_LIMIT = 4 * 2**30
-"""Decoded sets of more bytes than this are streamed from their files instead of held in memory."""
+"""A list of files (a split; flower17: the whole set) of more decoded bytes than this is streamed, not held in memory.
+
+Not a share of the memory that happens to be free: a streamed set has another digest, and a digest must not depend on the
+day. Two splits may thus hold 8 GiB.
+"""
 
 
 def decode_image(path: str | Path, size: int) -> Tensor:
     """One image file as uint8 (size, size, 3): RGB, bilinear, the whole picture squeezed to a square.
 
-    Raises DatasetError naming the file when it is missing, truncated or no image.
+    Raises DatasetError naming the file when it is missing, truncated, no image, or of pixels without a known range.
     """
     import numpy as np
     from PIL import Image
@@ -33,10 +39,32 @@ def decode_image(path: str | Path, size: int) -> Tensor:
         with Image.open(path) as image:
             # draft() lets a JPEG decode at a fraction of its size when it is much larger than what is wanted.
             image.draft("RGB", (size, size))
-            picture = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"cannot decode image {path}: {error}; restore or remove the file") from error
+            picture = _rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+    except Exception as error:
+        # On a damaged file PIL raises whatever its parsing runs into: OSError, struct.error, IndexError, zlib.error ...
+        reason = str(error) or type(error).__name__
+        raise DatasetError(f"cannot decode image {path}: {reason}; replace or remove the file") from error
     return torch.from_numpy(np.asarray(picture).copy())
+
+
+def _rgb(image: Picture) -> Picture:
+    """8-bit RGB, without the alpha channel. Gray levels of 16 bits are scaled; PIL's own conversion clips them to white."""
+    import numpy as np
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers (mode F), whose range is not known; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"its gray levels span {values.min()}..{values.max()}; save it with 8 or 16 bits")
+        if image.mode != "I" or values.max() > 255:
+            values = (values + 128) // 257
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    if image.mode == "P":
+        # The detour gives the same colours, and no warning for a palette with transparent entries.
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 def image_set(paths: Sequence[Path], labels: Sequence[int], size: int, *, root: Path, cache_dir: Path) -> ImageSet:
@@ -46,11 +74,12 @@ def image_set(paths: Sequence[Path], labels: Sequence[int], size: int, *, root: 
         from kdbench.data.stream import StreamedImages
 
         return StreamedImages(paths, targets, size)
-    cache = cache_dir / f"{_key(paths, size, root)}.safetensors"
-    pixels = _read_cache(cache, (len(paths), size, size, 3))
-    if pixels is None:
-        pixels = _decode_all(paths, size)
-        _write_cache(cache, pixels)
+    entry = cache.entry_path(cache_dir, paths, size, root)
+    with cache.one_at_a_time(entry):
+        pixels = cache.read_entry(entry, (len(paths), size, size, 3))
+        if pixels is None:
+            pixels = _decode_all(paths, size)
+            cache.write_entry(entry, pixels)
     return TensorImages(pixels.permute(0, 3, 1, 2), targets)
 
 
@@ -61,51 +90,3 @@ def _decode_all(paths: Sequence[Path], size: int) -> Tensor:
         for row, image in enumerate(pool.map(lambda path: decode_image(path, size), paths)):
             pixels[row] = image
     return pixels
-
-
-def _key(paths: Sequence[Path], size: int, root: Path) -> str:
-    digest = hashlib.sha256(json.dumps(["kdbench-1", str(root.resolve()), size]).encode())
-    for path in paths:
-        try:
-            facts = path.stat()
-        except OSError as error:
-            raise DatasetError(f"cannot read image {path}: {error.strerror}; the dataset is incomplete") from error
-        digest.update(f"{os.path.relpath(path, root)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
-def _digest(pixels: Tensor) -> str:
-    return hashlib.sha256(pixels.numpy()).hexdigest()
-
-
-def _read_cache(cache: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """The cached pixels, or None where there are none or they are damaged (they are then rebuilt)."""
-    from safetensors import SafetensorError, safe_open
-
-    if not cache.is_file():
-        return None
-    try:
-        with safe_open(str(cache), framework="pt") as stored:
-            expected = (stored.metadata() or {}).get("sha256")
-            pixels = stored.get_tensor("pixels")
-    except (SafetensorError, OSError, ValueError, KeyError):
-        return None
-    whole = pixels.dtype == torch.uint8 and tuple(pixels.shape) == shape and _digest(pixels) == expected
-    return pixels if whole else None
-
-
-def _write_cache(cache: Path, pixels: Tensor) -> None:
-    """Write under another name, then rename: a reader never sees half a file."""
-    from safetensors.torch import save_file
-
-    temporary = None
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=cache.parent, suffix=".tmp")
-        os.close(handle)
-        save_file({"pixels": pixels}, temporary, metadata={"sha256": _digest(pixels)})
-        os.replace(temporary, cache)
-    except OSError:
-        # The cache only saves time; a full or read-only disk must not stop the run.
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)

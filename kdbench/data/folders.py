@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -92,9 +93,17 @@ def _files(folder: Path, names: list[str], where: str) -> tuple[list[Path], list
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in EXTENSIONS)
+        found = _image_files(folder / name)
         if not found:
             raise DatasetError(f"{where}: class folder {folder / name} holds no image file")
         paths += found
         labels += [label] * len(found)
     return paths, labels
+
+
+def _image_files(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise error  # rglob would pass over a folder that may not be read, and with it over its images
+
+    walk = os.walk(folder, onerror=refuse)
+    return sorted(Path(where, name) for where, _, names in walk for name in names if Path(name).suffix.lower() in EXTENSIONS)

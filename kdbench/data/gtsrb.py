@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 from kdbench.data.base import Augmentation, Dataset
@@ -11,77 +12,112 @@ from kdbench.data.decode import image_set
 from kdbench.errors import DatasetError
 
 CLASSES = 43
-# 39,209 training images in the final archive; torchvision fetches an older one of 26,640.
-OFFICIAL_TRAIN, OFFICIAL_TEST = (39_209, 26_640), 12_630
+# Of the final archive. torchvision fetches an older one with 26,640 training images, which is a subset.
+OFFICIAL_TRAIN, OFFICIAL_TEST = 39_209, 12_630
 # Measured on 10,456 training images at 32 pixels, rounded.
 MEAN, STD = (0.34, 0.31, 0.32), (0.28, 0.26, 0.27)
 
 
 def load_gtsrb(request: Request) -> Dataset:
-    """``gtsrb``; named ``gtsrb-subset``, with a note, where the image counts are not the official ones."""
-    folder = need_folder(request, "it holds gtsrb/GTSRB/Training and gtsrb/GT-final_test.csv")
-    if request.download:
-        _download(folder)
+    """``gtsrb``; named ``gtsrb-subset``, with a note, where not all official images are there or were asked for."""
+    folder = need_folder(request, "it holds gtsrb/GTSRB/Training and gtsrb/GT-final_test.csv", downloadable=True)
     base = folder / "gtsrb"
-    train_paths, train_labels = _training(base / "GTSRB" / "Training")
-    test_paths, test_labels = _test(base / "GT-final_test.csv", base / "GTSRB" / "Final_Test" / "Images")
+    training, final_test = base / "GTSRB" / "Training", base / "GTSRB" / "Final_Test" / "Images"
+    if request.download:
+        _download(folder, {"train": training, "test": final_test})
+    train_paths, train_labels = _training(training, min(request.num_classes or CLASSES, CLASSES))
+    test_paths, test_labels = _test(base / "GT-final_test.csv", final_test)
     size = request.image_size or 32
     train, test = (
         image_set(paths, labels, size, root=base, cache_dir=request.cache_dir)
         for paths, labels in ((train_paths, train_labels), (test_paths, test_labels))
     )
-    name, note = "gtsrb", ""
-    if len(train) not in OFFICIAL_TRAIN or len(test) != OFFICIAL_TEST:
-        name = "gtsrb-subset"
-        note = (
-            f"subset of GTSRB ({len(train):,} of 39,209 training and {len(test):,} of 12,630 test images): "
-            "never quote these results as GTSRB"
-        )
+    note = _note(request, len(train), len(test))
     return finish(
-        request, name=name, train=train, test=test, class_names=tuple(f"{k:05d}" for k in range(CLASSES)),
-        mean=MEAN, std=STD, augmentation=Augmentation(padding(size, 2), flip=False), note=note,
+        request, name="gtsrb-subset" if note else "gtsrb", train=train, test=test,
+        class_names=tuple(f"{k:05d}" for k in range(CLASSES)), mean=MEAN, std=STD,
+        augmentation=Augmentation(padding(size, 2), flip=False), note=note,
     )  # fmt: skip
 
 
-def _download(folder: Path) -> None:
+def _note(request: Request, train: int, test: int) -> str:
+    """What sets this apart from the official dataset; '' if nothing does."""
+    selections = (
+        (request.num_classes, CLASSES, "the first {} classes"),
+        (request.train_size, train, "{:,} training images"),
+        (request.test_size, test, "{:,} test images"),
+    )
+    selected = ", ".join(text.format(asked) for asked, there, text in selections if asked not in (None, there))
+    if not selected and (train, test) == (OFFICIAL_TRAIN, OFFICIAL_TEST):
+        return ""
+    return (
+        f"subset of GTSRB ({train:,} of {OFFICIAL_TRAIN:,} training and {test:,} of {OFFICIAL_TEST:,} test images"
+        f"{f'; of these {selected}' if selected else ''}): never quote these results as GTSRB"
+    )
+
+
+def _download(folder: Path, parts: dict[str, Path]) -> None:
     from torchvision.datasets import GTSRB
 
     try:
-        for split in ("train", "test"):
-            GTSRB(str(folder), split=split, download=True)
+        for split, images in parts.items():
+            # torchvision does not fetch again what is there; whether it is whole is looked at later, by us.
+            if not images.is_dir():
+                GTSRB(str(folder), split=split, download=True)
     except (RuntimeError, OSError) as error:
-        raise DatasetError(f"dataset 'gtsrb' could not be downloaded to {folder}: {error}") from error
+        raise DatasetError(
+            f"dataset 'gtsrb' could not be downloaded to {folder}: {error}; try again, or unpack its archives there"
+        ) from error
 
 
-def _training(folder: Path) -> tuple[list[Path], list[int]]:
+def _class(text: str) -> int | None:
+    """A class number as folders and the table write it, 7 or 00007; None if it is none."""
+    label = int(text) if re.fullmatch("[0-9]{1,5}", text) else CLASSES
+    return label if label < CLASSES else None
+
+
+def _training(folder: Path, wanted: int) -> tuple[list[Path], list[int]]:
     paths = sorted(folder.glob("*/*.ppm"))
     if not paths:
         raise DatasetError(
-            f"dataset 'gtsrb': no images at {folder}/<class>/*.ppm; data_dir must be the folder that contains gtsrb/ "
-            "(pass download=True to fetch it)"
+            f"dataset 'gtsrb': no images at {folder}/<class>/*.ppm; --data-dir must be the folder that contains gtsrb/ "
+            "(pass --download to fetch it)"
         )
     labels = []
     for path in paths:
-        if not path.parent.name.isdecimal() or int(path.parent.name) >= CLASSES:
+        label = _class(path.parent.name)
+        if label is None:
             raise DatasetError(f"dataset 'gtsrb': folder {path.parent} is no class; expected 00000 to 00042")
-        labels.append(int(path.parent.name))
+        labels.append(label)
+    if missing := sorted(set(range(wanted)) - set(labels)):
+        raise DatasetError(
+            f"dataset 'gtsrb': {len(missing)} of {wanted} classes have no images, first {folder / f'{missing[0]:05d}'}; "
+            "was its archive unpacked only in part? Unpack it again"
+        )
     return paths, labels
 
 
 def _test(table: Path, folder: Path) -> tuple[list[Path], list[int]]:
     if not table.is_file():
-        raise DatasetError(f"dataset 'gtsrb': no {table}; it lists the test images (pass download=True to fetch it)")
+        raise DatasetError(
+            f"dataset 'gtsrb': no {table}, which lists the test images; unpack GTSRB_Final_Test_GT.zip there, or remove "
+            f"{folder} and pass --download"
+        )
     paths, labels = [], []
-    with table.open(newline="") as file:
-        for number, row in enumerate(csv.DictReader(file, delimiter=";", skipinitialspace=True), 2):
-            try:
-                label, name = int(row["ClassId"]), row["Filename"]
-            except (KeyError, TypeError, ValueError):
-                label, name = -1, ""
-            if not 0 <= label < CLASSES or not name or Path(name).name != name:
-                raise DatasetError(f"dataset 'gtsrb': {table} line {number} lacks a Filename or a ClassId in 0..42")
-            if not (folder / name).is_file():
-                raise DatasetError(f"dataset 'gtsrb': {folder / name}, listed in {table.name}, is missing")
-            paths.append(folder / name)
-            labels.append(label)
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file, delimiter=";", skipinitialspace=True)
+            for row in rows:
+                where = f"dataset 'gtsrb': {table} line {rows.line_num}"
+                name, label = row.get("Filename") or "", _class((row.get("ClassId") or "").strip())
+                if label is None or not name or Path(name).name != name:
+                    raise DatasetError(f"{where} must hold a Filename and a ClassId in 0..42; restore the table")
+                if not (folder / name).is_file():
+                    raise DatasetError(f"{where} lists {folder / name}, which is missing; unpack the test images again")
+                paths.append(folder / name)
+                labels.append(label)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"dataset 'gtsrb': {table} is no table in UTF-8 ({error}); restore it") from error
+    if not paths:
+        raise DatasetError(f"dataset 'gtsrb': {table} lists no test image; restore it")
     return paths, labels

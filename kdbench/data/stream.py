@@ -22,10 +22,14 @@ from kdbench.data.tensor import (
     shifted,
     to_float,
 )
+from kdbench.errors import DatasetError
 
 
-class _Batches(Dataset[Tensor]):
-    """Item i is the stack of images of batch i, uint8 (M, H, W, 3)."""
+class _Batches(Dataset[Tensor | DatasetError]):
+    """Item i is the stack of images of batch i, uint8 (M, H, W, 3), or what is wrong with one of its files.
+
+    An error is handed over, not raised: the loader would bury its message in a worker's traceback.
+    """
 
     def __init__(self, paths: Sequence[str], appended: Tensor, size: int, parts: list[list[int]]) -> None:
         self.paths, self.appended, self.size, self.parts = paths, appended, size, parts
@@ -33,12 +37,21 @@ class _Batches(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.parts)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor | DatasetError:
+        try:
+            return torch.stack([self.image(row) for row in self.parts[index]])
+        except DatasetError as error:
+            return error
+
+    def image(self, row: int) -> Tensor:
         known = len(self.paths)
-        images = [
-            decode_image(self.paths[row], self.size) if row < known else self.appended[row - known] for row in self.parts[index]
-        ]
-        return torch.stack(images)
+        return decode_image(self.paths[row], self.size) if row < known else self.appended[row - known]
+
+
+def _checked(item: Tensor | DatasetError) -> Tensor:
+    if isinstance(item, DatasetError):
+        raise item
+    return item
 
 
 class StreamedImages(ImageSet):
@@ -90,8 +103,8 @@ class StreamedImages(ImageSet):
         rows = checked_rows(indices, len(self))
         if not len(rows):
             return torch.empty(0, *self.shape, device=device)
-        part = _Batches(self._paths, self._appended, self.shape[1], [self._rows[rows].tolist()])[0]
-        return to_float(part.to(device)).permute(0, 3, 1, 2)
+        source = _Batches(self._paths, self._appended, self.shape[1], [self._rows[rows].tolist()])
+        return to_float(_checked(source[0]).to(device)).permute(0, 3, 1, 2)
 
     def batches(
         self,
@@ -109,7 +122,7 @@ class StreamedImages(ImageSet):
         # Its own generator: otherwise the loader would draw from torch's global one and shift everybody's randomness.
         loader = DataLoader(source, batch_size=None, num_workers=self._workers, pin_memory=on_gpu, generator=torch.Generator())
         for rows, stored in zip(parts, loader, strict=True):
-            part = stored.to(device, non_blocking=on_gpu)
+            part = _checked(stored).to(device, non_blocking=on_gpu)
             if augmentation is not None:
                 moves = (draw.to(device) for draw in draw_shifts(len(rows), augmentation, generator))
                 part = shifted(part, torch.arange(len(rows), device=part.device), *moves)

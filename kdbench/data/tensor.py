@@ -85,12 +85,31 @@ def check_pad(augmentation: Augmentation | None, shape: tuple[int, int, int]) ->
         raise ConfigError(f"augmentation pad {augmentation.pad} does not fit images of {shape[1]}x{shape[2]} pixels")
 
 
+class _Store:
+    """Pixels in memory and their copy on the device that last asked; all views of a set share one."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        # NHWC, so that one gather gives whole pixels and batches come out channels_last without a copy.
+        self.pixels = pixels.permute(0, 2, 3, 1).contiguous()
+        self._copies: dict[torch.device, Tensor] = {}
+
+    def on(self, device: torch.device | str) -> Tensor:
+        """The pixels on ``device``, uint8 (N, H, W, 3)."""
+        device = torch.device(device)
+        if device == self.pixels.device:
+            return self.pixels
+        if device not in self._copies:
+            self._copies = {device: self.pixels.to(device)}
+        return self._copies[device]
+
+
 class TensorImages(ImageSet):
     """An image set in memory.
 
     pixels: uint8 (N, 3, H, W); labels: int64 (N,). The pixels are copied to a device when a pass first asks for it,
-    and stay there for the next pass. Batches are float32 in channels_last memory format; augmentation draws only
-    from the CPU generator given, so the same seed gives the same bytes on every device.
+    and stay there for the next pass. A subset shares them, there too, and so keeps all of them alive. Batches are
+    float32 in channels_last memory format; augmentation draws only from the CPU generator given, so the same seed
+    gives the same bytes on every device.
     Raises ConfigError for other shapes or types.
     """
 
@@ -101,34 +120,29 @@ class TensorImages(ImageSet):
             raise ConfigError(f"{len(pixels)} images came with labels {tuple(labels.shape)}; expected one each")
         self.labels = labels.detach().cpu().to(torch.int64)
         self.shape = (3, pixels.shape[2], pixels.shape[3])
-        # NHWC, so that one gather gives whole pixels and batches come out channels_last without a copy.
-        self._nhwc = pixels.permute(0, 2, 3, 1).contiguous()
-        self._copies: dict[torch.device, Tensor] = {}
+        self._store, self._rows = _Store(pixels), torch.arange(len(pixels))
 
     @property
     def pixels(self) -> Tensor:
-        """The stored uint8 images, (N, 3, H, W)."""
-        return self._nhwc.permute(0, 3, 1, 2)
-
-    def _on(self, device: torch.device | str) -> Tensor:
-        device = torch.device(device)
-        if device == self._nhwc.device:
-            return self._nhwc
-        if device not in self._copies:
-            self._copies = {device: self._nhwc.to(device)}
-        return self._copies[device]
+        """A copy of the uint8 images, (N, 3, H, W)."""
+        return self._store.pixels[self._rows.to(self._store.pixels.device)].permute(0, 3, 1, 2)
 
     def subset(self, indices: Tensor) -> TensorImages:
         rows = checked_rows(indices, len(self))
-        return TensorImages(self.pixels[rows.to(self._nhwc.device)], self.labels[rows])
+        view = object.__new__(TensorImages)
+        view.labels, view.shape = self.labels[rows], self.shape
+        view._store, view._rows = self._store, self._rows[rows]
+        return view
 
     def extended(self, images: Tensor, labels: Tensor) -> TensorImages:
-        pixels, labels = checked_addition(images, labels, self.shape)
-        return TensorImages(torch.cat([self.pixels, pixels.to(self._nhwc.device)]), torch.cat([self.labels, labels]))
+        added, labels = checked_addition(images, labels, self.shape)
+        pixels = self.pixels
+        return TensorImages(torch.cat([pixels, added.to(pixels.device)]), torch.cat([self.labels, labels]))
 
     def read(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        store = self._on(device)
-        return to_float(store[checked_rows(indices, len(self)).to(store.device)].permute(0, 3, 1, 2))
+        store = self._store.on(device)
+        rows = self._rows[checked_rows(indices, len(self))]
+        return to_float(store[rows.to(store.device)].permute(0, 3, 1, 2))
 
     def batches(
         self,
@@ -140,12 +154,12 @@ class TensorImages(ImageSet):
         drop_last: bool = False,
     ) -> Iterator[Batch]:
         check_pad(augmentation, self.shape)
-        store = self._on(device)
+        store = self._store.on(device)
         for rows in row_order(len(self), batch_size, generator, drop_last):
-            placed = rows.to(device)
+            stored = self._rows[rows].to(device)
             if augmentation is None:
-                part = store[placed]
+                part = store[stored]
             else:
                 moves = (draw.to(device) for draw in draw_shifts(len(rows), augmentation, generator))
-                part = shifted(store, placed, *moves)
-            yield Batch(to_float(part).permute(0, 3, 1, 2), self.labels[rows].to(device), placed)
+                part = shifted(store, stored, *moves)
+            yield Batch(to_float(part).permute(0, 3, 1, 2), self.labels[rows].to(device), rows.to(device))
