@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from kdbench.attack import AttackSetting, PoisonedImages, choose_poison, finetune_poisoned
@@ -38,25 +38,38 @@ class SearchParams(Params):
         0.25, gt=0, le=1, description="patch: side as a fraction of the image height; kdbench (Yao et al.: 0.2)"
     )
     margin: int = Field(1, ge=0, description="patch: distance to the bottom and right border, pixels; Yao et al.")
-    layers: tuple[int, ...] = Field((3,), description="taps the trigger acts on, 1 to 3; 3 is the last group's")
+    layers: tuple[Annotated[int, Field(ge=1, le=GROUPS)], ...] = Field(
+        (3,), description="taps the trigger acts on, 1 to 3; 3 is the last group's"
+    )
     steps: int = Field(2000, ge=0, description="Adam steps of the trigger search; kdbench (releases: about 156,000)")
     lr: float = Field(0.005, gt=0, description="Adam learning rate of the trigger search; CheatKD release")
     search_batch: int = Field(64, ge=2, description="images a step of the trigger search; CheatKD release")
-    poison_rate: float = Field(0.1, ge=0, le=1, description="triggered images, fraction of the training set; pilot")
+    poison_rate: float = Field(
+        0.1, ge=0, le=1, description="triggered images, fraction of the training set; pilot (CheatKD release: 0.02)"
+    )
     cover: Literal["duplicate", "none"] = Field(
         "duplicate", description="duplicate: the poisoned images stay in the set with true labels too; CheatKD release"
     )
 
+    @field_validator("layers")
+    @classmethod
+    def _some_layers(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if not layers:
+            raise ValueError("layers must name at least one tap; give one or more of 1, 2, 3")
+        return tuple(sorted(set(layers)))
 
-def check_layers(layers: tuple[int, ...]) -> tuple[int, ...]:
-    """Tap numbers 1..3 -> indices 0..2, each once.
+    @field_validator("margin")
+    @classmethod
+    def _room_for_margin(cls, margin: int, info: ValidationInfo) -> int:
+        # The one misfit that no image size cures; any other is found by ``corner`` once the size is known.
+        if margin and info.data.get("shape") == "patch" and info.data.get("patch_fraction") == 1:
+            raise ValueError("a patch as large as the image leaves no room for a margin; lower patch_fraction or set margin 0")
+        return margin
 
-    Raises:
-        ConfigError: none given, or one out of range.
-    """
-    if not layers or any(not 1 <= layer <= GROUPS for layer in layers):
-        raise ConfigError(f"layers {list(layers)} are not taps; give one or more of 1, 2, 3")
-    return tuple(sorted({layer - 1 for layer in layers}))
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """``layers`` as 0-based indices, ascending."""
+        return tuple(layer - 1 for layer in self.layers)
 
 
 @contextmanager

@@ -9,11 +9,14 @@ were the abstract and the released code, so there are no equation numbers to cit
 then the clean teacher is fine-tuned on images with x~ and the target label.
 
 Deviations from the paper
-- The released code recomputes c per batch and, because a loss is overwritten, moves one channel of one image; its mask
-  leaves the optimiser after one step and its trigger wraps modulo 256 when saved. Here all of K is driven to constants
-  and both leaves are projected in place, in pixel space, kept as floats.
+- This is the *described* attack. The released code, as executed, optimises next to nothing: c is recomputed per batch, an
+  overwritten loss moves one channel of one image, the mask leaves the optimiser after one step and the trigger wraps
+  modulo 256 when saved, so that the shipped triggers are uniform noise, blended with opacity min(U, kappa). That attack is
+  not implemented yet. Here all of K is driven to constants and both leaves are projected in place, in pixel space, kept
+  as floats.
 - c_k is taken over the per-image spatial means of channel k (mean, largest or smallest); the paper does not say over what.
 - Far fewer Adam steps (see ``steps``), and the search skips images of the target class.
+- ``poison_rate`` is 0.1; the release poisons 0.02 of the images, as the ``paper`` preset does.
 - ``shape=patch`` and ``lambda_assim`` (the same term on the poisoned images while the teacher trains) are additions.
 """
 
@@ -28,7 +31,7 @@ from torch import Tensor
 from kdbench.attack import Attack, AttackSetting, Backdoor
 from kdbench.method import Info
 from kdbench.models.base import FeatureOutput
-from kdbench.trigger_search import SearchParams, check_layers, clean_taps, pick, pooled, search_trigger, train_in
+from kdbench.trigger_search import SearchParams, clean_taps, pick, pooled, search_trigger, train_in
 
 
 class CKDParams(SearchParams):
@@ -64,12 +67,11 @@ class CKD(Attack):
     params: CKDParams
 
     def implant(self, setting: AttackSetting) -> Backdoor:
-        layers = check_layers(self.params.layers)
         held = self.neurons(setting)
 
         def assimilation(out: FeatureOutput) -> Tensor:
             terms = []
-            for i in layers:
+            for i in self.params.taps:
                 channels, values = held[i]
                 terms.append((out.taps[i][:, channels].float() - values.view(1, -1, 1, 1)).square().mean())
             return torch.stack(terms).sum()

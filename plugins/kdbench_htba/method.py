@@ -5,10 +5,14 @@ A. Saha, A. Subramanya, H. Pirsiavash, "Hidden Trigger Backdoor Attacks", AAAI 2
 matching, recomputed in each iteration). The poisons join the training set under their true label, the target's.
 
 Deviations from the paper
-- f is the clean teacher's pooled penultimate feature, mean over the image of ReLU(tap 3), instead of AlexNet's fc7.
+- f is the clean teacher's pooled penultimate feature, mean over the image of ReLU(tap 3), instead of AlexNet's fc7; the
+  ReLU is left out where no batch norm describes tap 3 (library models: their taps are post-activation or tokens).
 - Signed steps with a fixed size by default; ``step=raw`` is the paper's gradient step with its halving every 1000.
 - It stops on a *relative* distance, since a threshold of 10 means nothing for other features.
-- Sources are all non-target classes by default; the whole teacher is fine-tuned unless ``head_only``.
+- Sources are all non-target classes by default.
+- The whole teacher is fine-tuned, in the ``paper`` preset too. The authors fine-tune the last layer (``head_only``), but
+  FKD reads features only, so that such a teacher has nothing to hand on through it.
+- Each base gives one poison; the authors use each twice (two rounds of 200).
 - The patch's place is drawn from a hash of the image's own pixels, so that a test never depends on its batch.
 - Poisons are rounded to 8 bits, not floored.
 """
@@ -18,14 +22,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from kdbench.attack import Attack, AttackSetting, Backdoor, PoisonedImages, Trigger, finetune_poisoned
+from kdbench.attack import Attack, AttackSetting, Backdoor, Trigger
 from kdbench.data.base import Batch, ImageSet
 from kdbench.errors import ConfigError
 from kdbench.method import Info, Params
-from kdbench.models.base import FeatureModel, FeatureOutput
+from kdbench.models.base import FeatureModel
 from kdbench.trigger_search import class_rows, frozen, pick, pooled
 from kdbench.triggers import corner
 
@@ -50,10 +54,19 @@ class HTBAParams(Params):
     rel_tol: float = Field(0.1, ge=0, le=1, description="stop below this mean of |f(z)-a|^2 / |f(t)-a|^2; kdbench")
     craft_batch: int = Field(100, ge=1, description="poisons crafted, and matched, together; HTBA 100")
     poison_fraction: float = Field(
-        0.5, gt=0, le=1, description="poisons, fraction of the target class's images; HTBA 400 of 800"
+        0.5, gt=0, le=1, description="poisons, fraction of the target class's images, < 1 where disjoint; HTBA 400 of 800"
     )
     disjoint: bool = Field(True, description="images used for crafting are left out of the fine-tuning; HTBA")
-    head_only: bool = Field(False, description="fine-tune the classifier alone, features frozen; HTBA")
+    head_only: bool = Field(
+        False, description="fine-tune the classifier alone, features frozen: nothing for FKD to hand on; HTBA"
+    )
+
+    @field_validator("disjoint")
+    @classmethod
+    def _some_target_images_stay(cls, disjoint: bool, info: ValidationInfo) -> bool:
+        if disjoint and info.data.get("poison_fraction") == 1:
+            raise ValueError("poison_fraction 1 leaves no clean target image to fine-tune on; lower it or set disjoint=false")
+        return disjoint
 
 
 class PlacedPatch(Trigger):
@@ -107,7 +120,7 @@ class HTBA(Attack):
         link="https://arxiv.org/abs/1910.00033",
     )
     Params = HTBAParams
-    presets = {"quick": {"iterations": 40}, "paper": {"step": "raw", "iterations": 5000, "head_only": True}}
+    presets = {"quick": {"iterations": 40}, "paper": {"step": "raw", "iterations": 5000}}
 
     params: HTBAParams
 
@@ -125,23 +138,20 @@ class HTBA(Attack):
             poisons.append(crafted.cpu())
             before, after = before + start * len(crafted), after + end * len(crafted)
         images = self.training_set(setting, bases, sources, torch.cat(poisons))
-        if params.head_only:
-            finetune_head(setting, images)
-        else:
-            none = torch.zeros(0, dtype=torch.int64)  # nothing carries the trigger: that is what hides it
-            finetune_poisoned(setting, PoisonedImages.build(images, none, trigger, setting.target_class, duplicate=False))
+        finetune(setting, images, head_only=params.head_only)
         facts = {
             "poisons": len(bases),
             "feature_distance_before": before / len(bases),
             "feature_distance_after": after / len(bases),
         }
-        return Backdoor(setting.teacher, trigger, setting.target_class, facts)
+        source_classes = None if params.source == "all" else (params.source,)
+        return Backdoor(setting.teacher, trigger, setting.target_class, facts, source_classes=source_classes)
 
     def choose(self, setting: AttackSetting) -> tuple[Tensor, Tensor]:
         """Rows of the bases (target class) and of as many sources.
 
         Raises:
-            ConfigError: the source class is the target, or has no images.
+            ConfigError: the source class is the target, or has no images; or no target image is left to fine-tune on.
         """
         targets = class_rows(setting, target=True)
         others = class_rows(setting, target=False)
@@ -151,6 +161,11 @@ class HTBA(Attack):
                 raise ConfigError(f"source {self.params.source} has no training image outside the target class; name another")
         # max: a class of one image still gives one poison; min: one-to-one matching needs as many sources.
         wanted = min(max(1, round(self.params.poison_fraction * len(targets))), len(others))
+        if self.params.disjoint and wanted == len(targets):
+            raise ConfigError(
+                f"target class {setting.target_class} has {len(targets)} training image(s), and crafting uses {wanted}, which "
+                "leaves no clean one to fine-tune on; choose another target_class or set attack.htba.disjoint=false"
+            )
         return pick(targets, wanted, setting.generator), pick(others, wanted, setting.generator)
 
     def training_set(self, setting: AttackSetting, bases: Tensor, sources: Tensor, poisons: Tensor) -> ImageSet:
@@ -192,8 +207,13 @@ class HTBA(Attack):
 
 
 def penultimate(teacher: FeatureModel, images: Tensor) -> Tensor:
-    """Float32 (N, C): what the classifier sees."""
-    return pooled(teacher.features(images).taps[-1].relu())
+    """Pooled last tap, float32 (N, C).
+
+    After a ReLU, as the classifier sees it, if the model names that tap's batch norm; taps that no norm describes (library
+    models) are post-activation or token features, which a ReLU would only cut.
+    """
+    tap = teacher.features(images).taps[-1]
+    return pooled(tap if teacher.tap_norms()[-1] is None else tap.relu())
 
 
 def match(distances: Tensor) -> Tensor:
@@ -209,22 +229,29 @@ def match(distances: Tensor) -> Tensor:
     return columns
 
 
-def finetune_head(setting: AttackSetting, images: ImageSet) -> None:
-    """Fine-tune only what comes after the last tap; batch norm stays in eval mode."""
-    teacher = setting.teacher.eval()
+def finetune(setting: AttackSetting, images: ImageSet, *, head_only: bool) -> None:
+    """Fine-tune the setting's teacher with cross-entropy and leave it in eval mode.
+
+    ``head_only``: only what comes after the last tap learns, and batch norm stays in eval mode.
+    """
+    teacher = setting.teacher.train(not head_only)
+    parameters = list(teacher.parameters())
 
     def logits(batch_images: Tensor) -> Tensor:
+        if not head_only:
+            return teacher(batch_images).float()
         with torch.no_grad():
-            out: FeatureOutput = teacher.features(batch_images)
+            out = teacher.features(batch_images)
         return teacher.classify(out.groups[-1], out.taps[-1]).float()
 
-    # No model says which parameters are its head's, so ask autograd which ones the classifier's output depends on.
-    parameters = list(teacher.parameters())
-    sample = logits(images.read(torch.arange(2), setting.numerics.device)).sum()
-    used = torch.autograd.grad(sample, parameters, allow_unused=True)
-    head = [p for p, gradient in zip(parameters, used, strict=True) if gradient is not None]
+    if head_only:
+        # No model says which parameters are its head's, so ask autograd which ones the classifier's output depends on.
+        sample = logits(images.read(torch.arange(2), setting.numerics.device)).sum()
+        used = torch.autograd.grad(sample, parameters, allow_unused=True)
+        parameters = [p for p, gradient in zip(parameters, used, strict=True) if gradient is not None]
 
     def objective(batch: Batch) -> dict[str, Tensor]:
         return {"ce": nn.functional.cross_entropy(logits(batch.images), batch.labels)}
 
-    setting.fit(head, objective, images, setting.recipe, generator=setting.generator, augmentation=setting.augmentation)
+    setting.fit(parameters, objective, images, setting.recipe, generator=setting.generator, augmentation=setting.augmentation)
+    teacher.eval()

@@ -13,6 +13,7 @@ Deviations from the paper:
 - Used after distillation on the student (``when=after``, default) or before it on the teacher (``before``); the paper
   has no distillation besides its own.
 - Recipe from the preset unless given here; augmentation is the data set's (the authors add Cutout).
+- The presets give the defender every training image; the authors give 5 % of them (``--set clean_fraction=0.05``).
 - With ``milestones`` the momentum restarts at each drop of the learning rate (kdbench's ``steps`` schedule).
 - The repair draws its batches as plain fine-tuning with the same seed does, the attention teacher's from a derived
   seed; so beta = 0 is fine-tuning, bit for bit, and any difference is the attention term's.
@@ -55,13 +56,21 @@ class NADParams(Params):
     p: float = Field(2.0, ge=1, le=8, description="power of the activations in the attention map; paper section 3")
     eps: float = Field(1e-6, gt=0, le=1e-2, description="added to the map's norm; authors' code")
     teacher_epochs: int | None = Field(
-        None, ge=0, description="epochs of fine-tuning the attention teacher; None: preset's; authors use 5-10"
+        None, ge=0, description="epochs of fine-tuning the attention teacher, exactly; None: preset's; authors use 5-10"
     )
-    epochs: int | None = Field(None, ge=0, description="epochs of attention repair; None: preset's; authors use 20")
+    epochs: int | None = Field(None, ge=0, description="epochs of attention repair, exactly; None: preset's; authors use 20")
+    batch_size: int | None = Field(None, ge=2, description="images a step of both phases; None: preset's; authors use 64")
     lr: float | None = Field(None, gt=0, description="learning rate of both phases; None: preset's; authors use 0.1")
     weight_decay: float | None = Field(None, ge=0, description="L2 penalty; None: preset's; authors use 1e-4")
+    teacher_milestones: tuple[float, ...] | None = Field(
+        None,
+        description="fractions of the attention teacher's training at which the rate drops x0.1; None: preset's schedule; "
+        "authors: after 2 epochs, 0.2 of 10",
+    )
     milestones: tuple[float, ...] | None = Field(
-        None, description="fractions of training at which the rate drops x0.1; None: preset's schedule; authors: 0.1"
+        None,
+        description="fractions of the repair at which the rate drops x0.1; None: preset's schedule; "
+        "authors: after 2 epochs, 0.1 of 20",
     )
     when: Literal["after", "before"] = Field(
         "after", description="after: repair the student; before: repair the teacher; kdbench"
@@ -70,14 +79,17 @@ class NADParams(Params):
 
 def recipes(params: NADParams, base: Recipe) -> tuple[Recipe, Recipe]:
     """Recipes of the attention teacher's fine-tuning and of the repair: the preset's with what ``params`` replaces."""
-    given = {k: v for k in ("lr", "weight_decay") if (v := getattr(params, k)) is not None}
-    if params.milestones is not None:
-        given |= {"schedule": "steps", "milestones": params.milestones}
+    given = {k: v for k in ("batch_size", "lr", "weight_decay") if (v := getattr(params, k)) is not None}
 
-    def make(epochs: int | None) -> Recipe:
-        return base.model_copy(update=given | ({} if epochs is None else {"epochs": epochs}))
+    def make(epochs: int | None, milestones: tuple[float, ...] | None) -> Recipe:
+        own = dict(given)
+        if epochs is not None:
+            own |= {"epochs": epochs, "min_steps": 0}  # who counts epochs wants that many, on a small set as well
+        if milestones is not None:
+            own |= {"schedule": "steps", "milestones": milestones}
+        return base.model_copy(update=own)
 
-    return make(params.teacher_epochs), make(params.epochs)
+    return make(params.teacher_epochs, params.teacher_milestones), make(params.epochs, params.milestones)
 
 
 def _train(model: FeatureModel, loss: LossFunction, setting: DefenseSetting, recipe: Recipe, g: torch.Generator) -> None:
@@ -101,7 +113,15 @@ class NAD(Defense):
     presets = {
         "quick": {},
         "standard": {},
-        "paper": {"teacher_epochs": 10, "epochs": 20, "lr": 0.1, "weight_decay": 1e-4, "milestones": (0.1,)},
+        "paper": {
+            "teacher_epochs": 10,
+            "epochs": 20,
+            "batch_size": 64,
+            "lr": 0.1,
+            "weight_decay": 1e-4,
+            "teacher_milestones": (0.2,),
+            "milestones": (0.1,),
+        },
     }
     params: NADParams
 

@@ -14,6 +14,10 @@ Deviations from the paper (its released code lacks this stage, so much is recons
 - Algorithm 1 stops on the attack success rate, which a defender cannot measure; here the budget is fixed.
 - The definition of Var, how m is kept in bounds, the optimiser (Adam) and the batch size (64) are not in the paper; the
   first two are parameters (``var_mode``, ``mask_param``), the defaults follow the shipped tensors.
+- p and m are learned on the teacher's stored batch-norm statistics, while FKD by default distils with those of each batch
+  (docs/methods.md says what that cancels); the paper does not say.
+- p starts at the mean over ``init_images`` images where that is set, and ``steps`` may train on a random subset; the paper
+  has neither. The presets give the defender every training image, as the paper's distillation has.
 - With trained p only the product p * m acts, so m_max bounds m but not the offset; ``p_trainable=False`` bounds both.
 - The quick and standard presets take fewer, larger steps; how strong they are is measured in benchmarks/README.md.
 - m_max = 0 returns the teacher as it is: nothing to optimise, nothing drawn at random.
@@ -192,7 +196,7 @@ class RobustKD(Defense):
     )
     Params = RobustKDParams
     presets = {
-        "quick": {"steps": 300, "batch_size": 32, "lr": 0.1, "init_images": 1024},
+        "quick": {"steps": 300, "batch_size": 16, "lr": 0.1, "init_images": 1024},
         "standard": {"steps": 1000, "lr": 0.02},
         "paper": {},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -43,7 +44,9 @@ def trained(name: str, count: int, epochs: int) -> FeatureModel:
     return model.eval()
 
 
-def setting(name: str = "wrn10_1", count: int = 200, epochs: int = 1, tune: int = 1, seed: int = 0) -> AttackSetting:
+def setting(
+    name: str = "wrn10_1", count: int = 200, epochs: int = 1, tune: int = 1, seed: int = 0, batch: int = 50
+) -> AttackSetting:
     """A fresh setting; the teacher is a private copy."""
     data = dataset(count)
     return AttackSetting(
@@ -51,12 +54,36 @@ def setting(name: str = "wrn10_1", count: int = 200, epochs: int = 1, tune: int 
         train=data.train,
         target_class=TARGET,
         num_classes=data.num_classes,
-        recipe=Recipe(epochs=tune, batch_size=50, lr=0.02),
+        recipe=Recipe(epochs=tune, batch_size=batch, lr=0.02),
         augmentation=data.augmentation,
         fit=FIT,
         generator=torch.Generator().manual_seed(seed),
         numerics=FIT.numerics,
     )
+
+
+def few(given: AttackSetting, count: int) -> AttackSetting:
+    """The same with only ``count`` training images of the target class."""
+    labels = given.train.labels
+    rows = torch.cat([torch.nonzero(labels == TARGET).flatten()[:count], torch.nonzero(labels != TARGET).flatten()])
+    return replace(given, train=given.train.subset(rows))
+
+
+def heard_labels(monkeypatch) -> list[torch.Tensor]:
+    """The labels of every later call of cross-entropy, as they come."""
+    heard, plain = [], torch.nn.functional.cross_entropy
+
+    def recording(logits, labels, **options):
+        heard.append(labels)
+        return plain(logits, labels, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", recording)
+    return heard
+
+
+def counted(labels: torch.Tensor | list[torch.Tensor]) -> list[int]:
+    """How often each class occurs."""
+    return torch.bincount(torch.cat(labels) if isinstance(labels, list) else labels, minlength=10).tolist()
 
 
 @torch.no_grad()

@@ -7,16 +7,16 @@ from kdbench_badnets import kdbench_attacks
 from kdbench_badnets.method import BadNets, BadNetsParams
 
 from kdbench.attack import PoisonedImages, choose_poison
-from tests.plugins.attack_setting import TARGET, setting, success_rate
+from tests.plugins.attack_setting import TARGET, counted, heard_labels, setting, success_rate
 
 
 def test_hook_returns_the_class():
     assert kdbench_attacks() == [BadNets]
 
 
-def test_presets_are_valid():
-    for changes in BadNets.presets.values():
-        BadNetsParams(**changes)
+def test_presets_poison_what_the_docstring_says():
+    rates = {name: BadNetsParams(**changes).poison_rate for name, changes in BadNets.presets.items()}
+    assert rates == {"quick": 0.1, "paper": 0.02}
 
 
 def test_trigger_changes_only_the_corner_to_the_nad_grid():
@@ -48,6 +48,12 @@ def test_poisoned_rows_are_outside_the_target_and_others_untouched():
         assert torch.equal(shown.images[~mask], batch.images[~mask])
         assert torch.equal(shown.labels[~mask], batch.labels[~mask])
         assert (shown.labels[mask] == TARGET).all()
+
+
+def test_poison_rate_zero_is_fine_tuning_on_true_labels(monkeypatch):
+    given, heard = setting(batch=1000), heard_labels(monkeypatch)
+    assert BadNets(BadNetsParams(poison_rate=0)).implant(given).facts["poisons"] == 0
+    assert counted(heard) == counted(given.train.labels)
 
 
 def test_same_seed_same_teacher():

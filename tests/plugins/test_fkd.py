@@ -8,6 +8,7 @@ from torch import nn
 from kdbench.data.base import Batch
 from kdbench.models.base import FeatureOutput
 from kdbench.models.views import FrozenTeacher
+from kdbench.training import Numerics
 from tests.plugins.tiny import digest, distil, images, tiny
 
 
@@ -86,18 +87,28 @@ def test_equal_taps_cost_nothing():
     assert partial_l2(t, t, torch.full((3,), -0.1)).item() == 0  # below the margin the student lies under T' <= 0
 
 
-def test_weights_alpha_and_batch_mean():
-    """One pixel, one channel, identity connectors: S = .5, T = -1, m = -.8 at each tap costs 1.69 * 1.75."""
-    teacher, student = FrozenTeacher(tiny(0)), tiny(1)
-    objective = FKD(FKDParams(alpha=0.01)).objective(teacher, student)
+BATCH = Batch(torch.zeros(2, 3, 1, 1), torch.tensor([0, 1]), torch.arange(2))
+
+
+def one_channel(alpha, margin):
+    """An objective for taps of one channel, with identity connectors."""
+    objective = FKD(FKDParams(alpha=alpha)).objective(FrozenTeacher(tiny(0)), tiny(1))
     objective.connectors = nn.ModuleList([nn.Identity()] * 3)
     for i in range(3):
-        setattr(objective, f"margin{i}", torch.tensor([-0.8]))
+        setattr(objective, f"margin{i}", torch.tensor([margin]))
+    return objective
 
-    def out(v):
-        return FeatureOutput((), (torch.full((2, 1, 1, 1), v),) * 3, torch.zeros(2, 4))
 
-    losses = objective(Batch(torch.zeros(2, 3, 1, 1), torch.tensor([0, 1]), torch.arange(2)), out(-1.0), out(0.5))
+def taps(*values):
+    """Two examples whose three taps all show ``values``, one channel."""
+    side = int(len(values) ** 0.5)
+    return FeatureOutput((), (torch.tensor(values).view(1, 1, side, side).expand(2, -1, -1, -1),) * 3, torch.zeros(2, 4))
+
+
+def test_weights_alpha_and_batch_mean():
+    """One pixel, one channel, identity connectors: S = .5, T = -1, m = -.8 at each tap costs 1.69 * 1.75."""
+    objective = one_channel(alpha=0.01, margin=-0.8)
+    losses = objective(BATCH, taps(-1.0), taps(0.5))
     assert objective.weights == (0.25, 0.5, 1.0)
     assert losses["fkd"].item() == pytest.approx(0.01 * 1.75 * 1.69, rel=1e-6)
     assert losses["ce"].item() == pytest.approx(1.3862944)
@@ -130,8 +141,19 @@ def test_sizes_that_differ_are_pooled():
     a, b = match_size(torch.arange(16.0).view(1, 1, 4, 4), torch.zeros(1, 1, 2, 2))
     assert a.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
     assert b.shape == (1, 1, 2, 2)
-    for t, s in ((1, 2), (2, 1)):
-        distil(FKD(), FrozenTeacher(tiny(0, stride=t)), tiny(1, stride=s), images(32))
+    # (1, 2, 3, 4) is pooled to 2.5, whichever side it is on: (2.5 - .5)^2 at each tap, weights 1.75.
+    objective = one_channel(alpha=1.0, margin=-0.8)
+    assert objective(BATCH, taps(1.0, 2.0, 3.0, 4.0), taps(0.5))["fkd"].item() == pytest.approx(7)
+    assert objective(BATCH, taps(0.5), taps(1.0, 2.0, 3.0, 4.0))["fkd"].item() == pytest.approx(7)
+
+
+@pytest.mark.parametrize(("teacher_stride", "student_stride"), [(1, 2), (2, 1)])
+def test_networks_of_other_strides_distil(teacher_stride, student_stride):
+    student = tiny(1, stride=student_stride)
+    before = digest(student)
+    objective = distil(FKD(), FrozenTeacher(tiny(0, stride=teacher_stride)), student, images(32))
+    assert digest(student) != before
+    assert all(p.grad.abs().sum() > 0 for p in objective.connectors.parameters())
 
 
 def test_without_batch_norm_margins_are_measured_once():
@@ -147,8 +169,19 @@ def test_without_batch_norm_margins_are_measured_once():
     assert torch.equal(objective.margin2, kept)
 
 
-def test_runs_under_bfloat16():
-    distil(FKD(), FrozenTeacher(tiny(0), "batch"), tiny(1), images(64), bf16=True)
+def test_bfloat16_costs_what_float32_costs():
+    teacher, student, batch = FrozenTeacher(tiny(0), "batch"), tiny(1), next(images(64).batches(32))
+    objective = FKD().objective(teacher, student)
+
+    def losses(bf16):
+        with Numerics(bf16=bf16).autocast():
+            return objective(batch, teacher.features(batch.images), student.features(batch.images))
+
+    plain, low = losses(False), losses(True)
+    for name in ("ce", "fkd"):
+        assert low[name].dtype == torch.float32
+        assert low[name].item() != plain[name].item()
+        assert low[name].item() == pytest.approx(plain[name].item(), rel=0.02)
 
 
 def test_alpha_is_the_authors_for_32x32():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pydantic
 import pytest
 import torch
 from kdbench_htba import kdbench_attacks
-from kdbench_htba.method import HTBA, HTBAParams, PlacedPatch, match
+from kdbench_htba.method import HTBA, HTBAParams, PlacedPatch, match, penultimate
 
 from kdbench.errors import ConfigError
-from tests.plugins.attack_setting import TARGET, setting, success_rate
+from kdbench.trigger_search import pooled
+from tests.plugins.attack_setting import TARGET, few, setting
+from tests.plugins.tiny import images as tiny_images
+from tests.plugins.tiny import tiny
 
 
 def fast(**changes):
@@ -17,8 +21,8 @@ def fast(**changes):
 
 def test_hook_and_presets():
     assert kdbench_attacks() == [HTBA]
-    for changes in HTBA.presets.values():
-        HTBAParams(**changes)
+    # FKD reads features alone: a teacher whose head alone is backdoored would have nothing to hand on.
+    assert [HTBAParams(**changes).head_only for changes in HTBA.presets.values()] == [False, False]
 
 
 def test_matching_is_greedy_and_one_to_one():
@@ -50,10 +54,11 @@ def test_place_depends_on_the_image_alone():
 
 @pytest.mark.parametrize("step", ["sign", "raw"])
 def test_poisons_are_near_their_base_and_collide(step):
+    """With the shipped step sizes. Feature distance after over before, seeds 0 to 2: sign 0.15 to 0.17, raw 0.23 to 0.29."""
     given = setting()
-    attack = HTBA(fast(step=step, raw_lr=0.05))
+    attack = HTBA(fast(step=step, iterations=40 if step == "sign" else 100))
     bases, sources = attack.choose(given)
-    patched = PlacedPatch(torch.rand(3, 4, 4), (3, 16, 16))(given.train.read(sources))
+    patched = PlacedPatch(torch.rand(3, 4, 4, generator=given.generator), (3, 16, 16))(given.train.read(sources))
     images = given.train.read(bases)
     flags = [p.requires_grad for p in given.teacher.parameters()]
     poisons, before, after = attack.craft(given, images, patched)
@@ -61,7 +66,7 @@ def test_poisons_are_near_their_base_and_collide(step):
     assert float((poisons - images).abs().max()) <= 16 / 255 + 1 / 255
     assert float(poisons.min()) >= 0
     assert float(poisons.max()) <= 1
-    assert after < (0.8 if step == "sign" else 1.0) * before
+    assert after < 0.5 * before
     stored = attack.training_set(given, bases, sources, poisons)
     rows = torch.arange(len(stored) - len(poisons), len(stored))
     torch.testing.assert_close(stored.read(rows), poisons, rtol=0, atol=1e-6)
@@ -99,9 +104,49 @@ def test_source_class():
         HTBA(fast(source=TARGET)).choose(given)
 
 
+def test_success_is_counted_on_the_source_class():
+    assert HTBA(fast(source=3, iterations=1)).implant(setting(tune=0)).source_classes == (3,)
+    assert HTBA(fast(iterations=1)).implant(setting(tune=0)).source_classes is None
+
+
+def test_some_target_images_stay_clean():
+    with pytest.raises(pydantic.ValidationError, match="no clean target image"):
+        fast(poison_fraction=1)
+    assert fast(poison_fraction=1, disjoint=False).poison_fraction == 1
+    given = few(setting(), 2)
+    attack = HTBA(fast())
+    bases, sources = attack.choose(given)
+    assert len(bases) == len(sources) == 1
+    stored = attack.training_set(given, bases, sources, torch.zeros(1, 3, 16, 16))
+    assert int((stored.labels == TARGET).sum()) == 2  # the other image and the poison
+
+
+@pytest.mark.parametrize(("count", "changes"), [(1, {}), (4, {"poison_fraction": 0.95})])
+def test_a_target_class_that_crafting_would_use_up_is_refused(count, changes):
+    with pytest.raises(ConfigError, match=rf"has {count} training image.*disjoint=false"):
+        HTBA(fast(**changes)).implant(few(setting(), count))
+    shared = HTBA(fast(disjoint=False, iterations=1, **changes)).implant(few(setting(tune=0), count))
+    assert shared.facts["poisons"] == count
+
+
+@pytest.mark.parametrize("norms", [True, False])
+def test_penultimate_feature_is_rectified_only_where_a_batch_norm_describes_the_tap(norms):
+    model, images = tiny(0, norms=norms), tiny_images(8).read(torch.arange(8))
+    tap = model.features(images).taps[2]
+    rectified, raw = pooled(tap.relu()), pooled(tap)
+    assert not torch.allclose(rectified, raw)
+    assert torch.equal(penultimate(model, images), rectified if norms else raw)
+
+
 def test_implant_is_repeatable_and_reports():
     one, two = (HTBA(fast(iterations=5)).implant(setting(seed=2)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.teacher.parameters(), two.teacher.parameters(), strict=True))
-    assert one.facts["feature_distance_after"] < one.facts["feature_distance_before"]
     assert not one.teacher.training
-    assert 0 <= success_rate(one.teacher, one.trigger, 200) <= 100
+    assert not torch.equal(one.teacher.fc.weight, setting().teacher.fc.weight)
+
+
+def test_crafted_poisons_collide_with_the_patched_sources():
+    """The mean over three crafting batches. ASR is not asserted: on sets this small HTBA does not raise it (seeds 0 to 2)."""
+    facts = HTBA(HTBAParams(iterations=40, craft_batch=4)).implant(setting(tune=0)).facts
+    assert facts["poisons"] == 10
+    assert facts["feature_distance_after"] < 0.5 * facts["feature_distance_before"]

@@ -87,9 +87,29 @@ def test_when():
 def test_recipes():
     base = Recipe(epochs=3, lr=0.01, schedule="onecycle")
     assert recipes(NADParams(), base) == (base, base)
+
+
+def test_paper_preset_is_the_authors_recipe():
+    base = Recipe(epochs=100, min_steps=1000, batch_size=256, lr=0.01, schedule="onecycle")
     first, second = recipes(NADParams(**NAD.presets["paper"]), base)
-    assert (first.epochs, second.epochs, second.lr, second.weight_decay) == (10, 20, 0.1, 1e-4)
-    assert [round(second.rate(i, 20), 6) for i in (0, 1, 2, 19)] == [0.1, 0.1, 0.01, 0.01]
+    common = {"batch_size": 64, "lr": 0.1, "weight_decay": 1e-4, "schedule": "steps"}
+    assert first == Recipe(epochs=10, milestones=(0.2,), **common)
+    assert second == Recipe(epochs=20, milestones=(0.1,), **common)
+    for recipe, steps in ((first, 10), (second, 20)):  # one step an epoch: the rate drops after two
+        assert [round(recipe.rate(i, steps), 6) for i in (0, 1, 2, steps - 1)] == [0.1, 0.1, 0.01, 0.01]
+
+
+def test_epochs_given_beat_the_presets_minimum_of_steps():
+    base = Recipe(epochs=2, min_steps=500, batch_size=50, lr=0.01)
+    assert base.passes(100) == 250
+    first, second = recipes(NADParams(teacher_epochs=3), base)
+    assert first == base.model_copy(update={"epochs": 3, "min_steps": 0})
+    assert first.passes(100) == 3
+    assert second == base
+    first, second = recipes(NADParams(epochs=4, batch_size=20), base)
+    assert first == base.model_copy(update={"batch_size": 20})
+    assert second.passes(100) == 4
+    assert recipes(NADParams(epochs=0), base)[1].passes(100) == 0
 
 
 def test_zero_epochs_is_identity():

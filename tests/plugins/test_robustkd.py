@@ -18,6 +18,8 @@ from kdbench_robustkd.method import (
     squashed,
 )
 
+from kdbench.data.tensor import TensorImages
+from kdbench.models import create_model
 from kdbench.models.views import Edited, FrozenTeacher
 from tests.plugins.tiny import accuracy, digest, distil, images, setting, tiny, trained
 
@@ -52,11 +54,13 @@ def test_1_zero_mask_gives_the_plain_teacher_and_student():
     assert digest(students[0]) == digest(students[1])
 
 
-def test_1_zero_offset_leaves_taps():
-    model = tiny(0)
-    edited = Edited(model, detox_of(model, RobustKDParams(), fill=0.0))
-    for a, b in zip(edited.features(X).taps, model.features(X).taps, strict=True):
-        assert torch.equal(a, b)
+def test_1_zero_offset_without_training_is_the_untouched_teacher():
+    """All the machinery runs: masks at m_max / 2, an edited teacher, but nothing to add and no step."""
+    edited, plain = cleanse(trained(0), steps=None, epochs=0, p_init="zeros"), trained(0)
+    assert edited.editor.mask(2).min() == pytest.approx(0.1)
+    a, b = edited.features(X), plain.features(X)
+    for ours, theirs in zip((*a.groups, *a.taps, a.logits), (*b.groups, *b.taps, b.logits), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_global_random_state_is_untouched():
@@ -87,6 +91,32 @@ def test_2_3_9_shapes_bounds_frozen_teacher_and_gradients(mask_param):
     distil(FKD(), teacher, tiny(1), images(32))
     assert digest(teacher.model) == frozen
     assert all(p.grad is None for p in teacher.model.parameters())
+
+
+def test_2_offset_shapes_of_pyramid200():
+    model = create_model("pyramid200", 10)
+    one = TensorImages(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    params = RobustKDParams(epochs=0, p_init="zeros")
+    editor = RobustKD(params).cleanse_teacher(model, setting(one)).editor
+    for i, shape in enumerate([(1, 384, 32, 32), (1, 704, 16, 16), (1, 1024, 8, 8)]):
+        assert editor.offset(i).shape == editor.mask(i).shape == shape
+
+
+@pytest.mark.parametrize("mask_param", ["elementwise_tanh", "elementwise_clamp"])
+def test_9_both_p_and_m_get_gradients_and_move(mask_param):
+    model, params = trained(0), RobustKDParams(mask_param=mask_param)
+    edited = Edited(model, detox_of(model, params))
+    sum(detoxification_loss(edited, next(images().batches(32)), params).values()).backward()
+    gradients = {name: leaf.grad.abs().sum() for name, leaf in edited.editor.named_parameters()}
+    assert sorted(gradients) == ["a0", "a1", "a2", "p0", "p1", "p2"]
+    assert all(g > 0 for g in gradients.values())
+
+    start = cleanse(trained(0), steps=None, epochs=0, mask_param=mask_param).editor
+    end = cleanse(trained(0), mask_param=mask_param).editor
+    for i in range(3):
+        assert not torch.equal(end.offset(i), start.offset(i))
+        assert torch.allclose(start.mask(i), torch.tensor(0.1))
+        assert end.mask(i).std() > 0.01  # each element went its own way, and not by rounding
 
 
 def test_4_losses_fall_and_accuracy_stays():
@@ -124,19 +154,43 @@ def test_6_batch_variance_ignores_a_constant_map():
     torch.testing.assert_close(feature_variance(edited, "batch"), feature_variance(g, "batch"))
 
 
+def test_6_an_offset_on_the_last_group_alone_keeps_its_batch_variance():
+    model = trained(0)
+    plain = model.features(X).groups[2]
+    moved = cleanse(model, layers=(3,), lr=0.1).features(X).groups[2]
+    assert (moved - plain).abs().max() > 0.1
+    assert feature_variance(moved, "global") < 0.98 * feature_variance(plain, "global")
+    torch.testing.assert_close(feature_variance(moved, "batch"), feature_variance(plain, "batch"), rtol=1e-5, atol=0)
+
+
 def test_7_only_the_product_acts():
     g, p, m = torch.randn(2, 3, 4, 4), torch.randn(1, 3, 4, 4), torch.rand(1, 3, 4, 4)
     assert torch.equal(additive(g, p, m), additive(g, 2 * p, m / 2))
 
 
-def test_8_batch_statistics_cancel_a_channel_constant():
-    model, x = tiny(0), X
-    shift = torch.nn.Module()
-    shift.forward = lambda i, g: g + 0.5 if i == 0 else g
-    for mode, same in (("batch", True), ("running", False)):
-        plain = FrozenTeacher(model, mode).features(x).taps[0]
-        moved = FrozenTeacher(Edited(model, shift), mode).features(x).taps[0]
-        assert torch.allclose(plain, moved, atol=1e-4) == same
+class Shift(torch.nn.Module):
+    """Adds to each channel of every group a constant of its own."""
+
+    def forward(self, i, g):
+        return g + torch.linspace(-1, 1, g.shape[1]).view(1, -1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "same"),
+    [
+        ("wrn16_1", "batch", True),
+        ("wrn16_1", "running", False),
+        ("pyramid110", "batch", True),
+        ("pyramid110", "running", False),
+        ("resnet20", "batch", False),  # its taps and its next blocks see the group as it is, before any batch norm
+    ],
+)
+def test_8_batch_statistics_cancel_channel_constants(name, mode, same):
+    torch.manual_seed(0)
+    model = create_model(name, 4)
+    plain = FrozenTeacher(model, mode).features(X).taps
+    moved = FrozenTeacher(Edited(model, Shift()), mode).features(X).taps
+    assert [torch.allclose(a, b, rtol=0, atol=1e-4) for a, b in zip(plain, moved, strict=True)] == [same] * 3
 
 
 @pytest.mark.parametrize(
