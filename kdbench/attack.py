@@ -50,12 +50,17 @@ class AttackSetting:
 
 @dataclass(frozen=True)
 class Backdoor:
-    """A poisoned teacher and what springs it. ``facts``: small numbers for the row's record, e.g. the poison count."""
+    """A poisoned teacher and what springs it.
+
+    facts: small numbers for the row's record, e.g. the poison count.
+    source_classes: the classes whose triggered test images ASR counts; None: every class but the target.
+    """
 
     teacher: FeatureModel
     trigger: Trigger
     target_class: int
     facts: dict[str, float | int | str] = field(default_factory=dict)
+    source_classes: tuple[int, ...] | None = None
 
 
 class Attack(Method):
@@ -125,7 +130,9 @@ class PoisonedImages:
         mask = self.mask(batch)
         images, labels = batch.images.clone(), batch.labels.clone()
         if mask.any():
-            images[mask] = self.trigger(batch.images[mask])
+            # Full precision, as in evaluation: the loop's autocast must not change what the trigger draws.
+            with torch.autocast(batch.images.device.type, enabled=False):
+                images[mask] = self.trigger(batch.images[mask])
             labels[mask] = self.target_class
         return Batch(images, labels, batch.positions)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,20 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_number_by_accident(cls, values: Any) -> Any:
+        """``true`` is not the number 1: pydantic would take it for one."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field is not None:
+                allowed = get_args(field.annotation) or (field.annotation,)
+                if bool not in allowed:
+                    raise ValueError(f"{name} is not a switch: a number or a word is expected, not {str(value).lower()}")
+        return values
 
-class Method:
+
+class Method(ABC):
     """Base of Attack, Distiller and Defense.
 
     Class attributes:

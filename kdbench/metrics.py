@@ -63,15 +63,17 @@ def evaluate(
     test: ImageSet,
     target_class: int,
     numerics: Numerics,
+    source_classes: tuple[int, ...] | None = None,
     batch_size: int = 250,
 ) -> Evaluation:
     """Measure a network (float images -> logits (N, K)) on the whole test set.
 
     Args:
         predict: put into eval mode by the caller. trigger: images -> triggered images, same shape, range [0, 1].
+        source_classes: narrows T- to these classes (see :func:`count`).
 
     Raises:
-        ConfigError: no test image lies outside the target class.
+        ConfigError: no test image lies in T-.
         DivergedError: the network's outputs are not finite.
         ContractError: the trigger changed the shape or left [0, 1].
     """
@@ -86,15 +88,24 @@ def evaluate(
             raise DivergedError("the network's outputs are not finite, so it has no accuracy and no ASR")
         plain.append(logits[0].argmax(1).cpu())
         triggered.append(logits[1].argmax(1).cpu())
-    return count(torch.cat(plain), torch.cat(triggered), test.labels, target_class)
+    return count(torch.cat(plain), torch.cat(triggered), test.labels, target_class, source_classes)
 
 
-def count(plain: Tensor, triggered: Tensor, labels: Tensor, target_class: int) -> Evaluation:
-    """Metrics from predictions. All three are int64 (N,): on untriggered images, on triggered ones, and the truth."""
+def count(
+    plain: Tensor, triggered: Tensor, labels: Tensor, target_class: int, source_classes: tuple[int, ...] | None = None
+) -> Evaluation:
+    """Metrics from predictions, int64 (N,): on untriggered images (``plain``), on triggered ones, and the truth.
+
+    T- is every image whose true class is not ``target_class``; of those only the ``source_classes``, where an attack names
+    the classes that it works on.
+    """
     others = labels != target_class
+    if source_classes is not None:
+        others &= torch.isin(labels, torch.tensor(source_classes, dtype=labels.dtype))
     n = int(others.sum())
     if n == 0:
-        raise ConfigError(f"every test image is of target class {target_class}; ASR is undefined")
+        asked = "" if source_classes is None else f" and in source classes {list(source_classes)}"
+        raise ConfigError(f"no test image is outside target class {target_class}{asked}; ASR is undefined")
     hits = triggered[others] == target_class
     return Evaluation(
         acc=Rate(int((plain == labels).sum()), len(labels)),
@@ -143,7 +154,7 @@ def verdict(transferred: float, removed: float | None, acc_lost: float) -> tuple
     if transferred < TRANSFER_FLOOR or removed is None:
         return "inconclusive", f"only {transferred:.1f} points of ASR transferred; {TRANSFER_FLOOR:.0f} are needed to judge"
     if removed >= STOPPED_REMOVED and acc_lost <= STOPPED_ACC_LOSS:
-        return "stopped", f"{removed:.0f} % removed, {acc_lost:.1f} points of ACC lost"
+        return "stopped", f"removed {removed:.0f} %, {acc_lost:.1f} points of ACC lost"
     if removed >= PARTLY_REMOVED:
-        return "partly", f"{removed:.0f} % removed, {acc_lost:.1f} points of ACC lost"
-    return "not stopped", f"{removed:.0f} % removed"
+        return "partly", f"removed {removed:.0f} %, {acc_lost:.1f} points of ACC lost"
+    return "not stopped", f"removed {removed:.0f} %"

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import re
+import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
 
 import pluggy
 
@@ -22,12 +28,18 @@ KINDS: dict[str, type[Method]] = {"attack": Attack, "distiller": Distiller, "def
 
 @dataclass(frozen=True)
 class Found:
-    """A method and the plugin it came from."""
+    """A method and the plugin it came from. ``source``: SHA-256 of the plugin's Python files."""
 
     cls: type[Method]
     plugin: str
     distribution: str
     version: str
+    source: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Which code this is, e.g. ``kdbench 0.1 1f2e...``."""
+        return " ".join(part for part in (self.distribution, self.version, self.source) if part)
 
 
 @dataclass
@@ -62,7 +74,8 @@ class Registry:
         manager = pluggy.PluginManager(GROUP)
         manager.add_hookspecs(hookspecs)
         try:
-            manager.register(point.load(), name=point.name)
+            plugin = point.load()
+            manager.register(plugin, name=point.name)
             manager.check_pending()
             found = [
                 (kind, method)
@@ -87,7 +100,7 @@ class Registry:
                     f"{kind} {method.info.name!r} is defined by plugin {other.plugin!r} ({other.distribution}) and by "
                     f"{point.name!r} ({owner}); uninstall one of them"
                 )
-            self.methods[kind][method.info.name] = Found(method, point.name, owner, version)
+            self.methods[kind][method.info.name] = Found(method, point.name, owner, version, source_digest(plugin))
 
     def names(self, kind: str) -> list[str]:
         """Sorted names of one kind."""
@@ -117,9 +130,28 @@ class Registry:
         raise UnknownMethodError(message)
 
 
+def source_digest(plugin: object) -> str:
+    """SHA-256 over names and bytes of the Python files of the package or module that ``plugin`` is, or is defined in."""
+    module = plugin if isinstance(plugin, ModuleType) else sys.modules[type(plugin).__module__]
+    found = hashlib.sha256()
+    if module.__file__ is not None:
+        path = Path(module.__file__)
+        folder = path.parent
+        for file in sorted(folder.rglob("*.py")) if path.name == "__init__.py" else [path]:
+            data = file.read_bytes()
+            found.update(f"{file.relative_to(folder).as_posix()}\0{len(data)}\0".encode() + data)
+    return found.hexdigest()
+
+
 def _check(kind: str, method: object) -> None:
     base = KINDS[kind]
     if not (isinstance(method, type) and issubclass(method, base)):
         raise ContractError(f"kdbench_{kind}s must return subclasses of kdbench.{kind}.{base.__name__}, got {method!r}")
-    if not isinstance(getattr(method, "info", None), Info):
+    info = getattr(method, "info", None)
+    if not isinstance(info, Info):
         raise ContractError(f"{method.__name__}.info must be a kdbench.method.Info")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.]*", info.name):  # it becomes part of file names
+        raise ContractError(f"{method.__name__}.info.name is {info.name!r}; allowed are a-z, 0-9, _ and . after the first")
+    if inspect.isabstract(method):
+        missing = ", ".join(sorted(method.__abstractmethods__))
+        raise ContractError(f"{method.__name__} does not define {missing}; is it misspelt?")

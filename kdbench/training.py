@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,11 @@ from torch import Tensor, nn
 from kdbench.data.base import Augmentation, Batch, ImageSet
 from kdbench.errors import ConfigError, DivergedError
 from kdbench.method import Params
+
+#: oneDNN keeps the kernels it has generated, 1024 of them by default. A deep pair needs more in each step (Pyramid-200 in
+#: training about 1,200), and a cache of least recently used ones then never hits: each step generates every kernel again.
+#: Read by oneDNN at its first convolution. Results are the same bit for bit.
+_PRIMITIVE_CACHE = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 #: A batch (already on the device) -> named scalar losses; their sum is minimised.
 LossFunction = Callable[[Batch], dict[str, Tensor]]
@@ -33,6 +40,7 @@ class Recipe(Params):
     schedule: Literal["onecycle", "steps", "constant"] = Field(
         "constant", description="onecycle: linear warm-up, then linear to 0; steps: x0.1 at each milestone, momentum reset"
     )
+    warmup: float = Field(0.2, gt=0, lt=1, description="onecycle: fraction of training before the peak")
     milestones: tuple[float, ...] = Field((0.5, 0.75), description="steps: fractions of training at which the rate drops")
 
     def passes(self, images: int) -> int:
@@ -44,8 +52,10 @@ class Recipe(Params):
         """Learning rate of step ``step`` of ``steps``."""
         progress = step / max(1, steps)
         if self.schedule == "onecycle":
-            warm = 0.2
-            return self.lr * (max(progress, 1 / max(1, steps)) / warm if progress < warm else (1 - progress) / (1 - warm))
+            if progress >= self.warmup:
+                return self.lr * ((1 - progress) / (1 - self.warmup))
+            first = 1 / max(1, steps)  # the first step of a warm-up is not lost to a rate of zero
+            return self.lr * min(1.0, max(progress, first) / self.warmup)
         if self.schedule == "steps":
             return self.lr * 0.1 ** sum(progress >= m for m in self.milestones)
         return self.lr
@@ -90,17 +100,32 @@ def choose_numerics(device: str, numerics: str) -> Numerics:
     bf16 is chosen where the processor multiplies it in hardware (AVX512-BF16 or AMX; a CUDA card of capability 8 or more).
 
     Raises:
-        ConfigError: CUDA asked for where there is none.
+        ConfigError: no such device, or CUDA asked for where there is none.
     """
-    if device not in ("auto", "cpu") and not device.startswith("cuda"):
-        raise ConfigError(f"--device {device!r} is not a device; use auto, cpu or cuda")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"--device {device} asked for, but torch sees no CUDA device here; use --device cpu or auto")
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    chosen = _device(device)
+    os.environ.setdefault(*_PRIMITIVE_CACHE)
     if numerics == "auto":
-        hardware = torch.cuda.get_device_capability()[0] >= 8 if name.startswith("cuda") else _cpu_multiplies_bf16()
-        return Numerics(torch.device(name), bf16=hardware)
-    return Numerics(torch.device(name), bf16=numerics == "bf16")
+        bf16 = torch.cuda.get_device_capability(chosen)[0] >= 8 if chosen.type == "cuda" else _cpu_multiplies_bf16()
+    else:
+        bf16 = numerics == "bf16"
+    if chosen.type == "cuda" and not bf16:
+        torch.backends.fp32_precision = "ieee"  # torch's default would multiply float32 in TF32, and a row would say fp32
+    return Numerics(chosen, bf16=bf16)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"--device {name!r} is not a device; use auto, cpu, cuda or cuda:NUMBER")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise ConfigError(f"--device {name} asked for, but torch sees no CUDA device here; use --device cpu or auto")
+        if (device.index or 0) >= count:
+            raise ConfigError(f"--device {name} asked for; torch sees {count} CUDA device(s), numbered from 0")
+    return device
 
 
 def _cpu_multiplies_bf16() -> bool:

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from rich.console import Console
 
 import kdbench
@@ -331,3 +332,86 @@ def test_reasons_and_path_are_printed(fake_run, tmp_path):
 
 def test_safe():
     assert safe("a\x1b[0m\nb[bold]") == "a [0m b\\[bold]"
+
+
+@pytest.fixture
+def no_stages(monkeypatch):
+    """The real runner, real loading; a stage that runs is a failure."""
+    from kdbench.bench.stages import Bench
+
+    monkeypatch.setattr(Bench, "run", lambda *_: pytest.fail("a stage ran"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["--target-class", "10"], ["--target-class 10 is out of range", "classes 0 to 9"]),
+        (["--num-classes", "65"], ["65"]),
+        (["--dataset", "gtsrb", "--data-dir", "nowhere"], ["nowhere"]),
+        (["--dataset", "flower17", "--data-dir", "nowhere"], ["nowhere"]),
+        (["--dataset", "imagefolder:one", "--num-classes", "5"], ["one", "5"]),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused_and_leaves_nothing(arguments, messages, no_stages, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "one" / split / name
+            folder.mkdir(parents=True)
+            for i in range(2):
+                Image.new("RGB", (16, 16)).save(folder / f"{i}.png")
+    result = call(*RUN, *arguments, "--out", "o")
+    assert result.exit_code == 2, result.output
+    for message in messages:
+        assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "o").exists()
+
+
+def test_another_data_seed_draws_other_pictures(no_stages, registry):
+    from kdbench.bench.spec import RunSpec, resolve
+
+    def digest(seed):
+        spec = RunSpec(attacks=("badnets",), pairs=(("wrn10_1", "wrn10_1"),), train_size=20, test_size=20, data_seed=seed)
+        return runner_module.load(spec, resolve(spec, registry)).digest
+
+    assert digest(0) == digest(0)
+    assert digest(0) != digest(1)
+
+
+def test_errors_carry_no_terminal_commands(fake_run, tmp_path):
+    fake_run.answer = ConfigError("folder \x1b]0;owned\x07 is empty")
+    result = call(*RUN, "--out", str(tmp_path / "o"))
+    assert "folder  ]0;owned  is empty" in result.stderr
+
+
+def test_quiet_says_why_a_cell_failed(capsys):
+    display = QuietDisplay()
+    display.cell_finished(row())
+    display.cell_finished(row(status="failed", reason="boom"))
+    display.run_finished([], "out")
+    out, err = capsys.readouterr()
+    assert out == "out\n"
+    assert err.count("\n") == 1
+    assert "failed: boom" in err
+
+
+def test_a_note_on_the_dataset_is_shown(capsys):
+    PlainDisplay().run_started(1, 1, "out", note="a subset, not GTSRB")
+    JsonDisplay().run_started(1, 1, "out", note="a subset, not GTSRB")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "note: a subset, not GTSRB"
+    assert json.loads(lines[2])["note"] == "a subset, not GTSRB"
+
+
+def test_two_runs_in_one_second_get_two_folders(tmp_path, monkeypatch, registry):
+    from kdbench.bench.spec import RunSpec
+    from kdbench.cli.run import default_out
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda _: "20260101-000000")
+    spec = RunSpec(attacks=("badnets",), pairs=(("wrn10_1", "wrn10_1"),))
+    first, second = default_out(spec), default_out(spec)
+    assert first != second
+    assert first.is_dir()
+    assert second.is_dir()

@@ -103,3 +103,13 @@ def test_nothing_transferred_has_no_removed_share():
 )
 def test_verdict_follows_the_stated_rule(transferred, removed, lost, expected):
     assert verdict(transferred, removed, lost)[0] == expected
+
+
+def test_an_attack_on_one_source_class_is_measured_on_that_class():
+    triggered = LABELS.clone()
+    triggered[LABELS == 2] = 0
+    result = count(LABELS, triggered, LABELS, 0, source_classes=(2,))
+    assert (result.asr, result.ra, result.base) == (Rate(3, 3), Rate(0, 3), Rate(0, 3))
+    assert result.acc == Rate(10, 10)
+    with pytest.raises(ConfigError, match=r"source classes \[0\]"):
+        count(LABELS, triggered, LABELS, 0, source_classes=(0,))

@@ -1,5 +1,7 @@
 """Stages are shared where they can be, and keyed by what can change their result."""
 
+from dataclasses import replace
+
 import pytest
 
 from kdbench.bench.plan import build_plan, digest
@@ -77,6 +79,8 @@ def test_digest_ignores_order_and_float_spelling_but_not_values():
         ({"distill.epocs": "3"}, "did you mean 'distill.epochs'"),
         ({"distil.epochs": "3"}, "unknown --set key"),
         ({"distill.epochs": "many"}, "integer"),
+        ({"distill.epochs": "true"}, "epochs is not a switch"),
+        ({"attack.badnets.size": "false"}, "size is not a switch"),
         ({"distill.lr": "-1"}, "greater than 0"),
         ({"attack.lba.side": "3"}, "not part of this run"),
         ({"attack.badnets.poison_rte": "0.1"}, "did you mean 'attack.badnets.poison_rate'"),
@@ -103,3 +107,37 @@ def test_an_unknown_name_points_at_broken_plugins(registry):
     broken = Registry(methods=registry.methods, broken={"foo": "kdbench-foo: ImportError: no module"})
     with pytest.raises(PluginLoadError, match="kdbench-foo: ImportError"):
         plan(broken, attacks=("foo",))
+
+
+def test_whoever_sets_epochs_gets_them(registry):
+    def recipe(**overrides):
+        return resolve(
+            RunSpec(attacks=("badnets",), pairs=(("wrn16_2", "wrn16_1"),), overrides=overrides), registry
+        ).preset.distill
+
+    assert recipe().passes(320) > 2
+    assert recipe(**{"distill.epochs": "2"}).passes(320) == 2
+    assert recipe(**{"distill.epochs": "2", "distill.min_steps": "50", "distill.batch_size": "32"}).passes(320) == 5
+
+
+def test_other_software_or_another_plugin_source_is_another_stage(registry):
+    asked = resolve(RunSpec(attacks=("badnets",), pairs=(("wrn16_2", "wrn16_1"),)), registry)
+    before = build_plan(asked, software={"torch": "1"})
+    assert [s.key for s in build_plan(asked, software={"torch": "2"}).stages] != [s.key for s in before.stages]
+    changed = replace(asked, origins={**asked.origins, ("attack", "badnets"): "kdbench 0 other"})
+    after = build_plan(changed, software={"torch": "1"})
+    of = [{s.title: s.key for s in plan.stages} for plan in (before, after)]
+    assert of[0]["train clean wrn16_2"] == of[1]["train clean wrn16_2"]
+    assert of[0]["implant badnets in wrn16_2"] != of[1]["implant badnets in wrn16_2"]
+
+
+def test_a_result_is_kept_until_the_last_cell_that_measures_it(registry):
+    crossed = plan(registry, attacks=("badnets", "lba"), defenses=("none", "robustkd", "nad"))
+    last = crossed.last_use()
+    clean = crossed.cells[0].clean_stage
+    assert last[clean] == max(last.values()), "every cell is compared with the clean teacher"
+    for cell in crossed.cells:
+        ready = max(crossed.stage(key).number for key in cell.stages())
+        assert all(last[key] >= ready for key in cell.stages())
+    first = crossed.stage(crossed.cells[0].backdoor_stage).key
+    assert last[first] < len(crossed.stages), "the first attack's teacher is free before the second attack's last cell"

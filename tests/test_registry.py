@@ -5,13 +5,23 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from kdbench.errors import PluginConflictError
-from kdbench.registry import Registry
+from kdbench.registry import Registry, source_digest
 
 BROKEN = {
     "missing": "import nothing_of_that_name",
     "exits": "raise SystemExit(3)",
     "syntax": "def (",
     "misspelt": "from kdbench.hookspecs import hookimpl\n@hookimpl\ndef kdbench_atacks():\n    return []",
+    "abstract": (
+        "from kdbench.hookspecs import hookimpl\nfrom kdbench.attack import Attack\nfrom kdbench.method import Info\n"
+        "class Foo(Attack):\n    info = Info('foo', 't', 'a', 'v', 2020, 'http://x')\n    def implnt(self, s): ...\n"
+        "@hookimpl\ndef kdbench_attacks():\n    return [Foo]"
+    ),
+    "path": (
+        "from kdbench.hookspecs import hookimpl\nfrom kdbench_badnets.method import BadNets\nfrom kdbench.method import Info\n"
+        "class Foo(BadNets):\n    info = Info('../foo', 't', 'a', 'v', 2020, 'http://x')\n"
+        "@hookimpl\ndef kdbench_attacks():\n    return [Foo]"
+    ),
     "notaclass": "from kdbench.hookspecs import hookimpl\n@hookimpl\ndef kdbench_attacks():\n    return [42]",
 }
 
@@ -42,6 +52,8 @@ def test_broken_plugins_are_named_and_the_others_still_load(plugin):
     assert "ModuleNotFoundError" in found.broken["missing"]
     assert "SystemExit" in found.broken["exits"]
     assert "kdbench_atacks" in found.broken["misspelt"]
+    assert "does not define implant" in found.broken["abstract"]
+    assert "../foo" in found.broken["path"]
 
 
 def test_two_plugins_with_one_method_name_both_of_them(plugin):
@@ -61,3 +73,18 @@ def test_every_builtin_is_documented(registry):
             for preset in found.cls.presets:
                 assert preset in ("quick", "standard", "paper")
                 found.cls.Params(**found.cls.presets[preset])
+
+
+def test_the_source_digest_changes_with_the_source_alone(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "plug_digest"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "method.py").write_text("a = 1")
+    import plug_digest
+
+    before = source_digest(plug_digest)
+    (package / "notes.txt").write_text("not code")
+    assert source_digest(plug_digest) == before
+    (package / "method.py").write_text("a = 2")
+    assert source_digest(plug_digest) != before

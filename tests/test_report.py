@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from kdbench.report.columns import COLUMNS
 from kdbench.report.leaderboard import leaderboard, write_leaderboard
 from kdbench.report.pictures import amplification, write_trigger_picture
+from kdbench.report.record import write_record
 from kdbench.report.tables import write_results
 
 
@@ -165,3 +167,21 @@ def test_picture_shows_the_trigger(tmp_path):
 def test_picture_of_unequal_shapes(tmp_path):
     with pytest.raises(ValueError, match="equal shapes"):
         write_trigger_picture(torch.zeros(1, 3, 8, 8), torch.zeros(2, 3, 8, 8), tmp_path / "a.png", "x")
+
+
+def test_the_share_removed_of_next_to_nothing_is_not_averaged():
+    rows = [
+        row(seed=0, transferred=60.0, removed=95.0, verdict="stopped"),
+        row(seed=1, transferred=0.5, removed=-3000.0, verdict="inconclusive"),
+    ]
+    (line,) = leaderboard(rows).to_dict("records")
+    assert line["removed"] == 95.0
+    assert (line["n_removed"], line["n_seeds"]) == (1, 2)
+    assert line["transferred"] == 30.25
+
+
+def test_run_json_is_strict_whatever_the_facts(tmp_path):
+    write_record({"facts": {"a": math.nan, "b": [math.inf, 1, np.float32(0.5)], "c": object, "d": None}}, tmp_path / "run.json")
+    found = json.loads((tmp_path / "run.json").read_text(), parse_constant=pytest.fail)["facts"]
+    assert (found["a"], found["b"], found["d"]) == (None, [None, 1, 0.5], None)
+    assert isinstance(found["c"], str)

@@ -1,11 +1,13 @@
 """The loop against hand-computed values."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
 
-from kdbench.errors import DivergedError
-from kdbench.training import Fit, Numerics, Recipe, Silent
+from kdbench.errors import ConfigError, DivergedError
+from kdbench.training import Fit, Numerics, Recipe, Silent, choose_numerics
 
 
 def fit(parameters, loss, images, recipe, **kwargs):
@@ -29,6 +31,12 @@ def test_onecycle_warms_up_and_decays_to_nothing():
     assert rates.index(max(rates)) == 20
     assert rates[-1] == pytest.approx(0.0125)
     assert rates[0] > 0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 100])
+def test_onecycle_never_exceeds_its_peak(steps):
+    recipe = Recipe(epochs=1, lr=0.5, schedule="onecycle")
+    assert 0 < max(recipe.rate(step, steps) for step in range(steps)) <= 0.5
 
 
 def test_steps_drop_tenfold_at_each_milestone():
@@ -75,3 +83,23 @@ def test_after_step_runs_after_every_step(stripes):
     fit([weight], lambda b: {"w": weight}, stripes.train, recipe, after_step=lambda: calls.append(weight.item()))
     assert len(calls) == 6
     assert calls[0] < 1.0
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("tpu", "not a device"), ("cudafoo", "not a device"), ("cuda:7", "torch sees 1 CUDA")]
+)
+def test_a_device_that_does_not_exist_is_refused(monkeypatch, device, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=message):
+        choose_numerics(device, "fp32")
+
+
+def test_the_kernel_cache_is_made_roomy_unless_the_user_says_otherwise(monkeypatch):
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "5")
+    choose_numerics("cpu", "fp32")
+    assert os.environ[name] == "5"
+    monkeypatch.delenv(name)
+    choose_numerics("cpu", "fp32")
+    assert int(os.environ[name]) > 1200

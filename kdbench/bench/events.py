@@ -8,9 +8,12 @@ from kdbench.training import Progress
 
 
 class Reporter(Progress, Protocol):
-    """Told what happens, in order. ``step`` (see Progress) is called between stage_started and stage_finished."""
+    """Told what happens, in order. ``step`` (see Progress) is called between stage_started and stage_finished.
 
-    def run_started(self, stages: int, cells: int, out: str) -> None: ...
+    ``note``: what a reader of the results must know of the dataset, e.g. that it is a subset; often empty.
+    """
+
+    def run_started(self, stages: int, cells: int, out: str, note: str = "") -> None: ...
 
     def stage_started(self, number: int, title: str) -> None: ...
 
@@ -29,7 +32,7 @@ class Quiet:
     def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
         return
 
-    def run_started(self, stages: int, cells: int, out: str) -> None:
+    def run_started(self, stages: int, cells: int, out: str, note: str = "") -> None:
         return
 
     def stage_started(self, number: int, title: str) -> None:

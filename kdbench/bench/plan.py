@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,10 +68,13 @@ class Cell:
     undefended_stage: str | None
     clean_control_stage: str | None
 
+    def own_stages(self) -> tuple[str, ...]:
+        """Keys of the stages without which the cell has no numbers of its own: teachers and student, no controls."""
+        return self.clean_stage, self.backdoor_stage, self.student_stage
+
     def stages(self) -> tuple[str, ...]:
         """Keys of every stage whose result this cell measures."""
-        own = (self.clean_stage, self.backdoor_stage, self.student_stage)
-        return own + tuple(key for key in (self.undefended_stage, self.clean_control_stage) if key is not None)
+        return self.own_stages() + tuple(key for key in (self.undefended_stage, self.clean_control_stage) if key is not None)
 
 
 @dataclass
@@ -83,6 +87,18 @@ class Plan:
 
     def stage(self, key: str) -> Stage:
         return next(s for s in self.stages if s.key == key)
+
+    def last_use(self) -> dict[str, int]:
+        """For each stage's key the number of the stage after which nobody asks for its result any more."""
+        last = {stage.key: stage.number for stage in self.stages}
+        for stage in self.stages:
+            for key in stage.inputs.values():
+                last[key] = max(last[key], stage.number)
+        for cell in self.cells:
+            measured = [*cell.stages(), *filter(None, [self.cleansed(cell.student_stage)])]
+            ready = max(self.stage(key).number for key in measured)
+            last |= {key: max(last[key], ready) for key in measured}
+        return last
 
     def ancestors(self, key: str) -> set[str]:
         """The stage itself and everything it rests on."""
@@ -109,7 +125,8 @@ class _Builder:
         return key
 
     def method(self, kind: str, name: str) -> dict[str, Any]:
-        return {"kind": kind, "name": name, "params": self.resolved.method(kind, name).params.model_dump(mode="json")}
+        params = self.resolved.method(kind, name).params.model_dump(mode="json")
+        return {"kind": kind, "name": name, "params": params, "origin": self.resolved.origins[kind, name]}
 
     def clean(self, teacher: str, seed: int) -> str:
         values = {"model": teacher, "recipe": self.resolved.preset.clean.model_dump(mode="json")}
@@ -146,14 +163,17 @@ class _Builder:
         return key
 
 
-def build_plan(resolved: Resolved, dataset_digest: str = "", numerics: str = "") -> Plan:
+def build_plan(
+    resolved: Resolved, dataset_digest: str = "", numerics: str = "", software: Mapping[str, str] | None = None
+) -> Plan:
     """Lay out the cells of a request and the stages that they share.
 
     Args:
         dataset_digest, numerics: part of every stage's key; empty for a dry run that does not load the data.
+        software: versions of what computes, by name; part of every stage's key.
     """
     spec = resolved.spec
-    builder = _Builder(resolved, {"dataset": dataset_digest, "numerics": numerics})
+    builder = _Builder(resolved, {"dataset": dataset_digest, "numerics": numerics, "software": dict(software or {})})
     for seed in spec.seeds:
         for teacher, student in spec.pairs:
             clean = builder.clean(teacher, seed)

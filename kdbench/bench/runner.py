@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import resource
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,19 @@ from kdbench.bench.spec import Resolved, RunSpec
 from kdbench.bench.stages import Bench, Result
 from kdbench.data import Dataset, load_dataset
 from kdbench.errors import ConfigError, DivergedError
-from kdbench.metrics import Evaluation, evaluate, transfer, verdict
+from kdbench.metrics import Evaluation, Rate, evaluate, transfer, verdict
+from kdbench.models import create_model
 from kdbench.registry import Registry
 from kdbench.report.columns import COLUMNS, SCHEMA
 from kdbench.report.leaderboard import write_leaderboard
 from kdbench.report.pictures import write_trigger_picture
+from kdbench.report.record import write_record
 from kdbench.report.tables import write_results
+from kdbench.text import strip_control
 from kdbench.training import Numerics, choose_numerics
 
-
-def _status(error: Exception) -> str:
-    return "diverged" if isinstance(error, DivergedError) else "failed"
+#: What is caught where one stage or cell must not take the others down. A plugin may even call sys.exit.
+_CONTAINED = (Exception, SystemExit)
 
 
 @dataclass
@@ -40,11 +41,17 @@ class _Failure:
     status: str
     reason: str
 
+    @classmethod
+    def of(cls, where: str, error: BaseException) -> _Failure:
+        status = "diverged" if isinstance(error, DivergedError) else "failed"
+        return cls(status, strip_control(f"{where}: {type(error).__name__}: {error}"))
+
 
 class _Run:
     def __init__(self, plan: Plan, bench: Bench, registry: Registry, reporter: Reporter, out: Path) -> None:
         self.plan, self.bench, self.registry, self.reporter, self.out = plan, bench, registry, reporter, out
         self.results: dict[str, Result | _Failure] = {}
+        self.facts: dict[str, dict[str, Any]] = {}
         self.seconds: dict[str, float] = {}
         self.measured: dict[tuple[str, str], Evaluation] = {}
         self.config_digest = digest(plan.resolved.as_dict())
@@ -52,34 +59,56 @@ class _Run:
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Run the stages and yield (cell number, row) as soon as everything that a cell measures is there."""
         waiting = dict(enumerate(self.plan.cells))
+        last_use = self.plan.last_use()
+        done: set[str] = set()
         for stage in self.plan.stages:
             self._run_stage(stage)
-            ready = [n for n, cell in waiting.items() if all(key in self.results for key in cell.stages())]
+            done.add(stage.key)
+            ready = [n for n, cell in waiting.items() if done.issuperset(cell.stages())]
             for n in ready:
                 yield n, self.row(waiting.pop(n))
+            for key in [key for key in self.results if last_use[key] <= stage.number]:
+                del self.results[key]  # a long run must not keep every network that it ever trained
 
     def _run_stage(self, stage: Stage) -> None:
+        start = time.perf_counter()
         inputs = {role: self.results[key] for role, key in stage.inputs.items()}
         broken = next((r for r in inputs.values() if isinstance(r, _Failure)), None)
-        if broken is not None:
-            self.results[stage.key] = broken
-            self.seconds[stage.key] = 0.0
-            return
-        self.reporter.stage_started(stage.number, stage.title)
-        start = time.perf_counter()
-        try:
-            result = self.bench.run(stage, inputs)  # type: ignore[arg-type]
-        except ConfigError:
-            raise  # a parameter that no cell can run with: the request is wrong, not the cell
-        except Exception as error:  # one stage must not take the other cells down
-            reason = f"{stage.title}: {type(error).__name__}: {error}"
-            self.results[stage.key] = _Failure(_status(error), reason)
-            self.seconds[stage.key] = time.perf_counter() - start
-            self.reporter.stage_failed(stage.number, stage.title, reason)
-            return
+        if broken is None:
+            self.reporter.stage_started(stage.number, stage.title)
+            try:
+                result: Result | _Failure = self.bench.run(stage, inputs)  # type: ignore[arg-type]
+            except _CONTAINED as error:
+                result = _Failure.of(stage.title, error)
+                self.reporter.stage_failed(stage.number, stage.title, result.reason)
+        else:
+            result = broken
         self.results[stage.key] = result
         self.seconds[stage.key] = time.perf_counter() - start
+        if isinstance(result, _Failure):
+            self.facts[stage.key] = {"status": result.status, "reason": result.reason}
+            return
+        self.facts[stage.key] = result.facts
+        if result.trigger is not None:
+            self._draw(stage, result)
         self.reporter.stage_finished(stage.number, stage.title, self.seconds[stage.key], result.facts)
+
+    def _draw(self, stage: Stage, result: Result) -> None:
+        """The backdoor's picture: the first test images that the trigger is for, clean, triggered, difference."""
+        dataset, spec = self.bench.dataset, self.plan.resolved.spec
+        teacher = self.plan.stage(stage.inputs["clean"]).values["model"].replace("/", "_")
+        name = f"trigger-{stage.values['name']}-{teacher}-seed{stage.seed}.png"
+        try:
+            labels = dataset.test.labels
+            wanted = labels != spec.target_class
+            if result.source_classes is not None:
+                wanted &= torch.isin(labels, torch.tensor(result.source_classes))
+            images = dataset.test.read(torch.nonzero(wanted).flatten()[:6], self.bench.numerics.device)
+            with torch.inference_mode():
+                triggered = result.trigger(images)  # type: ignore[misc]
+            write_trigger_picture(images.cpu(), triggered.cpu(), self.out / name, f"{stage.title}, {dataset.name}")
+        except _CONTAINED as error:  # a picture is not worth a run; evaluation says what is wrong with the trigger
+            result.facts["picture"] = _Failure.of(name, error).reason
 
     def row(self, cell: Cell) -> dict[str, Any]:
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
@@ -107,14 +136,16 @@ class _Run:
             "dataset_digest": self.bench.dataset.digest,
             "config_digest": self.config_digest,
         }
-        for key in cell.stages():
-            failure = self.results[key]
-            if isinstance(failure, _Failure):
-                return row | {"status": failure.status, "reason": failure.reason}
         try:
-            return row | self._measure(cell)
-        except Exception as error:  # same promise as for stages
-            return row | {"status": _status(error), "reason": f"evaluation: {type(error).__name__}: {error}"}
+            for key in cell.own_stages():
+                if isinstance(failure := self.results[key], _Failure):
+                    break
+            else:
+                row |= self._measure(cell)
+                return row | self._judge(cell)
+        except _CONTAINED as error:
+            failure = _Failure.of("evaluation", error)
+        return row | {"status": failure.status, "reason": failure.reason}
 
     def _plugins(self, cell: Cell) -> str:
         used = [("attack", cell.attack), ("defense", cell.defense), ("distiller", cell.distiller)]
@@ -133,42 +164,46 @@ class _Run:
                 self.bench.dataset.test,
                 self.plan.resolved.spec.target_class,
                 self.bench.numerics,
+                backdoor.source_classes,
             )
         return self.measured[key, cell.backdoor_stage]
 
     def _measure(self, cell: Cell) -> dict[str, Any]:
-        teacher, student = self.evaluation(cell.backdoor_stage, cell), self.evaluation(cell.student_stage, cell)
-        source = self.evaluation(cell.clean_stage, cell)
-        row: dict[str, Any] = {
-            "status": "ok",
-            "n_test": student.acc.total,
-            "n_asr": student.asr.total,
-            "teacher_acc": teacher.acc.percent,
-            "teacher_asr": teacher.asr.percent,
-            "student_acc": student.acc.percent,
-            "student_acc_low": student.acc.interval[0],
-            "student_acc_high": student.acc.interval[1],
-            "student_asr": student.asr.percent,
-            "student_asr_low": student.asr.interval[0],
-            "student_asr_high": student.asr.interval[1],
-            "student_ra": student.ra.percent,
-            "student_base": student.base.percent,
-            "source_acc": source.acc.percent,
-            "source_asr": source.asr.percent,
-        }
-        if (cleansed := self.plan.cleansed(cell.student_stage)) is not None:
-            handed_on = self.evaluation(cleansed, cell)
-            row |= {"cleansed_acc": handed_on.acc.percent, "cleansed_asr": handed_on.asr.percent}
+        """The columns of the networks on the cell's own path: clean, backdoored and handed-on teacher, student."""
+        student = self.evaluation(cell.student_stage, cell)
+        row: dict[str, Any] = {"status": "ok", "n_test": student.acc.total, "n_asr": student.asr.total}
+        for name, key in (("teacher", cell.backdoor_stage), ("student", cell.student_stage)):
+            found = self.evaluation(key, cell)
+            for metric in ("acc", "asr", "ra", "base"):
+                row |= _rate(f"{name}_{metric}", getattr(found, metric))
+        for name, key in (("source", cell.clean_stage), ("cleansed", self.plan.cleansed(cell.student_stage))):
+            if key is not None:
+                found = self.evaluation(key, cell)
+                row |= {f"{name}_acc": found.acc.percent, f"{name}_asr": found.asr.percent}
+        return row
+
+    def _judge(self, cell: Cell) -> dict[str, Any]:
+        """The columns of the controls and what follows from them. A control that failed costs the verdict, not the row."""
         if cell.undefended_stage is None or cell.clean_control_stage is None:
-            return row | {"reason": "no verdict: the controls were skipped"}
+            return {"reason": "no verdict: the controls were skipped"}
+        row: dict[str, Any] = {}
+        for name, key in (("clean_teacher", cell.clean_control_stage), ("undefended", cell.undefended_stage)):
+            control = self.results[key]
+            if isinstance(control, Result):
+                try:
+                    found = self.evaluation(key, cell)
+                    row |= _rate(f"{name}_acc", found.acc) | _rate(f"{name}_asr", found.asr)
+                except _CONTAINED as error:
+                    control = _Failure.of("evaluation", error)
+            if isinstance(control, _Failure):
+                row["reason"] = f"no verdict: a control {control.status}: {control.reason}"
+        if "reason" in row:
+            return row
+        student = self.evaluation(cell.student_stage, cell)
         c1, c3 = self.evaluation(cell.clean_control_stage, cell), self.evaluation(cell.undefended_stage, cell)
         moved = transfer(student.asr_hits, c1.asr_hits, c3.asr_hits)
         judged, reason = verdict(moved.transferred, moved.removed, c3.acc.percent - student.acc.percent)
         row |= {
-            "clean_teacher_acc": c1.acc.percent,
-            "clean_teacher_asr": c1.asr.percent,
-            "undefended_acc": c3.acc.percent,
-            "undefended_asr": c3.asr.percent,
             "transferred": moved.transferred,
             "transferred_low": moved.transferred_interval[0],
             "transferred_high": moved.transferred_interval[1],
@@ -180,19 +215,11 @@ class _Run:
             row |= {"removed_low": moved.removed_interval[0], "removed_high": moved.removed_interval[1]}
         return row
 
-    def pictures(self) -> None:
-        """One picture a backdoor: the first test images outside the target class, clean, triggered, difference."""
-        dataset, spec = self.bench.dataset, self.plan.resolved.spec
-        rows = torch.nonzero(dataset.test.labels != spec.target_class).flatten()[:6]
-        images = dataset.test.read(rows, self.bench.numerics.device)
-        for stage in self.plan.stages:
-            result = self.results[stage.key]
-            if stage.kind == "backdoor" and isinstance(result, Result) and result.trigger is not None:
-                teacher = self.plan.stage(stage.inputs["clean"]).values["model"].replace("/", "_")
-                name = f"trigger-{stage.values['name']}-{teacher}-seed{stage.seed}.png"
-                with torch.inference_mode():
-                    triggered = result.trigger(images)
-                write_trigger_picture(images.cpu(), triggered.cpu(), self.out / name, f"{stage.title}, {dataset.name}")
+
+def _rate(name: str, rate: Rate) -> dict[str, Any]:
+    """The columns of one rate; see kdbench.report.columns."""
+    low, high = rate.interval
+    return {name: rate.percent, f"{name}_low": low, f"{name}_high": high, f"{name}_hits": rate.hits}
 
 
 def load(spec: RunSpec, resolved: Resolved) -> Dataset:
@@ -200,7 +227,7 @@ def load(spec: RunSpec, resolved: Resolved) -> Dataset:
     signs = resolved.preset.signs.model_dump() if spec.dataset == "signs" else {}
     asked = {key: getattr(spec, key) for key in ("image_size", "num_classes", "train_size", "test_size")}
     sizes = signs | {key: value for key, value in asked.items() if value is not None}
-    dataset = load_dataset(spec.dataset, data_dir=spec.data_dir, download=spec.download, **sizes)
+    dataset = load_dataset(spec.dataset, data_dir=spec.data_dir, download=spec.download, seed=spec.data_seed, **sizes)
     if spec.target_class >= dataset.num_classes:
         raise ConfigError(
             f"--target-class {spec.target_class} is out of range: {dataset.name} has classes 0 to {dataset.num_classes - 1}"
@@ -208,48 +235,60 @@ def load(spec: RunSpec, resolved: Resolved) -> Dataset:
     return dataset
 
 
+def check_models(resolved: Resolved, dataset: Dataset) -> None:
+    """Build every network once at the dataset's size, before hours go into the teacher of one that cannot be built.
+
+    Raises:
+        ConfigError: a network cannot take such images.
+    """
+    with torch.random.fork_rng(devices=[]):
+        for name in dict.fromkeys(name for pair in resolved.spec.pairs for name in pair):
+            create_model(name, dataset.num_classes, image_size=dataset.image_size)
+
+
 def run(resolved: Resolved, registry: Registry, out: Path, reporter: Reporter) -> list[dict[str, Any]]:
     """Run every cell of a request and write ``out``: results.csv, leaderboard.csv, run.json, trigger-*.png.
 
-    results.csv is written anew after each finished cell, and a cell is finished as soon as its last stage is, so that an
+    The tables are written anew after each finished cell, and a cell is finished as soon as its last stage is, so that an
     interrupted run keeps what it measured.
     """
     spec = resolved.spec
     numerics = choose_numerics(spec.device, spec.numerics)
     dataset = load(spec, resolved)
-    plan = build_plan(resolved, dataset.digest, f"{numerics.device.type} {numerics}")
+    check_models(resolved, dataset)
+    plan = build_plan(resolved, dataset.digest, f"{numerics.device.type} {numerics}", _versions())
     out.mkdir(parents=True, exist_ok=True)
     started = time.time()
-    _write_json(out / "run.json", _record(plan, dataset, numerics, registry, started))
-    reporter.run_started(len(plan.stages), len(plan.cells), str(out))
+    write_record(_record(plan, dataset, numerics, registry, started), out / "run.json")
+    reporter.run_started(len(plan.stages), len(plan.cells), str(out), dataset.note)
     work = _Run(plan, Bench(resolved, dataset, numerics, reporter), registry, reporter, out)
     finished: dict[int, dict[str, Any]] = {}
     for number, row in work.rows():
         finished[number] = row
-        write_results([finished[n] for n in sorted(finished)], out / "results.csv")
+        rows = [finished[n] for n in sorted(finished)]
+        write_results(rows, out / "results.csv")
+        write_leaderboard(rows, out / "leaderboard.csv")
         reporter.cell_finished(row)
-    rows = [finished[n] for n in sorted(finished)]
-    write_leaderboard(rows, out / "leaderboard.csv")
-    work.pictures()
     record = _record(plan, dataset, numerics, registry, started)
     record["finished"] = time.time()
     record["stages"] = [
-        {
-            "kind": s.kind,
-            "title": s.title,
-            "key": s.key,
-            "seconds": round(work.seconds[s.key], 3),
-            "facts": _facts(work.results[s.key]),
-        }
+        {"kind": s.kind, "title": s.title, "key": s.key, "seconds": round(work.seconds[s.key], 3), "facts": work.facts[s.key]}
         for s in plan.stages
     ]
-    _write_json(out / "run.json", record)
+    write_record(record, out / "run.json")
     reporter.run_finished(rows, str(out))
     return rows
 
 
-def _facts(result: Result | _Failure) -> dict[str, Any]:
-    return {"status": result.status, "reason": result.reason} if isinstance(result, _Failure) else result.facts
+def _versions() -> dict[str, str]:
+    """Versions of what computes, or draws, or decodes."""
+    found = {"kdbench": kdbench.__version__, "torch": torch.__version__, "cuda": torch.version.cuda or "none"}
+    for name in ("torchvision", "timm", "numpy", "pillow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    return found
 
 
 def _record(plan: Plan, dataset: Dataset, numerics: Numerics, registry: Registry, started: float) -> dict[str, Any]:
@@ -268,9 +307,9 @@ def _record(plan: Plan, dataset: Dataset, numerics: Numerics, registry: Registry
             "image_size": dataset.image_size,
             "num_classes": dataset.num_classes,
         },
-        "versions": {"kdbench": kdbench.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {**_versions(), "python": platform.python_version()},
         "plugins": {
-            f"{kind}.{name}": f"{found.distribution} {found.version}"
+            f"{kind}.{name}": found.origin
             for kind, methods in registry.methods.items()
             for name, found in sorted(methods.items())
         },
@@ -279,12 +318,6 @@ def _record(plan: Plan, dataset: Dataset, numerics: Numerics, registry: Registry
         "numerics": str(numerics),
         "threads": torch.get_num_threads(),
     }
-
-
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False, default=str) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _peak_mib(device: torch.device) -> float:

@@ -32,6 +32,7 @@ class RunSpec(BaseModel):
     num_classes: int | None = Field(None, ge=2)
     train_size: int | None = Field(None, ge=2)
     test_size: int | None = Field(None, ge=2)
+    data_seed: int = Field(0, ge=0)
     preset: str = "quick"
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     target_class: int = Field(0, ge=0)
@@ -46,12 +47,13 @@ class RunSpec(BaseModel):
 class Resolved:
     """A request with every name looked up and every number known.
 
-    methods: (kind, name) -> an instance with its parameters.
+    methods: (kind, name) -> an instance with its parameters. origins: (kind, name) -> the plugin's version and source digest.
     """
 
     spec: RunSpec
     preset: Preset
     methods: dict[tuple[str, str], Method]
+    origins: dict[tuple[str, str], str]
 
     def method(self, kind: str, name: str) -> Any:
         return self.methods[kind, name]
@@ -69,6 +71,7 @@ def resolve(spec: RunSpec, registry: Registry) -> Resolved:
     """Look everything up and apply ``--set`` overrides.
 
     Override keys: ``clean|poison|distill|repair|signs.FIELD``, ``clean_fraction`` and ``attack|distiller|defense.NAME.FIELD``.
+    Whoever sets a recipe's ``epochs`` means them: the preset's ``min_steps`` then no longer raises them.
 
     Raises:
         UsageError: an unknown name, key or a value of the wrong type or range.
@@ -96,6 +99,8 @@ def resolve(spec: RunSpec, registry: Registry) -> Resolved:
             assert section is not None
             _known(key, rest[0], section.model_fields)
             table[head][rest[0]] = _value(raw)
+            if rest[0] == "epochs" and f"{head}.min_steps" not in spec.overrides:
+                table[head]["min_steps"] = 0
         elif not rest and head == "clean_fraction":
             table[head] = _value(raw)
         else:
@@ -112,7 +117,8 @@ def resolve(spec: RunSpec, registry: Registry) -> Resolved:
         table["clean_fraction"] = spec.clean_fraction
     preset = _build(f"preset {spec.preset}", Preset, table)
     methods = {key: cls(_build(".".join(key), cls.Params, own[key])) for key, cls in classes.items()}
-    return Resolved(spec, preset, methods)
+    origins = {key: registry.methods[key[0]][key[1]].origin for key in classes}
+    return Resolved(spec, preset, methods, origins)
 
 
 def _known(key: str, fieldname: str, fields: Mapping[str, Any]) -> None:
@@ -134,4 +140,6 @@ def _build(where: str, model: type[Params], values: Mapping[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where}.{name}: {first['msg']}; got {first.get('input')!r}") from error
+        message = first["msg"].removeprefix("Value error, ")  # ours, not pydantic's: it already says what was given
+        given = "" if message != first["msg"] else f"; got {first.get('input')!r}"
+        raise ConfigError(f"{'.'.join(filter(None, [where, name]))}: {message}{given}") from error

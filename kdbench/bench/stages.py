@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from kdbench.attack import AttackSetting, Trigger
@@ -25,11 +27,13 @@ from kdbench.training import Fit, Numerics, Progress
 
 @dataclass
 class Result:
-    """What a stage leaves behind: a model in eval mode, for an attack its trigger, and numbers for the record."""
+    """What a stage leaves behind: a model in eval mode, for an attack its trigger (and the classes that it works on, see
+    Backdoor), and numbers for the record."""
 
     model: FeatureModel
     trigger: Trigger | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    source_classes: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class Bench:
         backdoor = attack.implant(setting)
         if not isinstance(backdoor.trigger, Trigger) or backdoor.target_class != setting.target_class:
             raise ContractError(f"attack {attack.info.name!r} must return a Trigger and keep the target class it was given")
-        return Result(backdoor.teacher, self.numerics.place(backdoor.trigger).eval(), dict(backdoor.facts))
+        trigger = self.numerics.place(backdoor.trigger).eval()
+        return Result(backdoor.teacher, trigger, dict(backdoor.facts), backdoor.source_classes)  # type: ignore[arg-type]
 
     def cleanse(self, stage: Stage, inputs: Mapping[str, Result], fit: Fit) -> Result:
         defense = self.resolved.method("defense", stage.values["name"])
@@ -161,10 +166,17 @@ def _generator(stage: Stage) -> torch.Generator:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Torch's global random state, seeded inside and restored outside."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
+    """The global random states of torch, numpy and Python, seeded inside and restored outside."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def _share(train: ImageSet, fraction: float, seed: int) -> ImageSet:

@@ -9,6 +9,7 @@ import click
 
 from kdbench import __version__
 from kdbench.errors import KdbenchError, UsageError
+from kdbench.text import strip_control
 
 #: name: (module, attribute, help in one line)
 _COMMANDS = {
@@ -37,7 +38,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except KdbenchError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {strip_control(error)}", err=True)
             ctx.exit(2 if isinstance(error, UsageError) else 1)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)

@@ -16,14 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdbench.bench.events import Quiet
+from kdbench.report.record import jsonable
+from kdbench.text import strip_control
 
 PLAIN_WIDTH = 120
 PROGRESS_EVERY_S = 15.0
-
-
-def strip_control(value: Any) -> str:
-    """Foreign text on one line: whatever a terminal could take for a command becomes a space."""
-    return "".join(c if c.isprintable() else " " for c in str(value))
 
 
 def safe(value: Any) -> str:
@@ -134,7 +131,7 @@ class Display(Quiet):
         self.stages = 0
         self.started = time.monotonic()
 
-    def run_started(self, stages: int, cells: int, out: str) -> None:
+    def run_started(self, stages: int, cells: int, out: str, note: str = "") -> None:
         self.stages, self.started = stages, time.monotonic()
 
     def close(self) -> None:
@@ -142,7 +139,11 @@ class Display(Quiet):
 
 
 class QuietDisplay(Display):
-    """Only the path of the results."""
+    """The path of the results on standard output; on standard error why a cell has none."""
+
+    def cell_finished(self, row: dict[str, Any]) -> None:
+        if row.get("status") != "ok":
+            print(cell_line(row), file=sys.stderr, flush=True)
 
     def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
         print(out, flush=True)
@@ -163,9 +164,11 @@ class PlainDisplay(Display):
             shown = f" | loss {loss:.4g}" if loss is not None else ""
             print(f"{self.where} | epoch {epoch}/{epochs} | step {done}/{total}{shown}", flush=True)
 
-    def run_started(self, stages: int, cells: int, out: str) -> None:
+    def run_started(self, stages: int, cells: int, out: str, note: str = "") -> None:
         super().run_started(stages, cells, out)
         print(f"{stages} stages, {cells} cells -> {strip_control(out)}", flush=True)
+        if note:
+            print(f"note: {strip_control(note)}", flush=True)
 
     def stage_started(self, number: int, title: str) -> None:
         self.where = f"[{number}/{self.stages}] {strip_control(title)}"
@@ -212,8 +215,10 @@ class LiveDisplay(Display):
         if loss is not None:
             self.loss = loss
 
-    def run_started(self, stages: int, cells: int, out: str) -> None:
+    def run_started(self, stages: int, cells: int, out: str, note: str = "") -> None:
         super().run_started(stages, cells, out)
+        if note:
+            self.console.print(f"note: {safe(note)}")
         self.live = Live(console=self.console, get_renderable=self.render, refresh_per_second=4, transient=True)
         self.live.start()
 
@@ -265,21 +270,6 @@ class LiveDisplay(Display):
             self.live = None
 
 
-def jsonable(value: Any) -> Any:
-    """A value that strict JSON can hold: NaN and infinities become null, strangers become text."""
-    if isinstance(value, dict):
-        return {str(k): jsonable(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(v) for v in value]
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    try:
-        number = float(value)
-    except (TypeError, ValueError, RuntimeError):
-        return str(value)
-    return number if math.isfinite(number) else None
-
-
 class JsonDisplay(Display):
     """JSON lines on standard output, each with ``event``; progress inside a stage about every 15 seconds."""
 
@@ -296,9 +286,9 @@ class JsonDisplay(Display):
             self.next_line = now + PROGRESS_EVERY_S
             self._print("step", epoch=epoch, epochs=epochs, done=done, total=total, loss=loss)
 
-    def run_started(self, stages: int, cells: int, out: str) -> None:
+    def run_started(self, stages: int, cells: int, out: str, note: str = "") -> None:
         super().run_started(stages, cells, out)
-        self._print("run_started", stages=stages, cells=cells, out=out)
+        self._print("run_started", stages=stages, cells=cells, out=out, note=note)
 
     def stage_started(self, number: int, title: str) -> None:
         self.next_line = time.monotonic() + PROGRESS_EVERY_S

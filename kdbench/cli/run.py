@@ -46,11 +46,18 @@ _OPTION_OF = {
 @click.option("--student", help="Student whose name holds a dash; with --teacher.")
 @click.option("--dataset", default="signs", show_default=True, help="Dataset; a folder of yours is imagefolder:PATH.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of the dataset.")
-@click.option("--download", is_flag=True, help="Fetch the dataset where that is possible.")
+@click.option("--download", is_flag=True, help="Fetch the dataset where torchvision can: cifar10, cifar100, gtsrb.")
 @click.option("--image-size", type=int, help="Pixels a side.")
 @click.option("--num-classes", type=int, help="Number of classes.")
 @click.option("--train-size", type=int, help="Training images.")
 @click.option("--test-size", type=int, help="Test images.")
+@click.option(
+    "--data-seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of what a dataset draws or splits; all --seeds share it.",
+)
 @click.option("--preset", default="quick", show_default=True, help="Training lengths and rates; see `kdbench list presets`.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Root seed.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="How many seeds, from --seed upwards.")
@@ -89,7 +96,7 @@ def run_command(ctx: click.Context, /, out: Path | None, dry_run: bool, quiet: b
         show_plan(resolved, as_json)
         return
     folder = out if out is not None else default_out(spec)
-    created = not folder.exists()
+    created = not folder.exists() or out is None
     check_writable(folder)
     try:
         ok = _execute(resolved, registry, folder, quiet, as_json)
@@ -206,7 +213,12 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
 
 
 def default_out(spec: RunSpec) -> Path:
-    """``runs/TIME-ATTACK-DEFENSE-PAIR``, with a count where there are several, and never a folder that exists."""
+    """Make ``runs/TIME-ATTACK-DEFENSE-PAIR``, with a count where there are several: a new folder, even if two runs start
+    in the same second.
+
+    Raises:
+        ConfigError: it cannot be made here.
+    """
 
     def one(names: list[str], what: str) -> str:
         return names[0].replace("/", "_") if len(names) == 1 else f"{len(names)}{what}"
@@ -215,9 +227,14 @@ def default_out(spec: RunSpec) -> Path:
     parts = [time.strftime("%Y%m%d-%H%M%S"), one(list(spec.attacks), "attacks"), one(list(spec.defenses), "defenses")]
     base = Path("runs") / "-".join([*parts, one(pairs, "pairs")])
     folder, number = base, 2
-    while folder.exists():
-        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return folder
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be made ({error.strerror or error}); name a folder with --out") from error
 
 
 def check_writable(folder: Path) -> None:
@@ -226,8 +243,9 @@ def check_writable(folder: Path) -> None:
     Raises:
         ConfigError: it cannot be written to, or holds the results of another run.
     """
-    if (folder / "results.csv").exists():
-        raise ConfigError(f"--out {folder} already holds results; name another folder, or move them away first")
+    for name in ("results.csv", "leaderboard.csv", "run.json"):
+        if (folder / name).exists():
+            raise ConfigError(f"--out {folder} already holds results ({name}); name another folder, or move them away first")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
@@ -239,7 +257,8 @@ def check_writable(folder: Path) -> None:
 def show_plan(resolved: Resolved, as_json: bool) -> None:
     """Print the stages, the cells and every resolved number."""
     from kdbench.bench.plan import build_plan
-    from kdbench.cli.display import jsonable, make_console, plain_table, safe
+    from kdbench.cli.display import make_console, plain_table, safe
+    from kdbench.report.record import jsonable
     from kdbench.training import choose_numerics
 
     plan = build_plan(resolved)

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from kdbench.models.base import FeatureModel
 from kdbench.models.wrn import initialize
+
+
+class _AddShortcut(torch.autograd.Function):
+    """``h[:, :C] += x`` in place: h plus x padded with zero channels, without writing the zeros or a third tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, x: Tensor) -> Tensor:
+        ctx.channels = x.shape[1]
+        ctx.mark_dirty(h)
+        h[:, : x.shape[1]] += x
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, grad[:, : ctx.channels]
 
 
 class _Block(nn.Module):
@@ -27,10 +47,10 @@ class _Block(nn.Module):
         return self.after_tap(x, self.to_tap(x))
 
     def add(self, h: Tensor, x: Tensor) -> Tensor:
-        """h plus the identity: averaged 2x2 where the stride is 2, missing channels zero."""
+        """h, whose memory is reused, plus the identity: averaged 2x2 where the stride is 2, missing channels zero."""
         if self.stride == 2:
             x = F.avg_pool2d(x, 2, ceil_mode=True)
-        return h + F.pad(x, (0, 0, 0, 0, 0, h.shape[1] - x.shape[1]))
+        return _AddShortcut.apply(h.to(torch.promote_types(h.dtype, x.dtype)), x)
 
 
 class BasicBlock(_Block):

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-SCHEMA = 1
+SCHEMA = 2
+
+
+def _rate(name: str, text: str) -> dict[str, str]:
+    """A rate's four columns; the count is out of n_test for ACC and out of n_asr for the others."""
+    return {
+        name: text,
+        f"{name}_low": "lower end of its 95 % Wilson interval, %",
+        f"{name}_high": "upper end, %",
+        f"{name}_hits": "the images counted",
+    }
+
 
 COLUMNS: dict[str, str] = {
     "schema": "version of this list of columns",
     "status": "ok, failed or diverged",
-    "reason": "why the cell failed, or why the verdict is what it is",
+    "reason": "why the cell failed, or why the verdict is what it is, or missing",
     "dataset": "dataset name",
     "attack": "attack name",
     "defense": "defense name",
@@ -17,21 +28,19 @@ COLUMNS: dict[str, str] = {
     "preset": "preset name",
     "seed": "root seed",
     "n_test": "test images (ACC is out of these)",
-    "n_asr": "test images outside the target class (ASR, RA and BASE are out of these)",
-    "teacher_acc": "backdoored teacher, % of untriggered test images classified correctly",
-    "teacher_asr": "backdoored teacher, % of triggered non-target images given the target class",
-    "student_acc": "student, as teacher_acc",
-    "student_acc_low": "lower end of the 95 % Wilson interval",
-    "student_acc_high": "upper end",
-    "student_asr": "student, as teacher_asr",
-    "student_asr_low": "lower end of the 95 % Wilson interval",
-    "student_asr_high": "upper end",
-    "student_ra": "student, % of triggered non-target images still given their true class",
-    "student_base": "student, % of untriggered non-target images given the target class",
-    "clean_teacher_acc": "control C1: ACC of the student of the clean teacher",
-    "clean_teacher_asr": "control C1: ASR of the student of the clean teacher, same trigger",
-    "undefended_acc": "control C3: ACC of the student of the backdoored teacher without a defense",
-    "undefended_asr": "control C3: its ASR",
+    "n_asr": "test images outside the target class, of the attack's source classes if it has any (ASR, RA, BASE)",
+    **_rate("teacher_acc", "backdoored teacher, % of untriggered test images classified correctly"),
+    **_rate("teacher_asr", "backdoored teacher, % of triggered non-target images given the target class"),
+    **_rate("teacher_ra", "backdoored teacher, % of triggered non-target images still given their true class"),
+    **_rate("teacher_base", "backdoored teacher, % of untriggered non-target images given the target class"),
+    **_rate("student_acc", "student, as teacher_acc"),
+    **_rate("student_asr", "student, as teacher_asr"),
+    **_rate("student_ra", "student, as teacher_ra"),
+    **_rate("student_base", "student, as teacher_base"),
+    **_rate("clean_teacher_acc", "control C1: ACC of the student of the clean teacher"),
+    **_rate("clean_teacher_asr", "control C1: ASR of the student of the clean teacher, same trigger"),
+    **_rate("undefended_acc", "control C3: ACC of the student of the backdoored teacher without a defense"),
+    **_rate("undefended_asr", "control C3: its ASR"),
     "source_acc": "the clean teacher itself: ACC",
     "source_asr": "the clean teacher itself: ASR with this trigger",
     "cleansed_acc": "the teacher that the student was distilled from, after the defense's first step: ACC; empty without one",

@@ -52,8 +52,8 @@ def leaderboard(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Summarise the rows of results.csv, one row per setting.
 
     n_seeds: rows of status ok, the ones averaged. n_failed: the others. ``X``, ``X_low``, ``X_high``: mean and interval
-    over the seeds that have X; n_removed: how many have ``removed`` (it needs something to have transferred). The
-    interval speaks of the spread between seeds. Sorted by dataset, attack, pair, then student_asr, lowest first.
+    over the seeds that have X; for ``removed`` the n_removed conclusive ones, since a share of next to nothing is any number.
+    The interval speaks of the spread between seeds. Sorted by dataset, attack, pair, then student_asr, lowest first.
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
@@ -74,6 +74,8 @@ def leaderboard(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _values(rows: list[dict[str, Any]], name: str) -> list[float]:
+    if name == "removed":
+        rows = [row for row in rows if row.get("verdict") != "inconclusive"]
     return [float(row[name]) for row in rows if row.get(name) is not None and math.isfinite(row[name])]
 
 

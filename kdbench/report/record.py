@@ -1,0 +1,31 @@
+"""Writes run.json: strict JSON, whatever a plugin put into its facts."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from kdbench.report.tables import write_atomically
+
+
+def jsonable(value: Any) -> Any:
+    """A value that strict JSON can hold: NaN and infinities become null, strangers become text."""
+    if isinstance(value, dict):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(v) for v in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return str(value)
+    return number if math.isfinite(number) else None
+
+
+def write_record(value: dict[str, Any], path: str | Path) -> None:
+    """Write ``value`` as JSON with sorted keys."""
+    text = json.dumps(jsonable(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))

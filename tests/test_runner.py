@@ -1,0 +1,157 @@
+"""What the runner does when something breaks: the rest goes on, and what was measured is kept."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from kdbench_badnets.method import BadNets
+from kdbench_none.method import NoDefense
+
+from kdbench.attack import Backdoor, Trigger
+from kdbench.bench import runner
+from kdbench.bench.events import Quiet
+from kdbench.bench.spec import RunSpec, resolve
+from kdbench.bench.stages import Bench
+from kdbench.errors import ConfigError, DivergedError
+from kdbench.method import Info
+from kdbench.registry import Found, Registry
+
+BRIEF = {f"{stage}.epochs": "1" for stage in ("clean", "poison", "distill", "repair")}
+
+
+def info(name):
+    return Info(name, "title", "authors", "venue", 2020, "https://example.org")
+
+
+class Exits(BadNets):
+    info = info("exits")
+
+    def implant(self, setting):
+        raise SystemExit(0)
+
+
+class Refuses(BadNets):
+    info = info("refuses")
+
+    def implant(self, setting):
+        raise ConfigError("this patch does not fit\x1b[2J")
+
+
+class OddFacts(BadNets):
+    info = info("oddfacts")
+
+    def implant(self, setting):
+        return replace(super().implant(setting), facts={"distance": float("nan")})
+
+
+class Cropping(Trigger):
+    def forward(self, images):
+        return images[:, :, 1:]
+
+
+class BadTrigger(BadNets):
+    info = info("badtrigger")
+
+    def implant(self, setting):
+        return Backdoor(setting.teacher, Cropping(), setting.target_class)
+
+
+class OneSource(BadNets):
+    info = info("onesource")
+
+    def implant(self, setting):
+        return replace(super().implant(setting), source_classes=(2,))
+
+
+class Interrupted(NoDefense):
+    info = info("interrupted")
+
+    def cleanse_teacher(self, teacher, setting):
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def go(registry, stripes, tmp_path, monkeypatch):
+    """Run attacks x defenses on the striped pictures; answers the rows by (attack, defense)."""
+    methods = {kind: dict(found) for kind, found in registry.methods.items()}
+    for kind, classes in (("attack", (Exits, Refuses, OddFacts, BadTrigger, OneSource)), ("defense", (Interrupted,))):
+        for cls in classes:
+            methods[kind][cls.info.name] = Found(cls, "test", "test", "0")
+    everything = Registry(methods=methods)
+    monkeypatch.setattr(runner, "load", lambda spec, resolved: stripes)
+
+    def run(attacks, defenses=("none",)):
+        spec = RunSpec(attacks=attacks, defenses=defenses, pairs=(("wrn10_1", "wrn10_1"),), numerics="fp32", overrides=BRIEF)
+        rows = runner.run(resolve(spec, everything), everything, tmp_path, Quiet())
+        return {(row["attack"], row["defense"]): row for row in rows}
+
+    run.out = tmp_path
+    return run
+
+
+def test_a_broken_attack_is_a_row_and_the_others_are_measured(go):
+    rows = go(("exits", "refuses", "badtrigger", "oddfacts", "badnets"))
+    status = {attack: row["status"] for (attack, _), row in rows.items()}
+    assert status == {"exits": "failed", "refuses": "failed", "badtrigger": "failed", "oddfacts": "ok", "badnets": "ok"}
+    assert "SystemExit" in rows["exits", "none"]["reason"]
+    assert rows["refuses", "none"]["reason"].endswith("ConfigError: this patch does not fit [2J")
+    assert "must keep the images' shape" in rows["badtrigger", "none"]["reason"]
+    assert rows["badtrigger", "none"]["student_asr"] is None
+    # The odd attack is BadNets under another name, and its facts cost nothing.
+    assert rows["oddfacts", "none"]["n_asr"] == rows["badnets", "none"]["n_asr"] == 80
+    stages = {s["title"]: s for s in json.loads((go.out / "run.json").read_text())["stages"]}
+    assert stages["implant oddfacts in wrn10_1"]["facts"]["distance"] is None
+    assert "ValueError" in stages["implant badtrigger in wrn10_1"]["facts"]["picture"]
+    assert len(pd.read_csv(go.out / "leaderboard.csv")) == 5
+    assert {p.name for p in go.out.glob("trigger-*.png")} == {
+        "trigger-oddfacts-wrn10_1-seed0.png", "trigger-badnets-wrn10_1-seed0.png"
+    }  # fmt: skip
+
+
+def test_a_control_that_failed_costs_the_verdict_and_not_the_row(go, monkeypatch):
+    distill = Bench.distill
+
+    def fails_on_the_clean_teacher(self, stage, inputs, fit):
+        if "clean" in stage.title:
+            raise DivergedError("loss is not finite at step 3")
+        return distill(self, stage, inputs, fit)
+
+    monkeypatch.setitem(runner.Bench.run.__globals__["_KINDS"], "distill", fails_on_the_clean_teacher)
+    row = go(("badnets",))["badnets", "none"]
+    assert row["status"] == "ok"
+    assert row["student_asr"] == row["undefended_asr"]
+    assert row["clean_teacher_asr"] is row["transferred"] is row["verdict"] is None
+    assert row["reason"].startswith("no verdict: a control diverged")
+
+
+def test_an_attack_on_one_class_is_counted_on_that_class(go):
+    row = go(("onesource",))["onesource", "none"]
+    assert (row["n_test"], row["n_asr"]) == (120, 40)
+    assert row["teacher_asr_hits"] <= 40
+
+
+def test_an_interrupted_run_keeps_what_it_measured(go):
+    with pytest.raises(KeyboardInterrupt):
+        go(("badnets",), ("none", "interrupted"))
+    assert pd.read_csv(go.out / "results.csv").defense.tolist() == ["none"]
+    assert pd.read_csv(go.out / "leaderboard.csv").n_seeds.tolist() == [1]
+    assert (go.out / "trigger-badnets-wrn10_1-seed0.png").exists()
+
+
+def test_rates_come_with_counts_and_intervals(go):
+    row = go(("badnets",))["badnets", "none"]
+    for name, total in (("teacher_base", 80), ("student_ra", 80), ("student_acc", 120), ("clean_teacher_asr", 80)):
+        assert row[name] == pytest.approx(100 * row[f"{name}_hits"] / total)
+        assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
+        assert row[f"{name}_high"] - row[f"{name}_low"] > 1
+
+
+def test_a_network_that_cannot_be_built_is_refused_before_any_training(go, monkeypatch):
+    def refuse(name, num_classes, image_size):
+        raise ConfigError(f"{name} cannot take {image_size}x{image_size} images")
+
+    monkeypatch.setattr(runner, "create_model", refuse)
+    with pytest.raises(ConfigError, match="wrn10_1 cannot take 16x16"):
+        go(("badnets",))
+    assert list(go.out.iterdir()) == []
