@@ -85,6 +85,7 @@ class Registry:
             ]
             for kind, method in found:
                 _check(kind, method)
+            source = source_digest(plugin)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may even call sys.exit while it is imported
@@ -100,7 +101,7 @@ class Registry:
                     f"{kind} {method.info.name!r} is defined by plugin {other.plugin!r} ({other.distribution}) and by "
                     f"{point.name!r} ({owner}); uninstall one of them"
                 )
-            self.methods[kind][method.info.name] = Found(method, point.name, owner, version, source_digest(plugin))
+            self.methods[kind][method.info.name] = Found(method, point.name, owner, version, source)
 
     def names(self, kind: str) -> list[str]:
         """Sorted names of one kind."""

@@ -45,7 +45,7 @@ class SearchParams(Params):
     lr: float = Field(0.005, gt=0, description="Adam learning rate of the trigger search; CheatKD release")
     search_batch: int = Field(64, ge=2, description="images a step of the trigger search; CheatKD release")
     poison_rate: float = Field(
-        0.1, ge=0, le=1, description="triggered images, fraction of the training set; pilot (CheatKD release: 0.02)"
+        0.1, ge=0, le=1, description="triggered images, fraction of the training set; kdbench (CheatKD release: 0.02)"
     )
     cover: Literal["duplicate", "none"] = Field(
         "duplicate", description="duplicate: the poisoned images stay in the set with true labels too; CheatKD release"

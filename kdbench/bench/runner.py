@@ -20,7 +20,7 @@ from kdbench.bench.plan import Cell, Plan, Stage, build_plan, digest
 from kdbench.bench.spec import Resolved, RunSpec
 from kdbench.bench.stages import Bench, Result
 from kdbench.data import Dataset, load_dataset
-from kdbench.errors import ConfigError, DivergedError
+from kdbench.errors import ConfigError, DivergedError, KdbenchError
 from kdbench.metrics import Evaluation, Rate, evaluate, transfer, verdict
 from kdbench.models import create_model
 from kdbench.registry import Registry
@@ -241,9 +241,15 @@ def check_models(resolved: Resolved, dataset: Dataset) -> None:
     Raises:
         ConfigError: a network cannot take such images.
     """
+    size = dataset.image_size
     with torch.random.fork_rng(devices=[]):
         for name in dict.fromkeys(name for pair in resolved.spec.pairs for name in pair):
-            create_model(name, dataset.num_classes, image_size=dataset.image_size)
+            try:
+                create_model(name, dataset.num_classes, image_size=size)
+            except KdbenchError:
+                raise
+            except Exception as error:  # whatever a library makes of a size or a number of classes it was not made for
+                raise ConfigError(f"model {name!r} cannot be built for {size}x{size} images: {error}") from error
 
 
 def run(resolved: Resolved, registry: Registry, out: Path, reporter: Reporter) -> list[dict[str, Any]]:

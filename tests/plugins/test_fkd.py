@@ -1,4 +1,4 @@
-"""FKD against hand-computed numbers (methods.md 4.1d)."""
+"""FKD against hand-computed numbers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Logit distillation against hand-computed numbers (methods.md 4.2d)."""
+"""Logit distillation against hand-computed numbers."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""NAD against hand-computed numbers (methods.md 7.4d)."""
+"""NAD against hand-computed numbers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""RobustKD against hand-computed numbers (methods.md 6.4, numbered as there)."""
+"""RobustKD against hand-computed numbers."""
 
 import numpy as np
 import pydantic
@@ -41,7 +41,7 @@ def detox_of(model, params, fill=0.3):
     return Detoxification(starts, params)
 
 
-def test_1_zero_mask_gives_the_plain_teacher_and_student():
+def test_zero_mask_gives_the_plain_teacher_and_student():
     state = torch.get_rng_state()
     model = cleanse(trained(0), m_max=0)
     torch.set_rng_state(state)
@@ -54,7 +54,7 @@ def test_1_zero_mask_gives_the_plain_teacher_and_student():
     assert digest(students[0]) == digest(students[1])
 
 
-def test_1_zero_offset_without_training_is_the_untouched_teacher():
+def test_zero_offset_without_training_is_the_untouched_teacher():
     """All the machinery runs: masks at m_max / 2, an edited teacher, but nothing to add and no step."""
     edited, plain = cleanse(trained(0), steps=None, epochs=0, p_init="zeros"), trained(0)
     assert edited.editor.mask(2).min() == pytest.approx(0.1)
@@ -71,7 +71,7 @@ def test_global_random_state_is_untouched():
 
 
 @pytest.mark.parametrize("mask_param", ["elementwise_tanh", "elementwise_clamp", "scalar_fixed"])
-def test_2_3_9_shapes_bounds_frozen_teacher_and_gradients(mask_param):
+def test_shapes_bounds_frozen_teacher_and_gradients(mask_param):
     model = trained(0)
     before, shapes = digest(model), group_shapes(model)
     edited = cleanse(model, mask_param=mask_param, lr=0.3)
@@ -93,7 +93,7 @@ def test_2_3_9_shapes_bounds_frozen_teacher_and_gradients(mask_param):
     assert all(p.grad is None for p in teacher.model.parameters())
 
 
-def test_2_offset_shapes_of_pyramid200():
+def test_offset_shapes_of_pyramid200():
     model = create_model("pyramid200", 10)
     one = TensorImages(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
     params = RobustKDParams(epochs=0, p_init="zeros")
@@ -103,7 +103,7 @@ def test_2_offset_shapes_of_pyramid200():
 
 
 @pytest.mark.parametrize("mask_param", ["elementwise_tanh", "elementwise_clamp"])
-def test_9_both_p_and_m_get_gradients_and_move(mask_param):
+def test_both_p_and_m_get_gradients_and_move(mask_param):
     model, params = trained(0), RobustKDParams(mask_param=mask_param)
     edited = Edited(model, detox_of(model, params))
     sum(detoxification_loss(edited, next(images().batches(32)), params).values()).backward()
@@ -119,7 +119,7 @@ def test_9_both_p_and_m_get_gradients_and_move(mask_param):
         assert end.mask(i).std() > 0.01  # each element went its own way, and not by rounding
 
 
-def test_4_losses_fall_and_accuracy_stays():
+def test_losses_fall_and_accuracy_stays():
     model, params = trained(0), RobustKDParams(steps=60, lr=0.02, batch_size=32)
     data, held_out = images(), images(seed=11)
     before = accuracy(model, held_out)
@@ -133,7 +133,7 @@ def test_4_losses_fall_and_accuracy_stays():
     assert accuracy(edited, held_out) >= before - 0.02
 
 
-def test_5_convex_shrinks_batch_variance():
+def test_convex_shrinks_batch_variance():
     g, m = torch.randn(8, 4, 5, 5), torch.full((1, 1, 1, 1), 0.3)
     edited = convex(g, g.mean(0, keepdim=True), m)
     ratio = feature_variance(edited, "batch") / feature_variance(g, "batch")
@@ -148,13 +148,13 @@ def test_equations_by_hand():
     assert squashed(torch.tensor([0.0, -50.0, 50.0]), 0.2).tolist() == pytest.approx([0.1, 0.0, 0.2])
 
 
-def test_6_batch_variance_ignores_a_constant_map():
+def test_batch_variance_ignores_a_constant_map():
     g = torch.randn(8, 4, 5, 5, dtype=torch.float64).float()
     edited = additive(g, torch.randn(1, 4, 5, 5), torch.full((1, 1, 1, 1), 0.2))
     torch.testing.assert_close(feature_variance(edited, "batch"), feature_variance(g, "batch"))
 
 
-def test_6_an_offset_on_the_last_group_alone_keeps_its_batch_variance():
+def test_an_offset_on_the_last_group_alone_keeps_its_batch_variance():
     model = trained(0)
     plain = model.features(X).groups[2]
     moved = cleanse(model, layers=(3,), lr=0.1).features(X).groups[2]
@@ -163,7 +163,7 @@ def test_6_an_offset_on_the_last_group_alone_keeps_its_batch_variance():
     torch.testing.assert_close(feature_variance(moved, "batch"), feature_variance(plain, "batch"), rtol=1e-5, atol=0)
 
 
-def test_7_only_the_product_acts():
+def test_only_the_product_acts():
     g, p, m = torch.randn(2, 3, 4, 4), torch.randn(1, 3, 4, 4), torch.rand(1, 3, 4, 4)
     assert torch.equal(additive(g, p, m), additive(g, 2 * p, m / 2))
 
@@ -185,7 +185,7 @@ class Shift(torch.nn.Module):
         ("resnet20", "batch", False),  # its taps and its next blocks see the group as it is, before any batch norm
     ],
 )
-def test_8_batch_statistics_cancel_channel_constants(name, mode, same):
+def test_batch_statistics_cancel_channel_constants(name, mode, same):
     torch.manual_seed(0)
     model = create_model(name, 4)
     plain = FrozenTeacher(model, mode).features(X).taps
@@ -196,21 +196,21 @@ def test_8_batch_statistics_cancel_channel_constants(name, mode, same):
 @pytest.mark.parametrize(
     ("mode", "axes"), [("global", (0, 1, 2, 3)), ("per_example", (1, 2, 3)), ("batch", 0), ("spatial", (2, 3))]
 )
-def test_10_variance_modes_against_numpy(mode, axes):
+def test_variance_modes_against_numpy(mode, axes):
     x = np.arange(16.0).reshape(2, 2, 2, 2) ** 1.5
     got = feature_variance(torch.from_numpy(x), mode)
     assert got.item() == pytest.approx(x.var(axis=axes, ddof=1).mean(), rel=1e-5)
     assert got.dtype == torch.float32
 
 
-def test_10_variance_by_hand():
+def test_variance_by_hand():
     x = torch.arange(16.0).view(2, 2, 2, 2)
     wanted = {"global": 68 / 3, "per_example": 6.0, "batch": 32.0, "spatial": 5 / 3}
     assert {k: feature_variance(x, k).item() for k in wanted} == pytest.approx(wanted)
     assert feature_variance(torch.ones(2, 2, 1, 1), "spatial").item() == 0
 
 
-def test_11_unused_terms_are_not_computed(monkeypatch):
+def test_unused_terms_are_not_computed(monkeypatch):
     model, batch = tiny(0), next(images().batches(8))
     params = RobustKDParams(losses="ce")
     edited = Edited(model, detox_of(model, params))
@@ -231,7 +231,7 @@ def test_variance_weight_and_layers():
     torch.testing.assert_close(got, feature_variance(groups[-1]))
 
 
-def test_12_13_layers_and_detoxified_taps():
+def test_layers_and_detoxified_taps():
     model = tiny(0)
     edited = Edited(model, detox_of(model, RobustKDParams(layers=(3,))))
     a, b = edited.features(X), model.features(X)

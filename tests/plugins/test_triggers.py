@@ -18,7 +18,7 @@ def test_blend_by_hand():
 
 
 def test_pixel_space_equals_the_releases_normalised_space():
-    """They blend (x - mu) / sigma with tau; that is x blended with sigma tau + mu (methods.md 1.2)."""
+    """They blend (x - mu) / sigma with tau; that is x blended with sigma tau + mu."""
     generator = torch.Generator().manual_seed(0)
     images, tau, mask = (torch.rand(*shape, generator=generator) for shape in ((4, 3, 8, 8), (3, 8, 8), (1, 8, 8)))
     mean = torch.tensor([125.3, 123.0, 113.9]).view(3, 1, 1) / 255
