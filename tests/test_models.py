@@ -4,10 +4,12 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from kdbench.errors import ConfigError, UnknownMethodError
 from kdbench.models import create_model, model_names, split_pair
+from kdbench.models.pyramid import BasicBlock
 from kdbench.models.views import Edited, FrozenTeacher
 
 TOTALS = {  # parameters at 100, 10 and 43 classes
@@ -188,3 +190,20 @@ def test_unknown_names_and_bad_pairs_say_what_exists():
     with pytest.raises(ConfigError, match="at least 2"):
         create_model("wrn16_2", 1)
     assert split_pair("wrn16_2-timm/resnet50") == ("wrn16_2", "timm/resnet50")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_pyramid_shortcut_is_the_identity_padded_with_zero_channels(stride):
+    torch.manual_seed(0)
+    block = BasicBlock(4, 7, stride)
+    x = torch.randn(2, 4, 5, 5, requires_grad=True)
+    h = torch.randn(2, 7, 5, 5, requires_grad=True) if stride == 1 else torch.randn(2, 7, 3, 3, requires_grad=True)
+    weight = torch.randn_like(h)
+
+    def gradients(added):
+        return [added.detach(), *torch.autograd.grad((added * weight).sum(), (h, x))]
+
+    shortcut = F.avg_pool2d(x, 2, ceil_mode=True) if stride == 2 else x
+    expected = gradients(h + F.pad(shortcut, (0, 0, 0, 0, 0, 3)))
+    got = gradients(block.add(h.clone(), x))  # a copy: its memory is reused
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))

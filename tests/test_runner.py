@@ -147,11 +147,14 @@ def test_rates_come_with_counts_and_intervals(go):
         assert row[f"{name}_high"] - row[f"{name}_low"] > 1
 
 
-def test_a_network_that_cannot_be_built_is_refused_before_any_training(go, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "message"), [(ConfigError("wrn10_1 is too small"), "too small"), (RuntimeError("3 < 7"), "16x16.*3 < 7")]
+)
+def test_a_network_that_cannot_be_built_is_refused_before_any_training(go, monkeypatch, error, message):
     def refuse(name, num_classes, image_size):
-        raise ConfigError(f"{name} cannot take {image_size}x{image_size} images")
+        raise error
 
     monkeypatch.setattr(runner, "create_model", refuse)
-    with pytest.raises(ConfigError, match="wrn10_1 cannot take 16x16"):
+    with pytest.raises(ConfigError, match=message):
         go(("badnets",))
     assert list(go.out.iterdir()) == []
