@@ -699,3 +699,12 @@ def test_cifar(tmp_path, monkeypatch):
     small = load_dataset("cifar10", data_dir=tmp_path, image_size=16, num_classes=3, train_size=3)
     assert sorted(small.train.labels.tolist()) == [0, 1, 2]
     assert (small.train.pixels == 7).all()
+
+
+def test_a_file_is_only_opened_as_a_plain_picture(tmp_path):
+    path = tmp_path / "sign.png"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    with Image.open(path) as picture:
+        assert picture.format == "EPS"
+    with pytest.raises(DatasetError, match=r"sign\.png: cannot identify"):
+        decode_module.decode_image(path, 8)

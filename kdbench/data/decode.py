@@ -19,6 +19,9 @@ from kdbench.errors import DatasetError
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What a file may hold, whatever its name says: PIL would hand others, such as EPS, to an interpreter."""
+
 MEMORY_LIMIT = 4 * 2**30
 """A list of files (a split; flower17: the whole set) of more decoded bytes than this is streamed, not held in memory.
 
@@ -36,7 +39,7 @@ def decode_image(path: str | Path, size: int) -> Tensor:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             # draft() lets a JPEG decode at a fraction of its size when it is much larger than what is wanted.
             image.draft("RGB", (size, size))
             picture = _rgb(image).resize((size, size), Image.Resampling.BILINEAR)
