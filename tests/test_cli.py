@@ -32,7 +32,7 @@ def row(**values):
         "status": "ok", "attack": "badnets", "defense": "robustkd", "distiller": "fkd", "teacher": "pyramid200",
         "student": "pyramid110", "seed": 0, "teacher_acc": 97.12, "teacher_asr": 100.0, "student_acc": 95.0,
         "student_asr": 100.0, "student_ra": 100.0, "clean_teacher_asr": 100.0, "undefended_asr": 100.0,
-        "transferred": -100.0, "removed": -100.0, "verdict": "inconclusive", "reason": "because",
+        "transferred": -100.0, "removed": -100.0, "verdict": "not stopped", "reason": "because",
     } | values  # fmt: skip
 
 
@@ -312,15 +312,23 @@ def test_step_is_cheap(make):
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_result_table_fits(capsys, width):
-    rows = [row(), row(status="failed", student_acc=None, distiller="kd", verdict=None)]
+    rows = [row(), row(verdict="inconclusive"), row(status="failed", student_acc=None, distiller="kd", verdict=None)]
     table = result_table(rows, width)
     assert all(len(list(column.cells)) == len(rows) for column in table.columns)
     assert len(table.columns) == (8 if width == 80 else 11)
     Console(width=width).print(table)
     text = capsys.readouterr().out
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
-    for part in ("97.1/100.0", "95.0/100.0/100.0", "inconclusive", "failed", "-100.0"):
+    for part in ("97.1/100.0", "95.0/100.0/100.0", "not stopped", "failed", "-100.0"):
         assert part in text
+
+
+def test_the_share_removed_of_next_to_nothing_is_not_shown(capsys):
+    for verdict in ("not stopped", "inconclusive"):
+        Console(width=120).print(result_table([row(transferred=0.2, removed=362.5, verdict=verdict)], 120))
+    shown = capsys.readouterr().out
+    assert shown.count("362.5") == 1
+    assert shown.index("362.5") < shown.index("inconclusive")
 
 
 def test_reasons_and_path_are_printed(fake_run, tmp_path):

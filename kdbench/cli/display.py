@@ -106,7 +106,9 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
             *(["\n".join([*setting[:3], f"seed {setting[3]}"])] if narrow else setting),
             "/".join(_number(row.get(name)) for name in ("teacher_acc", "teacher_asr")),
             "/".join(_number(row.get(name)) for name in ("student_acc", "student_asr", "student_ra")),
-            *(_number(row.get(name)) for name in ("clean_teacher_asr", "undefended_asr", "transferred", "removed")),
+            *(_number(row.get(name)) for name in ("clean_teacher_asr", "undefended_asr", "transferred")),
+            # A share of next to nothing is any number at all.
+            _number(None if row.get("verdict") == "inconclusive" else row.get("removed")),
             safe((row.get("verdict") or "-") if ok else row.get("status")),
         )
     return table
