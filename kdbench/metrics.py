@@ -91,6 +91,14 @@ def evaluate(
     return count(torch.cat(plain), torch.cat(triggered), test.labels, target_class, source_classes)
 
 
+def attacked(labels: Tensor, target_class: int, source_classes: tuple[int, ...] | None = None) -> Tensor:
+    """T-: which of the labels, int64 (N,), belong to images that the trigger is for. Returns bool (N,)."""
+    others = labels != target_class
+    if source_classes is not None:
+        others &= torch.isin(labels, torch.tensor(source_classes, dtype=labels.dtype))
+    return others
+
+
 def count(
     plain: Tensor, triggered: Tensor, labels: Tensor, target_class: int, source_classes: tuple[int, ...] | None = None
 ) -> Evaluation:
@@ -99,9 +107,7 @@ def count(
     T- is every image whose true class is not ``target_class``; of those only the ``source_classes``, where an attack names
     the classes that it works on.
     """
-    others = labels != target_class
-    if source_classes is not None:
-        others &= torch.isin(labels, torch.tensor(source_classes, dtype=labels.dtype))
+    others = attacked(labels, target_class, source_classes)
     n = int(others.sum())
     if n == 0:
         asked = "" if source_classes is None else f" and in source classes {list(source_classes)}"

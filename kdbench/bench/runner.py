@@ -21,7 +21,7 @@ from kdbench.bench.spec import Resolved, RunSpec
 from kdbench.bench.stages import Bench, Result
 from kdbench.data import Dataset, load_dataset
 from kdbench.errors import ConfigError, DivergedError, KdbenchError
-from kdbench.metrics import Evaluation, Rate, evaluate, transfer, verdict
+from kdbench.metrics import Evaluation, Rate, attacked, evaluate, transfer, verdict
 from kdbench.models import create_model
 from kdbench.registry import Registry
 from kdbench.report.columns import COLUMNS, SCHEMA
@@ -60,11 +60,9 @@ class _Run:
         """Run the stages and yield (cell number, row) as soon as everything that a cell measures is there."""
         waiting = dict(enumerate(self.plan.cells))
         last_use = self.plan.last_use()
-        done: set[str] = set()
         for stage in self.plan.stages:
             self._run_stage(stage)
-            done.add(stage.key)
-            ready = [n for n, cell in waiting.items() if done.issuperset(cell.stages())]
+            ready = [n for n, cell in waiting.items() if self.facts.keys() >= set(cell.stages())]
             for n in ready:
                 yield n, self.row(waiting.pop(n))
             for key in [key for key in self.results if last_use[key] <= stage.number]:
@@ -99,10 +97,7 @@ class _Run:
         teacher = self.plan.stage(stage.inputs["clean"]).values["model"].replace("/", "_")
         name = f"trigger-{stage.values['name']}-{teacher}-seed{stage.seed}.png"
         try:
-            labels = dataset.test.labels
-            wanted = labels != spec.target_class
-            if result.source_classes is not None:
-                wanted &= torch.isin(labels, torch.tensor(result.source_classes))
+            wanted = attacked(dataset.test.labels, spec.target_class, result.source_classes)
             images = dataset.test.read(torch.nonzero(wanted).flatten()[:6], self.bench.numerics.device)
             with torch.inference_mode():
                 triggered = result.trigger(images)  # type: ignore[misc]
@@ -136,15 +131,14 @@ class _Run:
             "dataset_digest": self.bench.dataset.digest,
             "config_digest": self.config_digest,
         }
-        try:
-            for key in cell.own_stages():
-                if isinstance(failure := self.results[key], _Failure):
-                    break
-            else:
+        own = (self.results[key] for key in cell.own_stages())
+        failure = next((result for result in own if isinstance(result, _Failure)), None)
+        if failure is None:
+            try:
                 row |= self._measure(cell)
                 return row | self._judge(cell)
-        except _CONTAINED as error:
-            failure = _Failure.of("evaluation", error)
+            except _CONTAINED as error:
+                failure = _Failure.of("evaluation", error)
         return row | {"status": failure.status, "reason": failure.reason}
 
     def _plugins(self, cell: Cell) -> str:
@@ -182,25 +176,30 @@ class _Run:
                 row |= {f"{name}_acc": found.acc.percent, f"{name}_asr": found.asr.percent}
         return row
 
+    def _control(self, key: str, cell: Cell) -> Evaluation | _Failure:
+        """A control as measured, or why it could not be trained or measured."""
+        result = self.results[key]
+        if isinstance(result, _Failure):
+            return result
+        try:
+            return self.evaluation(key, cell)
+        except _CONTAINED as error:
+            return _Failure.of("evaluation", error)
+
     def _judge(self, cell: Cell) -> dict[str, Any]:
         """The columns of the controls and what follows from them. A control that failed costs the verdict, not the row."""
         if cell.undefended_stage is None or cell.clean_control_stage is None:
             return {"reason": "no verdict: the controls were skipped"}
         row: dict[str, Any] = {}
-        for name, key in (("clean_teacher", cell.clean_control_stage), ("undefended", cell.undefended_stage)):
-            control = self.results[key]
-            if isinstance(control, Result):
-                try:
-                    found = self.evaluation(key, cell)
-                    row |= _rate(f"{name}_acc", found.acc) | _rate(f"{name}_asr", found.asr)
-                except _CONTAINED as error:
-                    control = _Failure.of("evaluation", error)
+        c1, c3 = self._control(cell.clean_control_stage, cell), self._control(cell.undefended_stage, cell)
+        for name, control in (("clean_teacher", c1), ("undefended", c3)):
             if isinstance(control, _Failure):
                 row["reason"] = f"no verdict: a control {control.status}: {control.reason}"
-        if "reason" in row:
+            else:
+                row |= _rate(f"{name}_acc", control.acc) | _rate(f"{name}_asr", control.asr)
+        if isinstance(c1, _Failure) or isinstance(c3, _Failure):
             return row
         student = self.evaluation(cell.student_stage, cell)
-        c1, c3 = self.evaluation(cell.clean_control_stage, cell), self.evaluation(cell.undefended_stage, cell)
         moved = transfer(student.asr_hits, c1.asr_hits, c3.asr_hits)
         judged, reason = verdict(moved.transferred, moved.removed, c3.acc.percent - student.acc.percent)
         row |= {
@@ -264,8 +263,8 @@ def run(resolved: Resolved, registry: Registry, out: Path, reporter: Reporter) -
     check_models(resolved, dataset)
     plan = build_plan(resolved, dataset.digest, f"{numerics.device.type} {numerics}", _versions())
     out.mkdir(parents=True, exist_ok=True)
-    started = time.time()
-    write_record(_record(plan, dataset, numerics, registry, started), out / "run.json")
+    record = _record(plan, dataset, numerics, registry)
+    write_record(record, out / "run.json")
     reporter.run_started(len(plan.stages), len(plan.cells), str(out), dataset.note)
     work = _Run(plan, Bench(resolved, dataset, numerics, reporter), registry, reporter, out)
     finished: dict[int, dict[str, Any]] = {}
@@ -275,7 +274,6 @@ def run(resolved: Resolved, registry: Registry, out: Path, reporter: Reporter) -
         write_results(rows, out / "results.csv")
         write_leaderboard(rows, out / "leaderboard.csv")
         reporter.cell_finished(row)
-    record = _record(plan, dataset, numerics, registry, started)
     record["finished"] = time.time()
     record["stages"] = [
         {"kind": s.kind, "title": s.title, "key": s.key, "seconds": round(work.seconds[s.key], 3), "facts": work.facts[s.key]}
@@ -297,10 +295,10 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _record(plan: Plan, dataset: Dataset, numerics: Numerics, registry: Registry, started: float) -> dict[str, Any]:
+def _record(plan: Plan, dataset: Dataset, numerics: Numerics, registry: Registry) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "started": started,
+        "started": time.time(),
         "command": sys.argv[1:],
         "config": plan.resolved.as_dict(),
         "config_digest": digest(plan.resolved.as_dict()),

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdbench.bench.events import Quiet
+from kdbench.report.columns import conclusive_removed
 from kdbench.report.record import jsonable
 from kdbench.text import strip_control
 
@@ -107,8 +108,7 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
             "/".join(_number(row.get(name)) for name in ("teacher_acc", "teacher_asr")),
             "/".join(_number(row.get(name)) for name in ("student_acc", "student_asr", "student_ra")),
             *(_number(row.get(name)) for name in ("clean_teacher_asr", "undefended_asr", "transferred")),
-            # A share of next to nothing is any number at all.
-            _number(None if row.get("verdict") == "inconclusive" else row.get("removed")),
+            _number(conclusive_removed(row)),
             safe((row.get("verdict") or "-") if ok else row.get("status")),
         )
     return table

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 SCHEMA = 2
 
 
@@ -64,3 +67,9 @@ COLUMNS: dict[str, str] = {
     "dataset_digest": "SHA-256 of the dataset",
     "config_digest": "SHA-256 of every resolved number of the run",
 }
+
+
+def conclusive_removed(row: Mapping[str, Any]) -> float | None:
+    """``removed`` as it may be shown or averaged: None where the row is inconclusive, since a share of next to nothing is any
+    number at all."""
+    return None if row.get("verdict") == "inconclusive" else row.get("removed")

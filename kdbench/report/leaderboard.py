@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
+from kdbench.report.columns import conclusive_removed
 from kdbench.report.tables import write_csv
 
 SETTING = ("schema", "dataset", "attack", "defense", "distiller", "teacher", "student", "preset")
@@ -74,9 +75,8 @@ def leaderboard(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _values(rows: list[dict[str, Any]], name: str) -> list[float]:
-    if name == "removed":
-        rows = [row for row in rows if row.get("verdict") != "inconclusive"]
-    return [float(row[name]) for row in rows if row.get(name) is not None and math.isfinite(row[name])]
+    found = [conclusive_removed(row) if name == "removed" else row.get(name) for row in rows]
+    return [float(value) for value in found if value is not None and math.isfinite(value)]
 
 
 def _verdict(rows: list[dict[str, Any]]) -> str:
