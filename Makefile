@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint fix clean
+.PHONY: install demo test soak lint fix clean
 
 install: $(STAMP)
 
@@ -17,6 +17,10 @@ demo: install
 
 test: install lint
 	$(VENV)/bin/python -m pytest -q
+
+# The numbers of the reliability tests in full: 50 kills, 300 damaged files, 10,000 cells, 90 hostile files. Three quarters of an hour.
+soak: install
+	KDBENCH_SOAK=1 $(VENV)/bin/python -m pytest -q -s --durations=30 tests/bench tests/foreign tests/data/test_archive.py
 
 lint: install
 	$(VENV)/bin/ruff check kdbench plugins tests

@@ -18,8 +18,9 @@ from kdbench.training import Fit, LossFunction, Numerics, Recipe
 class Trigger(nn.Module, ABC):
     """Float images (N, 3, H, W) in [0, 1] -> the same with the trigger, in a new tensor of the same shape and range.
 
-    Deterministic, and one image's result never depends on the rest of its batch. Everything it needs is a buffer, so
-    that ``state_dict`` restores it. No gradient is needed through it.
+    Deterministic, and one image's result never depends on the rest of its batch. Tensors are buffers, other attributes
+    numbers, texts or lists of them: it is kept in a file (see kdbench.bench.modules) and restored in another process,
+    without its constructor. No gradient is needed through it.
     """
 
     @abstractmethod
@@ -149,7 +150,7 @@ def finetune_poisoned(setting: AttackSetting, poisoned: PoisonedImages, loss: Lo
 
     objective = loss or cross_entropy
     setting.fit(
-        teacher.parameters(),
+        teacher,
         lambda batch: objective(poisoned.apply(batch)),
         poisoned.images,
         setting.recipe,

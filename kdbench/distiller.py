@@ -29,5 +29,6 @@ class Distiller(Method):
 
         Its ``forward(batch: Batch, teacher_out: FeatureOutput, student_out: FeatureOutput)`` returns a dict of named
         scalar losses, float32, the task loss (cross-entropy) included. It must not hold the teacher or the student as
-        submodules. Connectors are initialised from torch's global random state, which the core seeds.
+        submodules. Connectors are initialised from torch's global random state, which the core seeds. Whatever it keeps
+        between two batches is a parameter, a buffer or extra state (``get_extra_state``): training is taken up from these.
         """

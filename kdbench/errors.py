@@ -7,6 +7,7 @@ KdbenchError
 │   ├── DatasetError          a dataset is absent, empty, truncated or of the wrong layout
 │   ├── PluginLoadError       the method asked for lives in a plugin that could not be loaded
 │   └── PluginConflictError   two distributions define the same method
+├── IntegrityError            a file is damaged, hostile or not what it claims to be; it was not used (exit code 4)
 ├── ContractError             a plugin broke the contract of its interface (a defect of the plugin)
 └── DivergedError             a loss became NaN or infinite
 
@@ -45,6 +46,10 @@ class PluginLoadError(UsageError):
 
 class PluginConflictError(UsageError):
     """Two distributions define a method of the same kind and name."""
+
+
+class IntegrityError(KdbenchError):
+    """A file is damaged, hostile or not what it claims to be; nothing of it was used."""
 
 
 class ContractError(KdbenchError):

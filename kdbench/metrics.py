@@ -10,8 +10,11 @@ With T the target class and T- the test images whose true class is not T (method
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +29,7 @@ TRANSFER_FLOOR = 30.0
 STOPPED_REMOVED = 90.0
 STOPPED_ACC_LOSS = 3.0
 PARTLY_REMOVED = 50.0
+_RATES = ("acc", "asr", "ra", "base")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,39 @@ class Evaluation:
     ra: Rate
     base: Rate
     asr_hits: np.ndarray
+
+    def as_facts(self) -> dict[str, Any]:
+        """As strict JSON: each rate as [hits, total], the hits as base64 of packed bits."""
+        rates = {name: [rate.hits, rate.total] for name in _RATES for rate in [getattr(self, name)]}
+        return {**rates, "asr_hits": base64.b64encode(np.packbits(self.asr_hits).tobytes()).decode()}
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Evaluation:
+        """The inverse."""
+        bits = np.unpackbits(np.frombuffer(base64.b64decode(facts["asr_hits"]), dtype=np.uint8))
+        rates = {name: Rate(*facts[name]) for name in _RATES}
+        return cls(**rates, asr_hits=bits[: rates["asr"].total].astype(bool))
+
+
+@torch.inference_mode()
+def accuracy(predict: Callable[[Tensor], Tensor], test: ImageSet, numerics: Numerics, batch_size: int = 250) -> tuple[int, int]:
+    """(correct, all) on untriggered test images: all that can be said of a network whose trigger nobody knows.
+
+    Raises:
+        DivergedError: the network's outputs are not finite.
+    """
+    correct = 0
+    for batch in test.batches(batch_size, device=numerics.device):
+        with numerics.autocast():
+            logits = predict(batch.images)
+        _check_finite(logits)
+        correct += int((logits.argmax(1) == batch.labels).sum())
+    return correct, len(test)
+
+
+def _check_finite(*logits: Tensor) -> None:
+    if not all(bool(torch.isfinite(part).all()) for part in logits):
+        raise DivergedError("the network's outputs are not finite, so it has no accuracy and no ASR")
 
 
 @torch.inference_mode()
@@ -84,8 +121,7 @@ def evaluate(
             raise ContractError("the trigger must keep the images' shape and the range [0, 1]")
         with numerics.autocast():
             logits = predict(batch.images), predict(marked)
-        if not all(bool(torch.isfinite(part).all()) for part in logits):
-            raise DivergedError("the network's outputs are not finite, so it has no accuracy and no ASR")
+        _check_finite(*logits)
         plain.append(logits[0].argmax(1).cpu())
         triggered.append(logits[1].argmax(1).cpu())
     return count(torch.cat(plain), torch.cat(triggered), test.labels, target_class, source_classes)
@@ -143,7 +179,7 @@ def transfer(student: np.ndarray, clean_control: np.ndarray, undefended: np.ndar
     """
     hits = np.stack([student, clean_control, undefended]).astype(np.float64)
     n = hits.shape[1]
-    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
+    weights = _resampled(n, resamples)
     asr, c1, c3 = hits.mean(1) * 100
     asr_b, c1_b, c3_b = (weights @ hits.T / n * 100).T
     low, high = np.percentile(c3_b - c1_b, [2.5, 97.5])
@@ -153,6 +189,12 @@ def transfer(student: np.ndarray, clean_control: np.ndarray, undefended: np.ndar
     gone = c3_b - c1_b > 0  # a resample in which nothing transferred has no ratio
     r_low, r_high = np.percentile(100 * (c3_b - asr_b)[gone] / (c3_b - c1_b)[gone], [2.5, 97.5])
     return Transfer(moved, (float(low), float(high)), float(100 * (c3 - asr) / moved), (float(r_low), float(r_high)))
+
+
+@lru_cache(maxsize=4)
+def _resampled(n: int, resamples: int) -> np.ndarray:
+    """How often each of ``n`` images is in each resample, (resamples, n): the same for every cell with as many images."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
 
 
 def verdict(transferred: float, removed: float | None, acc_lost: float) -> tuple[str, str]:

@@ -28,13 +28,15 @@ KINDS: dict[str, type[Method]] = {"attack": Attack, "distiller": Distiller, "def
 
 @dataclass(frozen=True)
 class Found:
-    """A method and the plugin it came from. ``source``: SHA-256 of the plugin's Python files."""
+    """A method and the plugin it came from. ``source``: SHA-256 of the plugin's Python files. ``module``: what its entry point
+    names."""
 
     cls: type[Method]
     plugin: str
     distribution: str
     version: str
     source: str = ""
+    module: str = ""
 
     @property
     def origin(self) -> str:
@@ -101,7 +103,19 @@ class Registry:
                     f"{kind} {method.info.name!r} is defined by plugin {other.plugin!r} ({other.distribution}) and by "
                     f"{point.name!r} ({owner}); uninstall one of them"
                 )
-            self.methods[kind][method.info.name] = Found(method, point.name, owner, version, source)
+            self.methods[kind][method.info.name] = Found(method, point.name, owner, version, source, point.value)
+
+    def packages(self) -> tuple[str, ...]:
+        """Top-level packages of the plugins, sorted: where a stored module's classes may come from."""
+        found = [
+            found.module.partition(":")[0].partition(".")[0] for methods in self.methods.values() for found in methods.values()
+        ]
+        return tuple(sorted({name for name in found if name}))
+
+    def points(self, methods: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Entry points (name -> value) of the plugins that define these (kind, name)."""
+        found = [self.methods[kind][name] for kind, name in methods]
+        return {f.plugin: f.module for f in found if f.module}
 
     def names(self, kind: str) -> list[str]:
         """Sorted names of one kind."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdbench.checkpoint import Checkpoint, Checkpoints, NoCheckpoints, random_state, restore_random_state
 from kdbench.data.base import Augmentation, Batch, ImageSet
 from kdbench.errors import ConfigError, DivergedError
 from kdbench.method import Params
@@ -25,6 +27,9 @@ _PRIMITIVE_CACHE = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 #: A batch (already on the device) -> named scalar losses; their sum is minimised.
 LossFunction = Callable[[Batch], dict[str, Tensor]]
+
+#: What the loop optimises.
+Trained = nn.Module | Tensor | Iterable[nn.Module | Tensor]
 
 
 class Recipe(Params):
@@ -80,6 +85,7 @@ class Numerics:
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     bf16: bool = False
+    threads: int = field(default_factory=torch.get_num_threads)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
@@ -91,11 +97,11 @@ class Numerics:
     def __str__(self) -> str:
         layout = f"{'bf16' if self.bf16 else 'fp32'}+channels_last"
         # On a CPU the number of threads changes the order of sums and so the last bits of every result.
-        return f"{layout}, {torch.get_num_threads()} threads" if self.device.type == "cpu" else layout
+        return f"{layout}, {self.threads} threads" if self.device.type == "cpu" else layout
 
 
-def choose_numerics(device: str, numerics: str) -> Numerics:
-    """Turn ``auto`` into what this machine has.
+def choose_numerics(device: str, numerics: str, threads: int | None = None) -> Numerics:
+    """Turn ``auto`` into what this machine has. ``threads``: of a stage on a CPU; None: torch's default, one a core.
 
     bf16 is chosen where the processor multiplies it in hardware (AVX512-BF16 or AMX; a CUDA card of capability 8 or more).
 
@@ -110,7 +116,7 @@ def choose_numerics(device: str, numerics: str) -> Numerics:
         bf16 = numerics == "bf16"
     if chosen.type == "cuda" and not bf16:
         torch.backends.fp32_precision = "ieee"  # torch's default would multiply float32 in TF32, and a row would say fp32
-    return Numerics(chosen, bf16=bf16)
+    return Numerics(chosen, bf16=bf16, threads=threads or torch.get_num_threads())
 
 
 def _device(name: str) -> torch.device:
@@ -140,17 +146,20 @@ def _cpu_multiplies_bf16() -> bool:
 class Fit:
     """The optimisation loop bound to a device, ready to be handed to plugins.
 
-    losses: the mean loss of the last epoch of every call so far.
+    losses: the mean loss of the last epoch of every call so far. checkpoints: where training left off, so that a killed
+    stage, run again, goes on at the last epoch boundary that was kept, to the same bits on a CPU.
     """
 
     numerics: Numerics
     progress: Progress
     check_every: int = 20
     losses: list[float] = field(default_factory=list, compare=False)
+    checkpoints: Checkpoints = field(default_factory=NoCheckpoints, compare=False)
+    _calls: Iterator[int] = field(default_factory=itertools.count, compare=False)
 
     def __call__(
         self,
-        parameters: Iterable[Tensor],
+        trained: Trained,
         loss: LossFunction,
         images: ImageSet,
         recipe: Recipe,
@@ -162,7 +171,10 @@ class Fit:
         """Minimise the summed losses over ``images`` and return the mean loss of each epoch.
 
         Args:
-            parameters: what is optimised, already on the device. Put modules into the mode you want before the call.
+            trained: a module, a tensor, or several of them, already on the device: all parameters of the modules, and the
+                tensors, are optimised. Put modules into the mode you want before the call. Pass every module whose buffers
+                the loss changes (batch norms, say) as a module: what is kept at an epoch boundary is its parameters, buffers
+                and extra state, and whatever else lives between two steps is lost when a run is resumed.
             loss: batch -> named scalars; runs under the run's autocast.
             images: the training images. recipe: how long and how fast.
             generator: CPU generator; order and augmentation draw from it.
@@ -172,15 +184,23 @@ class Fit:
         Raises:
             DivergedError: the loss became NaN or infinite (looked at every ``check_every`` steps and each epoch's end).
         """
-        parameters = list(parameters)
+        parts = _parts(trained)
+        parameters = _parameters(parts)
         batch_size = min(recipe.batch_size, len(images))
         per_epoch = max(1, len(images) // batch_size)
         epochs = recipe.passes(len(images))
         steps = epochs * per_epoch
-        optimizer = _optimizer(parameters, recipe)
+        call = next(self._calls)
         history: list[float] = []
-        done, rate = 0, recipe.lr
-        for epoch in range(epochs):
+        rate = recipe.lr
+        optimizer = _optimizer(parameters, recipe)
+        saved = self.checkpoints.load(call)
+        if saved is not None and saved.record["steps"] == steps:
+            _restore(saved, parts, parameters, optimizer)
+            restore_random_state(saved, generator)
+            history, rate = list(saved.record["history"]), saved.record["rate"]
+        done = len(history) * per_epoch
+        for epoch in range(len(history), epochs):
             total = torch.zeros((), device=self.numerics.device)
             for batch in images.batches(
                 batch_size, device=self.numerics.device, generator=generator, augmentation=augmentation, drop_last=True
@@ -209,8 +229,62 @@ class Fit:
                         raise DivergedError(f"loss is not finite at step {done} of {steps} ({named}); try a smaller lr")
                 self.progress.step(epoch=epoch + 1, epochs=epochs, done=done, total=steps, loss=shown, images=len(batch.labels))
             history.append(float(total) / per_epoch)
+            if self.checkpoints.due():
+                state = _state(parts, parameters, optimizer)
+                drawn = random_state(generator)
+                record = {**state.record, **drawn.record, "steps": steps, "history": history, "rate": rate}
+                self.checkpoints.save(call, Checkpoint(state.tensors | drawn.tensors, record))
         self.losses.extend(history[-1:])
         return history
+
+
+def _parts(trained: Trained) -> list[nn.Module | Tensor]:
+    return [trained] if isinstance(trained, nn.Module | Tensor) else list(trained)
+
+
+def _parameters(parts: list[nn.Module | Tensor]) -> list[Tensor]:
+    found = (part.parameters() if isinstance(part, nn.Module) else [part] for part in parts)
+    return list({id(p): p for group in found for p in group}.values())
+
+
+def _state(parts: list[nn.Module | Tensor], parameters: list[Tensor], optimizer: torch.optim.Optimizer) -> Checkpoint:
+    """Everything that the next step depends on, besides random states."""
+    tensors: dict[str, Tensor] = {}
+    extra: dict[str, Any] = {}
+    for i, part in enumerate(parts):
+        entries = part.state_dict() if isinstance(part, nn.Module) else {"": part}
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"part.{i}.{name}"] = value
+            else:
+                extra[f"part.{i}.{name}"] = value
+    for i, p in enumerate(parameters):
+        for name, value in optimizer.state.get(p, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{i}.{name}"] = value
+    return Checkpoint(tensors, {"extra": extra})
+
+
+@torch.no_grad()
+def _restore(
+    saved: Checkpoint, parts: list[nn.Module | Tensor], parameters: list[Tensor], optimizer: torch.optim.Optimizer
+) -> None:
+    """The inverse of :func:`_state`, in place: memory layouts stay what they are."""
+    for i, part in enumerate(parts):
+        prefix = f"part.{i}."
+        entries = {
+            k.removeprefix(prefix): v for k, v in (saved.tensors | saved.record["extra"]).items() if k.startswith(prefix)
+        }
+        if isinstance(part, nn.Module):
+            part.load_state_dict(entries)
+        else:
+            part.copy_(entries[""])
+    for i, p in enumerate(parameters):
+        prefix = f"optimizer.{i}."
+        for name, value in saved.tensors.items():
+            if name.startswith(prefix):
+                like = torch.empty_like(p) if value.shape == p.shape and value.ndim else torch.empty_like(value)
+                optimizer.state[p][name.removeprefix(prefix)] = like.copy_(value)
 
 
 def _optimizer(parameters: list[Tensor], recipe: Recipe) -> torch.optim.Optimizer:

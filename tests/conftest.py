@@ -42,5 +42,12 @@ def stripes():
         mean=(0.3, 0.3, 0.3),
         std=(0.25, 0.25, 0.25),
         augmentation=Augmentation(pad=1, flip=False),
-        digest="stripes",
+        train_digest="stripes-train",
+        test_digest="stripes-test",
     )
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path_factory, monkeypatch):
+    """No test reads or fills the user's store."""
+    monkeypatch.setenv("KDBENCH_STORE", str(tmp_path_factory.getbasetemp() / "store"))

@@ -14,11 +14,14 @@ from PIL import Image
 from rich.console import Console
 
 import kdbench
+from kdbench.bench import prepare
 from kdbench.bench import runner as runner_module
+from kdbench.bench.executors.local import LocalExecutor
 from kdbench.cli import main
 from kdbench.cli.display import JsonDisplay, LiveDisplay, PlainDisplay, QuietDisplay, make_console, result_table, safe
 from kdbench.errors import ConfigError, DivergedError
 from kdbench.report.columns import COLUMNS
+from kdbench.report.record import write_record
 
 RUN = ["run", "--attack", "badnets", "--pair", "wrn16_2-wrn16_1"]
 
@@ -38,23 +41,24 @@ def row(**values):
 
 @pytest.fixture
 def fake_run(monkeypatch):
-    """Replaces the runner; ``calls`` collects (resolved, out); set ``answer`` to rows or an exception."""
+    """Replaces the runner; ``calls`` collects (spec, settings, out); set ``answer`` to rows or an exception."""
 
     class Fake:
         calls = []
         answer = []
 
-        def __call__(self, resolved, registry, out, reporter):
-            self.calls.append((resolved, out))
+        def __call__(self, prepared, registry, out, reporter, store, executor, **options):
+            self.calls.append((prepared.spec, prepared.settings, out))
             if isinstance(self.answer, BaseException):
                 raise self.answer
-            reporter.run_started(1, 1, str(out))
+            reporter.run_started(1, 1, 1, str(out))
             reporter.run_finished(self.answer, str(out))
             return self.answer
 
     fake = Fake()
     fake.calls, fake.answer = [], [row()]
     monkeypatch.setattr(runner_module, "run", fake)
+    monkeypatch.setattr(LocalExecutor, "warm_up", lambda self: None)
     return fake
 
 
@@ -98,7 +102,7 @@ def test_list():
 
 def test_list_json():
     found = json.loads(call("list", "--json").output)
-    assert {"attacks", "defenses", "distillers", "models", "datasets", "presets", "broken"} == set(found)
+    assert {"attacks", "defenses", "distillers", "models", "datasets", "presets", "teachers", "broken"} == set(found)
     assert set(found["attacks"][0]) == {"name", "title", "venue", "year", "plugin", "version"}
     assert found["broken"] == []
 
@@ -127,7 +131,9 @@ def test_list_shows_broken_plugins_harmlessly(monkeypatch):
         (["run", "--attack", "badnets", "--pair", "wrn16_2"], "--teacher and --student"),
         (["run", "--attack", "badnets"], "no pair given"),
         (["run", "--attack", "badnets", "--teacher", "wrn16_2"], "belong together"),
-        (["run", "--pair", "wrn16_2-wrn16_1"], "--attack"),
+        (["run", "--pair", "wrn16_2-wrn16_1"], "--attack NAME or --teacher-from NAME"),
+        ([*RUN, "--teacher-from", "stranger"], "unknown imported teacher 'stranger'"),
+        ([*RUN, "--spec", "nowhere.toml"], "nowhere.toml cannot be read"),
         ([*RUN, "--dataset", "cifer10"], "did you mean 'cifar10'"),
         ([*RUN, "--preset", "quik"], "did you mean 'quick'"),
         ([*RUN, "--set", "clean.epochs"], "is not KEY=VALUE"),
@@ -170,14 +176,20 @@ def test_exit_code_of_errors(error, code, fake_run, tmp_path):
     assert "Traceback" not in result.output
 
 
-def test_refused_request_leaves_no_empty_folder(fake_run, tmp_path):
-    fake_run.answer = ConfigError("no such device")
-    call(*RUN, "--out", str(tmp_path / "o"))
+@pytest.fixture
+def no_device(monkeypatch):
+    def refuse(*_):
+        raise ConfigError("no such device")
+
+    monkeypatch.setattr(prepare, "choose_numerics", refuse)
+
+
+def test_refused_request_leaves_no_empty_folder(fake_run, tmp_path, no_device):
+    assert call(*RUN, "--out", str(tmp_path / "o")).exit_code == 2
     assert not (tmp_path / "o").exists()
 
 
-def test_refused_request_leaves_a_folder_that_was_there(fake_run, tmp_path):
-    fake_run.answer = ConfigError("no such device")
+def test_refused_request_leaves_a_folder_that_was_there(fake_run, tmp_path, no_device):
     (tmp_path / "o").mkdir()
     call(*RUN, "--out", str(tmp_path / "o"))
     assert (tmp_path / "o").is_dir()
@@ -192,6 +204,16 @@ def test_results_are_never_overwritten(fake_run, tmp_path):
     assert (tmp_path / "results.csv").read_text() == "precious"
 
 
+def test_a_folder_of_the_same_request_is_taken_up(fake_run, tmp_path):
+    out = ["--out", str(tmp_path / "o")]
+    assert call(*RUN, *out).exit_code == 0
+    spec, _, folder = fake_run.calls[0]
+    write_record({"config": {"request": spec.model_dump(mode="json")}}, folder / "run.json")
+    (folder / "results.csv").write_text("half")
+    assert call(*RUN, *out).exit_code == 0
+    assert "another request" in call(*RUN, "--seed", "7", *out).stderr
+
+
 def test_options_become_a_request(fake_run, tmp_path, registry):
     result = call(
         "run", "--attack", "all", "--attack", "badnets", "--defense", "all", "--pair", "all", "--pair",
@@ -200,21 +222,21 @@ def test_options_become_a_request(fake_run, tmp_path, registry):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert result.output == f"{tmp_path / 'o'}\n"
-    ((resolved, out),) = fake_run.calls
+    ((spec, settings, out),) = fake_run.calls
     assert out == tmp_path / "o"
-    assert list(resolved.spec.attacks) == registry.names("attack")
-    assert list(resolved.spec.defenses) == registry.names("defense")
-    assert len(resolved.spec.pairs) == 7
-    assert resolved.spec.pairs[-1] == ("wrn10_1", "resnet20")
-    assert resolved.spec.seeds == (5, 6, 7)
-    assert resolved.spec.controls is False
-    assert resolved.preset.clean.epochs == 7
+    assert list(spec.attacks) == registry.names("attack")
+    assert list(spec.defenses) == registry.names("defense")
+    assert len(spec.pairs) == 7
+    assert spec.pairs[-1] == ("wrn10_1", "resnet20")
+    assert spec.seeds == (5, 6, 7)
+    assert spec.controls is False
+    assert settings[0].resolved.preset.clean.epochs == 7
 
 
 def test_default_folder(fake_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call(*RUN)
-    ((_, out),) = fake_run.calls
+    ((_, _, out),) = fake_run.calls
     assert re.fullmatch(r"runs/\d{8}-\d{6}-badnets-none-wrn16_2-wrn16_1(-\d+)?", out.as_posix())
     assert (tmp_path / out).is_dir()
 
@@ -242,10 +264,10 @@ def test_dry_run_refuses_a_device_that_is_not_there(monkeypatch):
 
 def test_json_lines_hold_no_nan(capsys):
     display = JsonDisplay()
-    display.run_started(1, 1, "out")
+    display.run_started(1, 1, 1, "out")
     display.stage_started(1, "train")
-    display.next_line = 0
-    display.step(epoch=1, epochs=2, done=1, total=2, loss=float("nan"), images=4)
+    display._next[1] = 0
+    display.step(1, epoch=1, epochs=2, done=1, total=2, loss=float("nan"), images=4)
     display.stage_finished(1, "train", 1.23456, {"loss": float("inf"), "epochs": 3})
     display.cell_finished(row(removed=float("nan")))
     display.run_finished([row(), row(status="failed")], "out")
@@ -259,34 +281,38 @@ def test_json_lines_hold_no_nan(capsys):
 
 def test_plain_display(capsys):
     display = PlainDisplay()
-    display.run_started(9, 1, "out")
+    display.run_started(9, 4, 1, "out")
     display.stage_started(3, "distill\x1b[2J wrn16_1")
     for done in range(1000):
-        display.step(epoch=1, epochs=2, done=done, total=1000, loss=1.0, images=4)
-    display.stage_finished(3, "distill wrn16_1", 41.2, {"acc": 97.1})
-    display.stage_failed(4, "repair", "boom")
+        display.step(3, epoch=1, epochs=2, done=done, total=1000, loss=1.0, images=4)
+    display.stage_finished(3, "distill wrn16_1", 41.2, {"acc": 97.1, "device": "cpu"})
+    display.stage_finished(4, "measure: distill wrn16_1", 0.2, {})
+    display.stage_failed(5, "repair", "boom")
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "9 stages, 1 cells -> out", "[3/9] distill wrn16_1 | 41 s | acc 97.1", "[4/9] repair | FAILED: boom"
+        "9 stages, 4 of them to run, 1 cells -> out", "[3/9] distill wrn16_1 | 41 s | acc 97.1", "[5/9] repair | FAILED: boom"
     ]  # fmt: skip
-    display.stage_started(5, "distill\x1b[2J")
-    display.next_line = 0
-    display.step(epoch=1, epochs=2, done=5, total=10, loss=0.5, images=4)
-    display.step(epoch=1, epochs=2, done=6, total=10, loss=0.5, images=4)
-    assert capsys.readouterr().out == "[5/9] distill [2J | epoch 1/2 | step 5/10 | loss 0.5\n"
+    display.stage_started(6, "distill\x1b[2J")
+    display.stage_started(7, "another one at the same time")
+    display._next[6] = 0
+    for done in (5, 6):
+        display.step(6, epoch=1, epochs=2, done=done, total=10, loss=0.5, images=4)
+        display.step(7, epoch=1, epochs=2, done=done, total=10, loss=0.5, images=4)
+    assert capsys.readouterr().out == "[6/9] distill [2J | epoch 1/2 | step 5/10 | loss 0.5\n"
 
 
 def test_live_display_renders():
     console = make_console()
     display = LiveDisplay(console)
-    display.stages = 2
+    display.stages, display.to_run = 5, 2
     display.stage_started(1, "train [red]x")
+    display.stage_started(2, "measure: y")
     for done in (1, 2, 3):
-        display.step(epoch=1, epochs=4, done=done, total=12, loss=0.25 if done == 2 else None, images=10)
+        display.step(1, epoch=1, epochs=4, done=done, total=12, loss=0.25 if done == 2 else None, images=10)
     with console.capture() as capture:
         console.print(display.render())
     text = capture.get()
-    for part in ("0/2 stages done", "[1/2] train [red]x", "epoch 1/4", "loss 0.25", "images/s", "left in this stage"):
+    for part in ("0/2 stages done, 3 in the store", "[1/5] train [red]x", "epoch 1/4", "loss 0.25", "left", "[2/5] measure: y"):
         assert part in text
     for number in range(7):
         display.stage_finished(number, f"t{number}", 1.0, {})
@@ -294,6 +320,7 @@ def test_live_display_renders():
         console.print(display.render())
     assert "t6" in capture.get()
     assert "t1 " not in capture.get()
+    assert "train" not in capture.get()
 
 
 @pytest.mark.parametrize("make", [QuietDisplay, PlainDisplay, LiveDisplay, JsonDisplay])
@@ -305,7 +332,7 @@ def test_step_is_cheap(make):
     for _ in range(5):
         start = time.perf_counter()
         for done in range(1, 2001):
-            display.step(epoch=1, epochs=1, done=done, total=2000, loss=1.0, images=64)
+            display.step(1, epoch=1, epochs=1, done=done, total=2000, loss=1.0, images=64)
         best = min(best, (time.perf_counter() - start) / 2000)
     assert best < 50e-6
 
@@ -344,10 +371,9 @@ def test_safe():
 
 @pytest.fixture
 def no_stages(monkeypatch):
-    """The real runner, real loading; a stage that runs is a failure."""
-    from kdbench.bench.stages import Bench
-
-    monkeypatch.setattr(Bench, "run", lambda *_: pytest.fail("a stage ran"))
+    """The real runner, real loading; a stage that starts is a failure."""
+    monkeypatch.setattr(LocalExecutor, "warm_up", lambda self: None)
+    monkeypatch.setattr(LocalExecutor, "start", lambda *_: pytest.fail("a stage started"))
 
 
 @pytest.mark.parametrize(
@@ -381,7 +407,7 @@ def test_another_data_seed_draws_other_pictures(no_stages, registry):
 
     def digest(seed):
         spec = RunSpec(attacks=("badnets",), pairs=(("wrn10_1", "wrn10_1"),), train_size=20, test_size=20, data_seed=seed)
-        return runner_module.load(spec, resolve(spec, registry)).digest
+        return prepare.load(spec, resolve(spec, registry)).digest
 
     assert digest(0) == digest(0)
     assert digest(0) != digest(1)
@@ -405,8 +431,8 @@ def test_quiet_says_why_a_cell_failed(capsys):
 
 
 def test_a_note_on_the_dataset_is_shown(capsys):
-    PlainDisplay().run_started(1, 1, "out", note="a subset, not GTSRB")
-    JsonDisplay().run_started(1, 1, "out", note="a subset, not GTSRB")
+    PlainDisplay().run_started(1, 1, 1, "out", note="a subset, not GTSRB")
+    JsonDisplay().run_started(1, 1, 1, "out", note="a subset, not GTSRB")
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "note: a subset, not GTSRB"
     assert json.loads(lines[2])["note"] == "a subset, not GTSRB"

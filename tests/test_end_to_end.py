@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 import torch
 
-from kdbench.bench import runner
-from kdbench.bench.events import Quiet
+from kdbench.bench.prepare import load
 from kdbench.bench.spec import RunSpec, resolve
 from kdbench.errors import DivergedError
 from kdbench.metrics import evaluate
 from kdbench.report.columns import COLUMNS
 from kdbench.training import Numerics
+from tests.runs import go
 
 SMALL = {
     "clean.epochs": "8",
@@ -44,7 +44,7 @@ def spec(**changes):
 @pytest.fixture(scope="module")
 def finished(registry, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
-    rows = runner.run(resolve(spec(), registry), registry, out, Quiet())
+    rows = go(spec(), registry, out)
     return rows, out
 
 
@@ -73,9 +73,10 @@ def test_the_folder_holds_what_the_readme_promises(finished):
     assert table.student_acc.tolist() == pytest.approx([row["student_acc"] for row in rows])
     assert len(pd.read_csv(out / "leaderboard.csv")) == 3
     record = json.loads((out / "run.json").read_text())
-    assert record["config"]["methods"]["attack.badnets"]["poison_rate"] == 0.15
-    assert {stage["kind"] for stage in record["stages"]} == {"clean", "backdoor", "distill", "cleanse", "repair"}
-    assert all(stage["facts"]["loss"] > 0 for stage in record["stages"])
+    assert record["config"]["parts"][0]["methods"]["attack.badnets"]["poison_rate"] == 0.15
+    trained = [stage for stage in record["stages"] if stage["kind"] not in ("evaluate", "picture")]
+    assert {stage["kind"] for stage in trained} == {"clean", "backdoor", "distill", "cleanse", "repair"}
+    assert all(stage["facts"]["loss"] > 0 for stage in trained)
     picture = out / "trigger-badnets-wrn10_1-seed0.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -87,11 +88,11 @@ def numbers(rows):
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(registry, tmp_path):
     few = {**SMALL, "clean.epochs": "1", "poison.epochs": "1", "distill.epochs": "1"}
 
-    def go(name, seed):
+    def measured_with(name, seed):
         asked = spec(defenses=("none",), seeds=(seed,), overrides=few)
-        return numbers(runner.run(resolve(asked, registry), registry, tmp_path / name, Quiet()))
+        return numbers(go(asked, registry, tmp_path / name))
 
-    first, again, other = go("a", 0), go("b", 0), go("c", 1)
+    first, again, other = measured_with("a", 0), measured_with("b", 0), measured_with("c", 1)
     assert first == again
     measured = ("source_acc", "teacher_acc", "student_acc", "student_ra")
     assert [first[0][k] for k in measured] != [other[0][k] for k in measured]
@@ -100,13 +101,13 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(registry, 
 def test_robustkd_without_masks_is_plain_distillation_bit_for_bit(registry, tmp_path):
     few = {**SMALL, "clean.epochs": "1", "poison.epochs": "1", "distill.epochs": "1", "defense.robustkd.m_max": "0"}
     asked = spec(defenses=("robustkd",), overrides=few)
-    (row,) = runner.run(resolve(asked, registry), registry, tmp_path, Quiet())
+    (row,) = go(asked, registry, tmp_path)
     assert (row["student_acc"], row["student_asr"]) == (row["undefended_acc"], row["undefended_asr"])
 
 
 def test_a_diverged_training_is_a_row_that_says_so_and_never_a_zero(registry, tmp_path):
     asked = spec(defenses=("none", "nad"), overrides={**SMALL, "repair.lr": "1e30"})
-    rows = runner.run(resolve(asked, registry), registry, tmp_path, Quiet())
+    rows = go(asked, registry, tmp_path)
     assert [row["status"] for row in rows] == ["ok", "diverged"]
     assert "not finite" in rows[1]["reason"]
     assert rows[1]["student_asr"] is None
@@ -117,6 +118,6 @@ def test_a_diverged_training_is_a_row_that_says_so_and_never_a_zero(registry, tm
 def test_a_network_that_already_diverged_is_not_measured(registry, tmp_path):
     """Weights can overflow after the loop's last look at the loss; NaN logits would read as class 0."""
     asked = spec()
-    dataset = runner.load(asked, resolve(asked, registry))
+    dataset = load(asked, resolve(asked, registry))
     with pytest.raises(DivergedError, match="not finite"):
         evaluate(lambda x: torch.full((len(x), 4), float("nan")), lambda x: x, dataset.test, 0, Numerics())

@@ -1,21 +1,15 @@
 """Stages are shared where they can be, and keyed by what can change their result."""
 
-from dataclasses import replace
-
 import pytest
 
-from kdbench.bench.plan import build_plan, digest
+from kdbench.bench.plan import digest
 from kdbench.bench.spec import RunSpec, resolve
 from kdbench.errors import ConfigError, PluginLoadError, UnknownMethodError
-
-
-def plan(registry, **kwargs):
-    asked = {"attacks": ("badnets",), "defenses": ("none",), "pairs": (("wrn16_2", "wrn16_1"),), **kwargs}
-    return build_plan(resolve(RunSpec(**asked), registry), "data")
+from tests.runs import plan_of as plan
 
 
 def kinds(plan):
-    return [stage.kind for stage in plan.stages]
+    return [stage.kind for stage in plan.stages.values() if stage.kind not in ("evaluate", "picture")]
 
 
 def test_teachers_and_controls_are_trained_once_for_all_cells(registry):
@@ -33,21 +27,21 @@ def test_teachers_and_controls_are_trained_once_for_all_cells(registry):
 
 def test_a_cell_knows_the_teacher_that_its_defense_cleansed(registry):
     crossed = plan(registry, defenses=("none", "robustkd", "nad"))
-    of = {cell.defense: crossed.cleansed(cell.student_stage) for cell in crossed.cells}
+    of = {cell.names["defense"]: cell.trained.get("cleansed") for cell in crossed.cells}
     assert of["none"] is None
     assert of["nad"] is None
-    assert crossed.stage(of["robustkd"]).kind == "cleanse"
+    assert crossed.stages[of["robustkd"]].kind == "cleanse"
 
 
 def test_the_undefended_cell_is_the_control(registry):
     cell = plan(registry).cells[0]
-    assert cell.student_stage == cell.undefended_stage
-    assert cell.student_stage != cell.clean_control_stage
+    assert cell.trained["student"] == cell.trained["undefended"]
+    assert cell.trained["student"] != cell.trained["clean_teacher"]
 
 
 def test_defended_and_undefended_students_draw_the_same_batches(registry):
     crossed = plan(registry, defenses=("none", "robustkd"))
-    seeds = {stage.random_seed() for stage in crossed.stages if stage.kind == "distill"}
+    seeds = {stage.random_seed() for stage in crossed.stages.values() if stage.kind == "distill"}
     assert len(seeds) == 1
 
 
@@ -61,8 +55,8 @@ def test_seeds_share_nothing(registry):
 
 
 def test_an_override_changes_only_the_stages_it_can_reach(registry):
-    before = {stage.kind: stage.key for stage in plan(registry).stages}
-    after = {stage.kind: stage.key for stage in plan(registry, overrides={"distill.lr": "0.5"}).stages}
+    before = {stage.kind: stage.key for stage in plan(registry).stages.values()}
+    after = {stage.kind: stage.key for stage in plan(registry, overrides={"distill.lr": "0.5"}).stages.values()}
     assert before["clean"] == after["clean"]
     assert before["backdoor"] == after["backdoor"]
     assert before["distill"] != after["distill"]
@@ -98,7 +92,7 @@ def test_unknown_names_say_what_exists(registry):
     with pytest.raises(UnknownMethodError, match="did you mean 'robustkd'"):
         plan(registry, defenses=("robustk",))
     with pytest.raises(UnknownMethodError, match="did you mean 'quick'"):
-        plan(registry, preset="quik")
+        plan(registry, presets=("quik",))
 
 
 def test_an_unknown_name_points_at_broken_plugins(registry):
@@ -121,23 +115,41 @@ def test_whoever_sets_epochs_gets_them(registry):
 
 
 def test_other_software_or_another_plugin_source_is_another_stage(registry):
-    asked = resolve(RunSpec(attacks=("badnets",), pairs=(("wrn16_2", "wrn16_1"),)), registry)
-    before = build_plan(asked, software={"torch": "1"})
-    assert [s.key for s in build_plan(asked, software={"torch": "2"}).stages] != [s.key for s in before.stages]
-    changed = replace(asked, origins={**asked.origins, ("attack", "badnets"): "kdbench 0 other"})
-    after = build_plan(changed, software={"torch": "1"})
-    of = [{s.title: s.key for s in plan.stages} for plan in (before, after)]
+    before = plan(registry, {"torch": "1"})
+    assert not plan(registry, {"torch": "2"}).stages.keys() & before.stages.keys()
+    after = plan(registry, {"torch": "1"}, {("attack", "badnets"): "kdbench 0 other"})
+    of = [{s.title: s.key for s in p.stages.values()} for p in (before, after)]
     assert of[0]["train clean wrn16_2"] == of[1]["train clean wrn16_2"]
     assert of[0]["implant badnets in wrn16_2"] != of[1]["implant badnets in wrn16_2"]
 
 
-def test_a_result_is_kept_until_the_last_cell_that_measures_it(registry):
-    crossed = plan(registry, attacks=("badnets", "lba"), defenses=("none", "robustkd", "nad"))
-    last = crossed.last_use()
-    clean = crossed.cells[0].clean_stage
-    assert last[clean] == max(last.values()), "every cell is compared with the clean teacher"
-    for cell in crossed.cells:
-        ready = max(crossed.stage(key).number for key in cell.stages())
-        assert all(last[key] >= ready for key in cell.stages())
-    first = crossed.stage(crossed.cells[0].backdoor_stage).key
-    assert last[first] < len(crossed.stages), "the first attack's teacher is free before the second attack's last cell"
+def test_more_of_anything_recomputes_nothing(registry):
+    small = plan(registry)
+    for more in (
+        {"defenses": ("none", "robustkd", "nad")},
+        {"pairs": (("wrn16_2", "wrn16_1"), ("wrn16_2", "wrn10_1"))},
+        {"attacks": ("lba", "badnets")},
+        {"seeds": (3, 0)},
+        {"presets": ("standard", "quick")},
+    ):
+        assert small.stages.keys() <= plan(registry, **more).stages.keys(), more
+        assert {c.key for c in small.cells} <= {c.key for c in plan(registry, **more).cells}, more
+
+
+def test_presets_and_datasets_are_axes(registry):
+    crossed = plan(registry, presets=("quick", "standard"), datasets=("signs", "cifar10"))
+    assert [(c.names["dataset"], c.names["preset"]) for c in crossed.cells] == [
+        ("signs", "quick"), ("cifar10", "quick"), ("signs", "standard"), ("cifar10", "standard")
+    ]  # fmt: skip
+
+
+def test_the_test_images_are_in_the_keys_of_measurements_only(registry):
+    from dataclasses import replace
+
+    from kdbench.bench.plan import Setting, build_plan
+
+    asked = resolve(RunSpec(attacks=("badnets",), pairs=(("wrn16_2", "wrn16_1"),)), registry)
+    setting = Setting(asked, "signs", "train", "test", 10, "cpu")
+    before, after = (build_plan([s]).stages for s in (setting, replace(setting, test_digest="other")))
+    changed = {stage.kind for key, stage in after.items() if key not in before}
+    assert changed == {"evaluate", "picture"}

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from kdbench.report.columns import COLUMNS
-from kdbench.report.leaderboard import leaderboard, write_leaderboard
 from kdbench.report.pictures import amplification, write_trigger_picture
 from kdbench.report.record import write_record
 from kdbench.report.tables import write_results
@@ -65,7 +64,8 @@ def test_numbers_are_rounded_and_missing_ones_empty(tmp_path):
 def test_text_is_never_a_formula(tmp_path, start):
     text = f'{start}cmd|"x",y\nz'
     write_results([row(reason=text)], tmp_path / "r.csv")
-    assert read(tmp_path / "r.csv")[0]["reason"] == f"'{text}"
+    kept = text.replace("\r", "\n")
+    assert read(tmp_path / "r.csv")[0]["reason"] == f"'{kept}"
 
 
 def test_failed_write_keeps_the_old_file(tmp_path):
@@ -80,59 +80,6 @@ def test_failed_write_keeps_the_old_file(tmp_path):
         write_results([row(), row(reason=Bad())], path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["r.csv"]
-
-
-def test_mean_and_t_interval_by_hand():
-    # 10, 20, 30: mean 20, s = 10, t(0.975, 2) = 4.302653, half = 4.302653 * 10 / sqrt(3) = 24.841377
-    table = leaderboard([row(seed=s, student_asr=v) for s, v in enumerate((10.0, 20.0, 30.0))])
-    (line,) = table.to_dict("records")
-    assert line["n_seeds"] == 3
-    assert line["student_asr"] == pytest.approx(20)
-    assert line["student_asr_low"] == pytest.approx(20 - 24.841377, abs=1e-5)
-    assert line["student_asr_high"] == pytest.approx(20 + 24.841377, abs=1e-5)
-    assert line["verdict"] == "stopped"
-
-
-def test_one_seed_has_no_interval_and_failures_are_not_averaged(tmp_path):
-    rows = [row(student_asr=10.0), row(seed=1, status="failed", student_asr=90.0, verdict="not stopped")]
-    (line,) = leaderboard(rows).to_dict("records")
-    assert (line["n_seeds"], line["n_failed"], line["student_asr"], line["verdict"]) == (1, 1, 10.0, "stopped")
-    assert math.isnan(line["student_asr_low"])
-    write_leaderboard(rows, tmp_path / "leaderboard.csv")
-    (written,) = read(tmp_path / "leaderboard.csv")
-    assert (written["student_asr"], written["student_asr_low"], written["removed"]) == ("10.0", "", "")
-
-
-def test_all_seeds_failed():
-    (line,) = leaderboard([row(status="diverged", student_asr=None, verdict=None)]).to_dict("records")
-    assert (line["n_seeds"], line["n_failed"], line["verdict"]) == (0, 1, "")
-    assert math.isnan(line["student_asr"])
-
-
-def test_disagreeing_verdicts_are_shares():
-    rows = [row(seed=s, verdict=v) for s, v in enumerate(("partly", "stopped", "stopped"))]
-    assert leaderboard(rows)["verdict"].tolist() == ["stopped 2/3, partly 1/3"]
-
-
-def test_removed_is_averaged_over_the_seeds_that_have_it():
-    (line,) = leaderboard([row(removed=80.0), row(seed=1, removed=None)]).to_dict("records")
-    assert (line["removed"], line["n_removed"], line["n_seeds"]) == (80.0, 1, 2)
-
-
-def test_leaderboard_order():
-    rows = [
-        row(defense="worse", student_asr=60.0),
-        row(defense="unknown", student_asr=None, status="failed"),
-        row(defense="better", student_asr=5.0),
-        row(attack="aaa", defense="x", student_asr=99.0),
-    ]
-    assert leaderboard(rows)["defense"].tolist() == ["x", "better", "worse", "unknown"]
-
-
-def test_no_rows(tmp_path):
-    assert leaderboard([]).empty
-    write_leaderboard([], tmp_path / "l.csv")
-    assert (tmp_path / "l.csv").read_text().startswith("schema,dataset,attack")
 
 
 @pytest.mark.parametrize(("largest", "k"), [(0.0, 1), (1.0, 1), (0.1, 5), (0.02, 25), (1e-6, 255)])
@@ -167,17 +114,6 @@ def test_picture_shows_the_trigger(tmp_path):
 def test_picture_of_unequal_shapes(tmp_path):
     with pytest.raises(ValueError, match="equal shapes"):
         write_trigger_picture(torch.zeros(1, 3, 8, 8), torch.zeros(2, 3, 8, 8), tmp_path / "a.png", "x")
-
-
-def test_the_share_removed_of_next_to_nothing_is_not_averaged():
-    rows = [
-        row(seed=0, transferred=60.0, removed=95.0, verdict="stopped"),
-        row(seed=1, transferred=0.5, removed=-3000.0, verdict="inconclusive"),
-    ]
-    (line,) = leaderboard(rows).to_dict("records")
-    assert line["removed"] == 95.0
-    assert (line["n_removed"], line["n_seeds"]) == (1, 2)
-    assert line["transferred"] == 30.25
 
 
 def test_run_json_is_strict_whatever_the_facts(tmp_path):

@@ -9,13 +9,12 @@ from kdbench_badnets.method import BadNets
 from kdbench_none.method import NoDefense
 
 from kdbench.attack import Backdoor, Trigger
-from kdbench.bench import runner
-from kdbench.bench.events import Quiet
-from kdbench.bench.spec import RunSpec, resolve
-from kdbench.bench.stages import Bench
+from kdbench.bench import prepare, stages
+from kdbench.bench.spec import RunSpec
 from kdbench.errors import ConfigError, DivergedError
 from kdbench.method import Info
 from kdbench.registry import Found, Registry
+from tests.runs import go as go_through
 
 BRIEF = {f"{stage}.epochs": "1" for stage in ("clean", "poison", "distill", "repair")}
 
@@ -77,16 +76,16 @@ def go(registry, stripes, tmp_path, monkeypatch):
     methods = {kind: dict(found) for kind, found in registry.methods.items()}
     for kind, classes in (("attack", (Exits, Refuses, OddFacts, BadTrigger, OneSource)), ("defense", (Interrupted,))):
         for cls in classes:
-            methods[kind][cls.info.name] = Found(cls, "test", "test", "0")
+            methods[kind][cls.info.name] = Found(cls, "test", "test", "0", module=__name__)
     everything = Registry(methods=methods)
-    monkeypatch.setattr(runner, "load", lambda spec, resolved: stripes)
+    monkeypatch.setattr(prepare, "load", lambda spec, resolved: stripes)
 
     def run(attacks, defenses=("none",)):
         spec = RunSpec(attacks=attacks, defenses=defenses, pairs=(("wrn10_1", "wrn10_1"),), numerics="fp32", overrides=BRIEF)
-        rows = runner.run(resolve(spec, everything), everything, tmp_path, Quiet())
+        rows = go_through(spec, everything, tmp_path / "out")
         return {(row["attack"], row["defense"]): row for row in rows}
 
-    run.out = tmp_path
+    run.out = tmp_path / "out"
     return run
 
 
@@ -100,9 +99,9 @@ def test_a_broken_attack_is_a_row_and_the_others_are_measured(go):
     assert rows["badtrigger", "none"]["student_asr"] is None
     # The odd attack is BadNets under another name, and its facts cost nothing.
     assert rows["oddfacts", "none"]["n_asr"] == rows["badnets", "none"]["n_asr"] == 80
-    stages = {s["title"]: s for s in json.loads((go.out / "run.json").read_text())["stages"]}
-    assert stages["implant oddfacts in wrn10_1"]["facts"]["distance"] is None
-    assert "ValueError" in stages["implant badtrigger in wrn10_1"]["facts"]["picture"]
+    told = {s["title"]: s for s in json.loads((go.out / "run.json").read_text())["stages"]}
+    assert told["implant oddfacts in wrn10_1"]["facts"]["distance"] is None
+    assert "ValueError" in told["draw badtrigger in wrn10_1"]["reason"]
     assert len(pd.read_csv(go.out / "leaderboard.csv")) == 5
     assert {p.name for p in go.out.glob("trigger-*.png")} == {
         "trigger-oddfacts-wrn10_1-seed0.png", "trigger-badnets-wrn10_1-seed0.png"
@@ -110,14 +109,15 @@ def test_a_broken_attack_is_a_row_and_the_others_are_measured(go):
 
 
 def test_a_control_that_failed_costs_the_verdict_and_not_the_row(go, monkeypatch):
-    distill = Bench.distill
+    distill, calls = stages._KINDS["distill"], []
 
-    def fails_on_the_clean_teacher(self, stage, inputs, fit):
-        if "clean" in stage.title:
+    def fails_on_the_clean_teacher(work):
+        calls.append(work)
+        if len(calls) == 1:  # the plan's first student is that of the clean teacher
             raise DivergedError("loss is not finite at step 3")
-        return distill(self, stage, inputs, fit)
+        return distill(work)
 
-    monkeypatch.setitem(runner.Bench.run.__globals__["_KINDS"], "distill", fails_on_the_clean_teacher)
+    monkeypatch.setitem(stages._KINDS, "distill", fails_on_the_clean_teacher)
     row = go(("badnets",))["badnets", "none"]
     assert row["status"] == "ok"
     assert row["student_asr"] == row["undefended_asr"]
@@ -154,7 +154,7 @@ def test_a_network_that_cannot_be_built_is_refused_before_any_training(go, monke
     def refuse(name, num_classes, image_size):
         raise error
 
-    monkeypatch.setattr(runner, "create_model", refuse)
+    monkeypatch.setattr(prepare, "create_model", refuse)
     with pytest.raises(ConfigError, match=message):
         go(("badnets",))
-    assert list(go.out.iterdir()) == []
+    assert not go.out.exists()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from kdbench.training import Progress
 
+class Reporter(Protocol):
+    """Told what happens. Several stages may be running at once; ``number`` says which one is meant.
 
-class Reporter(Progress, Protocol):
-    """Told what happens, in order. ``step`` (see Progress) is called between stage_started and stage_finished.
-
-    ``note``: what a reader of the results must know of the dataset, e.g. that it is a subset; often empty.
+    run_started: ``stages`` of the plan, of which ``to_run`` are not in the store; ``note``: what a reader of the results must
+    know of the dataset, e.g. that it is a subset; often empty. step: see kdbench.training.Progress; some of the steps only.
     """
 
-    def run_started(self, stages: int, cells: int, out: str, note: str = "") -> None: ...
+    def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None: ...
+
+    def step(self, number: int, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None: ...
 
     def stage_started(self, number: int, title: str) -> None: ...
 
@@ -29,10 +30,10 @@ class Reporter(Progress, Protocol):
 class Quiet:
     """A reporter that says nothing; base of the others."""
 
-    def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+    def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
         return
 
-    def run_started(self, stages: int, cells: int, out: str, note: str = "") -> None:
+    def step(self, number: int, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
         return
 
     def stage_started(self, number: int, title: str) -> None:

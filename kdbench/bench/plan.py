@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench.bench.spec import Resolved
+from kdbench.report.columns import SCHEMA
 
-STAGE_VERSION = 1
+#: Raise it when what a stage does changes in a way that its ingredients do not show.
+STAGE_VERSION = 2
+
+#: Kinds of stage that see test images.
+MEASURING = ("evaluate", "picture")
+#: Roles of a cell whose failure costs the verdict and not the row: C1 and C3.
+CONTROLS = ("clean_teacher", "undefended")
 
 
 def digest(value: Any) -> str:
@@ -32,101 +39,128 @@ def _canonical(value: Any) -> Any:
 class Stage:
     """One piece of work, shared by every cell that needs exactly it.
 
-    kind: clean, backdoor, cleanse, distill or repair. key: SHA-256 of everything that can change its result.
-    number: 1-based place in the plan. inputs: role -> key of an earlier stage. values: what the stage is told.
+    kind: clean, backdoor, cleanse, distill, repair, imported; evaluate, picture. key: SHA-256 of everything that can change
+    its result. number: 1-based place in the plan. setting: which of the run's settings (dataset and preset) it belongs to.
+    inputs: role -> key of an earlier stage. values: what the stage is told.
     random: what its random state is derived from, besides the root seed. Roles, not the whole key: with the same seed a
     defended and an undefended student see the same batches, so that their difference is the defense's.
+    context: the digests and versions that are part of its key.
     """
 
     kind: str
     key: str
     number: int
     title: str
+    setting: int
     seed: int
     inputs: dict[str, str]
     values: dict[str, Any]
     random: tuple[str, ...]
+    context: dict[str, Any]
 
     def random_seed(self) -> int:
         """63-bit seed of this stage."""
         return int(digest([self.seed, self.kind, *self.random])[:15], 16)
 
+    def ingredients(self) -> dict[str, Any]:
+        """What the key is made of, for whoever asks why two keys differ."""
+        return {"seed": self.seed, "inputs": self.inputs, "values": self.values, "context": self.context}
+
 
 @dataclass(frozen=True)
 class Cell:
-    """One row to be: names, and the keys of the stages whose results it measures (controls None when skipped)."""
+    """One row to be.
 
-    attack: str
-    defense: str
-    distiller: str
-    teacher: str
-    student: str
-    seed: int
-    clean_stage: str
-    backdoor_stage: str
-    student_stage: str
-    undefended_stage: str | None
-    clean_control_stage: str | None
+    names: the columns that name it. key: SHA-256 of everything that can change the row. setting: as in Stage.
+    trained, measured: role -> key of the stage that trains, or measures, the network of that role. Roles: ``source`` (clean
+    teacher), ``teacher``, ``cleansed`` (where a defense hands on another teacher), ``student``, and the controls
+    ``clean_teacher`` (C1) and ``undefended`` (C3), unless skipped. An imported teacher has no source and no controls.
+    """
 
-    def own_stages(self) -> tuple[str, ...]:
-        """Keys of the stages without which the cell has no numbers of its own: teachers and student, no controls."""
-        return self.clean_stage, self.backdoor_stage, self.student_stage
-
-    def stages(self) -> tuple[str, ...]:
-        """Keys of every stage whose result this cell measures."""
-        return self.own_stages() + tuple(key for key in (self.undefended_stage, self.clean_control_stage) if key is not None)
+    names: dict[str, Any]
+    key: str
+    setting: int
+    trained: dict[str, str]
+    measured: dict[str, str]
 
 
 @dataclass
 class Plan:
-    """Unique stages in an order that respects their inputs, and the cells that need them."""
+    """Unique stages by key, in an order that respects their inputs, and the cells that need them."""
 
-    resolved: Resolved
-    stages: list[Stage] = field(default_factory=list)
+    stages: dict[str, Stage] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
-
-    def stage(self, key: str) -> Stage:
-        return next(s for s in self.stages if s.key == key)
-
-    def last_use(self) -> dict[str, int]:
-        """For each stage's key the number of the stage after which nobody asks for its result any more."""
-        last = {stage.key: stage.number for stage in self.stages}
-        for stage in self.stages:
-            for key in stage.inputs.values():
-                last[key] = max(last[key], stage.number)
-        for cell in self.cells:
-            measured = [*cell.stages(), *filter(None, [self.cleansed(cell.student_stage)])]
-            ready = max(self.stage(key).number for key in measured)
-            last |= {key: max(last[key], ready) for key in measured}
-        return last
 
     def ancestors(self, key: str) -> set[str]:
         """The stage itself and everything it rests on."""
-        found = {key}
-        for parent in self.stage(key).inputs.values():
-            found |= self.ancestors(parent)
+        found, left = set(), [key]
+        while left:
+            at = left.pop()
+            if at not in found:
+                found.add(at)
+                left += self.stages[at].inputs.values()
         return found
 
-    def cleansed(self, key: str) -> str | None:
-        """The stage that cleansed the teacher of student ``key``; None where the defense left the teacher alone."""
-        return next((own for own in self.ancestors(key) if self.stage(own).kind == "cleanse"), None)
+
+@dataclass(frozen=True)
+class Setting:
+    """A dataset with a preset: what one part of a plan is built for.
+
+    name: of the dataset. train_digest, test_digest: SHA-256 of its splits. numerics, code, software: what computes; see
+    kdbench.bench.machine. imported: the imported teachers of the request, by name.
+    """
+
+    resolved: Resolved
+    name: str
+    train_digest: str
+    test_digest: str
+    num_classes: int
+    numerics: str
+    code: str = ""
+    software: Mapping[str, str] = field(default_factory=dict)
+    imported: Mapping[str, Any] = field(default_factory=dict)
+
+    def context(self, split: str) -> dict[str, Any]:
+        """What a stage that reads this split has in its key besides its own values."""
+        return {
+            "images": self.train_digest if split == "train" else self.test_digest,
+            "numerics": self.numerics,
+            "code": self.code,
+            "software": dict(self.software),
+        }
 
 
 class _Builder:
-    def __init__(self, resolved: Resolved, context: dict[str, Any]) -> None:
-        self.plan, self.resolved, self.context = Plan(resolved), resolved, context
+    def __init__(self, plan: Plan, number: int, setting: Setting) -> None:
+        self.plan, self.number, self.setting, self.resolved = plan, number, setting, setting.resolved
+        self._contexts = {split: setting.context(split) for split in ("train", "test")}
+        self._digests = {split: digest(context) for split, context in self._contexts.items()}
+        self._methods: dict[tuple[str, str], dict[str, Any]] = {}
+        self._known: dict[tuple[Any, ...], str] = {}
 
     def add(
-        self, kind: str, title: str, seed: int, inputs: dict[str, str], values: dict[str, Any], random: tuple[str, ...]
+        self,
+        kind: str,
+        title: str,
+        seed: int,
+        inputs: dict[str, str],
+        values: dict[str, Any],
+        random: tuple[str, ...] = (),
     ) -> str:
-        key = digest([STAGE_VERSION, kind, seed, inputs, values, self.context, random])
-        if all(stage.key != key for stage in self.plan.stages):
-            self.plan.stages.append(Stage(kind, key, len(self.plan.stages) + 1, title, seed, inputs, values, random))
+        split = "test" if kind in MEASURING else "train"
+        key = digest([STAGE_VERSION, kind, seed, inputs, values, self._digests[split], random])
+        if key not in self.plan.stages:
+            number = len(self.plan.stages) + 1
+            context = self._contexts[split]
+            self.plan.stages[key] = Stage(kind, key, number, title, self.number, seed, inputs, values, random, context)
         return key
 
     def method(self, kind: str, name: str) -> dict[str, Any]:
-        params = self.resolved.method(kind, name).params.model_dump(mode="json")
-        return {"kind": kind, "name": name, "params": params, "origin": self.resolved.origins[kind, name]}
+        if (kind, name) not in self._methods:
+            params = self.resolved.method(kind, name).params.model_dump(mode="json")
+            origin = self.resolved.origins[kind, name]
+            self._methods[kind, name] = {"kind": kind, "name": name, "params": params, "origin": origin}
+        return self._methods[kind, name]
 
     def clean(self, teacher: str, seed: int) -> str:
         values = {"model": teacher, "recipe": self.resolved.preset.clean.model_dump(mode="json")}
@@ -140,15 +174,23 @@ class _Builder:
         }
         return self.add("backdoor", f"implant {attack} in {teacher}", seed, {"clean": clean}, values, (attack, teacher))
 
-    def student(self, source: str, origin: str, defense: str, distiller: str, student: str, seed: int) -> str:
-        """``source``: key of the teacher's stage; ``origin``: how that teacher is called in titles."""
+    def student(
+        self, source: str, origin: str, defense: str, distiller: str, student: str, seed: int
+    ) -> tuple[str, str | None]:
+        """(key of the student, key of the cleansed teacher if the defense hands on another one).
+
+        ``source``: key of the teacher's stage; ``origin``: how that teacher is called in titles.
+        """
+        known = (source, defense, distiller, student, seed)
         steps = self.resolved.method("defense", defense).steps()
-        preset = self.resolved.preset
+        preset, cleansed = self.resolved.preset, None
         used = {**self.method("defense", defense), "clean_fraction": preset.clean_fraction}
         used["recipe"] = preset.repair.model_dump(mode="json")
         if "cleanse_teacher" in steps:
-            source = self.add("cleanse", f"{defense}: cleanse {origin}", seed, {"teacher": source}, used, (defense,))
+            source = cleansed = self.add("cleanse", f"{defense}: cleanse {origin}", seed, {"teacher": source}, used, (defense,))
             origin = f"{origin} cleansed by {defense}"
+        if known in self._known:
+            return self._known[known], cleansed
         values = {
             "model": student,
             "distiller": self.method("distiller", distiller),
@@ -160,34 +202,77 @@ class _Builder:
         if "repair_student" in steps:
             inputs = {"student": key, "teacher": source}
             key = self.add("repair", f"{defense}: repair {student} from {origin}", seed, inputs, used, (defense, student))
-        return key
+        self._known[known] = key
+        return key, cleansed
+
+    def measure(self, key: str, backdoor: str | None) -> str:
+        """The evaluation of a network with a backdoor's trigger; its accuracy alone where there is none."""
+        known = ("measure", key, backdoor)
+        if known not in self._known:
+            title = f"measure: {self.plan.stages[key].title}"
+            inputs = {"model": key} | ({} if backdoor is None else {"trigger": backdoor})
+            values = {} if backdoor is None else {"target_class": self.resolved.spec.target_class}
+            self._known[known] = self.add("evaluate", title, 0, inputs, values)
+        return self._known[known]
+
+    def cell(self, names: dict[str, Any], trained: dict[str, str], backdoor: str | None) -> None:
+        spec, preset = self.resolved.spec, self.resolved.preset
+        measured = {role: self.measure(key, backdoor) for role, key in trained.items()}
+        named = {"dataset": self.setting.name, **names, "preset": self.resolved.name}
+        named |= {"target_class": None if backdoor is None else spec.target_class, "clean_fraction": preset.clean_fraction}
+        key = digest([STAGE_VERSION, SCHEMA, "row", named, measured])
+        self.plan.cells.append(Cell(named, key, self.number, trained, measured))
+
+    def build(self) -> None:
+        spec = self.resolved.spec
+        for seed in spec.seeds:
+            for teacher, student in spec.pairs:
+                for name in spec.teacher_from:
+                    self.suspect(name, teacher, student, seed)
+                if spec.attacks:
+                    self.attacked(teacher, student, seed)
+
+    def suspect(self, name: str, teacher: str, student: str, seed: int) -> None:
+        """Cells of an imported teacher: no trigger is known, so there are accuracies and no verdict."""
+        imported = self.setting.imported[name]
+        source, origin = imported.key, f"imported {name}"
+        if source not in self.plan.stages:
+            number = len(self.plan.stages) + 1
+            self.plan.stages[source] = Stage("imported", source, number, origin, self.number, 0, {}, {}, (), {})
+        for distiller in self.resolved.spec.distillers:
+            for defense in self.resolved.spec.defenses:
+                key, cleansed = self.student(source, origin, defense, distiller, student, seed)
+                trained = {"teacher": source, **({} if cleansed is None else {"cleansed": cleansed}), "student": key}
+                names = {"attack": f"imported:{name}", "defense": defense, "distiller": distiller}
+                self.cell({**names, "teacher": teacher, "student": student, "seed": seed}, trained, None)
+
+    def attacked(self, teacher: str, student: str, seed: int) -> None:
+        """Cells of every attack on one teacher, with their controls."""
+        spec = self.resolved.spec
+        clean = self.clean(teacher, seed)
+        for attack in spec.attacks:
+            backdoor = self.backdoor(clean, attack, teacher, seed)
+            picture = f"implant {attack} in {teacher}, {self.setting.name}"
+            values = {"target_class": spec.target_class, "picture": picture}
+            self.add("picture", f"draw {attack} in {teacher}", 0, {"trigger": backdoor}, values)
+            origin = f"{teacher} with {attack}"
+            for distiller in spec.distillers:
+                controls = {}
+                if spec.controls:
+                    controls["clean_teacher"], _ = self.student(clean, f"clean {teacher}", "none", distiller, student, seed)
+                    controls["undefended"], _ = self.student(backdoor, origin, "none", distiller, student, seed)
+                for defense in spec.defenses:
+                    key, cleansed = self.student(backdoor, origin, defense, distiller, student, seed)
+                    trained = {"source": clean, "teacher": backdoor, "student": key, **controls}
+                    if cleansed is not None:
+                        trained["cleansed"] = cleansed
+                    names = {"attack": attack, "defense": defense, "distiller": distiller}
+                    self.cell({**names, "teacher": teacher, "student": student, "seed": seed}, trained, backdoor)
 
 
-def build_plan(
-    resolved: Resolved, dataset_digest: str = "", numerics: str = "", software: Mapping[str, str] | None = None
-) -> Plan:
-    """Lay out the cells of a request and the stages that they share.
-
-    Args:
-        dataset_digest, numerics: part of every stage's key; empty for a dry run that does not load the data.
-        software: versions of what computes, by name; part of every stage's key.
-    """
-    spec = resolved.spec
-    builder = _Builder(resolved, {"dataset": dataset_digest, "numerics": numerics, "software": dict(software or {})})
-    for seed in spec.seeds:
-        for teacher, student in spec.pairs:
-            clean = builder.clean(teacher, seed)
-            for attack in spec.attacks:
-                backdoor = builder.backdoor(clean, attack, teacher, seed)
-                origin = f"{teacher} with {attack}"
-                for distiller in spec.distillers:
-                    undefended = control = None
-                    if spec.controls:
-                        undefended = builder.student(backdoor, origin, "none", distiller, student, seed)
-                        control = builder.student(clean, f"clean {teacher}", "none", distiller, student, seed)
-                    for defense in spec.defenses:
-                        key = builder.student(backdoor, origin, defense, distiller, student, seed)
-                        builder.plan.cells.append(
-                            Cell(attack, defense, distiller, teacher, student, seed, clean, backdoor, key, undefended, control)
-                        )
-    return builder.plan
+def build_plan(settings: Iterable[Setting]) -> Plan:
+    """Lay out the cells of a request and the stages that they share."""
+    plan = Plan()
+    for number, setting in enumerate(settings):
+        _Builder(plan, number, setting).build()
+    return plan

@@ -1,335 +1,413 @@
-"""Runs a plan: each stage once, each cell to a row, a failure to a row with its reason."""
+"""Carries out a plan: each stage once, whatever is there taken from the store, each cell to a row, a failure to a row with its
+reason."""
 
 from __future__ import annotations
 
 import platform
-import resource
+import shutil
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import kdbench
 from kdbench.bench.events import Reporter
-from kdbench.bench.plan import Cell, Plan, Stage, build_plan, digest
-from kdbench.bench.spec import Resolved, RunSpec
-from kdbench.bench.stages import Bench, Result
-from kdbench.data import Dataset, load_dataset
-from kdbench.errors import ConfigError, DivergedError, KdbenchError
-from kdbench.metrics import Evaluation, Rate, attacked, evaluate, transfer, verdict
-from kdbench.models import create_model
+from kdbench.bench.images import image_reads, keep_images
+from kdbench.bench.job import Done, Executor, Job, Outcome, Step
+from kdbench.bench.machine import device_name, software
+from kdbench.bench.plan import CONTROLS, MEASURING, Cell, Stage, digest
+from kdbench.bench.prepare import Prepared
+from kdbench.bench.rows import row
+from kdbench.bench.schedule import wanted
+from kdbench.bench.stages import MODEL, PICTURE, TRIGGER
+from kdbench.bench.store import Manifest, Store
+from kdbench.bench.timings import Timings
 from kdbench.registry import Registry
-from kdbench.report.columns import COLUMNS, SCHEMA
+from kdbench.report.columns import SCHEMA
 from kdbench.report.leaderboard import write_leaderboard
-from kdbench.report.pictures import write_trigger_picture
 from kdbench.report.record import write_record
 from kdbench.report.tables import write_results
 from kdbench.text import strip_control
-from kdbench.training import Numerics, choose_numerics
 
-#: What is caught where one stage or cell must not take the others down. A plugin may even call sys.exit.
-_CONTAINED = (Exception, SystemExit)
-
-
-@dataclass
-class _Failure:
-    status: str
-    reason: str
-
-    @classmethod
-    def of(cls, where: str, error: BaseException) -> _Failure:
-        status = "diverged" if isinstance(error, DivergedError) else "failed"
-        return cls(status, strip_control(f"{where}: {type(error).__name__}: {error}"))
+_PATIENCE_S = 0.5  # how often a stage that another run computes is looked for
 
 
 class _Run:
-    def __init__(self, plan: Plan, bench: Bench, registry: Registry, reporter: Reporter, out: Path) -> None:
-        self.plan, self.bench, self.registry, self.reporter, self.out = plan, bench, registry, reporter, out
-        self.results: dict[str, Result | _Failure] = {}
-        self.facts: dict[str, dict[str, Any]] = {}
-        self.seconds: dict[str, float] = {}
-        self.measured: dict[tuple[str, str], Evaluation] = {}
-        self.config_digest = digest(plan.resolved.as_dict())
+    def __init__(
+        self,
+        prepared: Prepared,
+        registry: Registry,
+        reporter: Reporter,
+        out: Path,
+        store: Store,
+        executor: Executor,
+        checkpoint_s: float,
+    ) -> None:
+        self.prepared, self.plan, self.registry, self.reporter = prepared, prepared.plan, registry, reporter
+        self.out, self.store, self.executor, self.checkpoint_s = out, store, executor, checkpoint_s
+        self.timings = Timings(store.root)
+        self.schedule, known = wanted(self.plan, store.find)
+        self.rows = {n: known[c.key].facts["row"] for n, c in enumerate(self.plan.cells) if c.key in known}
+        self.locks: dict[str, Any] = {}
+        self.elsewhere: list[str] = []
+        self.stages: dict[str, dict[str, Any]] = {}
+        self.left: dict[int, set[str]] = {}
+        self.cells_of: dict[str, list[int]] = defaultdict(list)
+        for n, cell in enumerate(self.plan.cells):
+            if n not in self.rows:
+                self.left[n] = set(cell.measured.values())
+                for key in self.left[n]:
+                    self.cells_of[key].append(n)
+        self._written = 0.0
+        self._cost = 0.0
+        for cell in known:
+            store.touch(cell)
 
-    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Run the stages and yield (cell number, row) as soon as everything that a cell measures is there."""
-        waiting = dict(enumerate(self.plan.cells))
-        last_use = self.plan.last_use()
-        for stage in self.plan.stages:
-            self._run_stage(stage)
-            ready = [n for n, cell in waiting.items() if self.facts.keys() >= set(cell.stages())]
-            for n in ready:
-                yield n, self.row(waiting.pop(n))
-            for key in [key for key in self.results if last_use[key] <= stage.number]:
-                del self.results[key]  # a long run must not keep every network that it ever trained
+    def go(self, fail_fast: bool) -> list[dict[str, Any]]:
+        """Until every cell has its row, or, with ``fail_fast``, until a stage failed."""
+        for n in sorted(self.rows):
+            self.reporter.cell_finished(self.rows[n])
+        self._settle()
+        while self.schedule.waiting:
+            self._start()
+            for event in self.executor.wait(_PATIENCE_S if self.elsewhere or not self.locks else 5.0):
+                if isinstance(event, Step):
+                    self.reporter.step(self.plan.stages[event.key].number, **event.values)
+                elif isinstance(event, Done):
+                    self._done(self.plan.stages[event.key], event.outcome)
+            self._look_elsewhere()
+            self._settle()
+            if fail_fast and any(isinstance(ending, Outcome) for ending in self.schedule.endings.values()):
+                self._settle_failed()
+                break
+        self.write(now=True)
+        return [self.rows[n] for n in sorted(self.rows)]
 
-    def _run_stage(self, stage: Stage) -> None:
-        start = time.perf_counter()
-        inputs = {role: self.results[key] for role, key in stage.inputs.items()}
-        broken = next((r for r in inputs.values() if isinstance(r, _Failure)), None)
-        if broken is None:
-            self.reporter.stage_started(stage.number, stage.title)
-            try:
-                result: Result | _Failure = self.bench.run(stage, inputs)  # type: ignore[arg-type]
-            except _CONTAINED as error:
-                result = _Failure.of(stage.title, error)
-                self.reporter.stage_failed(stage.number, stage.title, result.reason)
-        else:
-            result = broken
-        self.results[stage.key] = result
-        self.seconds[stage.key] = time.perf_counter() - start
-        if isinstance(result, _Failure):
-            self.facts[stage.key] = {"status": result.status, "reason": result.reason}
-            return
-        self.facts[stage.key] = result.facts
-        if result.trigger is not None:
-            self._draw(stage, result)
-        self.reporter.stage_finished(stage.number, stage.title, self.seconds[stage.key], result.facts)
+    # -- stages --------------------------------------------------------------------------------------------------------
 
-    def _draw(self, stage: Stage, result: Result) -> None:
-        """The backdoor's picture: the first test images that the trigger is for, clean, triggered, difference."""
-        dataset, spec = self.bench.dataset, self.plan.resolved.spec
-        teacher = self.plan.stage(stage.inputs["clean"]).values["model"].replace("/", "_")
-        name = f"trigger-{stage.values['name']}-{teacher}-seed{stage.seed}.png"
-        try:
-            wanted = attacked(dataset.test.labels, spec.target_class, result.source_classes)
-            images = dataset.test.read(torch.nonzero(wanted).flatten()[:6], self.bench.numerics.device)
-            with torch.inference_mode():
-                triggered = result.trigger(images)  # type: ignore[misc]
-            write_trigger_picture(images.cpu(), triggered.cpu(), self.out / name, f"{stage.title}, {dataset.name}")
-        except _CONTAINED as error:  # a picture is not worth a run; evaluation says what is wrong with the trigger
-            result.facts["picture"] = _Failure.of(name, error).reason
-
-    def row(self, cell: Cell) -> dict[str, Any]:
-        row: dict[str, Any] = dict.fromkeys(COLUMNS)
-        spec = self.plan.resolved.spec
-        numerics = self.bench.numerics
-        row |= {
-            "schema": SCHEMA,
-            "dataset": self.bench.dataset.name,
-            "attack": cell.attack,
-            "defense": cell.defense,
-            "distiller": cell.distiller,
-            "teacher": cell.teacher,
-            "student": cell.student,
-            "preset": spec.preset,
-            "seed": cell.seed,
-            "wall_s": round(sum(self.seconds[key] for key in self.plan.ancestors(cell.student_stage)), 2),
-            "peak_mem_mb": round(_peak_mib(numerics.device), 1),
-            "device": _device_name(numerics.device),
-            "numerics": str(numerics),
-            "kdbench_version": kdbench.__version__,
-            "torch_version": torch.__version__,
-            "plugins": self._plugins(cell),
-            "target_class": spec.target_class,
-            "clean_fraction": self.plan.resolved.preset.clean_fraction,
-            "dataset_digest": self.bench.dataset.digest,
-            "config_digest": self.config_digest,
-        }
-        own = (self.results[key] for key in cell.own_stages())
-        failure = next((result for result in own if isinstance(result, _Failure)), None)
-        if failure is None:
-            try:
-                row |= self._measure(cell)
-                return row | self._judge(cell)
-            except _CONTAINED as error:
-                failure = _Failure.of("evaluation", error)
-        return row | {"status": failure.status, "reason": failure.reason}
-
-    def _plugins(self, cell: Cell) -> str:
-        used = [("attack", cell.attack), ("defense", cell.defense), ("distiller", cell.distiller)]
-        found = [self.registry.methods[kind][name] for kind, name in used]
-        return "; ".join(sorted({f"{f.distribution} {f.version}".strip() for f in found}))
-
-    def evaluation(self, key: str, cell: Cell) -> Evaluation:
-        if (key, cell.backdoor_stage) not in self.measured:
-            model, backdoor = self.results[key], self.results[cell.backdoor_stage]
-            assert isinstance(model, Result)
-            assert isinstance(backdoor, Result)
-            assert backdoor.trigger is not None
-            self.measured[key, cell.backdoor_stage] = evaluate(
-                model.model,
-                backdoor.trigger,
-                self.bench.dataset.test,
-                self.plan.resolved.spec.target_class,
-                self.bench.numerics,
-                backdoor.source_classes,
-            )
-        return self.measured[key, cell.backdoor_stage]
-
-    def _measure(self, cell: Cell) -> dict[str, Any]:
-        """The columns of the networks on the cell's own path: clean, backdoored and handed-on teacher, student."""
-        student = self.evaluation(cell.student_stage, cell)
-        row: dict[str, Any] = {"status": "ok", "n_test": student.acc.total, "n_asr": student.asr.total}
-        for name, key in (("teacher", cell.backdoor_stage), ("student", cell.student_stage)):
-            found = self.evaluation(key, cell)
-            for metric in ("acc", "asr", "ra", "base"):
-                row |= _rate(f"{name}_{metric}", getattr(found, metric))
-        for name, key in (("source", cell.clean_stage), ("cleansed", self.plan.cleansed(cell.student_stage))):
-            if key is not None:
-                found = self.evaluation(key, cell)
-                row |= {f"{name}_acc": found.acc.percent, f"{name}_asr": found.asr.percent}
-        return row
-
-    def _control(self, key: str, cell: Cell) -> Evaluation | _Failure:
-        """A control as measured, or why it could not be trained or measured."""
-        result = self.results[key]
-        if isinstance(result, _Failure):
-            return result
-        try:
-            return self.evaluation(key, cell)
-        except _CONTAINED as error:
-            return _Failure.of("evaluation", error)
-
-    def _judge(self, cell: Cell) -> dict[str, Any]:
-        """The columns of the controls and what follows from them. A control that failed costs the verdict, not the row."""
-        if cell.undefended_stage is None or cell.clean_control_stage is None:
-            return {"reason": "no verdict: the controls were skipped"}
-        row: dict[str, Any] = {}
-        c1, c3 = self._control(cell.clean_control_stage, cell), self._control(cell.undefended_stage, cell)
-        for name, control in (("clean_teacher", c1), ("undefended", c3)):
-            if isinstance(control, _Failure):
-                row["reason"] = f"no verdict: a control {control.status}: {control.reason}"
+    def _start(self) -> None:
+        while self.executor.free() and (key := self.schedule.take()) is not None:
+            lock = self.store.lock(key)
+            if lock is None:
+                self.elsewhere.append(key)
+            elif (found := self.store.find(key)) is not None:  # another run was faster
+                lock.release()
+                self.schedule.finish(key, found)
             else:
-                row |= _rate(f"{name}_acc", control.acc) | _rate(f"{name}_asr", control.asr)
-        if isinstance(c1, _Failure) or isinstance(c3, _Failure):
-            return row
-        student = self.evaluation(cell.student_stage, cell)
-        moved = transfer(student.asr_hits, c1.asr_hits, c3.asr_hits)
-        judged, reason = verdict(moved.transferred, moved.removed, c3.acc.percent - student.acc.percent)
-        row |= {
-            "transferred": moved.transferred,
-            "transferred_low": moved.transferred_interval[0],
-            "transferred_high": moved.transferred_interval[1],
-            "removed": moved.removed,
-            "verdict": judged,
-            "reason": reason,
+                self.locks[key] = lock
+                self._start_one(self.plan.stages[key])
+
+    def _look_elsewhere(self) -> None:
+        """Stages that another run computes: take its result, or, if it gave up, its place."""
+        waiting, self.elsewhere = self.elsewhere, []
+        for key in waiting:
+            if (found := self.store.find(key)) is not None:
+                self.schedule.finish(key, found)
+            elif (lock := self.store.lock(key)) is None:
+                self.elsewhere.append(key)
+            else:
+                lock.release()
+                self.schedule.put_back(key)
+
+    def _start_one(self, stage: Stage) -> None:
+        damaged = [key for key in stage.inputs.values() if self.store.verified(key) is None]
+        if damaged:
+            self._unlock(stage.key)
+            for key in damaged:
+                self.schedule.again(key)
+            self.schedule.put_back(stage.key)
+            return
+        try:
+            job = self._job(stage)
+        except OSError as error:  # a full disk
+            self._end(stage, Outcome("failed", f"cannot be started: {error.strerror or error}"))
+            return
+        self.reporter.stage_started(stage.number, stage.title)
+        self.executor.start(job)
+
+    def _job(self, stage: Stage) -> Job:
+        """Lay out the folder of a job: copies of its inputs, so that nobody can change what the store holds."""
+        folder = self.store.workspace(stage.key)
+        for name in ("in", "out"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            (folder / name).mkdir(parents=True)
+        inputs = {}
+        for role, key in stage.inputs.items():
+            inputs[role] = f"{role}.safetensors"
+            held = self.store.folder(key) / (TRIGGER if role == "trigger" else MODEL)
+            shutil.copyfile(held, folder / "in" / inputs[role])
+        dataset, numerics = self.prepared.datasets[stage.setting], self.prepared.numerics
+        measuring = stage.kind in MEASURING
+        images = keep_images(self.store, dataset, "test" if measuring else "train")
+        values = dict(stage.values)
+        task = {
+            "kind": stage.kind,
+            "picture": values.pop("picture", ""),
+            "values": values,
+            "seed": stage.seed,
+            "random_seed": stage.random_seed(),
+            "folder": str(folder),
+            "inputs": inputs,
+            "train": None if measuring else str(images),
+            "test": str(images) if measuring else None,
+            "num_classes": dataset.num_classes,
+            "image_size": dataset.image_size,
+            "mean": list(dataset.mean),
+            "std": list(dataset.std),
+            "pad": dataset.augmentation.pad,
+            "flip": dataset.augmentation.flip,
+            "device": str(numerics.device),
+            "bf16": numerics.bf16,
+            "threads": numerics.threads,
+            "packages": list(self.registry.packages()),
+            "points": self.registry.points(_methods(values)),
+            "checkpoint_s": self.checkpoint_s,
         }
-        if moved.removed_interval is not None:
-            row |= {"removed_low": moved.removed_interval[0], "removed_high": moved.removed_interval[1]}
-        return row
+        return Job(stage.key, stage.kind, stage.title, folder, task, (images, *image_reads(dataset, measuring)))
 
+    def _done(self, stage: Stage, outcome: Outcome) -> None:
+        self.stages[stage.key] = {"seconds": round(outcome.seconds, 3), "facts": outcome.facts}
+        if outcome.status != "ok":
+            self._end(stage, outcome)
+            return
+        try:
+            found = self.store.publish(
+                stage.key, self.store.workspace(stage.key) / "out", outcome.files, kind=stage.kind, title=stage.title,
+                facts=outcome.facts, seconds=outcome.seconds, peak_mb=outcome.peak_mb, ingredients=stage.ingredients(),
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            self._end(stage, Outcome("failed", f"its result cannot be kept: {reason}"))
+            return
+        self.timings.add(stage, found)
+        self._end(stage, found)
 
-def _rate(name: str, rate: Rate) -> dict[str, Any]:
-    """The columns of one rate; see kdbench.report.columns."""
-    low, high = rate.interval
-    return {name: rate.percent, f"{name}_low": low, f"{name}_high": high, f"{name}_hits": rate.hits}
+    def _end(self, stage: Stage, ending: Manifest | Outcome) -> None:
+        """Tell everybody, tidy up; checkpoints stay where the next run can go on from them."""
+        folder = self.store.workspace(stage.key)
+        if isinstance(ending, Manifest):
+            self.reporter.stage_finished(stage.number, stage.title, ending.seconds, ending.facts)
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            if ending.log:
+                self._write_log(stage, ending.log)
+            ending = Outcome(ending.status, strip_control(f"{stage.title}: {ending.reason}"), ending.seconds)
+            self.reporter.stage_failed(stage.number, stage.title, ending.reason)
+            for name in ("in", "out", "tmp") if ending.status in ("crashed", "timeout", "out of memory") else ("",):
+                shutil.rmtree(folder / name, ignore_errors=True)
+        self._unlock(stage.key)
+        self.schedule.finish(stage.key, ending)
 
+    def _write_log(self, stage: Stage, text: str) -> None:
+        """What a failed stage printed, tracebacks among it."""
+        path = self.out / "logs" / f"{stage.number}-{stage.kind}.txt"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            lines = "\n".join(strip_control(line) for line in text.splitlines())
+            path.write_text(f"{strip_control(stage.title)}\n\n{lines}\n", encoding="utf-8")
+        except OSError:
+            return
 
-def load(spec: RunSpec, resolved: Resolved) -> Dataset:
-    """The request's dataset; the embedded one at the preset's size unless the request says otherwise."""
-    signs = resolved.preset.signs.model_dump() if spec.dataset == "signs" else {}
-    asked = {key: getattr(spec, key) for key in ("image_size", "num_classes", "train_size", "test_size")}
-    sizes = signs | {key: value for key, value in asked.items() if value is not None}
-    dataset = load_dataset(spec.dataset, data_dir=spec.data_dir, download=spec.download, seed=spec.data_seed, **sizes)
-    if spec.target_class >= dataset.num_classes:
-        raise ConfigError(
-            f"--target-class {spec.target_class} is out of range: {dataset.name} has classes 0 to {dataset.num_classes - 1}"
-        )
-    return dataset
+    def _unlock(self, key: str) -> None:
+        lock = self.locks.pop(key, None)
+        if lock is not None:
+            lock.release()
 
+    # -- cells ---------------------------------------------------------------------------------------------------------
 
-def check_models(resolved: Resolved, dataset: Dataset) -> None:
-    """Build every network once at the dataset's size, before hours go into the teacher of one that cannot be built.
+    def _settle(self) -> None:
+        """Make a row of every cell whose last measurement has ended."""
+        finished: set[int] = set()
+        for key in self.schedule.ended():
+            if self.plan.stages[key].kind == "picture":
+                self._take_picture(self.plan.stages[key])
+            for n in self.cells_of.pop(key, ()):
+                self.left[n].discard(key)
+                if not self.left[n]:
+                    finished.add(n)
+        for n in sorted(finished):
+            del self.left[n]
+            self.rows[n] = self._row(self.plan.cells[n])
+            self.reporter.cell_finished(self.rows[n])
+        if finished:
+            self.write()
 
-    Raises:
-        ConfigError: a network cannot take such images.
-    """
-    size = dataset.image_size
-    with torch.random.fork_rng(devices=[]):
-        for name in dict.fromkeys(name for pair in resolved.spec.pairs for name in pair):
+    def _settle_failed(self) -> None:
+        """Rows of the cells that have failed already, whatever else of them is missing."""
+        for n in list(self.left):
+            keys = [key for role, key in self.plan.cells[n].measured.items() if role not in CONTROLS]
+            if any(isinstance(self.schedule.endings.get(key), Outcome) for key in keys):
+                del self.left[n]
+                self.rows[n] = self._row(self.plan.cells[n])
+                self.reporter.cell_finished(self.rows[n])
+
+    def _row(self, cell: Cell) -> dict[str, Any]:
+        known = self.schedule.endings
+        endings = {role: known[key] for role, key in cell.measured.items() if key in known}
+        measured = {role: e.facts if isinstance(e, Manifest) else e for role, e in endings.items()}
+        found, final = row(cell, measured, self._facts(cell))
+        if final:
+            workspace = self.store.workspace(cell.key)
             try:
-                create_model(name, dataset.num_classes, image_size=size)
-            except KdbenchError:
-                raise
-            except Exception as error:  # whatever a library makes of a size or a number of classes it was not made for
-                raise ConfigError(f"model {name!r} cannot be built for {size}x{size} images: {error}") from error
+                workspace.mkdir(parents=True, exist_ok=True)
+                self.store.publish(
+                    cell.key, workspace, (), kind="row", title="row", facts={"row": found}, seconds=0.0, peak_mb=0.0,
+                    ingredients={"names": cell.names, "inputs": cell.measured},
+                )  # fmt: skip
+            except OSError:
+                shutil.rmtree(workspace, ignore_errors=True)  # computed again next time
+        return found
+
+    def _facts(self, cell: Cell) -> dict[str, Any]:
+        """The columns that say where a row is from."""
+        made = {key: self.store.find(key) for key in self.plan.ancestors(cell.trained["student"])}
+        whole = all(made.values())
+        student = made[cell.trained["student"]]
+        used = [("defense", cell.names["defense"]), ("distiller", cell.names["distiller"]), ("attack", cell.names["attack"])]
+        found = [self.registry.methods[kind][name] for kind, name in used if name in self.registry.methods[kind]]
+        versions = software()
+        return {
+            "wall_s": round(sum(m.seconds for m in made.values() if m), 2) if whole else None,
+            "peak_mem_mb": max(m.peak_mb for m in made.values() if m) if whole else None,
+            "device": student.facts.get("device") if student else None,
+            "numerics": str(self.prepared.numerics),
+            "kdbench_version": versions["kdbench"],
+            "torch_version": versions["torch"],
+            "plugins": "; ".join(sorted({f"{f.distribution} {f.version}".strip() for f in found})),
+            "teacher_sha256": self._weights(cell.trained["teacher"]),
+            "student_sha256": self._weights(cell.trained["student"]),
+            "dataset_digest": self.prepared.datasets[cell.setting].digest,
+            "config_digest": cell.key,
+        }
+
+    def _weights(self, key: str) -> str | None:
+        found = self.store.find(key)
+        return None if found is None else found.files[MODEL]["sha256"]
+
+    def _take_picture(self, stage: Stage) -> None:
+        ending = self.schedule.endings[stage.key]
+        if not isinstance(ending, Manifest):
+            return  # a picture is not worth a row; stage_failed has said why
+        backdoor = self.plan.stages[stage.inputs["trigger"]]
+        teacher = self.plan.stages[backdoor.inputs["clean"]].values["model"].replace("/", "_")
+        setting = self.prepared.settings[stage.setting]
+        several = f"{_file_name(setting.name)}-{setting.resolved.name}-" if len(self.prepared.settings) > 1 else ""
+        name = f"trigger-{several}{backdoor.values['name']}-{teacher}-seed{backdoor.seed}.png"
+        try:
+            shutil.copyfile(self.store.folder(stage.key) / PICTURE, self.out / name)
+        except OSError:
+            return
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def write(self, now: bool = False) -> None:
+        """The tables of what is finished; not after every one of ten thousand cells, each of which would rewrite them all."""
+        start = time.monotonic()
+        if not now and start - self._written < max(1.0, 20 * self._cost):
+            return
+        rows = [self.rows[n] for n in sorted(self.rows)]
+        write_results(rows, self.out / "results.csv")
+        write_leaderboard(rows, self.out / "leaderboard.csv")
+        self._written = time.monotonic()
+        self._cost = self._written - start
+
+    def record(self) -> list[dict[str, Any]]:
+        """The stages of the plan, as run.json keeps them."""
+        found = []
+        for key, stage in self.plan.stages.items():
+            ending = self.schedule.endings.get(key)
+            entry = {"kind": stage.kind, "title": stage.title, "key": key, "seed": stage.seed}
+            if isinstance(ending, Manifest):
+                cached = key not in self.stages
+                entry |= {"status": "cached" if cached else "ok", "seconds": ending.seconds, "facts": ending.facts}
+                entry["files"] = {name: file["sha256"] for name, file in ending.files.items()}
+            elif isinstance(ending, Outcome):
+                entry |= {"status": ending.status, "reason": ending.reason, "facts": {}}
+            else:
+                entry |= {"status": "not needed", "facts": {}}
+            found.append(entry)
+        return found
 
 
-def run(resolved: Resolved, registry: Registry, out: Path, reporter: Reporter) -> list[dict[str, Any]]:
-    """Run every cell of a request and write ``out``: results.csv, leaderboard.csv, run.json, trigger-*.png.
+def run(
+    prepared: Prepared,
+    registry: Registry,
+    out: Path,
+    reporter: Reporter,
+    store: Store,
+    executor: Executor,
+    *,
+    fail_fast: bool = False,
+    checkpoint_s: float = 60.0,
+) -> list[dict[str, Any]]:
+    """Carry out every cell of a request and write ``out``: results.csv, leaderboard.csv, run.json, trigger-*.png, logs/.
 
-    The tables are written anew after each finished cell, and a cell is finished as soon as its last stage is, so that an
-    interrupted run keeps what it measured.
+    What is in the store is not computed again. The tables are written anew as cells finish; an interrupted run keeps what it
+    measured, and the same request goes on where it was.
     """
-    spec = resolved.spec
-    numerics = choose_numerics(spec.device, spec.numerics)
-    dataset = load(spec, resolved)
-    check_models(resolved, dataset)
-    plan = build_plan(resolved, dataset.digest, f"{numerics.device.type} {numerics}", _versions())
+    store.check_writable()
     out.mkdir(parents=True, exist_ok=True)
-    record = _record(plan, dataset, numerics, registry)
+    record = _record(prepared, registry)
     write_record(record, out / "run.json")
-    reporter.run_started(len(plan.stages), len(plan.cells), str(out), dataset.note)
-    work = _Run(plan, Bench(resolved, dataset, numerics, reporter), registry, reporter, out)
-    finished: dict[int, dict[str, Any]] = {}
-    for number, row in work.rows():
-        finished[number] = row
-        rows = [finished[n] for n in sorted(finished)]
-        write_results(rows, out / "results.csv")
-        write_leaderboard(rows, out / "leaderboard.csv")
-        reporter.cell_finished(row)
-    record["finished"] = time.time()
-    record["stages"] = [
-        {"kind": s.kind, "title": s.title, "key": s.key, "seconds": round(work.seconds[s.key], 3), "facts": work.facts[s.key]}
-        for s in plan.stages
-    ]
-    write_record(record, out / "run.json")
+    work = _Run(prepared, registry, reporter, out, store, executor, checkpoint_s)
+    plan = prepared.plan
+    notes = dict.fromkeys(dataset.note for dataset in prepared.datasets if dataset.note)
+    reporter.run_started(len(plan.stages), len(work.schedule.to_run()), len(plan.cells), str(out), " ".join(notes))
+    try:
+        rows = work.go(fail_fast)
+    except BaseException:
+        work.write(now=True)
+        raise
+    finally:
+        executor.close()
+        for key in list(work.locks):
+            work._unlock(key)
+        record["finished"] = time.time()
+        record["confinement"] = getattr(executor, "wall", "") or "none"
+        record["stages"] = work.record()
+        write_record(record, out / "run.json")
     reporter.run_finished(rows, str(out))
     return rows
 
 
-def _versions() -> dict[str, str]:
-    """Versions of what computes, or draws, or decodes."""
-    found = {"kdbench": kdbench.__version__, "torch": torch.__version__, "cuda": torch.version.cuda or "none"}
-    for name in ("torchvision", "timm", "numpy", "pillow"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
-    return found
+def _methods(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """(kind, name) of every method that a stage is told to use."""
+    nested = [values, values.get("distiller"), values.get("defense")]
+    return [(v["kind"], v["name"]) for v in nested if isinstance(v, dict) and "kind" in v]
 
 
-def _record(plan: Plan, dataset: Dataset, numerics: Numerics, registry: Registry) -> dict[str, Any]:
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in text)
+
+
+def _record(prepared: Prepared, registry: Registry) -> dict[str, Any]:
+    config = {"request": prepared.spec.model_dump(mode="json"), "parts": [s.resolved.as_dict() for s in prepared.settings]}
     return {
         "schema": SCHEMA,
         "started": time.time(),
         "command": sys.argv[1:],
-        "config": plan.resolved.as_dict(),
-        "config_digest": digest(plan.resolved.as_dict()),
-        "dataset": {
-            "name": dataset.name,
-            "digest": dataset.digest,
-            "note": dataset.note,
-            "train": len(dataset.train),
-            "test": len(dataset.test),
-            "image_size": dataset.image_size,
-            "num_classes": dataset.num_classes,
-        },
-        "versions": {**_versions(), "python": platform.python_version()},
+        "config": config,
+        "config_digest": digest(config),
+        "datasets": [
+            {
+                "name": dataset.name,
+                "digest": dataset.digest,
+                "note": dataset.note,
+                "train": len(dataset.train),
+                "test": len(dataset.test),
+                "image_size": dataset.image_size,
+                "num_classes": dataset.num_classes,
+            }
+            for dataset in prepared.datasets
+        ],
+        "versions": {**software(), "python": platform.python_version()},
         "plugins": {
             f"{kind}.{name}": found.origin
             for kind, methods in registry.methods.items()
             for name, found in sorted(methods.items())
         },
         "broken_plugins": registry.broken,
-        "device": _device_name(numerics.device),
-        "numerics": str(numerics),
-        "threads": torch.get_num_threads(),
+        "device": device_name(prepared.numerics.device),
+        "numerics": str(prepared.numerics),
+        "threads": prepared.numerics.threads,
     }
-
-
-def _peak_mib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -6,9 +6,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kdbench.errors import ConfigError, unknown
 from kdbench.method import Method, Params
@@ -17,15 +17,21 @@ from kdbench.registry import Registry
 
 
 class RunSpec(BaseModel):
-    """A request. ``kdbench run``'s options say the same things."""
+    """A request: axes that are crossed, and what holds for all of it. ``kdbench run``'s options and a spec file say the same.
+
+    teacher_from: names of imported teachers, taken as they are, instead of (or beside) attacks.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    attacks: tuple[str, ...] = Field(min_length=1)
-    defenses: tuple[str, ...] = ("none",)
-    distillers: tuple[str, ...] = ("fkd",)
+    attacks: tuple[str, ...] = ()
+    teacher_from: tuple[str, ...] = ()
+    defenses: tuple[str, ...] = Field(("none",), min_length=1)
+    distillers: tuple[str, ...] = Field(("fkd",), min_length=1)
     pairs: tuple[tuple[str, str], ...] = Field(min_length=1)
-    dataset: str = "signs"
+    datasets: tuple[str, ...] = Field(("signs",), min_length=1)
+    presets: tuple[str, ...] = Field(("quick",), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     data_dir: Path | None = None
     download: bool = False
     image_size: int | None = Field(None, ge=8)
@@ -33,24 +39,37 @@ class RunSpec(BaseModel):
     train_size: int | None = Field(None, ge=2)
     test_size: int | None = Field(None, ge=2)
     data_seed: int = Field(0, ge=0)
-    preset: str = "quick"
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
     target_class: int = Field(0, ge=0)
     clean_fraction: float | None = Field(None, gt=0, le=1)
     controls: bool = True
     device: str = "auto"
     numerics: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int | None = Field(None, ge=1, le=1024)
     overrides: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("attacks", "teacher_from", "defenses", "distillers", "pairs", "datasets", "presets", "seeds")
+    @classmethod
+    def _each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(values))
+
+    @model_validator(mode="after")
+    def _something_to_attack(self) -> RunSpec:
+        if not self.attacks and not self.teacher_from:
+            raise ValueError("neither an attack nor an imported teacher is named; add --attack NAME or --teacher-from NAME")
+        return self
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A request with every name looked up and every number known.
+    """One dataset and one preset of a request, with every name looked up and every number known.
 
-    methods: (kind, name) -> an instance with its parameters. origins: (kind, name) -> the plugin's version and source digest.
+    name: of the preset. methods: (kind, name) -> an instance with its parameters. origins: (kind, name) -> the plugin's
+    version and source digest.
     """
 
     spec: RunSpec
+    dataset: str
+    name: str
     preset: Preset
     methods: dict[tuple[str, str], Method]
     origins: dict[tuple[str, str], str]
@@ -59,16 +78,21 @@ class Resolved:
         return self.methods[kind, name]
 
     def as_dict(self) -> dict[str, Any]:
-        """Every number of the run, for ``--dry-run`` and ``run.json``."""
+        """Every number of this part of the run, for ``--dry-run`` and ``run.json``."""
         return {
-            "request": self.spec.model_dump(mode="json"),
-            "preset": self.preset.model_dump(mode="json"),
+            "dataset": self.dataset,
+            "preset": {"name": self.name, **self.preset.model_dump(mode="json")},
             "methods": {f"{kind}.{name}": m.params.model_dump(mode="json") for (kind, name), m in sorted(self.methods.items())},
         }
 
 
-def resolve(spec: RunSpec, registry: Registry) -> Resolved:
-    """Look everything up and apply ``--set`` overrides.
+def resolve_all(spec: RunSpec, registry: Registry) -> list[Resolved]:
+    """Every dataset with every preset of a request."""
+    return [resolve(spec, registry, dataset, preset) for preset in spec.presets for dataset in spec.datasets]
+
+
+def resolve(spec: RunSpec, registry: Registry, dataset: str | None = None, preset_name: str | None = None) -> Resolved:
+    """Look everything up and apply ``--set`` overrides, for one dataset and preset of the request (the first ones unless said).
 
     Override keys: ``clean|poison|distill|repair|signs.FIELD``, ``clean_fraction`` and ``attack|distiller|defense.NAME.FIELD``.
     Whoever sets a recipe's ``epochs`` means them: the preset's ``min_steps`` then no longer raises them.
@@ -76,13 +100,14 @@ def resolve(spec: RunSpec, registry: Registry) -> Resolved:
     Raises:
         UsageError: an unknown name, key or a value of the wrong type or range.
     """
-    table = read_preset(spec.preset)
+    dataset, preset_name = dataset or spec.datasets[0], preset_name or spec.presets[0]
+    table = read_preset(preset_name)
     wanted = {("attack", n) for n in spec.attacks} | {("defense", n) for n in spec.defenses}
     wanted |= {("distiller", n) for n in spec.distillers}
     if spec.controls:
         wanted.add(("defense", "none"))
     classes = {(kind, name): registry.get(kind, name) for kind, name in sorted(wanted)}
-    own: dict[tuple[str, str], dict[str, Any]] = {key: dict(cls.presets.get(spec.preset, {})) for key, cls in classes.items()}
+    own: dict[tuple[str, str], dict[str, Any]] = {key: dict(cls.presets.get(preset_name, {})) for key, cls in classes.items()}
     for key, raw in spec.overrides.items():
         head, *rest = key.split(".")
         if head in ("attack", "distiller", "defense") and len(rest) >= 2:
@@ -115,10 +140,10 @@ def resolve(spec: RunSpec, registry: Registry) -> Resolved:
             raise ConfigError(unknown("--set key", key, keys))
     if spec.clean_fraction is not None:
         table["clean_fraction"] = spec.clean_fraction
-    preset = _build(f"preset {spec.preset}", Preset, table)
+    preset = _build(f"preset {preset_name}", Preset, table)
     methods = {key: cls(_build(".".join(key), cls.Params, own[key])) for key, cls in classes.items()}
     origins = {key: registry.methods[key[0]][key[1]].origin for key in classes}
-    return Resolved(spec, preset, methods, origins)
+    return Resolved(spec, dataset, preset_name, preset, methods, origins)
 
 
 def _known(key: str, fieldname: str, fields: Mapping[str, Any]) -> None:

@@ -1,106 +1,141 @@
-"""What each kind of stage does. A stage gets the results it rests on and returns a model (and, for an attack, a trigger)."""
+"""What each kind of stage does. A stage is told a task, opens its inputs, and leaves files and numbers."""
 
 from __future__ import annotations
 
-import copy
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from kdbench.attack import AttackSetting, Trigger
-from kdbench.bench.plan import Stage
-from kdbench.bench.spec import Resolved
-from kdbench.data import Dataset
-from kdbench.data.base import Batch, ImageSet
+from kdbench.bench.modules import load_module, save_module
+from kdbench.checkpoint import FolderCheckpoints
+from kdbench.data.base import Augmentation, Batch, ImageSet
+from kdbench.data.files import load_images
 from kdbench.defense import DefenseSetting
-from kdbench.errors import ContractError
+from kdbench.errors import ContractError, IntegrityError
+from kdbench.metrics import accuracy, attacked, evaluate
 from kdbench.models import create_model
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import FrozenTeacher
-from kdbench.training import Fit, Numerics, Progress
+from kdbench.registry import Registry
+from kdbench.report.pictures import MAX_COLUMNS, write_trigger_picture
+from kdbench.training import Fit, Numerics, Progress, Recipe
 
-
-@dataclass
-class Result:
-    """What a stage leaves behind: a model in eval mode, for an attack its trigger (and the classes that it works on, see
-    Backdoor), and numbers for the record."""
-
-    model: FeatureModel
-    trigger: Trigger | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    source_classes: tuple[int, ...] | None = None
+MODEL, TRIGGER, PICTURE = "model.safetensors", "trigger.safetensors", "trigger.png"
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What every stage of a run shares."""
+class Task:
+    """What the process of a stage is told. See :meth:`Stage.task <kdbench.bench.plan.Stage>` for where it comes from.
 
-    resolved: Resolved
-    dataset: Dataset
+    kind; values: of the stage. seed: root seed. random_seed: the stage's own. folder: ``in/`` inputs, ``out/`` results,
+    ``checkpoints/``. inputs: role -> file in ``in/``. train, test: files of images, None where the stage may not see them.
+    num_classes, image_size, mean, std, pad, flip: of the dataset. device, bf16, threads: arithmetic. packages: whose classes
+    an input may be made of. checkpoint_s: seconds between checkpoints. picture: title of a picture.
+    """
+
+    kind: str
+    values: dict[str, Any]
+    seed: int
+    random_seed: int
+    folder: Path
+    inputs: dict[str, str]
+    train: str | None
+    test: str | None
+    num_classes: int
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    pad: int
+    flip: bool
+    device: str
+    bf16: bool
+    threads: int
+    packages: tuple[str, ...]
+    checkpoint_s: float
+    picture: str = ""
+
+
+@dataclass
+class Product:
+    """What a stage leaves: names of files in ``out/``, and numbers for the record (strict JSON)."""
+
+    files: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def perform(task: Task, registry: Registry, progress: Progress) -> Product:
+    """Compute one stage under its own random state; the caller's is untouched."""
+    numerics = Numerics(torch.device(task.device), task.bf16, task.threads)
+    checkpoints = FolderCheckpoints(task.folder / "checkpoints", task.checkpoint_s)
+    (task.folder / "out").mkdir(exist_ok=True)
+    work = _Work(task, registry, numerics, Fit(numerics, progress, checkpoints=checkpoints))
+    with _seeded(task.random_seed):
+        product = _KINDS[task.kind](work)
+    if work.fit.losses:
+        product.facts.setdefault("loss", work.fit.losses[-1])
+    return product
+
+
+@dataclass(frozen=True)
+class _Work:
+    task: Task
+    registry: Registry
     numerics: Numerics
-    progress: Progress
+    fit: Fit
 
-    def run(self, stage: Stage, inputs: Mapping[str, Result]) -> Result:
-        """Run one stage under its own random state; the caller's is untouched."""
-        fit = Fit(self.numerics, self.progress)
-        with _seeded(stage.random_seed()):
-            result = _KINDS[stage.kind](self, stage, inputs, fit)
-        if fit.losses:
-            result.facts.setdefault("loss", fit.losses[-1])
-        result.model.eval()
-        return result
+    # -- one method a kind ---------------------------------------------------------------------------------------------
 
-    # -- one method a kind; each gets a loop of its own, so that no stage sees another's losses --
-
-    def clean(self, stage: Stage, inputs: Mapping[str, Result], fit: Fit) -> Result:
-        model = self._new_model(stage.values["model"]).train()
-        fit(
-            model.parameters(),
+    def clean(self) -> Product:
+        model = self._new_model(self.task.values["model"]).train()
+        self.fit(
+            model,
             lambda batch: {"ce": torch.nn.functional.cross_entropy(model(batch.images).float(), batch.labels)},
-            self.dataset.train,
-            self.resolved.preset.clean,
-            generator=_generator(stage),
-            augmentation=self.dataset.augmentation,
+            self._train(),
+            self._recipe(),
+            generator=self._generator(),
+            augmentation=self._augmentation,
         )
-        return Result(model)
+        return self._keep(model)
 
-    def backdoor(self, stage: Stage, inputs: Mapping[str, Result], fit: Fit) -> Result:
-        attack = self.resolved.method("attack", stage.values["name"])
+    def backdoor(self) -> Product:
+        attack = self._method(self.task.values)
         setting = AttackSetting(
-            teacher=copy.deepcopy(inputs["clean"].model).eval(),
-            train=self.dataset.train,
-            target_class=self.resolved.spec.target_class,
-            num_classes=self.dataset.num_classes,
-            recipe=self.resolved.preset.poison,
-            augmentation=self.dataset.augmentation,
-            fit=fit,
-            generator=_generator(stage),
+            teacher=self._input("clean"),
+            train=self._train(),
+            target_class=self.task.values["target_class"],
+            num_classes=self.task.num_classes,
+            recipe=self._recipe(),
+            augmentation=self._augmentation,
+            fit=self.fit,
+            generator=self._generator(),
             numerics=self.numerics,
         )
         backdoor = attack.implant(setting)
         if not isinstance(backdoor.trigger, Trigger) or backdoor.target_class != setting.target_class:
             raise ContractError(f"attack {attack.info.name!r} must return a Trigger and keep the target class it was given")
-        trigger = self.numerics.place(backdoor.trigger).eval()
-        return Result(backdoor.teacher, trigger, dict(backdoor.facts), backdoor.source_classes)  # type: ignore[arg-type]
+        product = self._keep(backdoor.teacher, dict(backdoor.facts))
+        sources = None if backdoor.source_classes is None else list(backdoor.source_classes)
+        save_module(backdoor.trigger.eval(), self.task.folder / "out" / TRIGGER, {"source_classes": sources})
+        return Product((*product.files, TRIGGER), product.facts)
 
-    def cleanse(self, stage: Stage, inputs: Mapping[str, Result], fit: Fit) -> Result:
-        defense = self.resolved.method("defense", stage.values["name"])
-        teacher = copy.deepcopy(inputs["teacher"].model).eval()
-        return Result(defense.cleanse_teacher(teacher, self._defense_setting(stage, fit)))
+    def cleanse(self) -> Product:
+        defense = self._method(self.task.values)
+        return self._keep(defense.cleanse_teacher(self._input("teacher"), self._defense_setting()))
 
-    def distill(self, stage: Stage, inputs: Mapping[str, Result], fit: Fit) -> Result:
-        distiller = self.resolved.method("distiller", stage.values["distiller"]["name"])
-        student = self._new_model(stage.values["model"]).train()
-        teacher = FrozenTeacher(inputs["teacher"].model, distiller.batch_norm_mode())
+    def distill(self) -> Product:
+        distiller = self._method(self.task.values["distiller"])
+        student = self._new_model(self.task.values["model"]).train()
+        teacher = FrozenTeacher(self._input("teacher"), distiller.batch_norm_mode())
         objectives = [self.numerics.place(distiller.objective(teacher, student)).train()]
-        if stage.values["defense"] is not None:
-            defense = self.resolved.method("defense", stage.values["defense"]["name"])
-            extra = defense.objective(teacher, student, self._defense_setting(stage, fit))
+        if self.task.values["defense"] is not None:
+            extra = self._method(self.task.values["defense"]).objective(teacher, student, self._defense_setting())
             if extra is not None:
                 objectives.append(self.numerics.place(extra).train())
 
@@ -114,54 +149,114 @@ class Bench:
                 terms |= named
             return terms
 
-        fit(
-            [*student.parameters(), *(p for objective in objectives for p in objective.parameters())],
+        self.fit(
+            [student, *objectives],
             loss,
-            self.dataset.train,
-            self.resolved.preset.distill,
-            generator=_generator(stage),
-            augmentation=self.dataset.augmentation,
+            self._train(),
+            self._recipe(),
+            generator=self._generator(),
+            augmentation=self._augmentation,
         )
-        return Result(student)
+        return self._keep(student)
 
-    def repair(self, stage: Stage, inputs: Mapping[str, Result], fit: Fit) -> Result:
-        defense = self.resolved.method("defense", stage.values["name"])
-        student = copy.deepcopy(inputs["student"].model).eval()
-        return Result(
-            defense.repair_student(student, FrozenTeacher(inputs["teacher"].model), self._defense_setting(stage, fit))
+    def repair(self) -> Product:
+        defense = self._method(self.task.values)
+        teacher = FrozenTeacher(self._input("teacher"))
+        return self._keep(defense.repair_student(self._input("student"), teacher, self._defense_setting()))
+
+    def evaluate(self) -> Product:
+        """Counts on the test images, untriggered and, where there is a trigger, triggered."""
+        model, test = self._input("model"), self._test()
+        if "trigger" not in self.task.inputs:
+            return Product(facts={"acc": list(accuracy(model, test, self.numerics))})
+        trigger, sources = self._trigger()
+        return Product(
+            facts=evaluate(model, trigger, test, self.task.values["target_class"], self.numerics, sources).as_facts()
         )
+
+    def picture(self) -> Product:
+        """The first test images that the trigger is for: clean, triggered, difference."""
+        (trigger, sources), test = self._trigger(), self._test()
+        wanted = attacked(test.labels, self.task.values["target_class"], sources)
+        images = test.read(torch.nonzero(wanted).flatten()[:MAX_COLUMNS], self.numerics.device)
+        with torch.inference_mode():
+            triggered = trigger(images)
+        write_trigger_picture(images.cpu(), triggered.cpu(), self.task.folder / "out" / PICTURE, self.task.picture)
+        return Product((PICTURE,))
 
     # -- shared pieces -------------------------------------------------------------------------------------------------
 
-    def _new_model(self, name: str) -> FeatureModel:
-        model = create_model(name, self.dataset.num_classes, image_size=self.dataset.image_size)
-        model.set_normalization(self.dataset.mean, self.dataset.std)
+    @property
+    def _augmentation(self) -> Augmentation:
+        return Augmentation(self.task.pad, self.task.flip)
+
+    def _train(self) -> ImageSet:
+        assert self.task.train is not None
+        return load_images(self.task.folder / "in" / self.task.train)
+
+    def _test(self) -> ImageSet:
+        assert self.task.test is not None
+        return load_images(self.task.folder / "in" / self.task.test)
+
+    def _recipe(self) -> Recipe:
+        return Recipe(**self.task.values["recipe"])
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.task.random_seed)
+
+    def _method(self, values: dict[str, Any]) -> Any:
+        cls = self.registry.get(values["kind"], values["name"])
+        return cls(cls.Params(**values["params"]))
+
+    def _input(self, role: str) -> FeatureModel:
+        """A private copy of a network that the stage rests on, on the device, in eval mode."""
+        model, record = load_module(self.task.folder / "in" / self.task.inputs[role], self.task.packages)
+        if not isinstance(model, FeatureModel):
+            raise IntegrityError(f"{self.task.inputs[role]} holds a {type(model).__name__}, no network")
+        if record.get("normalization") == "dataset":  # an imported teacher, which came as weights alone
+            model.set_normalization(self.task.mean, self.task.std)
         return self.numerics.place(model)  # type: ignore[return-value]
 
-    def _defense_setting(self, stage: Stage, fit: Fit) -> DefenseSetting:
-        preset = self.resolved.preset
+    def _trigger(self) -> tuple[Trigger, tuple[int, ...] | None]:
+        trigger, record = load_module(self.task.folder / "in" / self.task.inputs["trigger"], self.task.packages)
+        if not isinstance(trigger, Trigger):
+            raise IntegrityError(f"{self.task.inputs['trigger']} holds a {type(trigger).__name__}, no trigger")
+        sources = record["source_classes"]
+        return self.numerics.place(trigger), None if sources is None else tuple(sources)  # type: ignore[return-value]
+
+    def _keep(self, model: FeatureModel, facts: dict[str, Any] | None = None) -> Product:
+        if not isinstance(model, FeatureModel):
+            raise ContractError(f"a stage must return a network (FeatureModel), got {type(model).__name__}")
+        save_module(model.eval(), self.task.folder / "out" / MODEL)
+        return Product((MODEL,), facts or {})
+
+    def _new_model(self, name: str) -> FeatureModel:
+        model = create_model(name, self.task.num_classes, image_size=self.task.image_size)
+        model.set_normalization(self.task.mean, self.task.std)
+        return self.numerics.place(model)  # type: ignore[return-value]
+
+    def _defense_setting(self) -> DefenseSetting:
+        values = self.task.values if self.task.kind != "distill" else self.task.values["defense"]
         return DefenseSetting(
-            clean=_share(self.dataset.train, preset.clean_fraction, stage.seed),
-            num_classes=self.dataset.num_classes,
-            recipe=preset.repair,
-            augmentation=self.dataset.augmentation,
-            fit=fit,
-            generator=_generator(stage),
+            clean=share(self._train(), values["clean_fraction"], self.task.seed),
+            num_classes=self.task.num_classes,
+            recipe=Recipe(**values["recipe"]),
+            augmentation=self._augmentation,
+            fit=self.fit,
+            generator=self._generator(),
             numerics=self.numerics,
         )
 
 
-_KINDS = {
-    "clean": Bench.clean,
-    "backdoor": Bench.backdoor,
-    "cleanse": Bench.cleanse,
-    "distill": Bench.distill,
-    "repair": Bench.repair,
+_KINDS: dict[str, Callable[[_Work], Product]] = {
+    "clean": _Work.clean,
+    "backdoor": _Work.backdoor,
+    "cleanse": _Work.cleanse,
+    "distill": _Work.distill,
+    "repair": _Work.repair,
+    "evaluate": _Work.evaluate,
+    "picture": _Work.picture,
 }
-
-
-def _generator(stage: Stage) -> torch.Generator:
-    return torch.Generator().manual_seed(stage.random_seed())
 
 
 @contextmanager
@@ -179,7 +274,7 @@ def _seeded(seed: int) -> Iterator[None]:
         np.random.set_state(numpy)
 
 
-def _share(train: ImageSet, fraction: float, seed: int) -> ImageSet:
+def share(train: ImageSet, fraction: float, seed: int) -> ImageSet:
     """The defender's images: a fixed random fraction of every class, at least two of each; all of them for 1.0."""
     if fraction >= 1:
         return train

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from typing import Any
 
 import click
 
 from kdbench import __version__
-from kdbench.errors import KdbenchError, UsageError
+from kdbench.errors import IntegrityError, KdbenchError, UsageError
 from kdbench.text import strip_control
 
 #: name: (module, attribute, help in one line)
 _COMMANDS = {
+    "compare": ("kdbench.cli.compare", "compare_command", "Say what changed between two results.csv, and whether it is noise."),
+    "import-teacher": (
+        "kdbench.cli.import_teacher",
+        "import_teacher_command",
+        "Read foreign weights, confined, and keep them as safetensors.",
+    ),
+    "leaderboard": ("kdbench.cli.leaderboard", "leaderboard_command", "Merge runs into one ranking."),
+    "plan": ("kdbench.cli.plan", "plan_command", "Show what a request comes to: stages, what is cached, time and disk."),
+    "store": ("kdbench.cli.store", "store_command", "List, verify and tidy what was computed."),
+    "verify": ("kdbench.cli.verify", "verify_command", "Check a run's digests and run some of its cells again."),
     "list": ("kdbench.cli.list", "list_command", "Show attacks, defenses, distillers, models, datasets and presets."),
     "run": ("kdbench.cli.run", "run_command", "Run attacks against defenses and write the results to a folder."),
 }
+
+
+def _exit_code(error: KdbenchError) -> int:
+    return 2 if isinstance(error, UsageError) else 4 if isinstance(error, IntegrityError) else 1
 
 
 class LazyGroup(click.Group):
@@ -39,10 +54,16 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except KdbenchError as error:
             click.echo(f"Error: {strip_control(error)}", err=True)
-            ctx.exit(2 if isinstance(error, UsageError) else 1)
+            ctx.exit(_exit_code(error))
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:  # a defect of kdbench: its traceback is what we need to see
+            traceback.print_exc()
+            click.echo("This is a defect of kdbench; please report it with the lines above.", err=True)
+            ctx.exit(3)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

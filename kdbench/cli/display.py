@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group
@@ -43,7 +44,7 @@ def plain_table(title: str, columns: Iterable[str]) -> Table:
     return table
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:
@@ -56,6 +57,8 @@ def _facts(facts: dict[str, Any]) -> str:
     """The first few facts that fit on a line."""
     parts = []
     for name, value in facts.items():
+        if name == "device":
+            continue
         if isinstance(value, float):
             parts.append(f"{name} {value:.4g}")
         elif isinstance(value, int | str) and len(str(value)) <= 24:
@@ -127,17 +130,30 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
 
 
 class Display(Quiet):
-    """Base of the displays: keeps the counts, closes cleanly."""
+    """Base of the displays: keeps the counts and the titles of what runs, closes cleanly."""
 
     def __init__(self) -> None:
-        self.stages = 0
+        self.stages = self.to_run = 0
         self.started = time.monotonic()
+        self.titles: dict[int, str] = {}
 
-    def run_started(self, stages: int, cells: int, out: str, note: str = "") -> None:
-        self.stages, self.started = stages, time.monotonic()
+    def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
+        self.stages, self.to_run, self.started = stages, to_run, time.monotonic()
+
+    def stage_started(self, number: int, title: str) -> None:
+        self.titles[number] = title
+
+    def where(self, number: int, title: str = "") -> str:
+        """``[3/17] train clean wrn16_2``."""
+        return f"[{number}/{self.stages}] {strip_control(title or self.titles.get(number, ''))}"
 
     def close(self) -> None:
         """Give the terminal back; called however the run ends."""
+
+
+def _minor(title: str) -> bool:
+    """Stages of a second or so, which are not worth a line when all is well."""
+    return title.startswith(("measure: ", "draw "))
 
 
 class QuietDisplay(Display):
@@ -151,45 +167,65 @@ class QuietDisplay(Display):
         print(out, flush=True)
 
 
-class PlainDisplay(Display):
-    """One line per event, and inside a long stage one line about every 15 seconds."""
+class _Paced(Display):
+    """Lets a step through about every 15 seconds of each stage."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.where = ""
-        self.next_line = math.inf
+        self._next: dict[int, float] = {}
 
-    def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+    def stage_started(self, number: int, title: str) -> None:
+        super().stage_started(number, title)
+        self._next[number] = time.monotonic() + PROGRESS_EVERY_S
+
+    def due(self, number: int) -> bool:
         now = time.monotonic()
-        if now >= self.next_line:
-            self.next_line = now + PROGRESS_EVERY_S
-            shown = f" | loss {loss:.4g}" if loss is not None else ""
-            print(f"{self.where} | epoch {epoch}/{epochs} | step {done}/{total}{shown}", flush=True)
+        if now < self._next.get(number, math.inf):
+            return False
+        self._next[number] = now + PROGRESS_EVERY_S
+        return True
 
-    def run_started(self, stages: int, cells: int, out: str, note: str = "") -> None:
-        super().run_started(stages, cells, out)
-        print(f"{stages} stages, {cells} cells -> {strip_control(out)}", flush=True)
+
+class PlainDisplay(_Paced):
+    """One line per event, and inside a long stage one line about every 15 seconds."""
+
+    def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
+        super().run_started(stages, to_run, cells, out)
+        print(f"{stages} stages, {to_run} of them to run, {cells} cells -> {strip_control(out)}", flush=True)
         if note:
             print(f"note: {strip_control(note)}", flush=True)
 
-    def stage_started(self, number: int, title: str) -> None:
-        self.where = f"[{number}/{self.stages}] {strip_control(title)}"
-        self.next_line = time.monotonic() + PROGRESS_EVERY_S
+    def step(self, number: int, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+        if self.due(number):
+            shown = f" | loss {loss:.4g}" if loss is not None else ""
+            print(f"{self.where(number)} | epoch {epoch}/{epochs} | step {done}/{total}{shown}", flush=True)
 
     def stage_finished(self, number: int, title: str, seconds: float, facts: dict[str, Any]) -> None:
-        self.next_line = math.inf
-        parts = [f"[{number}/{self.stages}] {strip_control(title)}", _duration(seconds), _facts(facts)]
-        print(" | ".join(part for part in parts if part), flush=True)
+        if not _minor(title):
+            parts = [self.where(number, title), duration(seconds), _facts(facts)]
+            print(" | ".join(part for part in parts if part), flush=True)
 
     def stage_failed(self, number: int, title: str, reason: str) -> None:
-        self.next_line = math.inf
-        print(f"[{number}/{self.stages}] {strip_control(title)} | FAILED: {strip_control(reason)}", flush=True)
+        print(f"{self.where(number, title)} | FAILED: {strip_control(reason)}", flush=True)
 
     def cell_finished(self, row: dict[str, Any]) -> None:
         print(cell_line(row), flush=True)
 
     def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
         print_results(make_console(), rows, out)
+
+
+@dataclass
+class _Active:
+    """A stage that runs: where it is, and since when its present training goes on."""
+
+    since: float
+    epoch: int = 0
+    epochs: int = 0
+    first: int = 0
+    done: int = 0
+    total: int = 0
+    loss: float | None = None
 
 
 class LiveDisplay(Display):
@@ -200,25 +236,18 @@ class LiveDisplay(Display):
         self.console = console or make_console()
         self.live: Live | None = None
         self.finished = 0
-        self.title = ""
+        self.active: dict[int, _Active] = {}
         self.events: deque[str] = deque(maxlen=5)
-        self._reset()
 
-    def _reset(self) -> None:
-        self.epoch = self.epochs = self.done = self.total = self.images = 0
-        self.loss: float | None = None
-        self.fit_started = time.monotonic()
+    def step(self, number: int, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+        at = self.active.get(number)
+        if at is None or done < at.done or total != at.total:  # a stage may train more than once, or go on from a checkpoint
+            at = self.active[number] = _Active(time.monotonic(), first=done)
+        at.epoch, at.epochs, at.done, at.total = epoch, epochs, done, total
+        at.loss = at.loss if loss is None else loss
 
-    def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
-        if done <= self.done:  # a stage may train more than once
-            self._reset()
-        self.epoch, self.epochs, self.done, self.total = epoch, epochs, done, total
-        self.images += images
-        if loss is not None:
-            self.loss = loss
-
-    def run_started(self, stages: int, cells: int, out: str, note: str = "") -> None:
-        super().run_started(stages, cells, out)
+    def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
+        super().run_started(stages, to_run, cells, out)
         if note:
             self.console.print(f"note: {safe(note)}")
         self.live = Live(console=self.console, get_renderable=self.render, refresh_per_second=4, transient=True)
@@ -227,40 +256,41 @@ class LiveDisplay(Display):
     def render(self) -> Group:
         """The picture of this moment."""
         now = time.monotonic()
-        lines = [f"[bold]kdbench[/] {self.finished}/{self.stages} stages done | {_duration(now - self.started)} elapsed"]
-        if self.title:
-            lines.append(f"now: {safe(self.title)}")
-        if self.done:
-            spent = max(now - self.fit_started, 1e-9)
-            left = spent * (self.total - self.done) / self.done
-            loss = "-" if self.loss is None else f"{self.loss:.4g}"
-            lines.append(
-                f"epoch {self.epoch}/{self.epochs} | loss {loss} | {self.images / spent:.0f} images/s | "
-                f"about {_duration(max(0.0, left))} left in this stage"
-            )
-        return Group(*lines, *(f"[dim]{safe(event)}[/]" for event in self.events))
+        cached = self.stages - self.to_run
+        lines = [
+            f"[bold]kdbench[/] {self.finished}/{self.to_run} stages done, {cached} in the store | "
+            f"{duration(now - self.started)} elapsed"
+        ]
+        for number, at in sorted(self.active.items()):
+            line = f"now: {safe(self.where(number))}"
+            if at.total:
+                spent, steps = max(now - at.since, 1e-9), at.done - at.first
+                left = f" | about {duration(spent * (at.total - at.done) / steps)} left" if steps else ""
+                loss = "-" if at.loss is None else f"{at.loss:.4g}"
+                line += f" | epoch {at.epoch}/{at.epochs} | loss {loss}{left}"
+            lines.append(line)
+        return Group(*lines, *(f"[dim]{safe(event)}[/]" for event in list(self.events)))
 
     def stage_started(self, number: int, title: str) -> None:
-        self.title = f"[{number}/{self.stages}] {title}"
-        self._reset()
+        super().stage_started(number, title)
+        self.active[number] = _Active(time.monotonic())
 
     def stage_finished(self, number: int, title: str, seconds: float, facts: dict[str, Any]) -> None:
-        self.finished += 1
-        self._event(
-            " | ".join(part for part in (f"[{number}/{self.stages}] {title}", _duration(seconds), _facts(facts)) if part)
-        )
+        self._ended(number)
+        if not _minor(title):
+            parts = (self.where(number, title), duration(seconds), _facts(facts))
+            self.events.append(" | ".join(part for part in parts if part))
 
     def stage_failed(self, number: int, title: str, reason: str) -> None:
+        self._ended(number)
+        self.events.append(f"{self.where(number, title)} | FAILED: {reason}")
+
+    def _ended(self, number: int) -> None:
         self.finished += 1
-        self._event(f"[{number}/{self.stages}] {title} | FAILED: {reason}")
+        self.active.pop(number, None)
 
     def cell_finished(self, row: dict[str, Any]) -> None:
-        self._event(cell_line(row))
-
-    def _event(self, text: str) -> None:
-        self._reset()
-        self.title = "evaluating" if self.finished >= self.stages else ""
-        self.events.append(text)
+        self.events.append(cell_line(row))
 
     def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
         self.close()
@@ -272,36 +302,28 @@ class LiveDisplay(Display):
             self.live = None
 
 
-class JsonDisplay(Display):
+class JsonDisplay(_Paced):
     """JSON lines on standard output, each with ``event``; progress inside a stage about every 15 seconds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.next_line = math.inf
 
     def _print(self, event: str, **values: Any) -> None:
         print(json.dumps(jsonable({"event": event, **values}), allow_nan=False), flush=True)
 
-    def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
-        now = time.monotonic()
-        if now >= self.next_line:
-            self.next_line = now + PROGRESS_EVERY_S
-            self._print("step", epoch=epoch, epochs=epochs, done=done, total=total, loss=loss)
+    def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
+        super().run_started(stages, to_run, cells, out)
+        self._print("run_started", stages=stages, to_run=to_run, cells=cells, out=out, note=note)
 
-    def run_started(self, stages: int, cells: int, out: str, note: str = "") -> None:
-        super().run_started(stages, cells, out)
-        self._print("run_started", stages=stages, cells=cells, out=out, note=note)
+    def step(self, number: int, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+        if self.due(number):
+            self._print("step", number=number, epoch=epoch, epochs=epochs, done=done, total=total, loss=loss)
 
     def stage_started(self, number: int, title: str) -> None:
-        self.next_line = time.monotonic() + PROGRESS_EVERY_S
+        super().stage_started(number, title)
         self._print("stage_started", number=number, title=title)
 
     def stage_finished(self, number: int, title: str, seconds: float, facts: dict[str, Any]) -> None:
-        self.next_line = math.inf
         self._print("stage_finished", number=number, title=title, seconds=round(seconds, 3), facts=facts)
 
     def stage_failed(self, number: int, title: str, reason: str) -> None:
-        self.next_line = math.inf
         self._print("stage_failed", number=number, title=title, reason=reason)
 
     def cell_finished(self, row: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _METHODS = {"attacks": "attack", "defenses": "defense", "distillers": "distiller"}
-_KINDS = (*_METHODS, "models", "datasets", "presets")
+_KINDS = (*_METHODS, "models", "datasets", "presets", "teachers")
 _DATASETS = {
     "signs": "embedded, drawn on the spot",
     "cifar10": "--data-dir, --download",
@@ -58,6 +58,8 @@ def _collect(kinds: list[str]) -> dict[str, list[dict[str, Any]]]:
             found[kind] = [{"name": name} for name in names]
         elif kind == "datasets":
             found[kind] = [{"name": name, "about": _DATASETS.get(name, "")} for name in dataset_names()]
+        elif kind == "teachers":
+            found[kind] = _teachers()
         elif kind == "presets":
             found[kind] = [{"name": name, "about": _about(name)} for name in preset_names()]
         elif registry is not None:
@@ -75,6 +77,18 @@ def _collect(kinds: list[str]) -> dict[str, list[dict[str, Any]]]:
     if registry is not None:
         found["broken"] = [{"plugin": plugin, "cause": cause} for plugin, cause in sorted(registry.broken.items())]
     return found
+
+
+def _teachers() -> list[dict[str, Any]]:
+    """The imported teachers of the default store."""
+    from kdbench.bench.store import Store
+    from kdbench.bench.teachers import load_teacher, teacher_names
+
+    store = Store()
+    found = [load_teacher(store, name) for name in teacher_names(store)]
+    return [
+        {"name": t.name, "model": t.model, "dataset": t.dataset, "sha256": str(t.origin.get("sha256", ""))[:12]} for t in found
+    ]
 
 
 def _about(preset: str) -> str:

@@ -1,7 +1,7 @@
 """Datasets by name.
 
-``signs`` is drawn on the spot; the others are read from a folder. Nothing here imports torchvision or PIL until a
-dataset that needs them is loaded.
+``signs`` is drawn on the spot; the others are read from a folder, imagefolder also from a zip or tar. Nothing here imports
+torchvision or PIL until a dataset that needs them is loaded.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def load_dataset(
     gtsrb, imagenet1k and imagefolder are the same for every seed.
     image_size: 8..512 pixels a side; default 32 for signs, cifar and gtsrb, 224 else. num_classes, train_size,
     test_size: for signs how many to draw (10, 4000, 1000); else the first K classes and a stratified subset.
-    cache_dir: where decoded images are kept; default $KDBENCH_CACHE or the user's cache folder.
-    Raises UnknownMethodError, ConfigError or DatasetError, each saying what to do.
+    cache_dir: where decoded images and unpacked archives are kept; default $KDBENCH_CACHE or the user's cache folder.
+    Raises UnknownMethodError, ConfigError or DatasetError, each saying what to do; IntegrityError for an archive, as which an
+    imagefolder may be given, that is damaged, hostile or too large.
     """
     kind, _, path = name.partition(":")
     if kind not in _LOADERS or (path and kind != "imagefolder"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,7 +68,9 @@ class Dataset:
 
     name: as asked for, e.g. ``signs``. train, test: image sets. num_classes; class_names: one per class.
     mean, std: per-channel constants in [0, 1] that models normalise with. augmentation: for training.
-    digest: SHA-256 over names, shapes, pixels (or file list with sizes when streaming) and labels.
+    train_digest: SHA-256 over all that training can depend on: the kind of dataset, class names, shape, labels and pixels (or
+    file list with sizes when streaming) of the training images, mean, std, augmentation. test_digest: the same of the test
+    images, without the last three. A change to one split leaves the other's digest as it was.
     note: printed with results, e.g. that a subset is not the official dataset ('' if nothing to say).
     """
 
@@ -79,8 +82,14 @@ class Dataset:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     augmentation: Augmentation
-    digest: str
+    train_digest: str
+    test_digest: str
     note: str = ""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over both digests: it changes with anything that changes a result."""
+        return hashlib.sha256(f"{self.train_digest}\n{self.test_digest}".encode()).hexdigest()
 
     @property
     def image_size(self) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 _PATIENCE = 600.0
-"""Seconds to wait for another process that decodes the same images; after that both do."""
+"""Seconds to wait for another process that makes the same entry; after that both do."""
 
 
 def entry_path(cache_dir: Path, paths: Sequence[Path], size: int, root: Path) -> Path:
@@ -28,18 +28,18 @@ def entry_path(cache_dir: Path, paths: Sequence[Path], size: int, root: Path) ->
 
 
 @contextlib.contextmanager
-def one_at_a_time(entry: Path) -> Iterator[None]:
-    """Hold the entry's lock, so that of two processes one decodes and the other reads what it wrote."""
+def one_at_a_time(entry: Path) -> Iterator[bool]:
+    """Hold the entry's lock, so that of two processes one makes the entry and the other reads it; whether it is held."""
     import filelock
 
     lock = filelock.FileLock(entry.with_suffix(".lock"), timeout=_PATIENCE)
-    # Where no lock can be had (a read-only folder, too long a wait; Timeout is an OSError) both decode, which is only
-    # slower: entries appear by renaming.
+    # Where no lock can be had (a read-only folder, too long a wait; Timeout is an OSError) both make it, which is
+    # only slower: entries appear by renaming.
     with contextlib.suppress(OSError, NotImplementedError):
         entry.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
 

@@ -1,4 +1,4 @@
-"""What every loader shares: the request, the digest, stratified subsets."""
+"""What every loader shares: the request, the digests, stratified subsets."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ def padding(size: int, at_32: int) -> int:
     return max(1, round(size * at_32 / 32))
 
 
-def dataset_digest(name: str, class_names: tuple[str, ...], train: ImageSet, test: ImageSet) -> str:
-    """SHA-256 over names, shapes, labels and pixels (for a streamed set: its file list with sizes)."""
-    digest = hashlib.sha256(repr((name, class_names)).encode())
-    for part in (train, test):
-        digest.update(repr((len(part), part.shape)).encode())
-        digest.update(part.labels.contiguous().numpy().tobytes())
-        if isinstance(part, TensorImages):
-            # In pieces, because ``pixels`` is a copy.
-            for rows in torch.arange(len(part)).split(1024):
-                digest.update(part.subset(rows).pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
-        else:
-            digest.update(getattr(part, "fingerprint", "").encode())
+def split_digest(facts: tuple[object, ...], part: ImageSet) -> str:
+    """SHA-256 over ``facts`` (plain values that ``repr`` tells apart) and the split's shape, labels and pixels.
+
+    For a streamed set its file list with sizes stands for the pixels.
+    """
+    digest = hashlib.sha256(repr((facts, len(part), part.shape)).encode())
+    digest.update(part.labels.contiguous().numpy().tobytes())
+    if isinstance(part, TensorImages):
+        # In pieces, because ``pixels`` is a copy.
+        for rows in torch.arange(len(part)).split(1024):
+            digest.update(part.subset(rows).pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+    else:
+        digest.update(getattr(part, "fingerprint", "").encode())
     return digest.hexdigest()
 
 
@@ -78,9 +79,11 @@ def finish(
             raise DatasetError(f"dataset {name!r} has no {what} images{among}")
     train = _sized(train, request.train_size, "train_size", request.seed)
     test = _sized(test, request.test_size, "test_size", request.seed)
+    # Not the name in the tables: that of an imagefolder says where it lies, and that of gtsrb how many images were asked for.
+    facts = (request.name.partition(":")[0], class_names)
     return Dataset(
         name, train, test, classes, class_names, mean, std, augmentation,
-        dataset_digest(name, class_names, train, test), note,
+        split_digest((*facts, mean, std, augmentation.pad, augmentation.flip), train), split_digest(facts, test), note,
     )  # fmt: skip
 
 

@@ -58,9 +58,27 @@ def load_imagenet(request: Request) -> Dataset:
 
 
 def load_imagefolder(request: Request) -> Dataset:
-    """``imagefolder:PATH``: PATH holds train/<class>/ and test/<class>/ (or val/<class>/) of the same classes."""
-    folder = need_folder(request, "it holds train/<class>/ and test/<class>/")
-    return _from_folders(request, folder, ("test", "val"), None)
+    """``imagefolder:PATH``: PATH holds train/<class>/ and test/<class>/ (or val/<class>/) of the same classes.
+
+    PATH may be a zip or tar of these, or of one folder that holds them; it is unpacked into the cache. Raises IntegrityError
+    for an archive that is damaged or hostile.
+    """
+    holds = "it holds train/<class>/ and test/<class>/; or a zip or tar of these"
+    if request.data_dir is None or request.download or not request.data_dir.is_file():
+        return _from_folders(request, need_folder(request, holds), ("test", "val"), None)
+    from kdbench.data.unpacked import unpacked
+
+    folder = _inner(unpacked(request.data_dir, request.cache_dir))
+    try:
+        return _from_folders(request, folder, ("test", "val"), None)
+    except DatasetError as error:
+        raise DatasetError(f"{error} (this was unpacked from {request.data_dir}: mend the archive, not the copy)") from error
+
+
+def _inner(folder: Path) -> Path:
+    """The folder itself, or the only one in it where that holds everything."""
+    visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return visible[0] if len(visible) == 1 and visible[0].is_dir() and visible[0].name != "train" else folder
 
 
 def _from_folders(request: Request, root: Path, test_names: tuple[str, ...], classes: int | None) -> Dataset:

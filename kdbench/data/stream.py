@@ -77,6 +77,16 @@ class StreamedImages(ImageSet):
         return other
 
     @property
+    def parts(self) -> tuple[list[str], Tensor, Tensor]:
+        """What the set is made of: image files, appended pixels uint8 (M, H, W, 3), and the rows of both, int64 (N,)."""
+        return self._paths, self._appended, self._rows
+
+    @classmethod
+    def restored(cls, paths: Sequence[str], appended: Tensor, rows: Tensor, labels: Tensor, size: int) -> StreamedImages:
+        """The inverse of ``parts``, with the labels of the rows."""
+        return cls(paths, labels, size)._like(rows, labels, appended)
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over the rows' file names and sizes and over the appended pixels, for the dataset's digest."""
         digest = hashlib.sha256()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def _rate(name: str, text: str) -> dict[str, str]:
@@ -20,7 +20,7 @@ def _rate(name: str, text: str) -> dict[str, str]:
 
 COLUMNS: dict[str, str] = {
     "schema": "version of this list of columns",
-    "status": "ok, failed or diverged",
+    "status": "ok; or failed (an error), diverged, crashed (a signal, an exit), timeout, out of memory",
     "reason": "why the cell failed, or why the verdict is what it is, or missing",
     "dataset": "dataset name",
     "attack": "attack name",
@@ -55,8 +55,8 @@ COLUMNS: dict[str, str] = {
     "removed_low": "lower end of the 95 % paired bootstrap interval over test images",
     "removed_high": "upper end",
     "verdict": "stopped, partly, not stopped or inconclusive",
-    "wall_s": "seconds of every stage this cell rests on, controls left out, shared stages counted in full",
-    "peak_mem_mb": "peak memory of the process so far (host on a CPU, device on a GPU), MiB",
+    "wall_s": "seconds of every stage this cell rests on, controls left out, shared stages counted in full, when they were run",
+    "peak_mem_mb": "largest peak memory of these stages (host on a CPU, device on a GPU), MiB",
     "device": "cpu or the name of the GPU",
     "numerics": "arithmetic of the matrix work, memory layout and, on a CPU, number of threads",
     "kdbench_version": "version of kdbench",
@@ -64,8 +64,10 @@ COLUMNS: dict[str, str] = {
     "plugins": "plugin distributions and versions that the cell used",
     "target_class": "the attacker's target",
     "clean_fraction": "the defender's share of the training images, 0-1",
+    "teacher_sha256": "SHA-256 of the backdoored teacher's weights file in the store",
+    "student_sha256": "SHA-256 of the student's",
     "dataset_digest": "SHA-256 of the dataset",
-    "config_digest": "SHA-256 of every resolved number of the run",
+    "config_digest": "SHA-256 of every resolved number that this cell depends on: dataset, preset, methods, machine, software",
 }
 
 

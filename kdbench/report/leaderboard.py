@@ -1,18 +1,21 @@
-"""One row per setting: means over seeds with their 95 % t-interval, failures counted and never averaged."""
+"""One row per setting: means over seeds with their 95 % t-interval, failures counted and never averaged, defenses ranked.
+
+The rule of the ranks is in :mod:`kdbench.report.ranking`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from kdbench.report.columns import conclusive_removed
-from kdbench.report.tables import write_csv
+from kdbench.report.noise import t_interval, wilson
+from kdbench.report.ranking import CONCLUSIVE, assign_ranks, seeds_needed, why_unranked, worst_cases
+from kdbench.report.tables import DECIMALS, write_csv
 
 SETTING = ("schema", "dataset", "attack", "defense", "distiller", "teacher", "student", "preset")
 MEASURES = (
@@ -25,53 +28,99 @@ MEASURES = (
     "transferred",
     "removed",
 )
-_VERDICTS = ("stopped", "partly", "not stopped", "inconclusive")
+_VERDICTS = (*CONCLUSIVE, "inconclusive")
+_NO_SPREAD = 1e-6  # points: what remains of nothing in floating point
+#: What is ranked together: everything but the defense; over all attacks: everything but these two.
+_GROUP = tuple(name for name in SETTING if name != "defense")
+_PAIR = tuple(name for name in _GROUP if name != "attack")
+_RANK = ("rank", "rank_low", "rank_high", "acc_lost", "rank_reason")
 _COLUMNS = [
     *SETTING,
+    *_RANK,
     "verdict",
     "n_seeds",
     "n_failed",
     *(f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high")),
     "n_removed",
 ]
-
-
-def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high) with Student's 95 % interval, not clipped to 0-100; NaN where too few values are given."""
-    n = len(values)
-    if n == 0:
-        return math.nan, math.nan, math.nan
-    mean = math.fsum(values) / n
-    if n == 1:
-        return mean, math.nan, math.nan
-    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    half = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
-    return mean, mean - half, mean + half
+_OVERALL = [
+    *(*_PAIR, "defense", "rank", "worst_attack", "student_asr", "rank_low", "rank_high", "acc_lost", "rank_reason", "verdict"),
+    *("n_seeds", "n_attacks", "attacks", "missing_attacks"),
+]
 
 
 def leaderboard(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Summarise the rows of results.csv, one row per setting.
+    """Summarise the rows of results.csv, one row per setting, the defenses of each (dataset, attack, distiller, pair) ranked.
 
     n_seeds: rows of status ok, the ones averaged. n_failed: the others. ``X``, ``X_low``, ``X_high``: mean and interval
     over the seeds that have X; for ``removed`` the n_removed conclusive ones, since a share of next to nothing is any number.
-    The interval speaks of the spread between seeds. Sorted by dataset, attack, pair, then student_asr, lowest first.
+    The interval speaks of the spread between seeds.
+
+    rank: see kdbench.report.ranking; none for a setting that was not measured, whose verdict is inconclusive at every seed,
+    or that lacks a seed at which another defense was measured; ``rank_reason`` says so. ``rank_low``, ``rank_high``: the
+    interval that decides ties. ``acc_lost``: mean over the seeds of the undefended minus the defended student's ACC, points.
+
+    Sorted by dataset, attack, pair, distiller, then rank, then student_asr, lowest first, those without a rank last.
     """
+    records = []
+    for group in _grouped(rows, _GROUP).values():
+        settings = _grouped(group, SETTING)
+        needed = seeds_needed(settings.values())
+        ranked = []
+        for key, members in settings.items():
+            record = _summary(key, members) | {"rank_reason": why_unranked(members, needed)}
+            if not record["rank_reason"]:
+                record["rank_low"], record["rank_high"] = _interval(record, members)
+            ranked.append(record)
+        assign_ranks(ranked)
+        records += ranked
+    return _table(records, _COLUMNS)
+
+
+def overall(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Each defense by its worst-case attack, that with the highest mean student_asr; one row per dataset, distiller, pair and
+    defense.
+
+    student_asr, rank_low, rank_high, verdict: those of ``worst_attack``. acc_lost: the largest over the attacks that count.
+    n_seeds: the smallest. An attack counts for a defense that has a rank against it: ``n_attacks`` of them, named in
+    ``attacks``; the others that anyone was measured against are ``missing_attacks``. A defense for which fewer attacks count
+    than for others has no rank.
+    """
+    summary = leaderboard(rows)
+    records = []
+    for key, group in _grouped(_records(summary), _PAIR).items():
+        records += [dict(zip(_PAIR, key, strict=True)) | record for record in worst_cases(group)]
+    return _table(records, _OVERALL)
+
+
+def _grouped(rows: list[dict[str, Any]], names: tuple[str, ...]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(tuple(row.get(name) for name in SETTING), []).append(row)
-    records = []
-    for key, members in groups.items():
-        good = [row for row in members if row.get("status") == "ok"]
-        record: dict[str, Any] = dict(zip(SETTING, key, strict=True))
-        record |= {"verdict": _verdict(good), "n_seeds": len(good), "n_failed": len(members) - len(good)}
-        for name in MEASURES:
-            values = _values(good, name)
-            record[name], record[f"{name}_low"], record[f"{name}_high"] = t_interval(values)
-        record["n_removed"] = len(_values(good, "removed"))
-        records.append(record)
-    table = pd.DataFrame(records, columns=_COLUMNS)
-    order = ["dataset", "attack", "teacher", "student", "student_asr"]
-    return table.sort_values(order, kind="stable", na_position="last", ignore_index=True)
+        groups.setdefault(tuple(row.get(name) for name in names), []).append(row)
+    return groups
+
+
+def _summary(key: tuple[Any, ...], members: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts, means and intervals of one setting."""
+    good = [row for row in members if row.get("status") == "ok"]
+    record: dict[str, Any] = dict(zip(SETTING, key, strict=True))
+    record |= {"verdict": verdict_shares(good), "n_seeds": len(good), "n_failed": len(members) - len(good)}
+    for name in MEASURES:
+        record[name], record[f"{name}_low"], record[f"{name}_high"] = t_interval(_values(good, name))
+    record["n_removed"] = len(_values(good, "removed"))
+    both = [(row.get("undefended_acc"), row.get("student_acc")) for row in good]
+    lost = t_interval([before - after for before, after in both if before is not None and after is not None])[0]
+    # Rounded as results.csv is: a run's own leaderboard and one made of its file must not differ in who loses too much.
+    return record | {"acc_lost": round(lost, DECIMALS)}
+
+
+def _interval(record: dict[str, Any], members: list[dict[str, Any]]) -> tuple[float, float]:
+    """What decides ties: the spread between seeds; where there is none, of one seed or of equal ones, the test sample's."""
+    low, high = record["student_asr_low"], record["student_asr_high"]
+    if high - low > _NO_SPREAD:
+        return low, high
+    row = next(row for row in members if row.get("status") == "ok")
+    return wilson(row["student_asr_hits"], row["n_asr"])
 
 
 def _values(rows: list[dict[str, Any]], name: str) -> list[float]:
@@ -79,7 +128,7 @@ def _values(rows: list[dict[str, Any]], name: str) -> list[float]:
     return [float(value) for value in found if value is not None and math.isfinite(value)]
 
 
-def _verdict(rows: list[dict[str, Any]]) -> str:
+def verdict_shares(rows: list[dict[str, Any]]) -> str:
     """The verdict all seeds agree on, else each with its share, most frequent first."""
     found = Counter(row["verdict"] for row in rows if row.get("verdict"))
     if len(found) <= 1:
@@ -89,6 +138,30 @@ def _verdict(rows: list[dict[str, Any]]) -> str:
     return ", ".join(f"{name} {count}/{found.total()}" for name, count in shares)
 
 
+def _table(records: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    def order(record: dict[str, Any]) -> tuple[Any, ...]:
+        names = ("dataset", "attack", "teacher", "student", "distiller", "preset")
+        asr = record.get("student_asr")
+        return (
+            *(str(record.get(name)) for name in names),
+            math.inf if record["rank"] is None else record["rank"],
+            math.inf if asr is None or math.isnan(asr) else asr,
+        )
+
+    table = pd.DataFrame(sorted(records, key=order), columns=columns)
+    return table.astype({"rank": "Int64"})  # whole numbers, some of them missing
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows with None for what is missing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
 def write_leaderboard(rows: list[dict[str, Any]], path: str | Path) -> None:
     """Write :func:`leaderboard` as CSV, with the same care for text and numbers as results.csv."""
-    write_csv(_COLUMNS, leaderboard(rows).to_dict("records"), path)
+    write_csv(_COLUMNS, _records(leaderboard(rows)), path)
+
+
+def write_overall(rows: list[dict[str, Any]], path: str | Path) -> None:
+    """Write :func:`overall` as CSV."""
+    write_csv(_OVERALL, _records(overall(rows)), path)

@@ -12,12 +12,13 @@ from typing import Any
 
 from kdbench.report.columns import COLUMNS
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\n")
 DECIMALS = 4
 
 
 def cell(value: Any) -> str | int | float:
-    """One value as it is written: None, NaN and infinities empty, floats rounded, ``'`` before text like a formula."""
+    """One value as it is written: None, NaN and infinities empty, floats rounded, ``'`` before text like a formula
+    (and before such a ``'``, so that it can be taken off again)."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -27,8 +28,8 @@ def cell(value: Any) -> str | int | float:
     if isinstance(value, Real):
         number = float(value)
         return round(number, DECIMALS) + 0.0 if math.isfinite(number) else ""  # + 0.0 turns -0.0 into 0.0
-    text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    text = str(value).replace("\r\n", "\n").replace("\r", "\n")  # a lone one is not quoted, and starts a row in a spreadsheet
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:

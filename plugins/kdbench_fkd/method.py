@@ -144,6 +144,13 @@ class FKDObjective(nn.Module):
         # Initialised on the CPU for the same weights on every device, then moved to the student.
         self.to(next(student.parameters()).device)
 
+    def get_extra_state(self) -> list[int]:
+        """Which margins are still to be measured: part of ``state_dict``, so that resumed training does not measure again."""
+        return sorted(self._to_measure)
+
+    def set_extra_state(self, state: list[int]) -> None:
+        self._to_measure = set(state)
+
     def forward(self, batch: Batch, teacher_out: FeatureOutput, student_out: FeatureOutput) -> dict[str, Tensor]:
         """Return ``{"ce", "fkd"}``, float32 scalars; ``fkd`` = alpha / B * sum_l w_l d_p."""
         distance = torch.zeros((), device=batch.labels.device)

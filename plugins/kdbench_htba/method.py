@@ -30,6 +30,7 @@ from kdbench.data.base import Batch, ImageSet
 from kdbench.errors import ConfigError
 from kdbench.method import Info, Params
 from kdbench.models.base import FeatureModel
+from kdbench.training import Trained
 from kdbench.trigger_search import class_rows, frozen, pick, pooled
 from kdbench.triggers import corner
 
@@ -235,7 +236,7 @@ def finetune(setting: AttackSetting, images: ImageSet, *, head_only: bool) -> No
     ``head_only``: only what comes after the last tap learns, and batch norm stays in eval mode.
     """
     teacher = setting.teacher.train(not head_only)
-    parameters = list(teacher.parameters())
+    trained: Trained = teacher
 
     def logits(batch_images: Tensor) -> Tensor:
         if not head_only:
@@ -247,11 +248,12 @@ def finetune(setting: AttackSetting, images: ImageSet, *, head_only: bool) -> No
     if head_only:
         # No model says which parameters are its head's, so ask autograd which ones the classifier's output depends on.
         sample = logits(images.read(torch.arange(2), setting.numerics.device)).sum()
+        parameters = list(teacher.parameters())
         used = torch.autograd.grad(sample, parameters, allow_unused=True)
-        parameters = [p for p, gradient in zip(parameters, used, strict=True) if gradient is not None]
+        trained = [p for p, gradient in zip(parameters, used, strict=True) if gradient is not None]
 
     def objective(batch: Batch) -> dict[str, Tensor]:
         return {"ce": nn.functional.cross_entropy(logits(batch.images), batch.labels)}
 
-    setting.fit(parameters, objective, images, setting.recipe, generator=setting.generator, augmentation=setting.augmentation)
+    setting.fit(trained, objective, images, setting.recipe, generator=setting.generator, augmentation=setting.augmentation)
     teacher.eval()

@@ -94,7 +94,7 @@ def recipes(params: NADParams, base: Recipe) -> tuple[Recipe, Recipe]:
 
 def _train(model: FeatureModel, loss: LossFunction, setting: DefenseSetting, recipe: Recipe, g: torch.Generator) -> None:
     model.requires_grad_(True).train()
-    setting.fit(model.parameters(), loss, setting.clean, recipe, generator=g, augmentation=setting.augmentation)
+    setting.fit(model, loss, setting.clean, recipe, generator=g, augmentation=setting.augmentation)
     model.eval()
 
 

@@ -226,7 +226,7 @@ class RobustKD(Defense):
                 schedule="constant",
             )
             setting.fit(
-                learned,
+                detox,
                 lambda batch: detoxification_loss(edited, batch, params),
                 images,
                 recipe,

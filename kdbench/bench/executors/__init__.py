@@ -1,0 +1,1 @@
+"""Where jobs are computed: see kdbench.bench.job for the boundary."""

@@ -1,0 +1,120 @@
+"""What happens inside the process of one job: it gives up what it does not need, computes, and leaves its outcome in a file.
+
+The process is told nothing but a folder. What it may know lies there.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdbench.bench.executors.names import OUTCOME, TASK
+from kdbench.bench.job import Outcome
+from kdbench.bench.machine import device_name
+from kdbench.bench.stages import Product, Task, perform
+from kdbench.confine import confine, device_paths, interpreter_paths
+from kdbench.errors import DivergedError
+from kdbench.registry import GROUP, Registry
+from kdbench.report.record import jsonable
+from kdbench.text import strip_control
+from kdbench.training import Progress
+
+_MESSAGE = 3500  # a pipe takes 4096 bytes at once or not at all
+_STEP_EVERY_S = 0.2
+_MEMORY_MESSAGES = ("can't allocate memory", "out of memory", "Cannot allocate memory", "bad_alloc")
+
+
+def ended(error: BaseException, seconds: float = 0.0) -> Outcome:
+    """How a job that raised ended."""
+    reason = strip_control(f"{type(error).__name__}: {error}")[:2000]
+    if isinstance(error, DivergedError):
+        return Outcome("diverged", reason, seconds)
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in str(error) for part in _MEMORY_MESSAGES)
+    return Outcome("out of memory" if memory else "failed", reason, seconds)
+
+
+def attempt(task: Task, registry: Callable[[], Registry], progress: Progress) -> Outcome:
+    """Compute a task; whatever a plugin raises, even SystemExit, is an outcome. The traceback goes to standard error."""
+    start = time.perf_counter()
+    try:
+        product: Product = perform(task, registry(), progress)
+        facts = jsonable(product.facts)
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        return ended(error, time.perf_counter() - start)
+    facts["device"] = device_name(torch.device(task.device))
+    return Outcome("ok", "", time.perf_counter() - start, _peak_mib(task.device), facts, product.files)
+
+
+class _Reporter:
+    """Sends steps to the coordinator, a few a second."""
+
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+        self._send, self._next = send, 0.0
+
+    def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+        now = time.monotonic()
+        if now >= self._next or done == total:
+            self._next = now + _STEP_EVERY_S
+            values = {"epoch": epoch, "epochs": epochs, "done": done, "total": total, "loss": loss, "images": images}
+            self._send({"step": jsonable(values)})
+
+
+def run(folder: Path, token: str, events: int) -> None:
+    """Body of the process. ``events``: a pipe on which lines of JSON are sent, each marked with the job's ``token``."""
+
+    def send(message: dict[str, Any]) -> None:
+        line = json.dumps({"job": token, **message}).encode() + b"\n"
+        if len(line) <= _MESSAGE:
+            os.write(events, line)
+
+    os.chdir(folder)
+    temporary = folder / "tmp"
+    temporary.mkdir(exist_ok=True)
+    for name in ("TMPDIR", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        os.environ[name] = str(temporary)
+    faulthandler.enable()  # a crash leaves its traceback in the log
+    told = json.loads((folder / TASK).read_text())
+    (folder / TASK).unlink()
+    reads = [Path(path) for path in told.pop("reads")]
+    points = [EntryPoint(name, value, GROUP) for name, value in told.pop("points").items()]
+    wall = "none"
+    if told.pop("confine"):
+        wall = confine([*interpreter_paths(), *reads], [folder, Path("/dev/shm"), *device_paths()])
+    os.environ["HOME"] = str(temporary)
+    task = make_task(told)
+    torch.set_num_threads(task.threads)
+    outcome = attempt(task, lambda: Registry.load(points), _Reporter(send))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    report = asdict(outcome)
+    report["wall"] = wall
+    (folder / OUTCOME).write_text(json.dumps(report, allow_nan=False))
+
+
+def make_task(told: dict[str, Any]) -> Task:
+    """A task from the JSON that a job carries."""
+    known = {f.name for f in fields(Task)}
+    values = {name: value for name, value in told.items() if name in known}
+    for name in ("mean", "std", "packages"):
+        values[name] = tuple(values[name])
+    return Task(**values | {"folder": Path(values["folder"])})
+
+
+def _peak_mib(device: str) -> float:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

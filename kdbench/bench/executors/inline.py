@@ -1,0 +1,37 @@
+"""Jobs in this process, one at a time: for tests and for a debugger. The two sides are not kept apart here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdbench.bench.executors.child import attempt, make_task
+from kdbench.bench.job import Done, Job, Step
+from kdbench.registry import Registry
+
+
+class InlineExecutor:
+    """Computes a job when it is started."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self._events: list[Step | Done] = []
+
+    def free(self) -> int:
+        return 0 if any(isinstance(event, Done) for event in self._events) else 1
+
+    def start(self, job: Job) -> None:
+        events = self._events
+
+        class Recorder:
+            def step(self, **values: Any) -> None:
+                events.append(Step(job.key, values))
+
+        outcome = attempt(make_task(job.task), lambda: self.registry, Recorder())
+        events.append(Done(job.key, outcome))
+
+    def wait(self, timeout: float) -> list[Step | Done]:
+        found, self._events = self._events, []
+        return found
+
+    def close(self) -> None:
+        self._events = []

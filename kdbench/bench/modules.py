@@ -1,0 +1,218 @@
+"""Networks and triggers as files: what a module *is* as JSON, its numbers as safetensors. No pickle.
+
+Any ``nn.Module`` whose plain attributes are numbers, texts, containers of these, parameter models or dataclasses can be kept,
+so that a plugin's own module (an edited teacher, a trigger) needs no code for it. Reading imports classes of torch.nn, of
+kdbench and of the plugins named by the caller, and of nothing else, and runs no constructor. Library networks (timm,
+torchvision) are full of functions; they are built anew by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from kdbench.errors import ContractError, IntegrityError
+from kdbench.models import create_model
+from kdbench.models.external import ExternalModel
+
+_KEY = "kdbench"
+_BARE = frozenset(vars(nn.Module()))  # what every module has: parameters, buffers, children, hooks
+_OWN = ("torch.nn", "kdbench")
+
+
+def save_module(module: nn.Module, path: Path, record: dict[str, Any] | None = None) -> None:
+    """Write a module, and a record of what else belongs to it (strict JSON), to one safetensors file.
+
+    The same module gives the same bytes.
+
+    Raises:
+        ContractError: an attribute or a hook that a file cannot hold (says which).
+    """
+    from safetensors.torch import save_file
+
+    writer = _Writer()
+    structure = writer.node(module, "")
+    held = json.dumps({"structure": structure, "record": record or {}}, sort_keys=True)
+    save_file(writer.tensors, path, metadata={_KEY: held})  # one key: the order of several would be random
+
+
+def load_module(path: Path, packages: Collection[str] = ()) -> tuple[nn.Module, dict[str, Any]]:
+    """Read what :func:`save_module` wrote: (module in eval mode, on the CPU; its record).
+
+    Args:
+        packages: names of the plugin packages whose classes may be imported.
+
+    Raises:
+        IntegrityError: not such a file, or it names a class from elsewhere.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            held = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return _Reader(tensors, packages).node(held["structure"], "").eval(), held["record"]
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, ImportError) as error:
+        raise IntegrityError(f"{path.name} does not hold a module of kdbench: {type(error).__name__}: {error}") from error
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._names: dict[int, str] = {}
+        self._paths: dict[int, str] = {}
+        self._alive: list[Any] = []  # ids are only good while the objects live
+
+    def node(self, module: nn.Module, path: str) -> dict[str, Any]:
+        if id(module) in self._paths:
+            return {"same": self._paths[id(module)]}
+        self._paths[id(module)] = path
+        self._alive.append(module)
+        if isinstance(module, ExternalModel):
+            return self._external(module, path)
+        where = f"{type(module).__name__}{f' at {path!r}' if path else ''}"
+        if any(value for name, value in vars(module).items() if name in _BARE and "hooks" in name):
+            raise ContractError(f"{where} has hooks, which a file cannot hold; put what they do into forward")
+        plain = {name: value for name, value in vars(module).items() if name not in _BARE}
+        return {
+            "class": _class_name(type(module)),
+            "plain": {name: _encode(value, f"{where}.{name}") for name, value in sorted(plain.items())},
+            "parameters": {name: self._tensor(value, path, name) for name, value in module._parameters.items()},
+            "frozen": [name for name, value in module._parameters.items() if value is not None and not value.requires_grad],
+            "buffers": {name: self._tensor(value, path, name) for name, value in module._buffers.items()},
+            "transient": sorted(module._non_persistent_buffers_set),
+            "modules": {
+                name: None if child is None else self.node(child, _join(path, name)) for name, child in module._modules.items()
+            },
+        }
+
+    def _external(self, module: ExternalModel, path: str) -> dict[str, Any]:
+        fresh = _fresh(module.name, module.num_classes, module.blank_size)
+        if [(n, type(m)) for n, m in module.named_modules()] != [(n, type(m)) for n, m in fresh.named_modules()]:
+            raise ContractError(f"{module.name} was changed in structure; a file can hold a library network only as built")
+        entries = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        return {
+            "model": [module.name, module.num_classes, module.blank_size],
+            "tensors": {name: self._tensor(value, path, name) for name, value in entries.items()},
+        }
+
+    def _tensor(self, value: Tensor | None, path: str, name: str) -> str | None:
+        if value is None:
+            return None
+        if id(value) not in self._names:
+            self._names[id(value)] = full = _join(path, name)
+            self._alive.append(value)
+            self.tensors[full] = value.detach().to("cpu", copy=True).contiguous()
+        return self._names[id(value)]
+
+
+class _Reader:
+    def __init__(self, tensors: dict[str, Tensor], packages: Collection[str]) -> None:
+        self.tensors, self.packages = tensors, packages
+        self._modules: dict[str, nn.Module] = {}
+        self._parameters: dict[str, nn.Parameter] = {}
+
+    def node(self, node: dict[str, Any], path: str) -> nn.Module:
+        if "same" in node:
+            return self._modules[node["same"]]
+        if "model" in node:
+            module = self._modules[path] = _fresh(*node["model"])
+            entries = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            if entries.keys() != node["tensors"].keys():
+                raise ValueError(f"the tensors of {node['model'][0]} are others")
+            for name, tensor in node["tensors"].items():
+                entries[name].detach().copy_(self.tensors[tensor])
+            return module
+        cls = self._class(node["class"], nn.Module)
+        module = self._modules[path] = cls.__new__(cls)
+        nn.Module.__init__(module)
+        for name, value in node["plain"].items():
+            vars(module)[name] = _decode(value, self._class)
+        for name, tensor in node["parameters"].items():
+            module.register_parameter(name, self._parameter(tensor, name not in node["frozen"]))
+        for name, tensor in node["buffers"].items():
+            value = None if tensor is None else self.tensors[tensor]
+            module.register_buffer(name, value, persistent=name not in node["transient"])
+        for name, child in node["modules"].items():
+            module.add_module(name, None if child is None else self.node(child, _join(path, name)))
+        return module
+
+    def _parameter(self, name: str | None, trainable: bool) -> nn.Parameter | None:
+        if name is None:
+            return None
+        if name not in self._parameters:
+            self._parameters[name] = nn.Parameter(self.tensors[name], requires_grad=trainable)
+        return self._parameters[name]
+
+    def _class(self, name: str, base: type) -> Any:
+        module, _, qualname = name.partition(":")
+        allowed = (*_OWN, *self.packages)
+        if not any(module == package or module.startswith(f"{package}.") for package in allowed):
+            raise ValueError(f"class {name} is of none of the packages {', '.join(allowed)}")
+        found: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise ValueError(f"{name} is no subclass of {base.__name__}")
+        return found
+
+
+def _fresh(name: str, num_classes: int, size: int) -> ExternalModel:
+    with torch.random.fork_rng(devices=[]):
+        return create_model(name, num_classes, image_size=size)  # type: ignore[return-value]
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _class_name(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _encode(value: Any, where: str) -> Any:
+    """A plain attribute as JSON; what JSON has no word for becomes ``{kind: ...}``."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, BaseModel):
+        return {"params": _class_name(type(value)), "values": value.model_dump(mode="json")}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: _encode(getattr(value, f.name), f"{where}.{f.name}") for f in dataclasses.fields(value)}
+        return {"dataclass": _class_name(type(value)), "values": fields}
+    if isinstance(value, list):
+        return [_encode(v, where) for v in value]
+    if isinstance(value, tuple):
+        return {"tuple": [_encode(v, where) for v in value]}
+    if isinstance(value, set | frozenset):
+        return {"set" if isinstance(value, set) else "frozenset": [_encode(v, where) for v in sorted(value)]}
+    if isinstance(value, dict):
+        return {"dict": [[_encode(k, where), _encode(v, where)] for k, v in value.items()]}
+    raise ContractError(
+        f"{where} is a {type(value).__name__}, which a file cannot hold; keep tensors in buffers, else numbers, texts, lists"
+    )
+
+
+def _decode(value: Any, find: Callable[[str, type], Any]) -> Any:
+    if isinstance(value, list):
+        return [_decode(v, find) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if "params" in value:
+        return find(value["params"], BaseModel)(**value["values"])
+    if "dataclass" in value:
+        cls = find(value["dataclass"], object)
+        if not dataclasses.is_dataclass(cls):
+            raise ValueError(f"{value['dataclass']} is no dataclass")
+        return cls(**{k: _decode(v, find) for k, v in value["values"].items()})
+    ((kind, inner),) = value.items()
+    if kind == "dict":
+        return {_decode(k, find): _decode(v, find) for k, v in inner}
+    return {"tuple": tuple, "set": set, "frozenset": frozenset}[kind](_decode(v, find) for v in inner)

@@ -1,0 +1,102 @@
+"""From a request to a plan: data loaded, networks tried, machine known. What can be refused early is refused here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from kdbench.bench.machine import arithmetic, code_digest, software
+from kdbench.bench.plan import Plan, Setting, build_plan
+from kdbench.bench.spec import Resolved, RunSpec, resolve_all
+from kdbench.bench.store import Store
+from kdbench.bench.teachers import Imported, load_teacher
+from kdbench.data import Dataset, load_dataset
+from kdbench.errors import ConfigError, KdbenchError
+from kdbench.models import create_model
+from kdbench.registry import Registry
+from kdbench.training import Numerics, choose_numerics
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request, ready to run. settings and datasets belong together, one by one."""
+
+    spec: RunSpec
+    plan: Plan
+    settings: list[Setting]
+    datasets: list[Dataset]
+    numerics: Numerics
+
+
+def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
+    """Resolve, load, check, plan.
+
+    Raises:
+        UsageError: a name, a value, the data or a network will not do.
+    """
+    parts = resolve_all(spec, registry)
+    numerics = choose_numerics(spec.device, spec.numerics, spec.threads)
+    imported = {name: load_teacher(store, name) for name in spec.teacher_from}
+    settings, datasets, loaded = [], [], {}
+    for resolved in parts:
+        asked = (resolved.dataset, resolved.preset.signs if resolved.dataset == "signs" else None)
+        if asked not in loaded:
+            loaded[asked] = load(spec, resolved)
+        dataset = loaded[asked]
+        check_models(resolved, dataset)
+        for teacher in imported.values():
+            check_imported(spec, teacher, dataset)
+        datasets.append(dataset)
+        digests = dataset.train_digest, dataset.test_digest
+        computing = arithmetic(numerics), code_digest(), software()
+        settings.append(Setting(resolved, dataset.name, *digests, dataset.num_classes, *computing, imported))
+    names = [(setting.name, setting.resolved.name) for setting in settings]
+    twice = next((name for name, _ in names if names.count((name, _)) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two datasets of the request are called {twice!r} in the tables; run them one by one")
+    return Prepared(spec, build_plan(settings), settings, datasets, numerics)
+
+
+def load(spec: RunSpec, resolved: Resolved) -> Dataset:
+    """The request's dataset; the embedded one at the preset's size unless the request says otherwise."""
+    signs = resolved.preset.signs.model_dump() if resolved.dataset == "signs" else {}
+    asked = {key: getattr(spec, key) for key in ("image_size", "num_classes", "train_size", "test_size")}
+    sizes = signs | {key: value for key, value in asked.items() if value is not None}
+    dataset = load_dataset(resolved.dataset, data_dir=spec.data_dir, download=spec.download, seed=spec.data_seed, **sizes)
+    if spec.target_class >= dataset.num_classes:
+        raise ConfigError(
+            f"--target-class {spec.target_class} is out of range: {dataset.name} has classes 0 to {dataset.num_classes - 1}"
+        )
+    return dataset
+
+
+def check_models(resolved: Resolved, dataset: Dataset) -> None:
+    """Build every network once at the dataset's size, before hours go into the teacher of one that cannot be built.
+
+    Raises:
+        ConfigError: a network cannot take such images.
+    """
+    size = dataset.image_size
+    with torch.random.fork_rng(devices=[]):
+        for name in dict.fromkeys(name for pair in resolved.spec.pairs for name in pair):
+            try:
+                create_model(name, dataset.num_classes, image_size=size)
+            except KdbenchError:
+                raise
+            except Exception as error:  # whatever a library makes of a size or a number of classes it was not made for
+                raise ConfigError(f"model {name!r} cannot be built for {size}x{size} images: {error}") from error
+
+
+def check_imported(spec: RunSpec, teacher: Imported, dataset: Dataset) -> None:
+    """Raise ConfigError where an imported teacher is not the pair's, or was made for other classes."""
+    wrong = next((pair for pair in spec.pairs if pair[0] != teacher.model), None)
+    if wrong is not None:
+        raise ConfigError(
+            f"--teacher-from {teacher.name} is a {teacher.model}, but the pair {'-'.join(wrong)} asks for a {wrong[0]}; "
+            f"name only a student, or pairs with {teacher.model}"
+        )
+    if teacher.num_classes != dataset.num_classes:
+        raise ConfigError(
+            f"--teacher-from {teacher.name} tells {teacher.num_classes} classes apart, {dataset.name} has {dataset.num_classes}"
+        )

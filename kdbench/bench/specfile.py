@@ -1,0 +1,88 @@
+"""Requests as TOML files. A file says what the command line says: axes, what holds for all of them, and ``[set]``.
+
+attacks = ["lba", "ckd"]                # or "all"
+defenses = ["none", "robustkd"]
+pairs = ["wrn28_4-wrn16_2"]             # or ["timm/resnet18", "wrn16_2"] where a name holds a dash
+datasets = ["gtsrb"]
+seeds = [0, 1, 2]
+data_dir = "DATA"                       # relative to the file
+
+[set]
+distill.epochs = 20
+attack.lba.patch_fraction = 0.35
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdbench.bench.spec import RunSpec
+from kdbench.errors import ConfigError, unknown
+
+_AXES = ("attacks", "teacher_from", "defenses", "distillers", "pairs", "datasets", "presets", "seeds")
+_FIELDS = [name for name in RunSpec.model_fields if name != "overrides"]
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """The fields of a request that a file gives, pairs still in words, overrides as text.
+
+    Raises:
+        ConfigError: it cannot be read, is no TOML, or has a field that no request has.
+    """
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"spec {path} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"spec {path} is not TOML: {error}") from error
+    values = found.pop("set", {})
+    if not isinstance(values, dict):
+        raise ConfigError(f"spec {path}: [set] must be a table, e.g. distill.epochs = 20")
+    for name, value in found.items():
+        if name not in _FIELDS:
+            raise ConfigError(f"spec {path}: {unknown('field', name, [*_FIELDS, '[set]'])}")
+        if name in _AXES:
+            found[name] = [value] if isinstance(value, str | int) else value
+            if not isinstance(found[name], list):
+                raise ConfigError(f"spec {path}: {name} must be a list, got {value!r}")
+    if "data_dir" in found:
+        found["data_dir"] = (path.parent / str(found["data_dir"])).expanduser()
+    found["overrides"] = {key: value if isinstance(value, str) else _toml(value) for key, value in _flat("", values)}
+    return found
+
+
+def write_spec(spec: RunSpec) -> str:
+    """The request as a file, what is at its default left out."""
+    given = spec.model_dump(mode="json", exclude_defaults=True)
+    overrides = given.pop("overrides", {})
+    lines = [f"{name} = {_toml(value)}" for name, value in given.items()]
+    if overrides:
+        lines += ["", "[set]", *(f"{key} = {_word(raw)}" for key, raw in sorted(overrides.items()))]
+    return "\n".join(lines) + "\n"
+
+
+def _word(raw: str) -> str:
+    """A value as ``--set`` takes it, where that is TOML; else in quotes."""
+    try:
+        tomllib.loads(f"value = {raw}")
+    except tomllib.TOMLDecodeError:
+        return json.dumps(raw)
+    return raw
+
+
+def _toml(value: Any) -> str:
+    """Numbers, switches, texts and lists are written in TOML as in JSON."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        key = f"{prefix}.{name}" if prefix else name
+        if isinstance(value, dict):
+            yield from _flat(key, value)
+        else:
+            yield key, value

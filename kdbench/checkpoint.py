@@ -1,0 +1,135 @@
+"""Where training left off: a file an epoch boundary, so that a killed stage loses minutes and not days.
+
+A stage may train several times; each call of the loop is one number. A stage that is run again repeats what lies between
+its calls (which is deterministic) and takes each call up at its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """tensors: by name. record: what strict JSON can hold; floats keep every bit."""
+
+    tensors: dict[str, Tensor]
+    record: dict[str, Any]
+
+
+class Checkpoints(Protocol):
+    """Where checkpoints are kept. ``due`` says whether it is time for one; the loop asks at each epoch's end."""
+
+    def load(self, call: int) -> Checkpoint | None: ...
+
+    def due(self) -> bool: ...
+
+    def save(self, call: int, checkpoint: Checkpoint) -> None: ...
+
+
+class NoCheckpoints:
+    """Keeps nothing."""
+
+    def load(self, call: int) -> Checkpoint | None:
+        return None
+
+    def due(self) -> bool:
+        return False
+
+    def save(self, call: int, checkpoint: Checkpoint) -> None:
+        return
+
+
+class FolderCheckpoints:
+    """``fit-N.safetensors`` in a folder, replaced whole, at most every ``every_s`` seconds.
+
+    A damaged or foreign file counts as none. A disk that is full costs the checkpoint, not the training.
+    """
+
+    def __init__(self, folder: Path, every_s: float) -> None:
+        self.folder, self.every_s = folder, every_s
+        self._last = time.monotonic()
+
+    def _path(self, call: int) -> Path:
+        return self.folder / f"fit-{call}.safetensors"
+
+    def due(self) -> bool:
+        return time.monotonic() - self._last >= self.every_s
+
+    def load(self, call: int) -> Checkpoint | None:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._path(call), framework="pt") as file:
+                found = json.loads((file.metadata() or {})["record"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return None
+        if found.pop("sha256", None) != _digest(tensors, found):
+            return None
+        return Checkpoint(tensors, found)
+
+    def save(self, call: int, checkpoint: Checkpoint) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in checkpoint.tensors.items()}
+        record = checkpoint.record | {"sha256": _digest(tensors, checkpoint.record)}
+        path = self._path(call)
+        temporary = path.with_suffix(".tmp")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, temporary, metadata={"record": json.dumps(record)})
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except (OSError, SafetensorError):
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        self._last = time.monotonic()
+
+
+def _digest(tensors: dict[str, Tensor], record: dict[str, Any]) -> str:
+    found = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def random_state(generator: torch.Generator) -> Checkpoint:
+    """Every random state that a training step may draw from: the loop's generator, and torch's, numpy's and Python's own."""
+    tensors = {"random.generator": generator.get_state(), "random.torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors |= {f"random.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    kind, keys, *rest = np.random.get_state()
+    tensors["random.numpy"] = torch.from_numpy(keys.astype(np.int64))
+    version, numbers, gauss = random.getstate()
+    return Checkpoint(tensors, {"numpy": [kind, *rest], "python": [version, list(numbers), gauss]})
+
+
+def restore_random_state(saved: Checkpoint, generator: torch.Generator) -> None:
+    """Put back what :func:`random_state` took."""
+    tensors = saved.tensors
+    generator.set_state(tensors["random.generator"])
+    torch.set_rng_state(tensors["random.torch"])
+    cuda = [tensors[name] for name in sorted(name for name in tensors if name.startswith("random.cuda."))]
+    if cuda:
+        torch.cuda.set_rng_state_all(cuda)
+    kind, *rest = saved.record["numpy"]
+    np.random.set_state((kind, tensors["random.numpy"].numpy().astype(np.uint32), *rest))
+    version, numbers, gauss = saved.record["python"]
+    random.setstate((version, tuple(numbers), gauss))

@@ -1,0 +1,120 @@
+"""``kdbench compare``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kdbench.report.compare import Comparison, Family
+
+_PATH = click.Path(path_type=Path)
+_LISTED = 20
+
+
+@click.command("compare")
+@click.argument("a", metavar="A", type=_PATH)
+@click.argument("b", metavar="B", type=_PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+def compare_command(a: Path, b: Path, as_json: bool) -> None:
+    """Say what changed from A to B, and whether it is noise. A and B are runs' folders or results.csv.
+
+    Every cell that both hold is compared; settings with two or more seeds in both also by their means over these seeds. A
+    change is more than noise if it stays so after Holm's correction for the number of differences that were looked at. For
+    single cells noise is that of the test images only. Exits with 0 whatever changed, with 2 where the two cannot be
+    compared.
+    """
+    from kdbench.report.compare import compare
+    from kdbench.report.read import read_results
+
+    files = read_results(a), read_results(b)
+    found = compare(*files)
+    names = [str(file.path) for file in files]
+    if as_json:
+        from kdbench.report.record import jsonable
+
+        value = {"a": names[0], "b": names[1], **found.as_dict()}
+        click.echo(json.dumps(jsonable(value), indent=1, sort_keys=True, allow_nan=False))
+        return
+    _show(found, names)
+
+
+def _show(found: Comparison, names: list[str]) -> None:
+    from kdbench.cli.display import make_console, safe
+    from kdbench.report.compare import LEVEL
+
+    console = make_console()
+    for letter, name in zip("AB", names, strict=True):
+        console.print(f"{letter}: {safe(name)}", soft_wrap=True)
+    console.print(f"cells in both: {found.shared}")
+    for letter, cells in (("A", found.only_in_a), ("B", found.only_in_b)):
+        for cell in cells[:_LISTED]:
+            console.print(f"only in {letter}: {safe(_words(cell))}")
+        if len(cells) > _LISTED:
+            console.print(f"only in {letter}: {len(cells) - _LISTED} more; --json names them all")
+    noises = {
+        "single cells": (found.cells, "that of the test images; another training seed may change more"),
+        "means over seeds": (found.over_seeds, "the spread between seeds, paired"),
+    }
+    for title, (family, noise) in noises.items():
+        if family.compared or family.changes:
+            _show_family(console, title, family)
+            tested = [change for change in family.changes if change.p is not None]
+            beyond = sum(change.more_than_noise is True for change in tested)
+            console.print(
+                f"{title}: {family.compared} numbers compared, {len(tested)} of them changed, {beyond} by more than noise "
+                f"(Holm: the chance of a false alarm anywhere is at most {100 * LEVEL:.0f} %). Noise: {noise}."
+            )
+    _show_causes(console, found)
+
+
+def _show_family(console: Console, title: str, family: Family) -> None:
+    from kdbench.cli.display import plain_table, safe
+
+    if not family.changes:
+        return
+    table = plain_table(f"what changed, {title}", ["setting", "what"])
+    for heading in ("A", "B", "B - A", "95 % interval", "p (Holm)"):
+        table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("more than noise")
+    previous = None
+    for change in family.changes:
+        number = change.difference is not None
+        table.add_row(
+            "" if change.cell == previous else safe(_words(change.cell)),
+            change.column,
+            *(safe(_value(value)) for value in (change.a, change.b)),
+            f"{change.difference:+.1f}" if number else "",
+            f"{change.low:+.1f} to {change.high:+.1f}" if number else "",
+            f"{change.p_holm:.2g}" if number else "",
+            {True: "yes", False: "no", None: ""}[change.more_than_noise],
+        )
+        previous = change.cell
+    console.print(table)
+
+
+def _show_causes(console: Console, found: Comparison) -> None:
+    from kdbench.cli.display import safe
+
+    for cause in found.causes:
+        values = "" if cause["a"] is None and cause["b"] is None else f": {_value(cause['a'])} in A, {_value(cause['b'])} in B"
+        console.print(
+            f"possible cause: {safe(cause['column'])} differs in {cause['cells']} of {found.shared} cells{safe(values)}"
+        )
+    if found.cells.changes and not found.causes:
+        console.print("no cause is recorded: parameters, machine, software and teachers are the same by their digests")
+
+
+def _words(cell: dict[str, Any]) -> str:
+    seeds = cell.get("seeds", [cell.get("seed")])
+    end = f"seed {seeds[0]}" if "seed" in cell else f"seeds {', '.join(map(str, seeds))}"
+    return " / ".join([*(str(value) for name, value in cell.items() if name not in ("seed", "seeds")), end])
+
+
+def _value(value: Any) -> str:
+    return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)

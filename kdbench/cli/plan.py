@@ -1,0 +1,145 @@
+"""``kdbench plan``, and what ``kdbench run --dry-run`` prints."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kdbench.cli.request import build_spec, request_options, store_option
+from kdbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kdbench.bench.forecast import Forecast
+    from kdbench.bench.prepare import Prepared
+    from kdbench.bench.store import Store
+
+
+@click.command("plan")
+@click.argument("spec_file", metavar="[SPEC.toml]", required=False, type=click.Path(path_type=Path))
+@request_options
+@store_option
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Workers to estimate the time for.")
+@click.option("--toml", "as_toml", is_flag=True, help="Print the request as a spec file instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan_command(
+    spec_file: Path | None, store_dir: Path | None, jobs: int, as_toml: bool, as_json: bool, **options: Any
+) -> None:
+    """Show what a request comes to: its stages, which are in the store, which will run and why, time and disk."""
+    from kdbench.bench.store import Store
+    from kdbench.registry import Registry
+
+    if spec_file is not None:
+        if options["spec"] is not None:
+            raise ConfigError("SPEC.toml and --spec name two files; give one of them")
+        options["spec"] = spec_file
+    registry, store = Registry.load(), Store(store_dir)
+    spec = build_spec(registry, store, **options)
+    if as_toml:
+        from kdbench.bench.specfile import write_spec
+
+        click.echo(write_spec(spec), nl=False)
+        return
+    from kdbench.bench.prepare import prepare
+
+    show_plan(prepare(spec, registry, store), store, jobs, as_json)
+
+
+def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> None:
+    """Print the stages with their states and costs, the cells, and every resolved number."""
+    from kdbench.bench.forecast import forecast
+    from kdbench.report.record import jsonable
+
+    plan = prepared.plan
+    found, rows = forecast(plan, store)
+    summary = _summary(found, len(plan.cells), rows, jobs)
+    machine = {"device": str(prepared.numerics.device), "numerics": str(prepared.numerics)}
+    request = prepared.spec.model_dump(mode="json")
+    parts = [setting.resolved.as_dict() for setting in prepared.settings]
+    if as_json:
+        stages = [
+            {
+                "number": f.stage.number, "kind": f.stage.kind, "title": f.stage.title, "seed": f.stage.seed,
+                "key": f.stage.key, "state": f.state, "why": f.why,
+                "seconds": None if f.cost is None else f.cost.seconds, "bytes": None if f.cost is None else f.cost.bytes,
+            }
+            for f in found
+        ]  # fmt: skip
+        cells = [cell.names for cell in plan.cells]
+        told = {"summary": summary, "stages": stages, "cells": cells, "config": {"request": request, "parts": parts}}
+        click.echo(json.dumps(jsonable({**told, "machine": machine}), indent=1, allow_nan=False))
+        return
+    _print_tables(found, [cell.names for cell in plan.cells], request, parts, machine, summary)
+
+
+def _print_tables(
+    found: list[Forecast], cells: list[dict[str, Any]], request: Any, parts: list[Any], machine: Any, summary: dict[str, Any]
+) -> None:
+    from kdbench.cli.display import duration, make_console, plain_table, safe
+
+    console = make_console()
+    table = plain_table(f"stages: {len(found)}", ["number", "state", "time", "title", "seed", "why"])
+    for f in found:
+        cost = "" if f.state != "run" else "?" if f.cost is None else f"{'' if f.cost.exact else '~'}{duration(f.cost.seconds)}"
+        seed = "" if f.stage.kind in ("evaluate", "picture", "imported") else f.stage.seed
+        table.add_row(*(safe(v) for v in (f.stage.number, f.state, cost, f.stage.title, seed, f.why)))
+    console.print(table)
+    names = ("dataset", "preset", "attack", "defense", "distiller", "teacher", "student", "seed")
+    table = plain_table(f"cells: {len(cells)}", names)
+    for cell in cells:
+        table.add_row(*(safe(cell[name]) for name in names))
+    console.print(table)
+    numbers = {"request": request, **{f"{p['dataset']}, preset {p['preset']['name']}, with --set": p for p in parts}}
+    for title, values in {**numbers, "this machine": machine}.items():
+        table = plain_table(safe(title), ["name", "value"])
+        for name, value in _flat("", values):
+            table.add_row(safe(name), safe(value))
+        console.print(table)
+    for line in _words(summary):
+        console.print(safe(line))
+
+
+def _summary(found: list[Forecast], cells: int, rows: int, jobs: int) -> dict[str, Any]:
+    states = Counter(f.state for f in found)
+    run = [f for f in found if f.state == "run"]
+    known = [f.cost for f in run if f.cost is not None]
+    return {
+        "cells": cells,
+        "rows_cached": rows,
+        "stages": len(found),
+        "cached": states["cached"],
+        "to_run": states["run"],
+        "not_needed": states["not needed"],
+        "seconds": sum(cost.seconds for cost in known) / jobs,
+        "bytes": sum(cost.bytes for cost in known),
+        "jobs": jobs,
+        "without_estimate": len(run) - len(known),
+    }
+
+
+def _words(summary: dict[str, Any]) -> Iterator[str]:
+    from kdbench.cli.display import duration
+
+    s = summary
+    yield f"{s['cells']} cells, {s['rows_cached']} of them in the store; {s['stages']} stages, shared ones counted once:"
+    yield f"{s['cached']} in the store, {s['to_run']} to run, {s['not_needed']} not needed"
+    if s["to_run"]:
+        estimate = f"estimate: {duration(s['seconds'])} with {s['jobs']} worker{'s' if s['jobs'] > 1 else ''}"
+        without = (
+            f"; {s['without_estimate']} stages of a kind never computed here are not in it" if s["without_estimate"] else ""
+        )
+        yield f"{estimate}, {s['bytes'] / 2**20:.0f} MiB in the store{without}"
+    yield "nothing was run"
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Nested tables as the dotted keys that ``--set`` takes."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _flat(f"{prefix}.{name}" if prefix else str(name), inner)
+    else:
+        yield prefix, json.dumps(value, default=str) if isinstance(value, list | tuple | dict) else value

@@ -1,0 +1,79 @@
+"""``kdbench store ls|verify|gc``."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from kdbench.cli.request import store_option
+from kdbench.errors import IntegrityError
+
+
+@click.group("store")
+def store_command() -> None:
+    """Look after what was computed."""
+
+
+@store_command.command("ls")
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+def ls_command(store_dir: Path | None, as_json: bool) -> None:
+    """List what the store holds, oldest first."""
+    from kdbench.bench.store import Store
+    from kdbench.cli.display import duration, make_console, plain_table, safe
+
+    store = Store(store_dir)
+    found = sorted(filter(None, map(store.find, store)), key=lambda m: m.made)
+    if as_json:
+        for m in found:
+            told = {"key": m.key, "kind": m.kind, "title": m.title, "made": m.made, "seconds": m.seconds, "bytes": m.size}
+            click.echo(json.dumps(told))
+        return
+    console = make_console()
+    table = plain_table("", ["key", "kind", "made", "took", "MiB", "title"])
+    for m in found:
+        if m.kind != "row":
+            made = time.strftime("%Y-%m-%d %H:%M", time.localtime(m.made))
+            table.add_row(m.key[:12], m.kind, made, duration(m.seconds), f"{m.size / 2**20:.1f}", safe(m.title))
+    console.print(table)
+    rows = sum(m.kind == "row" for m in found)
+    total = sum(m.size for m in found) / 2**20
+    console.print(f"{safe(store.root)}: {len(found) - rows} results, {rows} rows, {total:.1f} MiB", soft_wrap=True)
+
+
+@store_command.command("verify")
+@store_option
+def verify_command(store_dir: Path | None) -> None:
+    """Compare every file with its SHA-256; what is damaged is put aside. Exits with 4 if anything was."""
+    from kdbench.bench.store import Store
+
+    store = Store(store_dir)
+    whole, damaged = store.verify()
+    if damaged:
+        names = ", ".join(key[:12] for key in damaged[:5]) + (", ..." if len(damaged) > 5 else "")
+        raise IntegrityError(
+            f"{len(damaged)} of {whole + len(damaged)} artefacts are damaged ({names}); they "
+            f"were put aside in {store.root / 'damaged'} and will be computed again"
+        )
+    click.echo(f"{whole} artefacts, all as they were written")
+
+
+@store_command.command("gc")
+@store_option
+@click.option("--days", type=click.FloatRange(min=0), default=14.0, show_default=True, help="Unfinished work is kept so long.")
+@click.option("--unused-days", type=click.FloatRange(min=0), help="Delete results, too, that no run asked for in so many days.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+def gc_command(store_dir: Path | None, days: float, unused_days: float | None, dry_run: bool) -> None:
+    """Delete what nobody needs: leftovers of killed runs, what was put aside and, on demand, old results."""
+    from kdbench.bench.store import Store, remove
+
+    store = Store(store_dir)
+    freed, count = 0, 0
+    for path in store.garbage(days, unused_days):
+        count += 1
+        if not dry_run:
+            freed += remove(path)
+    click.echo(f"{count} entries would be deleted" if dry_run else f"{count} entries deleted, {freed / 2**20:.1f} MiB freed")

@@ -1,0 +1,76 @@
+"""``kdbench verify``."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from kdbench.cli.request import store_option
+from kdbench.errors import IntegrityError
+
+
+@click.command("verify")
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@store_option
+@click.option(
+    "--cells", type=click.IntRange(min=0), default=1, show_default=True, help="How many random cells to compute again."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=None, help="Which ones.  [default: others each time]")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Stages computed side by side.")
+@click.pass_context
+def verify_command(ctx: click.Context, folder: Path, store_dir: Path | None, cells: int, seed: int | None, jobs: int) -> None:
+    """Compare a run's digests with the store, and compute some of its cells again from nothing.
+
+    Exits with 4 when a weight or a number is not what the table says, with 1 when nothing here could be compared (another
+    machine, other software, other data): kdbench promises the same bits only on the same machine with the same software.
+    """
+    import secrets
+
+    from kdbench.bench import verify
+    from kdbench.bench.executors.local import LocalExecutor
+    from kdbench.bench.prepare import prepare
+    from kdbench.bench.store import Store
+    from kdbench.cli.display import make_display, safe
+    from kdbench.registry import Registry
+    from kdbench.report.read import read_results
+
+    store, registry = Store(store_dir), Registry.load()
+    results = read_results(folder)
+    prepared = prepare(verify.read_request(folder), registry, store)
+    others = verify.other_keys(results, prepared.plan)
+    total = len(results.rows)
+    if others:
+        click.echo(
+            f"{len(others)} of {total} rows have another key here: another machine, software, plugin or dataset made them "
+            f"(lines {_few(others)}); they are not compared"
+        )
+    same, wrong, gone = verify.check_weights(results, prepared.plan, store)
+    click.echo(f"weights: {same} of {total} rows have theirs in the store, {len(gone)} rows' are not there")
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    lines = verify.choose(results, prepared.plan, cells, seed)
+    differences = []
+    if lines:
+        click.echo(f"computing again: line {_few(lines)} of results.csv (--seed {seed})")
+        with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as place:
+            display = make_display(quiet=False, as_json=False)
+            try:
+                differences = verify.again(
+                    results, lines, prepared, registry, Path(place), display, lambda: LocalExecutor(jobs=jobs)
+                )
+            finally:
+                display.close()
+    for d in differences:
+        click.echo(safe(f"line {d.line}: {d.column} is {d.table} in the table and {d.again} when computed again"))
+    if wrong or differences:
+        raise IntegrityError(
+            f"{folder} is not what it says it is: the weights of {len(wrong)} rows (lines {_few(wrong) or '-'}) and "
+            f"{len(differences)} numbers differ"
+        )
+    click.echo(f"verified: {same} rows by their weights, {len(lines)} computed again to the same bits")
+    ctx.exit(1 if not same and not lines else 0)
+
+
+def _few(lines: list[int]) -> str:
+    return ", ".join(map(str, lines[:8])) + (", ..." if len(lines) > 8 else "")

@@ -1,0 +1,179 @@
+"""What changed between two results.csv, and whether it is more than noise.
+
+Single cells: the noise is that of the test sample, told by counts (:mod:`kdbench.report.noise`; transferred and removed by
+their bootstrap intervals). It says nothing about another training seed. Over seeds, where a setting has at least two seeds in
+both files: a paired t interval of the differences seed by seed, since equal seeds mean equal first weights and batches.
+
+Many differences are looked at, and one in twenty would look like more than noise by chance alone. Holm's correction over all
+that are compared, single cells and means over seeds each for themselves, keeps the probability of any false alarm at 5 %. The
+intervals are 95 % each, uncorrected; ``p_holm`` decides.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from kdbench.report.columns import conclusive_removed
+from kdbench.report.leaderboard import verdict_shares
+from kdbench.report.noise import Difference, Estimate, difference, holm, paired, rate, with_interval
+from kdbench.report.read import CELL, RATES, Results, cell_key, check_datasets, total_of
+
+LEVEL = 0.05
+MEASURED = ("teacher_asr", "teacher_acc", "student_acc", "student_asr", "transferred", "removed")
+#: What may explain a change; of the digests it only matters that they differ.
+CAUSES = (
+    *("config_digest", "kdbench_version", "torch_version", "plugins", "device", "numerics", "target_class", "clean_fraction"),
+    "teacher_sha256",
+)
+_DIGESTS = ("config_digest", "teacher_sha256")
+_SPREAD = 1e-3  # points; the rounding in the files makes equal differences differ by less than this
+
+
+@dataclass(frozen=True)
+class Change:
+    """One column that differs.
+
+    cell: the setting and its seed, or its ``seeds``. a, b: the two values, None where not measured. difference: b - a with
+    its 95 % interval, points; None, with all that follows, for words and where a value is missing. p, p_holm: error
+    probability, alone and corrected. more_than_noise: p_holm is at most 5 %.
+    """
+
+    cell: dict[str, Any]
+    column: str
+    a: Any
+    b: Any
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    more_than_noise: bool | None = None
+
+
+@dataclass
+class Family:
+    """What is corrected together. ``compared``: how many differences were tested, changed or not."""
+
+    compared: int = 0
+    changes: list[Change] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that ``kdbench compare`` says. ``causes``: each with ``column``, ``a``, ``b`` and the number of ``cells``."""
+
+    shared: int
+    only_in_a: list[dict[str, Any]]
+    only_in_b: list[dict[str, Any]]
+    cells: Family
+    over_seeds: Family
+    causes: list[dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"level": LEVEL, "correction": "holm", **asdict(self)}
+
+
+def compare(a: Results, b: Results) -> Comparison:
+    """Compare the cells that two files share.
+
+    Raises:
+        ConfigError: a dataset that both name has not the same images in both.
+    """
+    check_datasets([a, b])
+    in_a, in_b = ({cell_key(row): row for row in file.rows} for file in (a, b))
+    pairs = [(row, in_b[key]) for key, row in in_a.items() if key in in_b]
+    settings: dict[tuple[Any, ...], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for pair in pairs:
+        settings.setdefault(cell_key(pair[0])[:-1], []).append(pair)
+    return Comparison(
+        shared=len(pairs),
+        only_in_a=[_cell(key) for key in in_a if key not in in_b],
+        only_in_b=[_cell(key) for key in in_b if key not in in_a],
+        cells=_family([change for pair in pairs for change in _cell_changes(*pair)]),
+        over_seeds=_family([change for key, found in settings.items() for change in _mean_changes(key, found)]),
+        causes=_causes(pairs),
+    )
+
+
+def _cell(key: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(CELL, key, strict=False))  # a setting has no seed
+
+
+def _family(found: list[Change]) -> Family:
+    """Correct all that were tested together; keep what changed."""
+    tested = [change for change in found if change.p is not None]
+    corrected = holm([change.p for change in tested if change.p is not None])
+    p_holm = {id(change): p for change, p in zip(tested, corrected, strict=True)}
+    judged = [
+        replace(change, p_holm=p_holm[id(change)], more_than_noise=p_holm[id(change)] <= LEVEL)
+        if id(change) in p_holm
+        else change
+        for change in found
+    ]
+    return Family(len(tested), [change for change in judged if change.a != change.b])
+
+
+def _cell_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
+    """All columns of one cell, unchanged ones too."""
+    cell = _cell(cell_key(a))
+    found = [Change(cell, name, a[name], b[name]) for name in ("status", "verdict")]
+    for name in MEASURED:
+        values = _value(a, name), _value(b, name)
+        if None in values:
+            found.append(Change(cell, name, *values))
+        else:
+            found.append(_tested(cell, name, *values, difference(_estimate(a, name), _estimate(b, name))))
+    return found
+
+
+def _mean_changes(setting: Sequence[Any], pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Change]:
+    """All columns of one setting over the seeds that have them in both files, where these are at least two."""
+    found = []
+    good = [pair for pair in pairs if all(row["status"] == "ok" for row in pair)]
+    if len(good) > 1:
+        cell = _cell(setting) | {"seeds": [a["seed"] for a, _ in good]}
+        found.append(Change(cell, "verdict", *(verdict_shares([pair[side] for pair in good]) or None for side in (0, 1))))
+    for name in MEASURED:
+        both = [(a, b) for a, b in good if _value(a, name) is not None and _value(b, name) is not None]
+        if len(both) > 1:
+            cell = _cell(setting) | {"seeds": [a["seed"] for a, _ in both]}
+            mean_a, mean_b = (sum(_value(pair[side], name) for pair in both) / len(both) for side in (0, 1))
+            found.append(_tested(cell, name, mean_a, mean_b, _over_seeds(name, both)))
+    return found
+
+
+def _over_seeds(name: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Difference:
+    """The paired t interval; where the differences do not vary, so that there is none, that of the least certain seed."""
+    differences = [_value(b, name) - _value(a, name) for a, b in pairs]
+    if max(differences) - min(differences) > _SPREAD:
+        return paired(differences)
+    return max((difference(_estimate(a, name), _estimate(b, name)) for a, b in pairs), key=lambda found: found.p)
+
+
+def _tested(cell: dict[str, Any], name: str, a: float, b: float, found: Difference) -> Change:
+    return Change(cell, name, a, b, found.value, found.low, found.high, found.p)
+
+
+def _value(row: Mapping[str, Any], name: str) -> Any:
+    return conclusive_removed(row) if name == "removed" else row[name]
+
+
+def _estimate(row: Mapping[str, Any], name: str) -> Estimate:
+    if name in RATES:
+        return rate(row[f"{name}_hits"], row[total_of(name)])
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return with_interval(row[name], row[name] if low is None else low, row[name] if high is None else high)
+
+
+def _causes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What else differs in the shared cells."""
+    found = []
+    for name in CAUSES:
+        values = Counter((a[name], b[name]) for a, b in pairs if a[name] != b[name])
+        if name in _DIGESTS and values:
+            values = Counter({(None, None): values.total()})
+        found += [{"column": name, "a": a, "b": b, "cells": count} for (a, b), count in values.items()]
+    return found

@@ -1,0 +1,127 @@
+"""Whether two measured percentages differ by more than chance: intervals of a difference, their error probabilities, Holm.
+
+One formula serves every estimate that has an interval (Zou & Donner 2008; for two rates with Wilson intervals it is Newcombe's
+method 10, 1998): with l, u the two intervals' ends, the interval of the difference d = b - a reaches from
+
+    d - sqrt((b - l_b)^2 + (u_a - a)^2)    to    d + sqrt((u_b - b)^2 + (a - l_a)^2)
+
+It takes the two as independent. Two runs share their test images, so their errors go together and the interval is rather too
+wide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+Z95 = 1.959963984540054
+_STEPS = 60  # of bisection: more than the digits of a float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """``value`` and, for a half-width of z standard errors, the interval ``bounds(z)``, which widens as z grows."""
+
+    value: float
+    bounds: Callable[[float], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """b - a, its 95 % interval, and the smallest two-sided error probability at which the interval leaves 0 out."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def wilson(hits: int, total: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson's interval of a rate, %."""
+    p, n, zz = hits / total, total, z * z
+    middle = (p + zz / (2 * n)) / (1 + zz / n)
+    half = z * math.sqrt(p * (1 - p) / n + zz / (4 * n * n)) / (1 + zz / n)
+    # The ends of 0 and of n hits are exact, and rounding must not put them on the wrong side of the rate.
+    return (0.0 if hits == 0 else 100 * (middle - half)), (100.0 if hits == total else 100 * (middle + half))
+
+
+def rate(hits: int, total: int) -> Estimate:
+    """A count out of a total, in percent."""
+    return Estimate(100 * hits / total, lambda z: wilson(hits, total, z))
+
+
+def with_interval(value: float, low: float, high: float) -> Estimate:
+    """An estimate of which only the 95 % interval is known; the distances to its ends are taken to grow with z."""
+    return Estimate(value, lambda z: (value - (value - low) * z / Z95, value + (high - value) * z / Z95))
+
+
+def difference(a: Estimate, b: Estimate) -> Difference:
+    """b - a of two independent estimates."""
+    d = b.value - a.value
+    low, high = _interval(a, b, Z95)
+    return Difference(d, low, high, _p(a, b))
+
+
+def _interval(a: Estimate, b: Estimate, z: float) -> tuple[float, float]:
+    d = b.value - a.value
+    (low_a, high_a), (low_b, high_b) = a.bounds(z), b.bounds(z)
+    return d - math.hypot(b.value - low_b, high_a - a.value), d + math.hypot(high_b - b.value, a.value - low_a)
+
+
+def _p(a: Estimate, b: Estimate) -> float:
+    """Find the z at which the interval reaches 0; two-sided normal tail beyond it."""
+    if a.value == b.value:
+        return 1.0
+
+    def leaves_out(z: float) -> bool:
+        low, high = _interval(a, b, z)
+        return low > 0 or high < 0
+
+    out, within = 0.0, 40.0  # beyond 40 the tail is 0 in floating point
+    if leaves_out(within):
+        return 0.0
+    for _ in range(_STEPS):
+        middle = (out + within) / 2
+        out, within = (middle, within) if leaves_out(middle) else (out, middle)
+    return math.erfc(out / math.sqrt(2))
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """(mean, low, high) with Student's 95 % interval, not clipped to 0-100; NaN where too few values are given."""
+    n = len(values)
+    if n == 0:
+        return math.nan, math.nan, math.nan
+    mean = math.fsum(values) / n
+    if n == 1:
+        return mean, math.nan, math.nan
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    half = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
+    return mean, mean - half, mean + half
+
+
+def paired(differences: Sequence[float]) -> Difference:
+    """The mean of at least two differences b - a, seed by seed, with Student's paired interval.
+
+    Raises:
+        ValueError: they do not vary, so there is no such interval.
+    """
+    mean, low, high = t_interval(differences)
+    half = (high - low) / 2
+    if not half > 0:
+        raise ValueError("a t interval needs at least two differences that vary")
+    freedom = len(differences) - 1
+    t = abs(mean) / half * float(stats.t.ppf(0.975, freedom))
+    return Difference(mean, low, high, 2 * float(stats.t.sf(t, freedom)))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's (1979) adjusted error probabilities, in the order given. Those up to 0.05 hold together at 5 %, however they
+    depend on each other."""
+    adjusted, largest = [1.0] * len(ps), 0.0
+    for done, place in enumerate(sorted(range(len(ps)), key=lambda n: ps[n])):
+        largest = max(largest, min(1.0, (len(ps) - done) * ps[place]))
+        adjusted[place] = largest
+    return adjusted

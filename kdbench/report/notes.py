@@ -1,0 +1,46 @@
+"""What a reader must know of rows that were measured apart and are ranked together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+_CELL = ("dataset", "attack", "distiller", "teacher", "student", "seed")
+#: The same for every defense of a cell, as long as attack, recipe, machine and software are.
+_SHARED = ("teacher_sha256", "clean_teacher_asr_hits", "undefended_acc_hits", "undefended_asr_hits")
+_ENVIRONMENT = ("kdbench_version", "torch_version", "device", "numerics")
+
+
+def notes(rows: list[dict[str, Any]], table: pd.DataFrame) -> list[str]:
+    """Reservations about a ranking, one a line. ``table``: the leaderboard of ``rows``."""
+    found = []
+    seeds = table.loc[table["rank"].notna(), "n_seeds"]
+    if (seeds == 1).any():
+        found.append(
+            "a ranking from one seed is an indication only: its intervals speak of the test images, not of another training"
+        )
+    for name in _ENVIRONMENT:
+        values = sorted({str(row.get(name)) for row in rows})
+        if len(values) > 1:
+            found.append(f"the rows differ in {name}: {', '.join(values)}")
+    apart = _measured_apart(rows)
+    if apart:
+        shown = ", ".join(apart[:3]) + (f" and {len(apart) - 3} more" if len(apart) > 3 else "")
+        found.append(f"defenses that are ranked together met different teachers or controls, so their tasks differed: {shown}")
+    return found
+
+
+def _measured_apart(rows: list[dict[str, Any]]) -> list[str]:
+    """The cells whose defenses did not have the same backdoored teacher, or not the same controls."""
+    seen: dict[tuple[Any, ...], dict[str, set[Any]]] = {}
+    for row in rows:
+        values = seen.setdefault(tuple(row.get(name) for name in _CELL), {name: set() for name in _SHARED})
+        for name in _SHARED:
+            if row.get(name) is not None:
+                values[name].add(row[name])
+    return [
+        " / ".join([*map(str, cell[:-1]), f"seed {cell[-1]}"])
+        for cell, values in seen.items()
+        if any(len(found) > 1 for found in values.values())
+    ]

@@ -1,0 +1,124 @@
+"""Who comes first. Ranks are shared where the intervals cannot tell two defenses apart; whoever was not measured has none.
+
+The rule, the same for one attack and for the worst case over attacks:
+
+1.  Defenses that lose more than 3 points of ACC against the undefended control come after all that do not.
+2.  Within each of the two classes the mean student_asr over the seeds decides, lowest first.
+3.  Ties, as in standard competition ranking (1, 1, 3): in that order, a defense shares the rank of the best one of its
+    group while its interval overlaps the best one's (touching counts); the first whose interval does not starts a new group,
+    whose rank is its place in the order. Groups never reach across the two classes.
+
+The interval is Student's over the seeds where there are at least two, else Wilson's of the one row's counts, 95 % both. Seeds
+that all have the same ASR (0 or 100 %, mostly) have no t interval; theirs is Wilson's of one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kdbench.metrics import STOPPED_ACC_LOSS
+
+CONCLUSIVE = ("stopped", "partly", "not stopped")
+
+
+def assign_ranks(records: Iterable[dict[str, Any]]) -> None:
+    """Set ``rank`` of records that are compared with each other, by the rule above.
+
+    Each has ``student_asr`` and its interval ``rank_low``, ``rank_high`` (%), ``acc_lost`` (points) and ``rank_reason``. One
+    whose reason is not empty gets None; one that loses too much ACC gets that as its reason.
+    """
+    eligible = []
+    for record in records:
+        record["rank"] = None
+        if not record["rank_reason"]:
+            eligible.append(record)
+    best, best_loses, rank = -math.inf, False, 0
+    for place, record in enumerate(sorted(eligible, key=_order), 1):
+        loses = _loses(record)
+        # The means rise, so an interval that begins below the best one's end overlaps it.
+        if place == 1 or loses != best_loses or record["rank_low"] > best:
+            best, best_loses, rank = record["rank_high"], loses, place
+        record["rank"] = rank
+        if loses:
+            lost = f"{record['acc_lost']:.1f} points of ACC lost, more than {STOPPED_ACC_LOSS:.0f}"
+            record["rank_reason"] = f"{lost}: after all that lose less"
+
+
+def _loses(record: Mapping[str, Any]) -> bool:
+    return record["acc_lost"] > STOPPED_ACC_LOSS
+
+
+def _order(record: Mapping[str, Any]) -> tuple[bool, float, str]:
+    return _loses(record), record["student_asr"], str(record["defense"])
+
+
+def seeds_needed(settings: Iterable[list[dict[str, Any]]]) -> set[Any]:
+    """The seeds that a setting must have been measured at to be ranked with these: all of those whose rows can be ranked.
+
+    The means of two defenses compare only over the same seeds: much travels at one seed, hardly anything at another.
+    """
+    good = [[row for row in members if row.get("status") == "ok"] for members in settings]
+    return {row.get("seed") for rows in good if _conclusive(rows) for row in rows}
+
+
+def why_unranked(members: list[dict[str, Any]], needed: set[Any]) -> str:
+    """Why a setting has no rank, in words; empty if it has one. ``members``: its rows. ``needed``: see seeds_needed."""
+    good = [row for row in members if row.get("status") == "ok"]
+    failed = {row.get("seed"): row.get("status") for row in members if row.get("status") != "ok"}
+    if not good:
+        return f"not measured: {_seeds(failed)}"
+    if not _conclusive(good):
+        found = {row.get("verdict") for row in good}
+        if found == {"inconclusive"}:
+            return "inconclusive at every seed"
+        return "no conclusive verdict at any seed" if any(found) else str(good[0].get("reason") or "no verdict")
+    lacking = needed - {row.get("seed") for row in good}
+    if lacking:
+        return f"measured at fewer seeds than others: {_seeds({seed: failed.get(seed) or 'missing' for seed in lacking})}"
+    return ""
+
+
+def _conclusive(rows: list[dict[str, Any]]) -> bool:
+    return any(row.get("verdict") in CONCLUSIVE for row in rows)
+
+
+def _seeds(what: Mapping[Any, Any]) -> str:
+    return ", ".join(f"seed {seed} {text}" for seed, text in sorted(what.items(), key=lambda item: str(item[0])))
+
+
+def worst_cases(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One record per defense from the ranked records of all attacks on one pair; see kdbench.report.leaderboard.overall.
+
+    An attack counts for a defense that has a rank against it. A defense for which fewer attacks count than for another one is
+    not ranked. An attack that counts for nobody (nothing travelled) costs nobody a rank.
+    """
+    attacks = {record["attack"] for record in records}
+    by_defense: dict[str, dict[str, dict[str, Any]]] = {}
+    for record in records:
+        by_defense.setdefault(record["defense"], {})[record["attack"]] = record
+    counted = {name: {a: r for a, r in own.items() if r["rank"] is not None} for name, own in by_defense.items()}
+    needed = set().union(*counted.values())
+    found = []
+    for defense, own in by_defense.items():
+        counts = counted[defense]
+        # Of attacks that are equally bad the first by name, so that the order of the rows does not matter.
+        worst = max(sorted(counts), key=lambda attack: counts[attack]["student_asr"], default=None)
+        missing = {a: own[a]["rank_reason"] if a in own else "not measured" for a in sorted(attacks - counts.keys())}
+        lacking = [f"{attack} ({reason})" for attack, reason in missing.items() if attack in needed]
+        record = {
+            "defense": defense,
+            "rank_reason": "" if counts and not lacking else f"no rank against {', '.join(lacking) or 'any attack'}",
+            "worst_attack": worst,
+            "n_attacks": len(counts),
+            "attacks": ", ".join(sorted(counts)),
+            "missing_attacks": ", ".join(missing),
+            "acc_lost": max((r["acc_lost"] for r in counts.values()), default=None),
+            "n_seeds": min(r["n_seeds"] for r in (counts or own).values()),
+        }
+        if worst is not None:
+            record |= {name: counts[worst][name] for name in ("student_asr", "rank_low", "rank_high", "verdict")}
+        found.append(record)
+    assign_ranks(found)
+    return found

@@ -1,0 +1,119 @@
+"""Ten thousand cells: planned in seconds, and in seconds found to be done."""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import numpy as np
+import pytest
+
+from kdbench.bench import runner
+from kdbench.bench.events import Quiet
+from kdbench.bench.job import Done, Job, Outcome, Step
+from kdbench.bench.plan import Setting, build_plan
+from kdbench.bench.prepare import Prepared
+from kdbench.bench.schedule import wanted
+from kdbench.bench.spec import RunSpec, resolve
+from kdbench.bench.store import Store
+from kdbench.metrics import Evaluation, Rate
+from kdbench.training import Numerics
+from tests.sizes import size
+
+MODELS = ("wrn28_4", "wrn16_4", "wrn28_2", "wrn16_2", "wrn16_1", "wrn10_1", "resnet56", "resnet20")
+PAIRS = tuple((a, b) for a in MODELS for b in MODELS)
+
+
+class Instant:
+    """Computes nothing: one byte for a network, made-up hits for a measurement."""
+
+    def __init__(self) -> None:
+        self.events: list[Step | Done] = []
+        self.jobs = 0
+
+    def free(self) -> int:
+        return 1 if not self.events else 0
+
+    def start(self, job: Job) -> None:
+        self.jobs += 1
+        names, facts = (), {}
+        if job.kind == "evaluate":
+            hits = np.random.default_rng(int(job.key[:8], 16)).random(80) < 0.5
+            rate = Rate(int(hits.sum()), 80)
+            facts = Evaluation(Rate(100, 120), rate, Rate(5, 80), Rate(1, 80), hits).as_facts()
+        else:
+            names = {"picture": ("trigger.png",), "backdoor": ("model.safetensors", "trigger.safetensors")}.get(
+                job.kind, ("model.safetensors",)
+            )
+            for name in names:
+                (job.folder / "out" / name).write_bytes(b"x")
+        self.events.append(Done(job.key, Outcome("ok", seconds=1.0, peak_mb=1.0, facts=facts, files=names)))
+
+    def wait(self, timeout: float) -> list[Step | Done]:
+        found, self.events = self.events, []
+        return found
+
+    def close(self) -> None:
+        return
+
+
+def prepared(registry, stripes, cells):
+    """Four attacks x three defenses x two distillers x 64 pairs x seeds, or fewer pairs and one seed."""
+    pairs = PAIRS[: max(1, round(cells / 24))]
+    spec = RunSpec(
+        attacks=("badnets", "lba", "ckd", "htba"), defenses=("none", "robustkd", "nad"), distillers=("fkd", "kd"),
+        pairs=pairs, seeds=tuple(range(-(-cells // (24 * len(pairs))))),
+    )  # fmt: skip
+    setting = Setting(resolve(spec, registry), "stripes", stripes.train_digest, stripes.test_digest, 3, "cpu", "code")
+    return Prepared(spec, build_plan([setting]), [setting], [stripes], Numerics())
+
+
+def test_ten_thousand_cells_are_planned_in_five_seconds(registry, stripes, tmp_path):
+    start = time.perf_counter()
+    plan = prepared(registry, stripes, 10_000).plan
+    schedule, rows = wanted(plan, Store(tmp_path).find)
+    seconds = time.perf_counter() - start
+    assert len(plan.cells) >= 10_000
+    assert (len(rows), schedule.waiting) == (0, True)
+    assert seconds <= 5
+
+
+def test_running_again_what_is_done_computes_nothing(registry, stripes, tmp_path):
+    """make soak: 10,000 cells; the second run in at most 10 seconds."""
+    ready, store = prepared(registry, stripes, size(360, 10_000)), Store(tmp_path / "store")
+    first = Instant()
+    rows = runner.run(ready, registry, tmp_path / "a", Quiet(), store, first)
+    assert first.jobs == len(ready.plan.stages)
+    assert {row["status"] for row in rows} == {"ok"}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    plan = build_plan(ready.settings)
+    again = Instant()
+    runner.run(
+        Prepared(ready.spec, plan, ready.settings, ready.datasets, ready.numerics),
+        registry,
+        tmp_path / "b",
+        Quiet(),
+        store,
+        again,
+    )
+    seconds = time.perf_counter() - start
+    print(f"{len(plan.cells)} cells, {len(plan.stages)} stages: done again in {seconds:.1f} s")
+    assert again.jobs == 0
+    assert seconds <= 10
+    assert (tmp_path / "a" / "results.csv").read_bytes() == (tmp_path / "b" / "results.csv").read_bytes()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss <= before * 1.1
+
+
+@pytest.mark.parametrize("more", [{"defenses": ("none", "robustkd", "nad")}, {"seeds": (0, 1)}])
+def test_a_larger_request_runs_the_difference(registry, stripes, tmp_path, more):
+    def ready(**asked):
+        spec = RunSpec(**({"attacks": ("badnets",), "pairs": (("wrn10_1", "wrn10_1"),)} | asked))
+        setting = Setting(resolve(spec, registry), "stripes", stripes.train_digest, stripes.test_digest, 3, "cpu", "code")
+        return Prepared(spec, build_plan([setting]), [setting], [stripes], Numerics())
+
+    small, large, store = ready(), ready(**more), Store(tmp_path / "store")
+    runner.run(small, registry, tmp_path / "a", Quiet(), store, Instant())
+    executor = Instant()
+    runner.run(large, registry, tmp_path / "b", Quiet(), store, executor)
+    assert executor.jobs == len(large.plan.stages) - len(small.plan.stages)

@@ -1,0 +1,38 @@
+"""Puts the plugin in this folder on the path of a run, as ``pip install`` would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+
+def plant(folder: Path) -> Path:
+    """A folder for PYTHONPATH that holds the plugin and its entry point."""
+    site = folder / "site"
+    about = site / "kdbench_farm-0.dist-info"
+    about.mkdir(parents=True, exist_ok=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: kdbench-farm\nVersion: 0\n")
+    (about / "entry_points.txt").write_text("[kdbench]\nfarm = kdbench_farm\n")
+    shutil.copy(Path(__file__).with_name("kdbench_farm.py"), site)
+    return site
+
+
+def environment(site: Path, store: Path) -> dict[str, str]:
+    """For a child process with the plugin and a store of its own."""
+    return {**os.environ, "PYTHONPATH": str(site), "KDBENCH_STORE": str(store)}
+
+
+def kdbench(*arguments: str, env: dict[str, str], cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user would."""
+    command = [sys.executable, "-m", "kdbench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, check=False, timeout=timeout)
+
+
+#: A cell of seconds: BadNets on the embedded signs, the smallest network, one short epoch of everything.
+TINY = (
+    "run", "--attack", "badnets", "--pair", "wrn10_1-wrn10_1", "--train-size", "80", "--test-size", "77", "--threads", "1",
+    *(word for key in ("clean", "poison", "distill", "repair") for word in ("--set", f"{key}.epochs=1")),
+)  # fmt: skip
