@@ -26,7 +26,7 @@ from typing import Any
 
 import filelock
 
-from kdbench.errors import ConfigError
+from kdbench.errors import ConfigError, IntegrityError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -221,6 +221,19 @@ class Store:
         _sync(target.parent)
         return found
 
+    def take_over(self, key: str, other: Store) -> None:
+        """Have a copy of another store's artefact, for what cannot be computed again: an imported teacher.
+
+        Raises:
+            IntegrityError: it is not there, or damaged, or was by the time it had been copied.
+        """
+        if self.verified(key) is None and other.verified(key) is not None:
+            copy = shutil.copytree(other.folder(key), self.workspace(f"{key}.copy"))
+            self.folder(key).parent.mkdir(parents=True, exist_ok=True)
+            os.rename(copy, self.folder(key))
+        if self.verified(key) is None:
+            raise IntegrityError(f"the artefact {key} is damaged or gone from the store {other.root}")
+
     def lock(self, key: str) -> filelock.BaseFileLock | None:
         """The right to compute a stage, until released or the process ends; None while another run has it."""
         folder = self.root / "locks"
@@ -246,7 +259,7 @@ class Store:
 
     def garbage(self, days: float, unused_days: float | None = None) -> list[Path]:
         """What may be deleted: leftovers of stages that are done, work that nobody took up for ``days``, what was put aside,
-        old locks that nobody holds, and, on demand, artefacts that no run asked for in ``unused_days``."""
+        old locks that nobody holds, and, on demand, artefacts but imported ones that no run asked for in ``unused_days``."""
         now, found = time.time(), []
         for folder in self._entries("work"):
             lock = self.lock(folder.name)
@@ -264,8 +277,10 @@ class Store:
                 found.append(path)
         if unused_days is not None:
             for key in self:
-                manifest = self.folder(key) / MANIFEST
-                if not manifest.exists() or now - manifest.stat().st_mtime > unused_days * 86400:
+                manifest = self.find(key)
+                if manifest is None or manifest.kind == "imported":
+                    continue  # put aside by now, or nothing that could be computed again
+                if now - (self.folder(key) / MANIFEST).stat().st_mtime > unused_days * 86400:
                     found.append(self.folder(key))
         return found
 

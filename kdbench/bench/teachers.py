@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from kdbench.bench.modules import save_module
 from kdbench.bench.plan import digest
 from kdbench.bench.stages import MODEL
 from kdbench.bench.store import Store, file_digest
+from kdbench.bench.teacher_names import check_teacher_name, is_teacher_name
 from kdbench.errors import ConfigError, IntegrityError, UnknownMethodError, unknown
 from kdbench.models import create_model
 from kdbench.report.record import write_record
-
-_NAME = r"[a-z0-9][a-z0-9_.-]*"
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,7 @@ def save_teacher(
     Raises:
         UsageError: the name is taken by other weights, or is no name.
     """
-    if not re.fullmatch(_NAME, name):
-        raise ConfigError(f"{name!r} is no name for a teacher; use a-z, 0-9, '_', '.' and '-' (not first)")
+    check_teacher_name(name)
     store = Store(store_root)
     store.check_writable()
     with torch.random.fork_rng(devices=[]):
@@ -96,7 +93,7 @@ def load_teacher(store: Store, name: str) -> Imported:
     Raises:
         UnknownMethodError: there is none of that name. IntegrityError: its entry or its weights are damaged.
     """
-    path = _path(store, name) if re.fullmatch(_NAME, name) else None
+    path = _path(store, name) if is_teacher_name(name) else None
     if path is None or not path.is_file():
         raise UnknownMethodError(unknown("imported teacher", name, teacher_names(store), "see `kdbench import-teacher --help`"))
     try:

@@ -18,6 +18,7 @@ from kdbench.bench.prepare import Prepared
 from kdbench.bench.runner import run
 from kdbench.bench.spec import RunSpec
 from kdbench.bench.store import Store
+from kdbench.bench.teachers import load_teacher
 from kdbench.errors import ConfigError
 from kdbench.registry import Registry
 from kdbench.report.columns import COLUMNS
@@ -92,19 +93,23 @@ def again(
     lines: list[int],
     prepared: Prepared,
     registry: Registry,
+    store: Store,
     folder: Path,
     reporter: Reporter,
     executor: Callable[[], Executor],
 ) -> list[Difference]:
-    """Compute rows anew in an empty store under ``folder``, and say where they differ (timings and memory aside)."""
+    """Compute rows anew in a store under ``folder``, and say where they differ (timings and memory aside).
+
+    Nothing but imported teachers, which cannot be computed, is taken from ``store``.
+    """
     rows = dict(zip(results.lines, results.rows, strict=True))
     wanted = {rows[line]["config_digest"]: line for line in lines}
     cells = [cell for cell in prepared.plan.cells if cell.key in wanted]
-    store = Store(folder / "store")
-    for name in prepared.spec.teacher_from:  # an imported teacher cannot be computed; its weights were checked
-        raise ConfigError(f"cells of the imported teacher {name!r} cannot be computed again from nothing; use --cells 0")
+    empty = Store(folder / "store")
+    for name in prepared.spec.teacher_from:
+        empty.take_over(load_teacher(store, name).key, store)
     narrowed = replace(prepared, plan=Plan(prepared.plan.stages, cells))
-    found = run(narrowed, registry, folder / "out", reporter, store, executor())
+    found = run(narrowed, registry, folder / "out", reporter, empty, executor())
     differences = []
     for known, row in zip(cells, found, strict=True):
         line = wanted[known.key]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench.cli.number import Number
 from kdbench.cli.request import build_spec, request_options, store_option
 from kdbench.errors import ConfigError, UsageError
 
@@ -26,11 +27,11 @@ _OUTPUTS = ("results.csv", "leaderboard.csv", "run.json")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: runs/TIME-ATTACK-DEFENSE-PAIR]")
 @store_option
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Stages computed side by side.")
-@click.option("--time-limit", type=click.FloatRange(min=1), default=86400.0, show_default=True, help="Seconds for one stage.")
-@click.option("--memory-limit", type=click.FloatRange(min=0.1), help="GiB of resident memory for one stage.")
+@click.option("--time-limit", type=Number(min=1), default=86400.0, show_default=True, help="Seconds for one stage.")
+@click.option("--memory-limit", type=Number(min=0.1), help="GiB of resident memory for one stage.")
 @click.option(
     "--checkpoint-every",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=60.0,
     show_default=True,
     help="Seconds between checkpoints of a training, at epochs' ends.",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from kdbench.cli.number import Number
 from kdbench.cli.request import store_option
 from kdbench.errors import IntegrityError
 
@@ -63,8 +64,12 @@ def verify_command(store_dir: Path | None) -> None:
 
 @store_command.command("gc")
 @store_option
-@click.option("--days", type=click.FloatRange(min=0), default=14.0, show_default=True, help="Unfinished work is kept so long.")
-@click.option("--unused-days", type=click.FloatRange(min=0), help="Delete results, too, that no run asked for in so many days.")
+@click.option("--days", type=Number(min=0), default=14.0, show_default=True, help="Unfinished work is kept so long.")
+@click.option(
+    "--unused-days",
+    type=Number(min=0),
+    help="Delete results, too, that no run asked for in so many days; imported teachers stay.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 def gc_command(store_dir: Path | None, days: float, unused_days: float | None, dry_run: bool) -> None:
     """Delete what nobody needs: leftovers of killed runs, what was put aside and, on demand, old results."""

@@ -57,7 +57,7 @@ def verify_command(ctx: click.Context, folder: Path, store_dir: Path | None, cel
             display = make_display(quiet=False, as_json=False)
             try:
                 differences = verify.again(
-                    results, lines, prepared, registry, Path(place), display, lambda: LocalExecutor(jobs=jobs)
+                    results, lines, prepared, registry, store, Path(place), display, lambda: LocalExecutor(jobs=jobs)
                 )
             finally:
                 display.close()

@@ -6,7 +6,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from kdbench.bench import prepare
+from kdbench.bench import prepare, verify
+from kdbench.bench.events import Quiet
+from kdbench.bench.executors.inline import InlineExecutor
 from kdbench.bench.spec import RunSpec
 from kdbench.bench.store import Store
 from kdbench.bench.teachers import load_teacher, save_teacher, teacher_names
@@ -102,6 +104,11 @@ def test_a_suspect_teacher_is_distilled_and_judged_by_accuracy(tmp_path, registr
     back = read_results(tmp_path / "out")
     assert len(back.rows) == 3
     assert set(leaderboard(back.rows)["rank"].isna()) == {True}
+    # Its rows can be computed again, from a copy of its weights; garbage collection keeps what nobody could compute.
+    ready = prepare.prepare(spec, registry, store)
+    again = verify.again(back, back.lines, ready, registry, store, tmp_path, Quiet(), lambda: InlineExecutor(registry))
+    assert again == []
+    assert store.folder(load_teacher(store, "stranger").key) not in store.garbage(14, unused_days=-1)
 
 
 def test_a_teacher_that_does_not_fit_is_refused(tmp_path, registry, stripes, monkeypatch):

@@ -12,20 +12,10 @@ from pathlib import Path
 import pytest
 
 from kdbench.confine import _holds_private, confine, device_paths, interpreter_paths
+from tests.foreign.kernel import landlock, python
 
 _SINCE = {"truncate": 3, "connect": 4, "listen": 4, "signal the parent": 6}
 """The first Landlock ABI that forbids an attempt, where that is not 1."""
-
-
-def _python(code, *arguments):
-    """Run code in a fresh interpreter, as a worker would be."""
-    return subprocess.run([sys.executable, "-I", "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=120)
-
-
-def _landlock():
-    """The ABI that confine() reaches here; 0 without Landlock."""
-    how = _python("from kdbench.confine import confine; print(confine([], []))").stdout.split()
-    return int(how[1]) if how[0] == "landlock" else 0
 
 
 def _probe(tmp_path, *, confined):
@@ -52,7 +42,7 @@ def _probe(tmp_path, *, confined):
 
 
 def test_a_confined_process_trains_and_reaches_nothing_else(tmp_path):
-    abi = _landlock()
+    abi = landlock()
     if not abi:
         pytest.skip("this kernel has no Landlock")
     found, elsewhere = _probe(tmp_path, confined=True)
@@ -73,10 +63,10 @@ def test_the_attempts_succeed_without_confinement(tmp_path):
 
 
 def test_confining_a_process_with_threads_is_refused():
-    if not _landlock():
+    if not landlock():
         pytest.skip("this kernel has no Landlock")
     code = "import threading\nfrom kdbench.confine import confine\nthreading.Timer(5, print).start()\nconfine([], [])"
-    assert "RuntimeError: confine() restricts the calling thread only" in _python(code).stderr
+    assert "RuntimeError: confine() restricts the calling thread only" in python(code).stderr
 
 
 def test_without_landlock_it_says_none(monkeypatch):
@@ -145,10 +135,10 @@ def test_devices_of_a_gpu_are_found_by_their_names(monkeypatch):
 )
 def test_limits_hold(tmp_path, limited, action, error):
     code = "import sys\nfrom kdbench.confine import limit\n{}\n" + action
-    assert error in _python(code.format(f"limit({limited})"), tmp_path / "file").stderr
-    assert _python(code.format("limit()"), tmp_path / "file").returncode == 0
+    assert error in python(code.format(f"limit({limited})"), tmp_path / "file").stderr
+    assert python(code.format("limit()"), tmp_path / "file").returncode == 0
 
 
 def test_processor_time_is_limited():
     code = "from kdbench.confine import limit\nlimit(cpu_s=1)\nwhile True: pass"
-    assert _python(code).returncode < 0
+    assert python(code).returncode < 0

@@ -1,0 +1,20 @@
+"""What an imported teacher may be called: what is safe as the name of a file. Without torch, so that refusing is quick."""
+
+from __future__ import annotations
+
+import re
+
+from kdbench.errors import ConfigError
+
+
+def is_teacher_name(name: str) -> bool:
+    """Whether an imported teacher may have this name."""
+    return re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) is not None
+
+
+def check_teacher_name(name: str) -> None:
+    """Raises ConfigError for what cannot name a teacher."""
+    if not is_teacher_name(name):
+        raise ConfigError(
+            f"{name!r} is no name for a teacher; choose one of a-z, 0-9, '_', '.' and '-' (not first) with --name"
+        )

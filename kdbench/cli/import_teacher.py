@@ -1,0 +1,129 @@
+"""``kdbench import-teacher``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kdbench.bench.teacher_names import check_teacher_name
+from kdbench.cli.number import Number
+from kdbench.cli.request import store_option
+from kdbench.errors import ConfigError, UnknownMethodError, unknown
+from kdbench.text import strip_control
+
+if TYPE_CHECKING:
+    from kdbench.foreign import Foreign
+
+#: dataset: (classes, pixels a side), where they are its own; those of `signs` are what it draws unless told otherwise
+_SIZES = {
+    "cifar10": (10, 32),
+    "cifar100": (100, 32),
+    "flower17": (17, 224),
+    "gtsrb": (43, 32),
+    "imagenet1k": (1000, 224),
+    "signs": (10, 32),
+}
+_FOLDER_SIZE = 224
+
+
+@click.command("import-teacher")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="Network that the weights are of; see `kdbench list models`.")
+@click.option("--dataset", required=True, help="Dataset that it was trained on; a folder of yours is imagefolder:PATH.")
+@click.option("--num-classes", type=click.IntRange(min=2), help="Number of classes.  [default: the dataset's]")
+@click.option("--image-size", type=click.IntRange(8, 512), help="Pixels a side.  [default: the dataset's]")
+@click.option("--name", help="What the teacher is called from now on.  [default: FILE without its suffix]")
+@store_option
+@click.option("--sha256", metavar="HEX", help="Refuse any other file than the one with this SHA-256.")
+@click.option(
+    "--memory",
+    type=Number(1, 1024),
+    default=2.0,
+    show_default=True,
+    metavar="GIB",
+    help="Private memory that reading may take.",
+)
+@click.option(
+    "--time-limit",
+    type=Number(0, 86_400, min_open=True),
+    metavar="S",
+    help="Seconds for reading it.  [default: 4, and 1 per 25 MiB]",
+)
+def import_teacher_command(
+    file: Path,
+    model: str,
+    dataset: str,
+    num_classes: int | None,
+    image_size: int | None,
+    name: str | None,
+    store_dir: Path | None,
+    sha256: str | None,
+    memory: float,
+    time_limit: float | None,
+) -> None:
+    """Read foreign weights, confined, and keep them as safetensors.
+
+    FILE is safetensors, or a state_dict() saved with torch.save. It is read in a process of its own that can reach nothing
+    else; nothing in it is executed, and there is no option to trust it. Exits with 4 when it is refused, 2 when the request
+    is wrong.
+    """
+    classes, size = _sizes(dataset, num_classes, image_size)
+    name = name if name is not None else file.stem
+    check_teacher_name(name)
+    # Neither imports torch; the process that reads does so only for what looks like weights.
+    from kdbench.foreign import read_foreign
+
+    found = read_foreign(
+        file,
+        model=model,
+        num_classes=classes,
+        image_size=size,
+        memory_bytes=int(memory * 2**30),
+        seconds=time_limit,
+        expect_sha256=sha256,
+    )
+    from kdbench.bench.teachers import save_teacher
+
+    key = save_teacher(
+        store_dir, name, found.state, found.origin, model=model, dataset=dataset, num_classes=classes, image_size=size
+    )
+    for line in _summary(name, key, model, dataset, classes, size, found):
+        click.echo(strip_control(line))
+
+
+def _sizes(dataset: str, num_classes: int | None, image_size: int | None) -> tuple[int, int]:
+    """Classes and pixels a side: the options, else the dataset's own."""
+    kind, _, path = dataset.partition(":")
+    if kind == "imagefolder":
+        if num_classes is None:
+            raise ConfigError(f"how many classes {dataset!r} has is not known here; give --num-classes")
+        return num_classes, image_size or _FOLDER_SIZE
+    if path or kind not in _SIZES:
+        known = [*_SIZES, "imagefolder"]
+        raise UnknownMethodError(unknown("dataset", dataset, known, "a folder of yours is imagefolder:PATH"))
+    classes, size = _SIZES[kind]
+    return num_classes or classes, image_size or size
+
+
+def _summary(name: str, key: str, model: str, dataset: str, classes: int, size: int, found: Foreign) -> list[str]:
+    learned = [name for name in found.state if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    parameters = sum(found.state[name].numel() for name in learned)
+    origin: dict[str, Any] = found.origin
+    changes = [f"{dtype} became float32" for dtype in origin["converted"]]
+    changes += [f"taken out of {key!r}" for key in origin["unwrapped"]]
+    changes += [f"{prefix!r} {'put' if prefix == 'body.' else 'removed'} before every name" for prefix in origin["prefixes"]]
+    if origin["absent_counters"]:
+        changes.append(f"{origin['absent_counters']} counters of batches were absent and are 0")
+    return [
+        f"imported {name}: {model} for {dataset}, {classes} classes, {size}x{size} pixels",
+        f"  weights   {len(found.state)} tensors, {parameters:,} parameters",
+        f"  file      {origin['file']}, {origin['format']}, {origin['bytes']:,} bytes",
+        f"  SHA-256   {origin['sha256']}",
+        f"  changed   {'; '.join(changes) or 'nothing'}",
+        f"  read by   torch {origin['torch']}, kdbench {origin['kdbench']}, confined by: {origin['confinement']}",
+        f"  key       {key}",
+        "It is a suspect teacher: whether it carries a backdoor is not known. Use it with",
+        f"  kdbench run --teacher-from {name}",
+    ]
