@@ -16,6 +16,9 @@ import signal
 import sys
 from pathlib import Path
 
+# The first optimiser of a process imports it, which takes a second: here once, and not in every training.
+import torch._dynamo  # noqa: F401
+
 from kdbench.bench.executors import child
 from kdbench.bench.executors.names import LOG
 
