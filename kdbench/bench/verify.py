@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +95,7 @@ def again(
     store: Store,
     folder: Path,
     reporter: Reporter,
-    executor: Callable[[], Executor],
+    executor: Executor,
 ) -> list[Difference]:
     """Compute rows anew in a store under ``folder``, and say where they differ (timings and memory aside).
 
@@ -109,7 +108,7 @@ def again(
     for name in prepared.spec.teacher_from:
         empty.take_over(load_teacher(store, name).key, store)
     narrowed = replace(prepared, plan=Plan(prepared.plan.stages, cells))
-    found = run(narrowed, registry, folder / "out", reporter, empty, executor())
+    found = run(narrowed, registry, folder / "out", reporter, empty, executor)
     differences = []
     for known, row in zip(cells, found, strict=True):
         line = wanted[known.key]

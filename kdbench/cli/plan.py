@@ -14,6 +14,7 @@ from kdbench.cli.request import build_spec, request_options, store_option
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
+    from kdbench.bench.executors.slots import Slots
     from kdbench.bench.forecast import Forecast
     from kdbench.bench.prepare import Prepared
     from kdbench.bench.store import Store
@@ -51,12 +52,16 @@ def plan_command(
 
 def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> None:
     """Print the stages with their states and costs, the cells, and every resolved number."""
+    from kdbench.bench.executors.slots import share_machine
     from kdbench.bench.forecast import forecast
     from kdbench.report.record import jsonable
 
     plan = prepared.plan
     found, rows = forecast(plan, store)
-    summary = _summary(found, len(plan.cells), rows, jobs)
+    slots = share_machine(jobs, prepared.numerics)
+    if slots.note:
+        click.echo(slots.note, err=True)
+    summary = _summary(found, len(plan.cells), rows, slots)
     machine = {"device": str(prepared.numerics.device), "numerics": str(prepared.numerics)}
     request = prepared.spec.model_dump(mode="json")
     parts = [setting.resolved.as_dict() for setting in prepared.settings]
@@ -103,7 +108,7 @@ def _print_tables(
         console.print(safe(line))
 
 
-def _summary(found: list[Forecast], cells: int, rows: int, jobs: int) -> dict[str, Any]:
+def _summary(found: list[Forecast], cells: int, rows: int, slots: Slots) -> dict[str, Any]:
     states = Counter(f.state for f in found)
     run = [f for f in found if f.state == "run"]
     known = [f.cost for f in run if f.cost is not None]
@@ -114,9 +119,9 @@ def _summary(found: list[Forecast], cells: int, rows: int, jobs: int) -> dict[st
         "cached": states["cached"],
         "to_run": states["run"],
         "not_needed": states["not needed"],
-        "seconds": sum(cost.seconds for cost in known) / jobs,
+        "seconds": sum(cost.seconds for cost in known) / slots.pace,
         "bytes": sum(cost.bytes for cost in known),
-        "jobs": jobs,
+        "jobs": slots.jobs,
         "without_estimate": len(run) - len(known),
     }
 

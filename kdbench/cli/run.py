@@ -71,6 +71,7 @@ def run_command(
     try:
         if not dry_run:
             executor.warm_up()  # imports torch while we do
+        from kdbench.bench.executors.slots import share_machine
         from kdbench.bench.prepare import prepare
         from kdbench.bench.store import Store
         from kdbench.registry import Registry
@@ -92,7 +93,10 @@ def run_command(
             if created and not any(folder.iterdir()):
                 folder.rmdir()
             raise
-        executor.devices = _cards(prepared.numerics.device, jobs)
+        slots = share_machine(jobs, prepared.numerics)
+        executor.jobs, executor.devices = slots.jobs, slots.devices
+        if slots.note:
+            click.echo(slots.note, err=True)
         ctx.exit(_execute(prepared, registry, folder, store, executor, fail_fast, checkpoint_every, quiet, as_json))
     finally:
         executor.close()
@@ -141,19 +145,6 @@ def resume_command(arguments: list[str], folder: Path) -> str:
     """The same command into the same folder."""
     named = any(part == "--out" or part.startswith("--out=") for part in arguments)
     return shlex.join(["kdbench", *arguments, *([] if named else ["--out", str(folder)])])
-
-
-def _cards(device: Any, jobs: int) -> tuple[str, ...]:
-    """What each worker is told to see of several GPUs; nothing to share where one was named, or there is none."""
-    import os
-
-    import torch
-
-    if device.type != "cuda" or device.index is not None:
-        return ()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    return tuple(names[:jobs])
 
 
 def default_out(spec: RunSpec) -> Path:

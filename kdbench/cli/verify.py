@@ -30,6 +30,7 @@ def verify_command(ctx: click.Context, folder: Path, store_dir: Path | None, cel
 
     from kdbench.bench import verify
     from kdbench.bench.executors.local import LocalExecutor
+    from kdbench.bench.executors.slots import share_machine
     from kdbench.bench.prepare import prepare
     from kdbench.bench.store import Store
     from kdbench.cli.display import make_display, safe
@@ -56,9 +57,9 @@ def verify_command(ctx: click.Context, folder: Path, store_dir: Path | None, cel
         with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as place:
             display = make_display(quiet=False, as_json=False)
             try:
-                differences = verify.again(
-                    results, lines, prepared, registry, store, Path(place), display, lambda: LocalExecutor(jobs=jobs)
-                )
+                slots = share_machine(jobs, prepared.numerics)
+                executor = LocalExecutor(jobs=slots.jobs, devices=slots.devices)
+                differences = verify.again(results, lines, prepared, registry, store, Path(place), display, executor)
             finally:
                 display.close()
     for d in differences:

@@ -200,7 +200,7 @@ def test_verify_finds_what_was_changed(registry, tmp_path, done):
         results = read_results(out)
         lines = choose(results, ready.plan, 3, seed=0)
         folder = tmp_path / f"again{len(list(tmp_path.iterdir()))}"
-        differences = again(results, lines, ready, registry, store, folder, Quiet(), lambda: InlineExecutor(registry))
+        differences = again(results, lines, ready, registry, store, folder, Quiet(), InlineExecutor(registry))
         return other_keys(results, ready.plan), check_weights(results, ready.plan, store), differences
 
     assert check() == ([], (1, [], []), [])

@@ -106,7 +106,7 @@ def test_a_suspect_teacher_is_distilled_and_judged_by_accuracy(tmp_path, registr
     assert set(leaderboard(back.rows)["rank"].isna()) == {True}
     # Its rows can be computed again, from a copy of its weights; garbage collection keeps what nobody could compute.
     ready = prepare.prepare(spec, registry, store)
-    again = verify.again(back, back.lines, ready, registry, store, tmp_path, Quiet(), lambda: InlineExecutor(registry))
+    again = verify.again(back, back.lines, ready, registry, store, tmp_path, Quiet(), InlineExecutor(registry))
     assert again == []
     assert store.folder(load_teacher(store, "stranger").key) not in store.garbage(14, unused_days=-1)
 

@@ -61,7 +61,7 @@ class _Running:
 class LocalExecutor:
     """``jobs`` processes side by side; on GPUs as many a card as there are jobs, evenly.
 
-    devices: values for CUDA_VISIBLE_DEVICES, handed out to the slots in turn; empty on a CPU. confined: see kdbench.confine.
+    jobs, devices: see kdbench.bench.executors.slots. confined: see kdbench.confine.
     """
 
     jobs: int = 1
@@ -86,7 +86,7 @@ class LocalExecutor:
                 [sys.executable, "-P", "-m", "kdbench.bench.executors.zygote"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=_environment(self.jobs),
+                env=_environment(),
                 cwd="/",
                 start_new_session=True,
             )
@@ -218,7 +218,7 @@ class LocalExecutor:
                 _kill(running.pid)
 
 
-def _environment(jobs: int) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """What a worker needs of the environment, and nothing that could say where a run's results or its store are."""
     found = {name: value for name, value in os.environ.items() if name in _LIST or name.startswith(_PREFIXES)}
     inside = (sys.prefix, sys.base_prefix)
@@ -227,8 +227,6 @@ def _environment(jobs: int) -> dict[str, str]:
     found["PYTHONPATH"] = os.pathsep.join(entry for entry in entries if entry not in (os.getcwd(), script))
     found["OPENBLAS_NUM_THREADS"] = "1"  # numpy's threads would be lost in a fork
     found.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
-    if jobs > 1:
-        found.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin on cores which others need cost several times
     return found
 
 
