@@ -126,7 +126,7 @@ def restore_random_state(saved: Checkpoint, generator: torch.Generator) -> None:
     tensors = saved.tensors
     generator.set_state(tensors["random.generator"])
     torch.set_rng_state(tensors["random.torch"])
-    cuda = [tensors[name] for name in sorted(name for name in tensors if name.startswith("random.cuda."))]
+    cuda = [tensors[f"random.cuda.{i}"] for i in range(sum(name.startswith("random.cuda.") for name in tensors))]
     if cuda:
         torch.cuda.set_rng_state_all(cuda)
     kind, *rest = saved.record["numpy"]

@@ -191,7 +191,9 @@ class _Run:
         else:
             if ending.log:
                 self._write_log(stage, ending.log)
-            ending = Outcome(ending.status, strip_control(f"{stage.title}: {ending.reason}"), ending.seconds)
+            ending = Outcome(
+                ending.status, strip_control(f"{stage.title}: {ending.reason}"), ending.seconds, facts=ending.facts
+            )
             self.reporter.stage_failed(stage.number, stage.title, ending.reason)
             for name in ("in", "out", "tmp") if ending.status in ("crashed", "timeout", "out of memory") else ("",):
                 shutil.rmtree(folder / name, ignore_errors=True)
@@ -322,7 +324,7 @@ class _Run:
                 entry |= {"status": "cached" if cached else "ok", "seconds": ending.seconds, "facts": ending.facts}
                 entry["files"] = {name: file["sha256"] for name, file in ending.files.items()}
             elif isinstance(ending, Outcome):
-                entry |= {"status": ending.status, "reason": ending.reason, "facts": {}}
+                entry |= {"status": ending.status, "reason": ending.reason, "facts": ending.facts}
             else:
                 entry |= {"status": "not needed", "facts": {}}
             found.append(entry)
@@ -363,8 +365,9 @@ def run(
         for key in list(work.locks):
             work._unlock(key)
         record["finished"] = time.time()
-        record["confinement"] = getattr(executor, "wall", "") or "none"
         record["stages"] = work.record()
+        walls = {stage["facts"].get("confinement") for stage in record["stages"]} - {None}
+        record["confinement"] = ", ".join(sorted(walls)) or None
         write_record(record, out / "run.json")
     reporter.run_finished(rows, str(out))
     return rows

@@ -184,6 +184,10 @@ class _Work:
         write_trigger_picture(images.cpu(), triggered.cpu(), self.task.folder / "out" / PICTURE, self.task.picture)
         return Product((PICTURE,))
 
+    def imported(self) -> Product:
+        """Asked for only where the store's copy was found to be damaged."""
+        raise IntegrityError("the weights of the imported teacher are damaged and were put aside; import it again")
+
     # -- shared pieces -------------------------------------------------------------------------------------------------
 
     @property
@@ -250,6 +254,7 @@ class _Work:
 
 _KINDS: dict[str, Callable[[_Work], Product]] = {
     "clean": _Work.clean,
+    "imported": _Work.imported,
     "backdoor": _Work.backdoor,
     "cleanse": _Work.cleanse,
     "distill": _Work.distill,

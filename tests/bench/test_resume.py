@@ -56,8 +56,10 @@ def done(registry, tmp_path):
     return go(spec(), registry, tmp_path / "first", store), store
 
 
-def artefact(store, kind):
-    return next(store.folder(m.key) for m in map(store.find, store) if m.kind == kind)
+def artefact(store, kind, title=""):
+    """The folder of the artefact of a kind; where there are several, the title has to say of which."""
+    (found,) = (store.folder(m.key) for m in map(store.find, store) if m.kind == kind and m.title.endswith(title))
+    return found
 
 
 def corrupt(path):
@@ -178,7 +180,7 @@ def test_the_plan_says_what_is_there_and_why_something_runs(registry, tmp_path, 
     assert changed["train clean wrn10_1"].state == "cached"
     other_seed, _ = planned(seeds=(1,))
     assert other_seed["train clean wrn10_1"].cost.exact
-    corrupt(artefact(store, "distill") / "manifest.json")
+    corrupt(artefact(store, "distill", "from wrn10_1 with badnets") / "manifest.json")
     damaged, _ = planned(defenses=("nad",))
     assert "no longer in the store" in {f.why for f in damaged.values()}
 

@@ -111,6 +111,24 @@ def test_a_suspect_teacher_is_distilled_and_judged_by_accuracy(tmp_path, registr
     assert store.folder(load_teacher(store, "stranger").key) not in store.garbage(14, unused_days=-1)
 
 
+def test_a_teacher_that_is_damaged_after_the_plan_costs_its_rows(tmp_path, registry, stripes, monkeypatch):
+    monkeypatch.setattr(prepare, "load", lambda spec, resolved: stripes)
+    path = Store(tmp_path / "store").folder(keep(tmp_path)) / "model.safetensors"
+    find = prepare.load_teacher
+
+    def then_damage(store, name):
+        found = find(store, name)
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        return found
+
+    monkeypatch.setattr(prepare, "load_teacher", then_damage)
+    spec = RunSpec(teacher_from=("stranger",), pairs=(("wrn10_1", "wrn10_1"),), overrides={"distill.epochs": "1"})
+    (row,) = go(spec, registry, tmp_path / "out", Store(tmp_path / "store"))
+    assert row["status"] == "failed"
+    assert "import it again" in row["reason"]
+
+
 def test_a_teacher_that_does_not_fit_is_refused(tmp_path, registry, stripes, monkeypatch):
     monkeypatch.setattr(prepare, "load", lambda spec, resolved: stripes)
     keep(tmp_path)

@@ -100,7 +100,7 @@ def run(folder: Path, token: str, events: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     report = asdict(outcome)
-    report["wall"] = wall
+    report["facts"]["confinement"] = wall
     (folder / OUTCOME).write_text(json.dumps(report, allow_nan=False))
 
 

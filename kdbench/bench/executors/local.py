@@ -37,6 +37,8 @@ _PREFIXES = (
 )
 _STATUSES = ("ok", "failed", "diverged", "out of memory")
 _MOST = 8 << 20  # bytes of an outcome
+_COUNTS = ("epoch", "epochs", "done", "total", "images")
+_NONSENSE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,6 @@ class LocalExecutor:
     limits: Limits = Limits()
     devices: tuple[str, ...] = ()
     confined: bool = True
-    wall: str = ""
     _zygote: subprocess.Popen[bytes] | None = None
     _pending: bytes = b""
     _running: dict[str, _Running] = field(default_factory=dict)
@@ -124,7 +125,7 @@ class LocalExecutor:
         *lines, self._pending = (self._pending + data).split(b"\n")
         found: list[Step | Done] = []
         for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            with contextlib.suppress(*_NONSENSE):
                 found += self._heard(json.loads(line))
         return found
 
@@ -149,10 +150,13 @@ class LocalExecutor:
         running = self._running.get(message.get("job", ""))
         if running is None:
             return []
-        if "pid" in message:
+        # A job's own process can write here, too: what it says must not name another process, or fail whoever shows it.
+        if "pid" in message and not running.pid:
             running.pid = int(message["pid"])
         elif "step" in message:
-            return [Step(running.job.key, dict(message["step"]))]
+            loss = message["step"]["loss"]
+            counts = {name: int(message["step"][name]) for name in _COUNTS}
+            return [Step(running.job.key, {**counts, "loss": None if loss is None else float(loss)})]
         elif "exit" in message:
             del self._running[message["job"]]
             return [Done(running.job.key, self._outcome(running, int(message["exit"])))]
@@ -183,14 +187,13 @@ class LocalExecutor:
         try:
             with (running.job.folder / OUTCOME).open("rb") as file:
                 told = json.loads(file.read(_MOST))
-            self.wall = str(told["wall"])
-            if told["status"] not in _STATUSES or not isinstance(told["facts"], dict):
+            files = tuple(str(name) for name in told["files"])
+            # What a plugin may have written; a name must not lead out of the job's folder.
+            if told["status"] not in _STATUSES or not isinstance(told["facts"], dict) or any("/" in name for name in files):
                 raise ValueError
-            return Outcome(
-                told["status"], str(told["reason"]), float(told["seconds"]), float(told["peak_mb"]), told["facts"],
-                tuple(str(name) for name in told["files"]), log,
-            )  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError):
+            seconds, peak = float(told["seconds"]), float(told["peak_mb"])
+            return Outcome(told["status"], str(told["reason"]), seconds, peak, told["facts"], files, log)
+        except (OSError, *_NONSENSE):
             return Outcome("crashed", "the process ended without an outcome (os._exit?)", seconds, running.peak_mb, log=log)
 
     # -- limits --------------------------------------------------------------------------------------------------------
