@@ -40,7 +40,8 @@ def save_module(module: nn.Module, path: Path, record: dict[str, Any] | None = N
 
     writer = _Writer()
     structure = writer.node(module, "")
-    held = json.dumps({"structure": structure, "record": record or {}}, sort_keys=True)
+    # In the module's own order, which is the one that a Sequential runs in: sorted, its child 10 would come before 2.
+    held = json.dumps({"structure": structure, "record": record or {}})
     save_file(writer.tensors, path, metadata={_KEY: held})  # one key: the order of several would be random
 
 

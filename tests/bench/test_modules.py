@@ -24,7 +24,7 @@ def images(n=3, size=16):
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ["wrn10_1", "resnet20", "timm/resnet18", "torchvision/resnet18"])
+@pytest.mark.parametrize("name", ["wrn10_1", "resnet56", "pyramid110", "timm/resnet18", "torchvision/resnet18"])
 def test_a_network_comes_back_the_same(tmp_path, name):
     torch.manual_seed(0)
     model = create_model(name, 4, image_size=32)
@@ -36,9 +36,8 @@ def test_a_network_comes_back_the_same(tmp_path, name):
     assert not back.training
     assert type(back) is type(model)
     assert torch.equal(back(images(3, 32)), model(images(3, 32)))
-    assert {n: tuple(t.shape) for n, t in back.state_dict().items()} == {
-        n: tuple(t.shape) for n, t in model.state_dict().items()
-    }
+    assert [n for n, _ in back.named_modules()] == [n for n, _ in model.named_modules()], "the order is part of a network"
+    assert [(n, t.shape) for n, t in back.state_dict().items()] == [(n, t.shape) for n, t in model.state_dict().items()]
     save_module(back, tmp_path / "b", {"x": 1})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
@@ -62,6 +61,16 @@ def test_an_edited_teacher_and_triggers_come_back(tmp_path):
         save_module(trigger, tmp_path / "trigger")
         again, _ = load_module(tmp_path / "trigger", PLUGINS)
         assert torch.equal(again(images()), trigger(images()))
+
+
+def test_more_than_ten_layers_stay_in_order(tmp_path):
+    """All of one shape, so that another order would be another function and no error."""
+    deep = nn.Sequential(*(nn.Linear(3, 3) for _ in range(12))).eval()
+    save_module(deep, tmp_path / "deep")
+    back, _ = load_module(tmp_path / "deep")
+    x = torch.rand(2, 3)
+    assert torch.equal(back(x), deep(x))
+    assert list(back.state_dict()) == list(deep.state_dict())
 
 
 def test_a_shared_module_stays_one(tmp_path):
