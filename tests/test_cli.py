@@ -285,7 +285,7 @@ def test_plain_display(capsys):
     display.stage_started(3, "distill\x1b[2J wrn16_1")
     for done in range(1000):
         display.step(3, epoch=1, epochs=2, done=done, total=1000, loss=1.0, images=4)
-    display.stage_finished(3, "distill wrn16_1", 41.2, {"acc": 97.1, "device": "cpu"})
+    display.stage_finished(3, "distill wrn16_1", 41.2, {"acc": 97.1, "device": "cpu", "confinement": "none"})
     display.stage_finished(4, "measure: distill wrn16_1", 0.2, {})
     display.stage_failed(5, "repair", "boom")
     lines = capsys.readouterr().out.splitlines()

@@ -317,7 +317,8 @@ class _Run:
         """The stages of the plan, as run.json keeps them."""
         found = []
         for key, stage in self.plan.stages.items():
-            ending = self.schedule.endings.get(key)
+            # A stage that no row needed may still be there: the record says how it was made, whoever made it.
+            ending = self.schedule.endings.get(key) or self.store.find(key)
             entry = {"kind": stage.kind, "title": stage.title, "key": key, "seed": stage.seed}
             if isinstance(ending, Manifest):
                 cached = key not in self.stages

@@ -57,7 +57,7 @@ def _facts(facts: dict[str, Any]) -> str:
     """The first few facts that fit on a line."""
     parts = []
     for name, value in facts.items():
-        if name == "device":
+        if name in ("device", "confinement"):  # the same for every stage; in run.json
             continue
         if isinstance(value, float):
             parts.append(f"{name} {value:.4g}")

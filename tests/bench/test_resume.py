@@ -160,6 +160,18 @@ def test_two_runs_share_a_store_at_once(registry, tmp_path):
     assert executor.kinds[0] == "clean"
 
 
+def test_a_run_that_computed_nothing_still_says_how_everything_was_made(registry, tmp_path, done):
+    _, store = done
+    go(spec(), registry, tmp_path / "again", store, executor=Counting(registry))
+    first, again = (json.loads((tmp_path / name / "run.json").read_text())["stages"] for name in ("first", "again"))
+    assert {stage["status"] for stage in first} == {"ok"}
+    assert {stage["status"] for stage in again} == {"cached"}
+    for old, new in zip(first, again, strict=True):
+        assert {name: old[name] for name in ("key", "seconds", "facts", "files")} == {
+            name: new[name] for name in ("key", "seconds", "facts", "files")
+        }
+
+
 def test_the_plan_says_what_is_there_and_why_something_runs(registry, tmp_path, done):
     _, store = done
 
