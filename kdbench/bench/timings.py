@@ -35,9 +35,9 @@ class Seen:
 
 
 def _exact(stage: Stage) -> str:
-    """Stages that cost the same: all but the seed and what they rest on."""
+    """Stages that cost the same: all but the seed and what they rest on, whose networks the title names."""
     context = {name: stage.context.get(name) for name in ("images", "numerics")}
-    return digest([stage.kind, stage.values, context])[:16]
+    return digest([stage.kind, stage.title, stage.values, context])[:16]
 
 
 def _rough(stage: Stage) -> str:

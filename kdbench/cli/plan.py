@@ -132,12 +132,12 @@ def _words(summary: dict[str, Any]) -> Iterator[str]:
     s = summary
     yield f"{s['cells']} cells, {s['rows_cached']} of them in the store; {s['stages']} stages, shared ones counted once:"
     yield f"{s['cached']} in the store, {s['to_run']} to run, {s['not_needed']} not needed"
-    if s["to_run"]:
+    known = s["to_run"] - s["without_estimate"]
+    if known:
         estimate = f"estimate: {duration(s['seconds'])} with {s['jobs']} worker{'s' if s['jobs'] > 1 else ''}"
-        without = (
-            f"; {s['without_estimate']} stages of a kind never computed here are not in it" if s["without_estimate"] else ""
-        )
-        yield f"{estimate}, {s['bytes'] / 2**20:.0f} MiB in the store{without}"
+        yield f"{estimate}, {s['bytes'] / 2**20:.0f} MiB in the store, for {known} stages"
+    if s["without_estimate"]:
+        yield f"no estimate for {s['without_estimate']} stages: nothing like them was computed here yet"
     yield "nothing was run"
 
 

@@ -192,6 +192,8 @@ def test_the_plan_says_what_is_there_and_why_something_runs(registry, tmp_path, 
     assert changed["train clean wrn10_1"].state == "cached"
     other_seed, _ = planned(seeds=(1,))
     assert other_seed["train clean wrn10_1"].cost.exact
+    other_teacher, _ = planned(pairs=(("resnet20", "wrn10_1"),))
+    assert not other_teacher["implant badnets in resnet20"].cost.exact, "the same attack, but in another network"
     corrupt(artefact(store, "distill", "from wrn10_1 with badnets") / "manifest.json")
     damaged, _ = planned(defenses=("nad",))
     assert "no longer in the store" in {f.why for f in damaged.values()}
