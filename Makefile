@@ -18,7 +18,7 @@ demo: install
 test: install lint
 	$(VENV)/bin/python -m pytest -q
 
-# The numbers of the reliability tests in full: 50 kills, 300 damaged files, 10,000 cells, 90 hostile files. Three quarters of an hour.
+# The numbers of the reliability tests in full: 50 kills, 300 damaged files, 10,000 cells, 90 hostile files. About 20 minutes.
 soak: install
 	KDBENCH_SOAK=1 $(VENV)/bin/python -m pytest -q -s --durations=30 tests/bench tests/foreign tests/data/test_archive.py
 
