@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import stat
 import struct
 import sys
@@ -22,7 +23,7 @@ from pathlib import Path
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _CREATE_RULESET_VERSION = 1
 _RULE_PATH_BENEATH = 1
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _CAPABILITIES_VERSION = 0x20080522
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1 << 1, 1 << 2
 _NEWEST = 7
@@ -101,6 +102,12 @@ def confine(read: Iterable[Path], write: Iterable[Path]) -> str:
     finally:
         os.close(ruleset)
     return f"landlock {abi}"
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends, however that ends; on Linux only."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
 
 
 def import_paths() -> list[str]:

@@ -154,7 +154,7 @@ def test_a_network_that_cannot_be_built_is_refused_before_any_training(go, monke
     def refuse(name, num_classes, image_size):
         raise error
 
-    monkeypatch.setattr(prepare, "create_model", refuse)
+    monkeypatch.setattr(prepare, "blank_model", refuse)
     with pytest.raises(ConfigError, match=message):
         go(("badnets",))
     assert not go.out.exists()

@@ -15,12 +15,11 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from kdbench.errors import ContractError, IntegrityError
-from kdbench.models import create_model
+from kdbench.models import blank_model
 from kdbench.models.external import ExternalModel
 
 _KEY = "kdbench"
@@ -167,8 +166,7 @@ class _Reader:
 
 
 def _fresh(name: str, num_classes: int, size: int) -> ExternalModel:
-    with torch.random.fork_rng(devices=[]):
-        return create_model(name, num_classes, image_size=size)  # type: ignore[return-value]
+    return blank_model(name, num_classes, image_size=size)  # type: ignore[return-value]
 
 
 def _join(path: str, name: str) -> str:

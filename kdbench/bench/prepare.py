@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from kdbench.bench.machine import arithmetic, code_digest, software
 from kdbench.bench.plan import Plan, Setting, build_plan
 from kdbench.bench.spec import Resolved, RunSpec, resolve_all
@@ -13,7 +11,7 @@ from kdbench.bench.store import Store
 from kdbench.bench.teachers import Imported, load_teacher
 from kdbench.data import Dataset, load_dataset
 from kdbench.errors import ConfigError, KdbenchError
-from kdbench.models import create_model
+from kdbench.models import blank_model
 from kdbench.registry import Registry
 from kdbench.training import Numerics, choose_numerics
 
@@ -78,14 +76,13 @@ def check_models(resolved: Resolved, dataset: Dataset) -> None:
         ConfigError: a network cannot take such images.
     """
     size = dataset.image_size
-    with torch.random.fork_rng(devices=[]):
-        for name in dict.fromkeys(name for pair in resolved.spec.pairs for name in pair):
-            try:
-                create_model(name, dataset.num_classes, image_size=size)
-            except KdbenchError:
-                raise
-            except Exception as error:  # whatever a library makes of a size or a number of classes it was not made for
-                raise ConfigError(f"model {name!r} cannot be built for {size}x{size} images: {error}") from error
+    for name in dict.fromkeys(name for pair in resolved.spec.pairs for name in pair):
+        try:
+            blank_model(name, dataset.num_classes, image_size=size)
+        except KdbenchError:
+            raise
+        except Exception as error:  # whatever a library makes of a size or a number of classes it was not made for
+            raise ConfigError(f"model {name!r} cannot be built for {size}x{size} images: {error}") from error
 
 
 def check_imported(spec: RunSpec, teacher: Imported, dataset: Dataset) -> None:

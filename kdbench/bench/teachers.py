@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kdbench.bench.modules import save_module
@@ -18,7 +17,7 @@ from kdbench.bench.stages import MODEL
 from kdbench.bench.store import Store, file_digest
 from kdbench.bench.teacher_names import check_teacher_name, is_teacher_name
 from kdbench.errors import ConfigError, IntegrityError, UnknownMethodError, unknown
-from kdbench.models import create_model
+from kdbench.models import blank_model
 from kdbench.report.record import write_record
 
 
@@ -56,8 +55,7 @@ def save_teacher(
     check_teacher_name(name)
     store = Store(store_root)
     store.check_writable()
-    with torch.random.fork_rng(devices=[]):
-        network = create_model(model, num_classes, image_size=image_size)
+    network = blank_model(model, num_classes, image_size=image_size)
     # Counters of batches seen are of no consequence, and some files leave them out.
     missing, extra = network.load_state_dict(state, strict=False)
     if extra or any(not key.endswith("num_batches_tracked") for key in missing):

@@ -17,7 +17,6 @@ from kdbench.bench.prepare import Prepared
 from kdbench.bench.runner import run
 from kdbench.bench.spec import RunSpec
 from kdbench.bench.store import Store
-from kdbench.bench.teachers import load_teacher
 from kdbench.errors import ConfigError
 from kdbench.registry import Registry
 from kdbench.report.columns import COLUMNS
@@ -105,8 +104,9 @@ def again(
     wanted = {rows[line]["config_digest"]: line for line in lines}
     cells = [cell for cell in prepared.plan.cells if cell.key in wanted]
     empty = Store(folder / "store")
-    for name in prepared.spec.teacher_from:
-        empty.take_over(load_teacher(store, name).key, store)
+    for stage in prepared.plan.stages.values():
+        if stage.kind == "imported":
+            empty.take_over(stage.key, store)
     narrowed = replace(prepared, plan=Plan(prepared.plan.stages, cells))
     found = run(narrowed, registry, folder / "out", reporter, empty, executor)
     differences = []

@@ -108,12 +108,14 @@ def _sizes(dataset: str, num_classes: int | None, image_size: int | None) -> tup
 
 
 def _summary(name: str, key: str, model: str, dataset: str, classes: int, size: int, found: Foreign) -> list[str]:
+    from kdbench.foreign.weights import BODY
+
     learned = [name for name in found.state if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
     parameters = sum(found.state[name].numel() for name in learned)
     origin: dict[str, Any] = found.origin
     changes = [f"{dtype} became float32" for dtype in origin["converted"]]
     changes += [f"taken out of {key!r}" for key in origin["unwrapped"]]
-    changes += [f"{prefix!r} {'put' if prefix == 'body.' else 'removed'} before every name" for prefix in origin["prefixes"]]
+    changes += [f"{prefix!r} {'put' if prefix == BODY else 'removed'} before every name" for prefix in origin["prefixes"]]
     if origin["absent_counters"]:
         changes.append(f"{origin['absent_counters']} counters of batches were absent and are 0")
     return [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdbench.cli.request import build_spec, request_options, store_option
+from kdbench.cli.request import build_spec, divide, request_options, store_option
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,16 +52,12 @@ def plan_command(
 
 def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> None:
     """Print the stages with their states and costs, the cells, and every resolved number."""
-    from kdbench.bench.executors.slots import share_machine
     from kdbench.bench.forecast import forecast
     from kdbench.report.record import jsonable
 
     plan = prepared.plan
     found, rows = forecast(plan, store)
-    slots = share_machine(jobs, prepared.numerics)
-    if slots.note:
-        click.echo(slots.note, err=True)
-    summary = _summary(found, len(plan.cells), rows, slots)
+    summary = _summary(found, len(plan.cells), rows, divide(jobs, prepared.numerics))
     machine = {"device": str(prepared.numerics.device), "numerics": str(prepared.numerics)}
     request = prepared.spec.model_dump(mode="json")
     parts = [setting.resolved.as_dict() for setting in prepared.settings]

@@ -11,9 +11,11 @@ import click
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
 
 if TYPE_CHECKING:
+    from kdbench.bench.executors.slots import Slots
     from kdbench.bench.spec import RunSpec
     from kdbench.bench.store import Store
     from kdbench.registry import Registry
+    from kdbench.training import Numerics
 
 PAPER_PAIRS = (
     "wrn28_4-wrn16_4",
@@ -137,6 +139,16 @@ def _explain(error: Any) -> str:
     name = str(first["loc"][0])
     option = _OPTION_OF.get(name, f"--{name.replace('_', '-')}")
     return f"{option}: {message[:1].lower() + message[1:]}; got {first.get('input')!r}"
+
+
+def divide(jobs: int, numerics: Numerics) -> Slots:
+    """How ``--jobs`` is met on this machine; says so where that is fewer side by side."""
+    from kdbench.bench.executors.slots import share_machine
+
+    slots = share_machine(jobs, numerics)
+    if slots.note:
+        click.echo(slots.note, err=True)
+    return slots
 
 
 def imported_models(store: Store, names: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdbench.cli.number import Number
-from kdbench.cli.request import build_spec, request_options, store_option
+from kdbench.cli.request import build_spec, divide, request_options, store_option
 from kdbench.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ def run_command(
     try:
         if not dry_run:
             executor.warm_up()  # imports torch while we do
-        from kdbench.bench.executors.slots import share_machine
         from kdbench.bench.prepare import prepare
         from kdbench.bench.store import Store
         from kdbench.registry import Registry
@@ -93,10 +92,8 @@ def run_command(
             if created and not any(folder.iterdir()):
                 folder.rmdir()
             raise
-        slots = share_machine(jobs, prepared.numerics)
+        slots = divide(jobs, prepared.numerics)
         executor.jobs, executor.devices = slots.jobs, slots.devices
-        if slots.note:
-            click.echo(slots.note, err=True)
         ctx.exit(_execute(prepared, registry, folder, store, executor, fail_fast, checkpoint_every, quiet, as_json))
     finally:
         executor.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kdbench.cli.request import store_option
+from kdbench.cli.request import divide, store_option
 from kdbench.errors import IntegrityError
 
 
@@ -30,7 +30,6 @@ def verify_command(ctx: click.Context, folder: Path, store_dir: Path | None, cel
 
     from kdbench.bench import verify
     from kdbench.bench.executors.local import LocalExecutor
-    from kdbench.bench.executors.slots import share_machine
     from kdbench.bench.prepare import prepare
     from kdbench.bench.store import Store
     from kdbench.cli.display import make_display, safe
@@ -57,7 +56,7 @@ def verify_command(ctx: click.Context, folder: Path, store_dir: Path | None, cel
         with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as place:
             display = make_display(quiet=False, as_json=False)
             try:
-                slots = share_machine(jobs, prepared.numerics)
+                slots = divide(jobs, prepared.numerics)
                 executor = LocalExecutor(jobs=slots.jobs, devices=slots.devices)
                 differences = verify.again(results, lines, prepared, registry, store, Path(place), display, executor)
             finally:

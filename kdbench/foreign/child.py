@@ -7,21 +7,18 @@ last three. The weights are the file ``weights`` in the folder it may write.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from kdbench.confine import confine, interpreter_paths, limit
+from kdbench.confine import confine, die_with_parent, interpreter_paths, limit
 from kdbench.errors import IntegrityError
 
 WEIGHTS = "weights"
 _STARTING_CPU_S = 300
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -30,8 +27,7 @@ def main() -> None:
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     # Whatever a library prints must not be taken for an answer.
     os.dup2(2, 1)
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    die_with_parent()
     folder, memory = Path.cwd(), request["memory"]
     limit(memory, _STARTING_CPU_S + request["seconds"], memory)
     paths = interpreter_paths()

@@ -146,12 +146,9 @@ def _copy(path: Path, to: Path, most: int) -> tuple[int, str]:
 
 def _expected(model: str, num_classes: int, image_size: int) -> tuple[dict[str, Tensor], Expected]:
     """The network's own state, and what its entries have to look like."""
-    import torch
+    from kdbench.models import blank_model
 
-    from kdbench.models import create_model
-
-    with torch.random.fork_rng(devices=[]):
-        state = create_model(model, num_classes, image_size=image_size).state_dict()
+    state = blank_model(model, num_classes, image_size=image_size).state_dict()
     return state, {name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in state.items()}
 
 

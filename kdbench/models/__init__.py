@@ -8,7 +8,7 @@ from typing import Any
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
 from kdbench.models.base import FeatureModel
 
-__all__ = ["create_model", "model_names", "split_pair"]
+__all__ = ["blank_model", "create_model", "model_names", "split_pair"]
 
 # name: (module, class, arguments before num_classes)
 _MODELS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
@@ -58,6 +58,14 @@ def create_model(name: str, num_classes: int, *, image_size: int | None = None) 
         return importlib.import_module("kdbench.models.external").ExternalModel(library, rest, num_classes, image_size)
     module, cls, arguments = _MODELS[name]
     return getattr(importlib.import_module(f"kdbench.models.{module}"), cls)(name, *arguments, num_classes)
+
+
+def blank_model(name: str, num_classes: int, *, image_size: int | None = None) -> FeatureModel:
+    """As :func:`create_model`, for whoever wants its structure and not its weights: the random state stays as it is."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        return create_model(name, num_classes, image_size=image_size)
 
 
 def split_pair(pair: str) -> tuple[str, str]:

@@ -130,6 +130,7 @@ class LocalExecutor:
         return found
 
     def close(self) -> None:
+        idle = not self._running
         for running in self._running.values():
             _kill(running.pid)
         self._running.clear()
@@ -137,7 +138,8 @@ class LocalExecutor:
             with contextlib.suppress(OSError):
                 self._zygote.stdin.close()  # type: ignore[union-attr]
             try:
-                self._zygote.wait(2)
+                # Without a job it has nobody to take along, and may still be importing what nobody needed.
+                self._zygote.wait(0 if idle else 2)
             except subprocess.TimeoutExpired:
                 self._zygote.kill()
                 self._zygote.wait()

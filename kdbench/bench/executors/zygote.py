@@ -8,7 +8,6 @@ It ends, and takes its children along, when standard input does.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import select
@@ -21,8 +20,7 @@ import torch._dynamo  # noqa: F401
 
 from kdbench.bench.executors import child
 from kdbench.bench.executors.names import LOG
-
-_PR_SET_PDEATHSIG = 1
+from kdbench.confine import die_with_parent
 
 
 def main() -> None:
@@ -87,8 +85,7 @@ def _become(order: dict[str, str]) -> None:
     """The child: a group of its own that dies with its parent, no way back but one pipe, output into a file."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
