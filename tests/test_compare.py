@@ -13,7 +13,7 @@ from kdbench.cli import main
 from kdbench.errors import ConfigError
 from kdbench.metrics import Rate
 from kdbench.report.compare import compare
-from kdbench.report.noise import difference, holm, paired, rate, wilson, with_interval
+from kdbench.report.noise import difference, holm, over_seeds, paired, rate, wilson, with_interval
 from kdbench.report.read import Results
 from kdbench.report.tables import write_results
 from tests.report_rows import HOSTILE, cell
@@ -89,6 +89,20 @@ def test_paired_t_by_hand():
     for none in ([], [1.0], [2.0, 2.0]):
         with pytest.raises(ValueError, match="vary"):
             paired(none)
+
+
+def test_over_seeds_needs_two():
+    with pytest.raises(ValueError, match="at least two"):
+        over_seeds([(rate(1, 10), rate(9, 10))])
+
+
+def test_over_seeds_is_paired_or_of_the_least_certain_seed():
+    # 2, 3, 4 points: 3 +- 4.302653 / sqrt(3)
+    pairs = [(rate(n, 100), rate(n + m, 100)) for n, m in ((10, 2), (30, 3), (50, 4))]
+    found = over_seeds(pairs)
+    assert (found.value, found.low, found.high) == pytest.approx((3, 3 - 2.484138, 3 + 2.484138), abs=1e-5)
+    steady = [(rate(n, 100), rate(n + 2, 100)) for n in (0, 48)]
+    assert over_seeds(steady) == difference(*steady[1])
 
 
 def test_holm_by_hand():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ _SHOWN |= {"n_seeds": "seeds", "verdict": "verdict", "rank_reason": "remark"}
 _SHOWN_OVERALL = {"rank": "rank", "defense": "defense", "worst_attack": "worst attack", "student_asr": "ASR"}
 _SHOWN_OVERALL |= {"": "95 % interval", "acc_lost": "ACC lost", "n_seeds": "seeds", "n_attacks": "attacks"}
 _SHOWN_OVERALL |= {"missing_attacks": "missing", "rank_reason": "remark"}
+_PAIRED = "paired.csv"
 
 
 @click.command("leaderboard")
@@ -29,39 +31,50 @@ _SHOWN_OVERALL |= {"missing_attacks": "missing", "rank_reason": "remark"}
     type=click.Path(path_type=Path),
     default="leaderboard.csv",
     show_default=True,
-    help="The ranking for each attack; the worst case over attacks goes to a second file, NAME-overall.csv.",
+    help="The ranking for each attack; beside it, the worst case over attacks goes to NAME-overall.csv, the defenses one "
+    f"against another to {_PAIRED}.",
 )
-def leaderboard_command(runs: tuple[Path, ...], out: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+def leaderboard_command(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Merge runs into one ranking. RUN is a run's folder or a results.csv.
 
     For each dataset, attack, distiller and pair the defenses are ranked by the student's mean ASR, lowest first, and over all
-    attacks by the worst of them. Defenses whose intervals overlap that of the best of their group share its rank; a defense
-    that loses more than 3 points of ACC comes after all that do not; what was not measured, or is inconclusive, has no rank.
+    attacks by the worst of them. A defense shares the rank of the best of its group unless their difference, paired seed by
+    seed, is more than chance; one that loses more than 3 points of ACC comes after all that do not; what was not measured at
+    two seeds, or is inconclusive, has no rank. Every two defenses are compared too, corrected for the number of comparisons.
     Files that exist are overwritten.
     """
     from kdbench.report.leaderboard import write_leaderboard, write_overall
+    from kdbench.report.paired import against_control, comparisons, write_paired
     from kdbench.report.read import merge, read_results
 
     files = [read_results(run) for run in runs]
     rows = merge(files)
+    compared, control = comparisons(rows), against_control(rows)
     paths = _outputs(out, files)
     try:
         write_leaderboard(rows, paths[0])
         write_overall(rows, paths[1])
+        write_paired([*compared, *control], paths[2])
     except OSError as error:
         raise ConfigError(f"--out {out} cannot be written ({error.strerror or error}); name another file") from error
-    _show(rows, paths, sum(len(file.rows) for file in files), len(files))
+    if as_json:
+        _print_json(rows, compared, control, paths)
+    else:
+        _show(rows, compared, control, paths, sum(len(file.rows) for file in files), len(files))
 
 
-def _outputs(out: Path, files: list[Results]) -> tuple[Path, Path]:
-    """The two files to write.
+def _outputs(out: Path, files: list[Results]) -> tuple[Path, Path, Path]:
+    """The three files to write.
 
     Raises:
-        ConfigError: ``out`` is a folder, or one of them was read.
+        ConfigError: ``out`` is a folder or has the name of another of the three, or one of them was read.
     """
     if not out.name or out.is_dir():
         raise ConfigError(f"--out {out} is a folder; name a file, e.g. {out / 'leaderboard.csv'}")
-    paths = out, out.with_name(f"{out.stem}-overall{out.suffix}")
+    if out.name == _PAIRED:
+        raise ConfigError(f"--out {out}: {_PAIRED} is for the comparisons of the defenses; name another file")
+    paths = out, out.with_name(f"{out.stem}-overall{out.suffix}"), out.with_name(_PAIRED)
     read = {file.path.resolve() for file in files}
     for path in paths:
         if path.resolve() in read:
@@ -69,21 +82,55 @@ def _outputs(out: Path, files: list[Results]) -> tuple[Path, Path]:
     return paths
 
 
-def _show(rows: list[dict[str, Any]], paths: tuple[Path, ...], read: int, files: int) -> None:
+def _print_json(
+    rows: list[dict[str, Any]], compared: list[dict[str, Any]], control: list[dict[str, Any]], paths: tuple[Path, ...]
+) -> None:
+    from kdbench.report.leaderboard import as_records, leaderboard, overall
+    from kdbench.report.notes import notes
+    from kdbench.report.record import jsonable
+
+    value = {
+        "files": [str(path) for path in paths],
+        "rows": len(rows),
+        "leaderboard": as_records(leaderboard(rows)),
+        "overall": as_records(overall(rows)),
+        "comparisons": compared,
+        "against_c1": control,
+        "notes": notes(rows, compared),
+    }
+    click.echo(json.dumps(jsonable(value), indent=1, sort_keys=True, allow_nan=False))
+
+
+def _show(
+    rows: list[dict[str, Any]],
+    compared: list[dict[str, Any]],
+    control: list[dict[str, Any]],
+    paths: tuple[Path, ...],
+    read: int,
+    files: int,
+) -> None:
     from kdbench.cli.display import make_console, safe
-    from kdbench.report.leaderboard import leaderboard, overall
+    from kdbench.report.leaderboard import as_records, leaderboard, overall
     from kdbench.report.notes import notes
 
     console = make_console()
-    summary, worst = leaderboard(rows), overall(rows)
-    _show_groups(console, summary.to_dict("records"), ("attack", "distiller", "teacher", "student"), _SHOWN)
-    _show_groups(console, worst.to_dict("records"), ("distiller", "teacher", "student"), _SHOWN_OVERALL)
-    console.print("ASR: of the student, mean over seeds. Equal ranks: the intervals overlap that of the best of the group.")
+    _show_groups(console, as_records(leaderboard(rows)), ("attack", "distiller", "teacher", "student"), _SHOWN)
+    _show_groups(console, as_records(overall(rows)), ("distiller", "teacher", "student"), _SHOWN_OVERALL)
+    _show_comparisons(console, compared, "ASR, one defense against another")
+    _show_comparisons(console, control, "ASR, what the trigger does to any network (C1) against each defense")
+    if compared or control:
+        console.print(
+            "Comparisons are paired by seeds; a tie is a difference that is no more than chance (Holm, in each of the two "
+            "kinds: the chance of a false finding anywhere is at most 5 %). ACC too is in the file."
+        )
+    console.print(
+        "ASR: of the student, mean over seeds. Equal ranks: the paired difference from the best of the group may be 0."
+    )
     twice = f", {read - len(rows)} of them twice and counted once" if read > len(rows) else ""
     console.print(f"{read} rows from {files} file{'s' if files > 1 else ''}{twice}")
-    for note in notes(rows, summary):
+    for note in notes(rows, compared):
         console.print(f"note: {safe(note)}")
-    console.print(f"leaderboard: {safe(paths[0])}, {safe(paths[1])}", soft_wrap=True)
+    console.print(f"leaderboard: {', '.join(safe(path) for path in paths)}", soft_wrap=True)
 
 
 def _show_groups(console: Console, records: list[dict[str, Any]], names: tuple[str, ...], shown: dict[str, str]) -> None:
@@ -102,13 +149,38 @@ def _show_groups(console: Console, records: list[dict[str, Any]], names: tuple[s
         console.print()
 
 
-def _cell(record: dict[str, Any], name: str) -> str:
-    import pandas as pd
+def _show_comparisons(console: Console, compared: list[dict[str, Any]], what: str) -> None:
+    """A line for every two defenses: their ASR. That of ACC is in the file."""
+    from kdbench.cli.display import plain_table, safe
+    from kdbench.report.paired import GROUP, grouped
 
+    shown = [record for record in compared if record["metric"] == "student_asr"]
+    if not shown:
+        return
+    for key, members in grouped(shown, [name for name in GROUP if name != "schema"]).items():
+        table = plain_table(safe(f"{' / '.join(map(str, key))}: {what}"), ["A", "B"])
+        for heading in ("ASR of A", "of B", "B - A", "95 % interval", "p (Holm)", "seeds"):
+            table.add_column(heading, justify="right", overflow="fold")
+        table.add_column("finding", overflow="fold")
+        for record in members:
+            table.add_row(
+                *(safe(record[name]) for name in ("defense_a", "defense_b")),
+                *(f"{record[name]:.1f}" for name in ("a", "b")),
+                f"{record['difference']:+.1f}",
+                f"{record['low']:+.1f} to {record['high']:+.1f}",
+                f"{record['p_holm']:.2g}",
+                str(record["n_seeds"]),
+                safe(record["finding"]) + ("" if record["same_teachers"] else " (not the same teachers)"),
+            )
+        console.print(table)
+        console.print()
+
+
+def _cell(record: dict[str, Any], name: str) -> str:
     if name == "":
         low, high = record["rank_low"], record["rank_high"]
-        return "-" if pd.isna(low) or pd.isna(high) else f"{low:.1f} to {high:.1f}"
+        return "-" if low is None or high is None else f"{low:.1f} to {high:.1f}"
     value = record[name]
-    if pd.isna(value):
+    if value is None:
         return "-"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

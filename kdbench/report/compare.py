@@ -18,10 +18,10 @@ from typing import Any
 
 from kdbench.report.columns import conclusive_removed
 from kdbench.report.leaderboard import verdict_shares
-from kdbench.report.noise import Difference, Estimate, difference, holm, paired, rate, with_interval
-from kdbench.report.read import CELL, RATES, Results, cell_key, check_datasets, total_of
+from kdbench.report.noise import LEVEL, Difference, difference, holm
+from kdbench.report.paired import estimate, paired_difference
+from kdbench.report.read import CELL, Results, cell_key, check_datasets
 
-LEVEL = 0.05
 MEASURED = ("teacher_asr", "teacher_acc", "student_acc", "student_asr", "transferred", "removed")
 #: What may explain a change; of the digests it only matters that they differ.
 CAUSES = (
@@ -29,7 +29,6 @@ CAUSES = (
     "teacher_sha256",
 )
 _DIGESTS = ("config_digest", "teacher_sha256")
-_SPREAD = 1e-3  # points; the rounding in the files makes equal differences differ by less than this
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def _cell_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
         if None in values:
             found.append(Change(cell, name, *values))
         else:
-            found.append(_tested(cell, name, *values, difference(_estimate(a, name), _estimate(b, name))))
+            found.append(_tested(cell, name, *values, difference(estimate(a, name), estimate(b, name))))
     return found
 
 
@@ -141,16 +140,8 @@ def _mean_changes(setting: Sequence[Any], pairs: Sequence[tuple[dict[str, Any], 
         if len(both) > 1:
             cell = _cell(setting) | {"seeds": [a["seed"] for a, _ in both]}
             mean_a, mean_b = (sum(_value(pair[side], name) for pair in both) / len(both) for side in (0, 1))
-            found.append(_tested(cell, name, mean_a, mean_b, _over_seeds(name, both)))
+            found.append(_tested(cell, name, mean_a, mean_b, paired_difference(both, name)))
     return found
-
-
-def _over_seeds(name: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Difference:
-    """The paired t interval; where the differences do not vary, so that there is none, that of the least certain seed."""
-    differences = [_value(b, name) - _value(a, name) for a, b in pairs]
-    if max(differences) - min(differences) > _SPREAD:
-        return paired(differences)
-    return max((difference(_estimate(a, name), _estimate(b, name)) for a, b in pairs), key=lambda found: found.p)
 
 
 def _tested(cell: dict[str, Any], name: str, a: float, b: float, found: Difference) -> Change:
@@ -159,13 +150,6 @@ def _tested(cell: dict[str, Any], name: str, a: float, b: float, found: Differen
 
 def _value(row: Mapping[str, Any], name: str) -> Any:
     return conclusive_removed(row) if name == "removed" else row[name]
-
-
-def _estimate(row: Mapping[str, Any], name: str) -> Estimate:
-    if name in RATES:
-        return rate(row[f"{name}_hits"], row[total_of(name)])
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return with_interval(row[name], row[name] if low is None else low, row[name] if high is None else high)
 
 
 def _causes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:

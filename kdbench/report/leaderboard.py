@@ -14,6 +14,7 @@ import pandas as pd
 
 from kdbench.report.columns import conclusive_removed
 from kdbench.report.noise import t_interval, wilson
+from kdbench.report.paired import GROUP, by_seed, grouped
 from kdbench.report.ranking import CONCLUSIVE, assign_ranks, seeds_needed, why_unranked, worst_cases
 from kdbench.report.tables import DECIMALS, write_csv
 
@@ -30,9 +31,8 @@ MEASURES = (
 )
 _VERDICTS = (*CONCLUSIVE, "inconclusive")
 _NO_SPREAD = 1e-6  # points: what remains of nothing in floating point
-#: What is ranked together: everything but the defense; over all attacks: everything but these two.
-_GROUP = tuple(name for name in SETTING if name != "defense")
-_PAIR = tuple(name for name in _GROUP if name != "attack")
+#: What is ranked together over all attacks.
+_PAIR = tuple(name for name in GROUP if name != "attack")
 _RANK = ("rank", "rank_low", "rank_high", "acc_lost", "rank_reason")
 _COLUMNS = [
     *SETTING,
@@ -56,25 +56,34 @@ def leaderboard(rows: list[dict[str, Any]]) -> pd.DataFrame:
     over the seeds that have X; for ``removed`` the n_removed conclusive ones, since a share of next to nothing is any number.
     The interval speaks of the spread between seeds.
 
-    rank: see kdbench.report.ranking; none for a setting that was not measured, whose verdict is inconclusive at every seed,
-    or that lacks a seed at which another defense was measured; ``rank_reason`` says so. ``rank_low``, ``rank_high``: the
-    interval that decides ties. ``acc_lost``: mean over the seeds of the undefended minus the defended student's ACC, points.
+    rank: see kdbench.report.ranking; none for a setting that was not measured, or at one seed only, whose verdict is
+    inconclusive at every seed, or that lacks a seed at which another defense was measured; ``rank_reason`` says so.
+    ``rank_low``, ``rank_high``: the interval of student_asr alone, for reading; ties are decided by paired differences, which
+    may tell two defenses apart whose intervals overlap. It is Student's, as ``student_asr_low``; where the seeds do not vary,
+    Wilson's of one of them, since no spread is not certainty. ``acc_lost``: mean over the seeds of the undefended minus the
+    defended student's ACC, points.
 
     Sorted by dataset, attack, pair, distiller, then rank, then student_asr, lowest first, those without a rank last.
     """
+    return _table(_ranked(rows), _COLUMNS)
+
+
+def _ranked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A record per setting; ``rows``: its measured rows by seed."""
     records = []
-    for group in _grouped(rows, _GROUP).values():
-        settings = _grouped(group, SETTING)
+    for group in grouped(rows, GROUP).values():
+        settings = grouped(group, SETTING)
         needed = seeds_needed(settings.values())
         ranked = []
         for key, members in settings.items():
-            record = _summary(key, members) | {"rank_reason": why_unranked(members, needed)}
+            record = _summary(key, members)
+            record |= {"rank_reason": why_unranked(members, needed), "rows": by_seed(members)}
             if not record["rank_reason"]:
-                record["rank_low"], record["rank_high"] = _interval(record, members)
+                record["rank_low"], record["rank_high"] = _interval(record)
             ranked.append(record)
         assign_ranks(ranked)
         records += ranked
-    return _table(records, _COLUMNS)
+    return records
 
 
 def overall(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -86,18 +95,10 @@ def overall(rows: list[dict[str, Any]]) -> pd.DataFrame:
     ``attacks``; the others that anyone was measured against are ``missing_attacks``. A defense for which fewer attacks count
     than for others has no rank.
     """
-    summary = leaderboard(rows)
-    records = []
-    for key, group in _grouped(_records(summary), _PAIR).items():
-        records += [dict(zip(_PAIR, key, strict=True)) | record for record in worst_cases(group)]
-    return _table(records, _OVERALL)
-
-
-def _grouped(rows: list[dict[str, Any]], names: tuple[str, ...]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row.get(name) for name in names), []).append(row)
-    return groups
+    found = []
+    for key, group in grouped(_ranked(rows), _PAIR).items():
+        found += [dict(zip(_PAIR, key, strict=True)) | record for record in worst_cases(group)]
+    return _table(found, _OVERALL)
 
 
 def _summary(key: tuple[Any, ...], members: list[dict[str, Any]]) -> dict[str, Any]:
@@ -114,12 +115,12 @@ def _summary(key: tuple[Any, ...], members: list[dict[str, Any]]) -> dict[str, A
     return record | {"acc_lost": round(lost, DECIMALS)}
 
 
-def _interval(record: dict[str, Any], members: list[dict[str, Any]]) -> tuple[float, float]:
-    """What decides ties: the spread between seeds; where there is none, of one seed or of equal ones, the test sample's."""
+def _interval(record: dict[str, Any]) -> tuple[float, float]:
+    """Of student_asr: the spread between seeds; where these are equal, the test sample's."""
     low, high = record["student_asr_low"], record["student_asr_high"]
     if high - low > _NO_SPREAD:
         return low, high
-    row = next(row for row in members if row.get("status") == "ok")
+    row = next(row for row in record["rows"].values() if row.get("student_asr") is not None)
     return wilson(row["student_asr_hits"], row["n_asr"])
 
 
@@ -152,16 +153,16 @@ def _table(records: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     return table.astype({"rank": "Int64"})  # whole numbers, some of them missing
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows with None for what is missing."""
+def as_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table of this module, with None for what is missing."""
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def write_leaderboard(rows: list[dict[str, Any]], path: str | Path) -> None:
     """Write :func:`leaderboard` as CSV, with the same care for text and numbers as results.csv."""
-    write_csv(_COLUMNS, _records(leaderboard(rows)), path)
+    write_csv(_COLUMNS, as_records(leaderboard(rows)), path)
 
 
 def write_overall(rows: list[dict[str, Any]], path: str | Path) -> None:
     """Write :func:`overall` as CSV."""
-    write_csv(_OVERALL, _records(overall(rows)), path)
+    write_csv(_OVERALL, as_records(overall(rows)), path)

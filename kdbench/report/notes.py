@@ -1,10 +1,11 @@
-"""What a reader must know of rows that were measured apart and are ranked together."""
+"""What a reader must know of rows that were measured apart and are ranked or compared together."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
+from kdbench.report.paired import GROUP, grouped
 
 _CELL = ("dataset", "attack", "distiller", "teacher", "student", "seed")
 #: The same for every defense of a cell, as long as attack, recipe, machine and software are.
@@ -12,14 +13,11 @@ _SHARED = ("teacher_sha256", "clean_teacher_asr_hits", "undefended_acc_hits", "u
 _ENVIRONMENT = ("kdbench_version", "torch_version", "device", "numerics")
 
 
-def notes(rows: list[dict[str, Any]], table: pd.DataFrame) -> list[str]:
-    """Reservations about a ranking, one a line. ``table``: the leaderboard of ``rows``."""
+def notes(rows: list[dict[str, Any]], compared: Sequence[Any]) -> list[str]:
+    """Reservations about a ranking, one a line. ``compared``: the :func:`kdbench.report.paired.comparisons` of ``rows``."""
     found = []
-    seeds = table.loc[table["rank"].notna(), "n_seeds"]
-    if (seeds == 1).any():
-        found.append(
-            "a ranking from one seed is an indication only: its intervals speak of the test images, not of another training"
-        )
+    if not compared and any(len(grouped(group, ("defense",))) > 1 for group in grouped(rows, GROUP).values()):
+        found.append("comparisons of two defenses need two seeds at which both were measured, and there are none")
     for name in _ENVIRONMENT:
         values = sorted({str(row.get(name)) for row in rows})
         if len(values) > 1:

@@ -1,53 +1,66 @@
-"""Who comes first. Ranks are shared where the intervals cannot tell two defenses apart; whoever was not measured has none.
+"""Who comes first. Ranks are shared where the seeds cannot tell two defenses apart; whoever was not measured has none.
 
 The rule, the same for one attack and for the worst case over attacks:
 
-1.  Defenses that lose more than 3 points of ACC against the undefended control come after all that do not.
-2.  Within each of the two classes the mean student_asr over the seeds decides, lowest first.
-3.  Ties, as in standard competition ranking (1, 1, 3): in that order, a defense shares the rank of the best one of its
-    group while its interval overlaps the best one's (touching counts); the first whose interval does not starts a new group,
-    whose rank is its place in the order. Groups never reach across the two classes.
+1.  One seed is no ranking: a setting that was not measured at two or more has no rank.
+2.  Defenses that lose more than 3 points of ACC against the undefended control come after all that do not.
+3.  Within each of the two classes the mean student_asr over the seeds decides, lowest first.
+4.  Ties, as in standard competition ranking (1, 1, 3): in that order, a defense shares the rank of the best one of its
+    group unless it is shown to be worse than that; the first that is starts a new group, whose rank is its place in the order.
+    Groups never reach across the two classes.
 
-The interval is Student's over the seeds where there are at least two, else Wilson's of the one row's counts, 95 % both. Seeds
-that all have the same ASR (0 or 100 %, mostly) have no t interval; theirs is Wilson's of one of them.
+Shown to be worse: the 95 % interval of the difference of their student_asr over the seeds that both have lies above 0 (touching
+it is a tie). The difference is paired, seed by seed, since the defenses of one group share teachers, first weights and batches
+there (:func:`kdbench.report.noise.over_seeds`: Student's interval; where the differences do not vary, that of two proportions
+at the least certain seed). In the worst case it is that between the two defenses' worst attacks. Two defenses without two
+seeds in common, which only different worst attacks can bring about, tie. The intervals are uncorrected: a rank is a summary,
+and the corrected comparisons of every two defenses are in :mod:`kdbench.report.paired`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdbench.metrics import STOPPED_ACC_LOSS
+from kdbench.report.paired import common, paired_difference
 
+#: Seeds that a ranking takes: one says nothing of another training.
+MIN_SEEDS = 2
+ONE_SEED = "one seed is no ranking"
 CONCLUSIVE = ("stopped", "partly", "not stopped")
 
 
 def assign_ranks(records: Iterable[dict[str, Any]]) -> None:
     """Set ``rank`` of records that are compared with each other, by the rule above.
 
-    Each has ``student_asr`` and its interval ``rank_low``, ``rank_high`` (%), ``acc_lost`` (points) and ``rank_reason``. One
-    whose reason is not empty gets None; one that loses too much ACC gets that as its reason.
+    Each has ``defense``, ``student_asr`` (%), ``acc_lost`` (points), ``rank_reason`` and ``rows``, its measured rows by seed.
+    One whose reason is not empty gets None; one that loses too much ACC gets that as its reason.
     """
     eligible = []
     for record in records:
         record["rank"] = None
         if not record["rank_reason"]:
             eligible.append(record)
-    best, best_loses, rank = -math.inf, False, 0
+    best: dict[str, Any] | None = None
+    rank = 0
     for place, record in enumerate(sorted(eligible, key=_order), 1):
-        loses = _loses(record)
-        # The means rise, so an interval that begins below the best one's end overlaps it.
-        if place == 1 or loses != best_loses or record["rank_low"] > best:
-            best, best_loses, rank = record["rank_high"], loses, place
+        if best is None or _loses(record) != _loses(best) or _worse(record, best):
+            best, rank = record, place
         record["rank"] = rank
-        if loses:
+        if _loses(record):
             lost = f"{record['acc_lost']:.1f} points of ACC lost, more than {STOPPED_ACC_LOSS:.0f}"
             record["rank_reason"] = f"{lost}: after all that lose less"
 
 
 def _loses(record: Mapping[str, Any]) -> bool:
     return record["acc_lost"] > STOPPED_ACC_LOSS
+
+
+def _worse(record: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
+    """Whether the seeds that both have show more ASR than the best one's."""
+    pairs = common(best["rows"], record["rows"], "student_asr")
+    return len(pairs) >= MIN_SEEDS and paired_difference(pairs, "student_asr").low > 0
 
 
 def _order(record: Mapping[str, Any]) -> tuple[bool, float, str]:
@@ -77,6 +90,8 @@ def why_unranked(members: list[dict[str, Any]], needed: set[Any]) -> str:
     lacking = needed - {row.get("seed") for row in good}
     if lacking:
         return f"measured at fewer seeds than others: {_seeds({seed: failed.get(seed) or 'missing' for seed in lacking})}"
+    if len(good) < MIN_SEEDS:
+        return ONE_SEED
     return ""
 
 
@@ -118,7 +133,7 @@ def worst_cases(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "n_seeds": min(r["n_seeds"] for r in (counts or own).values()),
         }
         if worst is not None:
-            record |= {name: counts[worst][name] for name in ("student_asr", "rank_low", "rank_high", "verdict")}
+            record |= {name: counts[worst][name] for name in ("student_asr", "rank_low", "rank_high", "verdict", "rows")}
         found.append(record)
     assign_ranks(found)
     return found
