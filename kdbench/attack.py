@@ -122,6 +122,11 @@ class PoisonedImages:
             is_poison = torch.cat([torch.zeros(len(train), dtype=torch.bool), torch.ones(len(rows), dtype=torch.bool)])
         return cls(images, is_poison, trigger, target_class)
 
+    def probe(self, count: int, device: torch.device) -> Batch:
+        """Up to ``count`` images spread evenly over the set, as they are shown but without augmentation."""
+        rows = torch.linspace(0, len(self.images) - 1, min(count, len(self.images))).long()
+        return self.apply(Batch(self.images.read(rows, device), self.images.labels[rows].to(device), rows))
+
     def mask(self, batch: Batch) -> Tensor:
         """bool (N,): which rows of a batch are poisoned."""
         return self.is_poison[batch.positions.cpu()].to(batch.labels.device)
@@ -138,10 +143,12 @@ class PoisonedImages:
         return Batch(images, labels, batch.positions)
 
 
-def finetune_poisoned(setting: AttackSetting, poisoned: PoisonedImages, loss: LossFunction | None = None) -> FeatureModel:
+def finetune_poisoned(
+    setting: AttackSetting, poisoned: PoisonedImages, loss: LossFunction | None = None, beside: tuple[nn.Module, ...] = ()
+) -> FeatureModel:
     """Fine-tune the setting's teacher on a poisoned set with cross-entropy (or ``loss`` on the poisoned batch).
 
-    Returns the teacher in eval mode.
+    ``beside``: modules whose buffers the loss changes; see the loop's ``trained``. Returns the teacher in eval mode.
     """
     teacher = setting.teacher.train()
 
@@ -150,7 +157,7 @@ def finetune_poisoned(setting: AttackSetting, poisoned: PoisonedImages, loss: Lo
 
     objective = loss or cross_entropy
     setting.fit(
-        teacher,
+        [teacher, *beside],
         lambda batch: objective(poisoned.apply(batch)),
         poisoned.images,
         setting.recipe,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 @dataclass(frozen=True)
 class Info:
-    """Where a method comes from. ``name`` is what the command line calls it: lower case letters, digits, ``_``, ``.``."""
+    """Where a method comes from. ``name`` is what the command line calls it: lower case letters, digits, ``_``."""
 
     name: str
     title: str
@@ -19,6 +19,17 @@ class Info:
     venue: str
     year: int
     link: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named set of parameters: ``robustkd.eq15`` is ``robustkd`` with these in place of its own.
+
+    text: what it is, in a few words, and where it is from. params: those that differ, at every preset.
+    """
+
+    text: str
+    params: dict[str, Any]
 
 
 class Params(BaseModel):
@@ -50,11 +61,13 @@ class Method(ABC):
         Params: the typed parameters.
         presets: for a preset name the parameters that differ from the defaults there, e.g.
             ``{"quick": {"steps": 100}}``. ``--set KIND.NAME.FIELD=VALUE`` overrides both.
+        variants: for a word the parameters that make up ``NAME.WORD``; they win over presets, and over what is set for NAME.
     """
 
     info: ClassVar[Info]
     Params: ClassVar[type[Params]] = Params
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    variants: ClassVar[dict[str, Variant]] = {}
 
     def __init__(self, params: Params | None = None) -> None:
         self.params = self.Params() if params is None else params

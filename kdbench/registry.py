@@ -23,6 +23,7 @@ from kdbench.errors import ContractError, PluginConflictError, PluginLoadError, 
 from kdbench.method import Info, Method
 
 GROUP = "kdbench"
+_NAME = r"[a-z0-9][a-z0-9_]*"
 KINDS: dict[str, type[Method]] = {"attack": Attack, "distiller": Distiller, "defense": Defense}
 
 
@@ -145,6 +146,11 @@ class Registry:
         raise UnknownMethodError(message)
 
 
+def base_name(name: str) -> str:
+    """The method that a name is of: ``robustkd`` for ``robustkd.eq15``."""
+    return name.partition(".")[0]
+
+
 def source_digest(plugin: object) -> str:
     """SHA-256 over names and bytes of the Python files of the package or module that ``plugin`` is, or is defined in."""
     module = plugin if isinstance(plugin, ModuleType) else sys.modules[type(plugin).__module__]
@@ -165,8 +171,13 @@ def _check(kind: str, method: object) -> None:
     info = getattr(method, "info", None)
     if not isinstance(info, Info):
         raise ContractError(f"{method.__name__}.info must be a kdbench.method.Info")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_.]*", info.name):  # it becomes part of file names
-        raise ContractError(f"{method.__name__}.info.name is {info.name!r}; allowed are a-z, 0-9, _ and . after the first")
+    for name in (info.name, *method.variants):  # they become part of file names, and a point stands between the two
+        if not re.fullmatch(_NAME, name):
+            raise ContractError(f"{method.__name__} uses the name {name!r}; allowed are a-z, 0-9 and, after the first, _")
+    for name, variant in method.variants.items():
+        unknown_fields = sorted(set(variant.params) - set(method.Params.model_fields))
+        if unknown_fields:
+            raise ContractError(f"variant {info.name}.{name} sets {', '.join(unknown_fields)}, which {info.name} does not have")
     if inspect.isabstract(method):
         missing = ", ".join(sorted(method.__abstractmethods__))
         raise ContractError(f"{method.__name__} does not define {missing}; is it misspelt?")

@@ -41,7 +41,14 @@ class SearchParams(Params):
     layers: tuple[Annotated[int, Field(ge=1, le=GROUPS)], ...] = Field(
         (3,), description="taps the trigger acts on, 1 to 3; 3 is the last group's"
     )
-    steps: int = Field(2000, ge=0, description="Adam steps of the trigger search; kdbench (releases: about 156,000)")
+    space: Literal["pixel", "normalised"] = Field(
+        "pixel",
+        description="where pattern and image are mixed; normalised: a pattern in [0, 1] of the teacher's normalised input, "
+        "as in both releases, that is one in [mean, mean + std] of the pixels",
+    )
+    steps: int = Field(
+        2000, ge=0, description="Adam steps of the trigger search; 0: uniform noise; kdbench (releases: about 156,000)"
+    )
     lr: float = Field(0.005, gt=0, description="Adam learning rate of the trigger search; CheatKD release")
     search_batch: int = Field(64, ge=2, description="images a step of the trigger search; CheatKD release")
     poison_rate: float = Field(
@@ -150,17 +157,23 @@ def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLo
         mask[:, *corner(side, side, shape, params.margin)] = params.opacity
         mask = mask.to(device)
 
+    # The affine map from a pattern of the normalised input to pixels commutes with blending, which is affine too.
+    mean, std = setting.teacher.pixel_mean[0], setting.teacher.pixel_std[0]
+
+    def shown() -> Tensor:
+        return pattern if params.space == "pixel" else (pattern * std + mean).clamp(0, 1)
+
     others = class_rows(setting, target=False)
     probe = setting.train.read(pick(others, _PROBE, generator), device)
 
     def measure(teacher: FeatureModel) -> tuple[float, float]:
         with torch.no_grad(), setting.numerics.autocast():
-            out = teacher.features(blend(probe, pattern, mask))
+            out = teacher.features(blend(probe, shown(), mask))
             hit = (out.logits.argmax(1) == setting.target_class).float().mean()
             return float(loss(out)), float(hit)
 
     def objective(batch: Batch) -> dict[str, Tensor]:
-        return {"trigger": loss(teacher.features(blend(batch.images, pattern, mask)))}
+        return {"trigger": loss(teacher.features(blend(batch.images, shown(), mask)))}
 
     @torch.no_grad()
     def project() -> None:
@@ -184,7 +197,7 @@ def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLo
                 after_step=project,
             )
         after, hit = measure(teacher)
-    trigger = BlendTrigger(pattern, mask).to(device)
+    trigger = BlendTrigger(shown(), mask).to(device)
     facts: dict[str, float | int | str] = {
         "trigger_loss_before": before,
         "trigger_loss_after": after,
@@ -195,24 +208,33 @@ def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLo
     return FoundTrigger(trigger, facts)
 
 
+#: Further losses of the teacher's training: (batch as shown, its features, which rows are poisoned) -> named scalars.
+ExtraLoss = Callable[[Batch, FeatureOutput, Tensor], dict[str, Tensor]]
+
+
+def poisoned_set(setting: AttackSetting, params: SearchParams, found: FoundTrigger) -> tuple[PoisonedImages, int]:
+    """The training set with the found trigger on a random share of its images, and how many those are."""
+    rows = choose_poison(setting.train.labels, params.poison_rate, setting.target_class, setting.generator)
+    duplicate = params.cover == "duplicate"
+    return PoisonedImages.build(setting.train, rows, found.trigger, setting.target_class, duplicate=duplicate), len(rows)
+
+
 def train_in(
     setting: AttackSetting,
-    params: SearchParams,
-    found: FoundTrigger,
+    poisoned: PoisonedImages,
     coupling: FeatureLoss,
     weight: float,
     *,
     dirty_label: bool = True,
-) -> dict[str, float | int | str]:
-    """Fine-tune the setting's teacher on images poisoned with the found trigger; returns the facts of the row.
+    extra: ExtraLoss | None = None,
+    beside: tuple[nn.Module, ...] = (),
+) -> None:
+    """Fine-tune the setting's teacher on a poisoned set.
 
-    The loss is cross-entropy plus ``weight`` times ``coupling`` on the features of each batch's poisoned rows. Without
-    ``dirty_label`` cross-entropy sees the unpoisoned rows only, so no label is ever changed.
+    The loss is cross-entropy plus ``weight`` times ``coupling`` on the features of each batch's poisoned rows, plus ``extra``.
+    Without ``dirty_label`` cross-entropy sees the unpoisoned rows only, so no label is ever changed. ``beside``: modules
+    whose buffers ``extra`` changes.
     """
-    rows = choose_poison(setting.train.labels, params.poison_rate, setting.target_class, setting.generator)
-    poisoned = PoisonedImages.build(
-        setting.train, rows, found.trigger, setting.target_class, duplicate=params.cover == "duplicate"
-    )
     teacher = setting.teacher
 
     def objective(batch: Batch) -> dict[str, Tensor]:
@@ -225,7 +247,6 @@ def train_in(
         if weight and mask.any():
             chosen = FeatureOutput(tuple(g[mask] for g in out.groups), tuple(t[mask] for t in out.taps), out.logits[mask])
             terms["coupling"] = weight * coupling(chosen)
-        return terms
+        return terms if extra is None else terms | extra(batch, out, mask)
 
-    finetune_poisoned(setting, poisoned, objective)
-    return {"poisons": len(rows), **found.facts}
+    finetune_poisoned(setting, poisoned, objective, beside)

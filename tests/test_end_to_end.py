@@ -75,7 +75,7 @@ def test_the_folder_holds_what_the_readme_promises(finished):
     record = json.loads((out / "run.json").read_text())
     assert record["config"]["parts"][0]["methods"]["attack.badnets"]["poison_rate"] == 0.15
     trained = [stage for stage in record["stages"] if stage["kind"] not in ("evaluate", "picture")]
-    assert {stage["kind"] for stage in trained} == {"clean", "backdoor", "distill", "cleanse", "repair"}
+    assert {stage["kind"] for stage in trained} == {"clean", "alone", "backdoor", "distill", "cleanse", "repair"}
     assert all(stage["facts"]["loss"] > 0 for stage in trained)
     picture = out / "trigger-badnets-wrn10_1-seed0.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -98,11 +98,51 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(registry, 
     assert [first[0][k] for k in measured] != [other[0][k] for k in measured]
 
 
-def test_robustkd_without_masks_is_plain_distillation_bit_for_bit(registry, tmp_path):
-    few = {**SMALL, "clean.epochs": "1", "poison.epochs": "1", "distill.epochs": "1", "defense.robustkd.m_max": "0"}
-    asked = spec(defenses=("robustkd",), overrides=few)
-    (row,) = go(asked, registry, tmp_path)
-    assert (row["student_acc"], row["student_asr"]) == (row["undefended_acc"], row["undefended_asr"])
+@pytest.fixture(scope="module")
+def equal(registry, tmp_path_factory):
+    """(attack, defense) -> row, for methods that have to be equal to others once a weight is 0."""
+    once = {f"{key}.epochs": "1" for key in ("clean", "poison", "distill", "repair")}
+    ckd = {"attack.ckd.steps": "5", "attack.ckd.search_batch": "16", "attack.ckd.lowvar.lowvar": "0"}
+    none = {"defense.nad.none.beta": "[0, 0, 0]"}
+    asked = spec(
+        attacks=("ckd", "ckd.lowvar"),
+        defenses=("none", "robustkd.zero", "finetune", "nad.none"),
+        train_size=200,
+        overrides={key: value for key, value in {**SMALL, **once, **ckd, **none}.items() if "badnets" not in key},
+    )
+    rows = go(asked, registry, tmp_path_factory.mktemp("equal"))
+    return {(row["attack"], row["defense"]): row for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("role", "one", "other"),
+    [
+        ("student", ("ckd", "robustkd.zero"), ("ckd", "none")),
+        ("student", ("ckd", "nad.none"), ("ckd", "finetune")),
+        ("teacher", ("ckd.lowvar", "none"), ("ckd", "none")),
+        ("student", ("ckd.lowvar", "robustkd.zero"), ("ckd", "none")),
+    ],
+)
+def test_with_weight_zero_a_method_is_another_one_bit_for_bit(equal, role, one, other):
+    assert equal[one]["status"] == equal[other]["status"] == "ok"
+    assert equal[one][f"{role}_sha256"] == equal[other][f"{role}_sha256"]
+
+
+def test_what_ought_to_differ_differs(equal):
+    assert equal["ckd", "finetune"]["student_sha256"] != equal["ckd", "none"]["student_sha256"]
+
+
+def test_control_c2_is_in_every_row_and_the_same_for_all(equal):
+    rows = list(equal.values())
+    assert len({(row["alone_acc"], row["alone_asr_hits"]) for row in rows}) == 1
+    assert all(row["alone_acc"] != row["undefended_acc"] for row in rows)
+
+
+def test_feature_variance_is_in_the_row(equal):
+    row = equal["ckd", "robustkd.zero"]
+    assert row["cleansed_variance"] == row["teacher_variance"] > 0
+    assert row["source_variance"] > 0
+    assert row["teacher_variance_triggered"] != row["teacher_variance"]
 
 
 def test_a_diverged_training_is_a_row_that_says_so_and_never_a_zero(registry, tmp_path):

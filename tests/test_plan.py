@@ -15,9 +15,10 @@ def kinds(plan):
 def test_teachers_and_controls_are_trained_once_for_all_cells(registry):
     crossed = plan(registry, attacks=("badnets", "lba"), defenses=("none", "robustkd", "nad"))
     assert len(crossed.cells) == 6
-    # one clean teacher, two backdoors, C1 once, C3 twice, RobustKD twice; NAD repairs C3's students
+    # one clean teacher and the student alone (C2), two backdoors, C1 once, C3 twice, RobustKD twice; NAD repairs C3's students
     assert {k: kinds(crossed).count(k) for k in set(kinds(crossed))} == {
         "clean": 1,
+        "alone": 1,
         "backdoor": 2,
         "cleanse": 2,
         "distill": 5,
@@ -55,8 +56,9 @@ def test_seeds_share_nothing(registry):
 
 
 def test_an_override_changes_only_the_stages_it_can_reach(registry):
-    before = {stage.kind: stage.key for stage in plan(registry).stages.values()}
-    after = {stage.kind: stage.key for stage in plan(registry, overrides={"distill.lr": "0.5"}).stages.values()}
+    before = {stage.kind: stage.key for stage in plan(registry, controls=False).stages.values()}
+    changed = plan(registry, controls=False, overrides={"distill.lr": "0.5"})
+    after = {stage.kind: stage.key for stage in changed.stages.values()}
     assert before["clean"] == after["clean"]
     assert before["backdoor"] == after["backdoor"]
     assert before["distill"] != after["distill"]

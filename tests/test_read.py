@@ -43,6 +43,7 @@ def test_every_column_has_a_type():
         *(f"{rate}{end}" for rate in RATES for end in ("", "_low", "_high")),
         *("source_acc", "source_asr", "cleansed_acc", "cleansed_asr", "wall_s", "peak_mem_mb", "clean_fraction"),
         *(f"{name}{end}" for name in ("transferred", "removed") for end in ("", "_low", "_high")),
+        *(f"{role}_variance{end}" for role in ("source", "teacher", "cleansed") for end in ("", "_triggered")),
     }
     assert TEXT | WHOLE | numbers == set(COLUMNS)
     assert len(TEXT) + len(WHOLE) + len(numbers) == len(COLUMNS)
@@ -126,7 +127,7 @@ def test_what_a_spreadsheet_does_to_a_file_is_read(edited):
         (b'schema,a\n3,"b\n', "line 2"),
         (b"schema,a\n2,b\n", f"line 2: schema '2', and this kdbench reads schema {SCHEMA}"),
         (b"schema,a\n,b\n", "line 2: schema ''"),
-        (b"schema,a\n3,b\n", "line 1: missing columns of schema 3: status, reason"),
+        (f"schema,a\n{SCHEMA},b\n".encode(), f"line 1: missing columns of schema {SCHEMA}: status, reason"),
         (b"schema,a\n3\n", "line 2: 1 fields under a header of 2"),
         (b"schema,a\n3,b\rc\n", "line 2"),
     ],
@@ -195,9 +196,9 @@ def test_a_column_may_not_come_twice_or_be_strange(edited):
     path = edited()
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line + (",dataset" if n == 0 else ",signs") for n, line in enumerate(lines)))
-    refused(path, "line 1: repeated columns of schema 3: dataset")
+    refused(path, f"line 1: repeated columns of schema {SCHEMA}: dataset")
     path.write_text("\n".join(line + (",note" if n == 0 else ",x") for n, line in enumerate(lines)))
-    refused(path, "line 1: unknown columns of schema 3: note")
+    refused(path, f"line 1: unknown columns of schema {SCHEMA}: note")
 
 
 def test_merge_keeps_each_cell_once_in_order(tmp_path):

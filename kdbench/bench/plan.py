@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench.bench.spec import Resolved
+from kdbench.registry import base_name
 from kdbench.report.columns import SCHEMA
 
 #: Raise it when what a stage does changes in a way that its ingredients do not show.
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 #: Kinds of stage that see test images.
 MEASURING = ("evaluate", "picture")
-#: Roles of a cell whose failure costs the verdict and not the row: C1 and C3.
-CONTROLS = ("clean_teacher", "undefended")
+#: Roles of a cell whose failure does not cost the row: C1 and C3, without which there is no verdict, and C2.
+JUDGING = ("clean_teacher", "undefended")
+CONTROLS = (*JUDGING, "alone")
 
 
 def digest(value: Any) -> str:
@@ -39,11 +41,13 @@ def _canonical(value: Any) -> Any:
 class Stage:
     """One piece of work, shared by every cell that needs exactly it.
 
-    kind: clean, backdoor, cleanse, distill, repair, imported; evaluate, picture. key: SHA-256 of everything that can change
-    its result. number: 1-based place in the plan. setting: which of the run's settings (dataset and preset) it belongs to.
+    kind: clean, alone, backdoor, cleanse, distill, repair, imported; evaluate, picture.
+    key: SHA-256 of everything that can change its result. number: 1-based place in the plan.
+    setting: which of the run's settings (a dataset and a preset, for one block) it belongs to.
     inputs: role -> key of an earlier stage. values: what the stage is told.
     random: what its random state is derived from, besides the root seed. Roles, not the whole key: with the same seed a
-    defended and an undefended student see the same batches, so that their difference is the defense's.
+    defended and an undefended student see the same batches, so that their difference is the defense's; two defenses, or two
+    variants of an attack, start from the same state as well.
     context: the digests and versions that are part of its key.
     """
 
@@ -74,7 +78,8 @@ class Cell:
     names: the columns that name it. key: SHA-256 of everything that can change the row. setting: as in Stage.
     trained, measured: role -> key of the stage that trains, or measures, the network of that role. Roles: ``source`` (clean
     teacher), ``teacher``, ``cleansed`` (where a defense hands on another teacher), ``student``, and the controls
-    ``clean_teacher`` (C1) and ``undefended`` (C3), unless skipped. An imported teacher has no source and no controls.
+    ``clean_teacher`` (C1), ``alone`` (C2) and ``undefended`` (C3), unless skipped. An imported teacher has no source and
+    no controls.
     """
 
     names: dict[str, Any]
@@ -86,10 +91,11 @@ class Cell:
 
 @dataclass
 class Plan:
-    """Unique stages by key, in an order that respects their inputs, and the cells that need them."""
+    """Unique stages by key, in an order that respects their inputs, and the unique cells that need them."""
 
     stages: dict[str, Stage] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
 
     def ancestors(self, key: str) -> set[str]:
         """The stage itself and everything it rests on."""
@@ -159,7 +165,8 @@ class _Builder:
         if (kind, name) not in self._methods:
             params = self.resolved.method(kind, name).params.model_dump(mode="json")
             origin = self.resolved.origins[kind, name]
-            self._methods[kind, name] = {"kind": kind, "name": name, "params": params, "origin": origin}
+            # The name of a variant is no ingredient: with the same numbers it is the same method.
+            self._methods[kind, name] = {"kind": kind, "name": base_name(name), "params": params, "origin": origin}
         return self._methods[kind, name]
 
     def clean(self, teacher: str, seed: int) -> str:
@@ -172,7 +179,13 @@ class _Builder:
             "recipe": self.resolved.preset.poison.model_dump(mode="json"),
             "target_class": self.resolved.spec.target_class,
         }
-        return self.add("backdoor", f"implant {attack} in {teacher}", seed, {"clean": clean}, values, (attack, teacher))
+        random = (base_name(attack), teacher)
+        return self.add("backdoor", f"implant {attack} in {teacher}", seed, {"clean": clean}, values, random)
+
+    def alone(self, student: str, seed: int) -> str:
+        """Control C2: the student without a teacher, trained as long and as fast as in distillation."""
+        values = {"model": student, "recipe": self.resolved.preset.distill.model_dump(mode="json")}
+        return self.add("alone", f"train {student} alone", seed, {}, values, (student,))
 
     def student(
         self, source: str, origin: str, defense: str, distiller: str, student: str, seed: int
@@ -187,7 +200,7 @@ class _Builder:
         used = {**self.method("defense", defense), "clean_fraction": preset.clean_fraction}
         used["recipe"] = preset.repair.model_dump(mode="json")
         if "cleanse_teacher" in steps:
-            source = cleansed = self.add("cleanse", f"{defense}: cleanse {origin}", seed, {"teacher": source}, used, (defense,))
+            source = cleansed = self.add("cleanse", f"{defense}: cleanse {origin}", seed, {"teacher": source}, used)
             origin = f"{origin} cleansed by {defense}"
         if known in self._known:
             return self._known[known], cleansed
@@ -198,10 +211,11 @@ class _Builder:
             "defense": used if "objective" in steps else None,
         }
         inputs = {"teacher": source}
-        key = self.add("distill", f"distill {student} from {origin}", seed, inputs, values, (distiller, student))
+        random = (base_name(distiller), student)
+        key = self.add("distill", f"distill {student} from {origin} by {distiller}", seed, inputs, values, random)
         if "repair_student" in steps:
             inputs = {"student": key, "teacher": source}
-            key = self.add("repair", f"{defense}: repair {student} from {origin}", seed, inputs, used, (defense, student))
+            key = self.add("repair", f"{defense}: repair {student} from {origin}", seed, inputs, used, (student,))
         self._known[known] = key
         return key, cleansed
 
@@ -221,7 +235,9 @@ class _Builder:
         named = {"dataset": self.setting.name, **names, "preset": self.resolved.name}
         named |= {"target_class": None if backdoor is None else spec.target_class, "clean_fraction": preset.clean_fraction}
         key = digest([STAGE_VERSION, SCHEMA, "row", named, measured])
-        self.plan.cells.append(Cell(named, key, self.number, trained, measured))
+        if key not in self.plan.known:
+            self.plan.known.add(key)
+            self.plan.cells.append(Cell(named, key, self.number, trained, measured))
 
     def build(self) -> None:
         spec = self.resolved.spec
@@ -253,12 +269,13 @@ class _Builder:
         for attack in spec.attacks:
             backdoor = self.backdoor(clean, attack, teacher, seed)
             picture = f"implant {attack} in {teacher}, {self.setting.name}"
-            values = {"target_class": spec.target_class, "picture": picture}
+            values = {"target_class": spec.target_class, "picture": picture, "attack": attack}
             self.add("picture", f"draw {attack} in {teacher}", 0, {"trigger": backdoor}, values)
             origin = f"{teacher} with {attack}"
             for distiller in spec.distillers:
                 controls = {}
                 if spec.controls:
+                    controls["alone"] = self.alone(student, seed)
                     controls["clean_teacher"], _ = self.student(clean, f"clean {teacher}", "none", distiller, student, seed)
                     controls["undefended"], _ = self.student(backdoor, origin, "none", distiller, student, seed)
                 for defense in spec.defenses:

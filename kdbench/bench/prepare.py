@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from kdbench.bench.machine import arithmetic, code_digest, software
 from kdbench.bench.plan import Plan, Setting, build_plan
@@ -25,6 +26,15 @@ class Prepared:
     settings: list[Setting]
     datasets: list[Dataset]
     numerics: Numerics
+
+    def parts(self) -> list[dict[str, Any]]:
+        """Every number, for each dataset and preset: what its blocks share, and the methods of all of them."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for setting in self.settings:
+            part = setting.resolved.as_dict()
+            known = found.setdefault((setting.name, setting.resolved.name), part)
+            known["methods"] = dict(sorted({**known["methods"], **part["methods"]}.items()))
+        return list(found.values())
 
 
 def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
@@ -49,8 +59,8 @@ def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
         digests = dataset.train_digest, dataset.test_digest
         computing = arithmetic(numerics), code_digest(), software()
         settings.append(Setting(resolved, dataset.name, *digests, dataset.num_classes, *computing, imported))
-    names = [(setting.name, setting.resolved.name) for setting in settings]
-    twice = next((name for name, _ in names if names.count((name, _)) > 1), None)
+    called: dict[str, str] = {}
+    twice = next((s.name for s in settings if called.setdefault(s.name, s.resolved.dataset) != s.resolved.dataset), None)
     if twice is not None:
         raise ConfigError(f"two datasets of the request are called {twice!r} in the tables; run them one by one")
     return Prepared(spec, build_plan(settings), settings, datasets, numerics)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdbench.bench.job import Outcome
-from kdbench.bench.plan import CONTROLS, Cell
+from kdbench.bench.plan import CONTROLS, JUDGING, Cell
 from kdbench.metrics import Evaluation, Rate, transfer, verdict
 from kdbench.report.columns import COLUMNS, SCHEMA
 
@@ -35,8 +36,18 @@ def row(cell: Cell, measured: Mapping[str, Measured], facts: Mapping[str, Any]) 
     for role in ("source", "cleansed"):
         if role in known:
             found |= {f"{role}_acc": known[role].acc.percent, f"{role}_asr": known[role].asr.percent}
+    for role in ("source", "teacher", "cleansed"):
+        if role in known:
+            variance = _facts(measured[role])["variance"]
+            found |= {f"{role}_variance": _mean(variance["clean"]), f"{role}_variance_triggered": _mean(variance["triggered"])}
     judged, final = _judge(known, measured)
-    return found | judged, final
+    found |= judged
+    alone = measured.get("alone")
+    if isinstance(alone, Outcome):
+        return found | {"reason": f"{found['reason']}; control C2 {alone.status}: {alone.reason}"}, False
+    if "alone" in known:
+        found |= _rate("alone_acc", known["alone"].acc) | _rate("alone_asr", known["alone"].asr)
+    return found, final
 
 
 def _facts(measured: Measured) -> Mapping[str, Any]:
@@ -58,10 +69,10 @@ def _accuracies(measured: Mapping[str, Measured]) -> dict[str, Any]:
 
 def _judge(known: Mapping[str, Evaluation], measured: Mapping[str, Measured]) -> tuple[dict[str, Any], bool]:
     """The columns of the controls and what follows from them. A control that failed costs the verdict, not the row."""
-    if CONTROLS[0] not in measured:
+    if JUDGING[0] not in measured:
         return {"reason": "no verdict: the controls were skipped"}, True
     found: dict[str, Any] = {}
-    for role in CONTROLS:
+    for role in JUDGING:
         control = measured[role]
         if isinstance(control, Outcome):
             found["reason"] = f"no verdict: a control {control.status}: {control.reason}"
@@ -83,6 +94,10 @@ def _judge(known: Mapping[str, Evaluation], measured: Mapping[str, Measured]) ->
     if moved.removed_interval is not None:
         found |= {"removed_low": moved.removed_interval[0], "removed_high": moved.removed_interval[1]}
     return found, True
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
 def _rate(name: str, rate: Rate) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from kdbench.bench.schedule import wanted
 from kdbench.bench.stages import MODEL, PICTURE, TRIGGER
 from kdbench.bench.store import Manifest, Store
 from kdbench.bench.timings import Timings
-from kdbench.registry import Registry
+from kdbench.registry import Registry, base_name
 from kdbench.report.columns import SCHEMA
 from kdbench.report.leaderboard import write_leaderboard
 from kdbench.report.record import write_record
@@ -143,7 +143,7 @@ class _Run:
         task = {
             "kind": stage.kind,
             "picture": values.pop("picture", ""),
-            "values": values,
+            "values": {name: value for name, value in values.items() if name != "attack"},
             "seed": stage.seed,
             "random_seed": stage.random_seed(),
             "folder": str(folder),
@@ -266,7 +266,8 @@ class _Run:
         whole = all(made.values())
         student = made[cell.trained["student"]]
         used = [("defense", cell.names["defense"]), ("distiller", cell.names["distiller"]), ("attack", cell.names["attack"])]
-        found = [self.registry.methods[kind][name] for kind, name in used if name in self.registry.methods[kind]]
+        methods = self.registry.methods
+        found = [methods[kind][base_name(name)] for kind, name in used if base_name(name) in methods[kind]]
         versions = software()
         return {
             "wall_s": round(sum(m.seconds for m in made.values() if m), 2) if whole else None,
@@ -293,8 +294,9 @@ class _Run:
         backdoor = self.plan.stages[stage.inputs["trigger"]]
         teacher = self.plan.stages[backdoor.inputs["clean"]].values["model"].replace("/", "_")
         setting = self.prepared.settings[stage.setting]
-        several = f"{_file_name(setting.name)}-{setting.resolved.name}-" if len(self.prepared.settings) > 1 else ""
-        name = f"trigger-{several}{backdoor.values['name']}-{teacher}-seed{backdoor.seed}.png"
+        parts = {(s.name, s.resolved.name) for s in self.prepared.settings}
+        several = f"{_file_name(setting.name)}-{setting.resolved.name}-" if len(parts) > 1 else ""
+        name = f"trigger-{several}{stage.values['attack']}-{teacher}-seed{backdoor.seed}.png"
         try:
             shutil.copyfile(self.store.folder(stage.key) / PICTURE, self.out / name)
         except OSError:
@@ -385,7 +387,7 @@ def _file_name(text: str) -> str:
 
 
 def _record(prepared: Prepared, registry: Registry) -> dict[str, Any]:
-    config = {"request": prepared.spec.model_dump(mode="json"), "parts": [s.resolved.as_dict() for s in prepared.settings]}
+    config = {"request": prepared.spec.model_dump(mode="json"), "parts": prepared.parts()}
     return {
         "schema": SCHEMA,
         "started": time.time(),

@@ -7,9 +7,13 @@ datasets = ["gtsrb"]
 seeds = [0, 1, 2]
 data_dir = "DATA"                       # relative to the file
 
+[[also]]                                # further cells; what is not given here is as above
+distillers = ["fkd.weak"]
+
 [set]
 distill.epochs = 20
 attack.lba.patch_fraction = 0.35
+defense.robustkd.m5.m_max = 0.05        # makes the variant robustkd.m5, to be named among the defenses
 """
 
 from __future__ import annotations
@@ -20,11 +24,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdbench.bench.spec import RunSpec
+from kdbench.bench.spec import Block, RunSpec
 from kdbench.errors import ConfigError, unknown
 
 _AXES = ("attacks", "teacher_from", "defenses", "distillers", "pairs", "datasets", "presets", "seeds")
 _FIELDS = [name for name in RunSpec.model_fields if name != "overrides"]
+_BLOCK = list(Block.model_fields)
 
 
 def read_spec(path: Path) -> dict[str, Any]:
@@ -40,26 +45,39 @@ def read_spec(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"spec {path} is not TOML: {error}") from error
     values = found.pop("set", {})
+    found.pop("paper", None)  # what of the paper the request answers: read by kdbench.report.paper
     if not isinstance(values, dict):
         raise ConfigError(f"spec {path}: [set] must be a table, e.g. distill.epochs = 20")
-    for name, value in found.items():
-        if name not in _FIELDS:
-            raise ConfigError(f"spec {path}: {unknown('field', name, [*_FIELDS, '[set]'])}")
-        if name in _AXES:
-            found[name] = [value] if isinstance(value, str | int) else value
-            if not isinstance(found[name], list):
-                raise ConfigError(f"spec {path}: {name} must be a list, got {value!r}")
+    also = found.get("also", [])
+    if not isinstance(also, list) or not all(isinstance(block, dict) for block in also):
+        raise ConfigError(f"spec {path}: also must be tables, each under a line [[also]]")
+    _check_axes(path, found, [*_FIELDS, "[set]"])
+    for block in also:
+        _check_axes(path, block, _BLOCK)
     if "data_dir" in found:
         found["data_dir"] = (path.parent / str(found["data_dir"])).expanduser()
     found["overrides"] = {key: value if isinstance(value, str) else _toml(value) for key, value in _flat("", values)}
     return found
 
 
+def _check_axes(path: Path, table: dict[str, Any], fields: list[str]) -> None:
+    """Refuse what no request has; a single word for an axis becomes a list of one, in place."""
+    for name, value in table.items():
+        if name not in fields:
+            raise ConfigError(f"spec {path}: {unknown('field', name, fields)}")
+        if name in _AXES:
+            table[name] = [value] if isinstance(value, str | int) else value
+            if not isinstance(table[name], list):
+                raise ConfigError(f"spec {path}: {name} must be a list, got {value!r}")
+
+
 def write_spec(spec: RunSpec) -> str:
     """The request as a file, what is at its default left out."""
     given = spec.model_dump(mode="json", exclude_defaults=True)
-    overrides = given.pop("overrides", {})
+    overrides, also = given.pop("overrides", {}), given.pop("also", [])
     lines = [f"{name} = {_toml(value)}" for name, value in given.items()]
+    for block in also:
+        lines += ["", "[[also]]", *(f"{name} = {_toml(value)}" for name, value in block.items())]
     if overrides:
         lines += ["", "[set]", *(f"{key} = {_word(raw)}" for key, raw in sorted(overrides.items()))]
     return "\n".join(lines) + "\n"

@@ -26,7 +26,10 @@ from kdbench.models.views import FrozenTeacher
 from kdbench.registry import Registry
 from kdbench.report.pictures import MAX_COLUMNS, write_trigger_picture
 from kdbench.training import Fit, Numerics, Progress, Recipe
+from kdbench.variance import variance_of_each
 
+#: Test images whose feature variance is kept: as many as in RobustKD's Fig. 2.
+VARIANCE_IMAGES = 100
 MODEL, TRIGGER, PICTURE = "model.safetensors", "trigger.safetensors", "trigger.png"
 
 
@@ -93,6 +96,7 @@ class _Work:
     # -- one method a kind ---------------------------------------------------------------------------------------------
 
     def clean(self) -> Product:
+        """A network trained with labels alone: a teacher, or the student without a teacher of control C2."""
         model = self._new_model(self.task.values["model"]).train()
         self.fit(
             model,
@@ -170,9 +174,20 @@ class _Work:
         if "trigger" not in self.task.inputs:
             return Product(facts={"acc": list(accuracy(model, test, self.numerics))})
         trigger, sources = self._trigger()
-        return Product(
-            facts=evaluate(model, trigger, test, self.task.values["target_class"], self.numerics, sources).as_facts()
-        )
+        target = self.task.values["target_class"]
+        facts = evaluate(model, trigger, test, target, self.numerics, sources).as_facts()
+        return Product(facts=facts | {"variance": self._variances(model, trigger, attacked(test.labels, target, sources))})
+
+    def _variances(self, model: FeatureModel, trigger: Trigger, wanted: torch.Tensor) -> dict[str, list[float]]:
+        """Variance of each example's last group, untriggered and triggered, on the first of the test images (Fig. 2)."""
+        images = self._test().read(torch.nonzero(wanted).flatten()[:VARIANCE_IMAGES], self.numerics.device)
+        found = {}
+        with torch.inference_mode():
+            for name, shown in (("clean", images), ("triggered", trigger(images))):
+                with self.numerics.autocast():
+                    last = model.features(shown).groups[-1]
+                found[name] = [float(f"{v:.6g}") for v in variance_of_each(last).tolist()]
+        return found
 
     def picture(self) -> Product:
         """The first test images that the trigger is for: clean, triggered, difference."""
@@ -254,6 +269,7 @@ class _Work:
 
 _KINDS: dict[str, Callable[[_Work], Product]] = {
     "clean": _Work.clean,
+    "alone": _Work.clean,
     "imported": _Work.imported,
     "backdoor": _Work.backdoor,
     "cleanse": _Work.cleanse,

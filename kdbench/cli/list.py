@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.table import Table
+
+    from kdbench.registry import Found
 
 _METHODS = {"attacks": "attack", "defenses": "defense", "distillers": "distiller"}
 _KINDS = (*_METHODS, "models", "datasets", "presets", "teachers")
@@ -64,19 +68,20 @@ def _collect(kinds: list[str]) -> dict[str, list[dict[str, Any]]]:
             found[kind] = [{"name": name, "about": _about(name)} for name in preset_names()]
         elif registry is not None:
             found[kind] = [
-                {
-                    "name": name,
-                    "title": item.cls.info.title,
-                    "venue": item.cls.info.venue,
-                    "year": item.cls.info.year,
-                    "plugin": item.plugin,
-                    "version": item.version,
-                }
-                for name, item in sorted(registry.methods[_METHODS[kind]].items())
+                entry for name, item in sorted(registry.methods[_METHODS[kind]].items()) for entry in _method(name, item)
             ]
     if registry is not None:
         found["broken"] = [{"plugin": plugin, "cause": cause} for plugin, cause in sorted(registry.broken.items())]
     return found
+
+
+def _method(name: str, item: Found) -> Iterator[dict[str, Any]]:
+    """A method and, after it, its variants; those have a text and parameters instead of a publication."""
+    info = item.cls.info
+    of = {"plugin": item.plugin, "version": item.version}
+    yield {"name": name, "title": info.title, "venue": info.venue, "year": info.year, **of}
+    for word, variant in item.cls.variants.items():
+        yield {"name": f"{name}.{word}", "title": variant.text, "venue": "", "year": "", **of, "params": variant.params}
 
 
 def _teachers() -> list[dict[str, Any]]:
@@ -100,7 +105,7 @@ def _about(preset: str) -> str:
 def _table(title: str, entries: list[dict[str, Any]]) -> Table:
     from kdbench.cli.display import plain_table, safe
 
-    shown = [{**e, "venue": f"{e['venue']} {e['year']}"} if "venue" in e else e for e in entries]
+    shown = [{**e, "venue": f"{e['venue']} {e['year']}".strip()} if "venue" in e else e for e in entries]
     columns = [name for name in (shown[0] if shown else {"name": ""}) if name != "year"]
     table = plain_table(title, columns)
     for entry in shown:

@@ -107,17 +107,23 @@ def build_spec(
     from kdbench.bench.spec import RunSpec
     from kdbench.bench.specfile import read_spec
     from kdbench.data import dataset_names
+    from kdbench.registry import base_name
 
     asked: dict[str, Any] = {} if spec is None else read_spec(spec)
     named = {"attacks": attacks, "teacher_from": teacher_from, "defenses": defenses, "distillers": distillers}
     named |= {"pairs": pairs, "datasets": datasets, "presets": presets}
     asked |= {name: list(values) for name, values in named.items() if values}
     asked |= {name: value for name, value in rest.items() if value is not None}
-    asked["overrides"] = asked.get("overrides", {}) | parse_settings(settings)
+    from_file, own = asked.pop("overrides", {}), parse_settings(settings)
+    # An option replaces the file's field wherever the file has it.
+    given = {"pairs"} if pairs or teacher or student else set()
+    given |= {name for name, values in named.items() if values}
+    blocks = [{name: value for name, value in block.items() if name not in given} for block in asked.pop("also", [])]
     for name, kind in (("attacks", "attack"), ("defenses", "defense"), ("distillers", "distiller")):
-        if name in asked:
-            asked[name] = _expand(asked[name], lambda kind=kind: registry.names(kind))
-    for name in asked.get("datasets", ()):
+        for table in (asked, *blocks):
+            if name in table:
+                table[name] = _expand(table[name], lambda kind=kind: registry.names(kind))
+    for name in (name for table in (asked, *blocks) for name in table.get("datasets", ())):
         if str(name).partition(":")[0] not in dataset_names():
             raise UnknownMethodError(unknown("dataset", name, dataset_names(), "a folder of yours is imagefolder:PATH"))
     if seed is not None or seeds is not None:
@@ -125,10 +131,24 @@ def build_spec(
     asked["pairs"] = parse_pairs(
         asked.get("pairs", ()), teacher, student, imported_models(store, asked.get("teacher_from", ()))
     )
+    for block in blocks:
+        if "pairs" in block:
+            block["pairs"] = parse_pairs(block["pairs"], None, None, [])
+    asked["also"] = [block for block in blocks if block]
     try:
-        return RunSpec(**asked)
+        found = RunSpec(**asked)
+        if given:  # what the file sets for methods that the options have replaced is not missed
+            there = {f"{kind}.{name}" for kind, full in found.methods() for name in (full, base_name(full))}
+            from_file = {key: raw for key, raw in from_file.items() if key.rpartition(".")[0] in there or not _of_method(key)}
+        return found.model_copy(update={"overrides": from_file | own})
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
+
+
+def _of_method(key: str) -> bool:
+    from kdbench.registry import KINDS
+
+    return key.partition(".")[0] in KINDS
 
 
 def _explain(error: Any) -> str:

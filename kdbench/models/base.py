@@ -10,11 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 GROUPS = 3
+#: Whose statistics batch norms use: the stored ones, or those of each batch.
+BatchNormMode = Literal["running", "batch"]
 #: ``edit(i, G_i) -> G_i'``: changes group ``i``'s output (0-based) before anything downstream sees it.
 Edit = Callable[[int, Tensor], Tensor]
 
@@ -39,12 +42,15 @@ class FeatureModel(nn.Module, ABC):
     Attributes:
         name: the registry name. num_classes: size of the logits.
         group_channels: channels of G1..G3. tap_channels: channels of T1..T3.
+        batch_norm: how a frozen copy must run its batch norms; None: as the distiller asks. A defense that hands on a
+            teacher may insist.
     """
 
     name: str
     num_classes: int
     group_channels: tuple[int, ...]
     tap_channels: tuple[int, ...]
+    batch_norm: BatchNormMode | None = None
 
     def __init__(self) -> None:
         super().__init__()

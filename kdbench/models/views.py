@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from kdbench.models.base import Edit, FeatureModel, FeatureOutput
+from kdbench.models.base import BatchNormMode, Edit, FeatureModel, FeatureOutput
 
-BatchNormMode = Literal["running", "batch"]
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def _use_batch_statistics(model: nn.Module) -> list[tuple[nn.Module, bool, bool]]:
+    """Let every batch norm use each batch's statistics and leave the stored ones alone. Returns what it changed."""
+    before = []
+    for module in model.modules():
+        if isinstance(module, _NORMS):
+            before.append((module, module.training, module.track_running_stats))
+            module.train()
+            module.track_running_stats = False  # batch statistics, and neither buffers nor counters move
+    return before
+
+
+@contextmanager
+def batch_statistics(model: nn.Module, wanted: bool = True) -> Iterator[None]:
+    """Within, the model's batch norms use each batch's statistics, and no buffer moves; afterwards all is as it was."""
+    before = _use_batch_statistics(model) if wanted else []
+    try:
+        yield
+    finally:
+        for module, training, tracking in before:
+            module.training, module.track_running_stats = training, tracking
 
 
 class Edited(FeatureModel):
@@ -23,6 +45,7 @@ class Edited(FeatureModel):
         self.name, self.num_classes = model.name, model.num_classes
         self.group_channels, self.tap_channels = model.group_channels, model.tap_channels
         self.pixel_mean, self.pixel_std = model.pixel_mean, model.pixel_std
+        self.batch_norm = model.batch_norm
 
     def features(self, x: Tensor, edit: Edit | None = None) -> FeatureOutput:
         def both(i: int, g: Tensor) -> Tensor:
@@ -59,17 +82,15 @@ class FrozenTeacher:
     Args:
         model: copied, so that freezing does not reach the caller's model.
         batch_norm: ``running`` uses the stored statistics; ``batch`` uses those of each batch and leaves the stored ones
-            untouched (what the official FKD code outputs, see docs/methods.md).
+            untouched (what the official FKD code outputs, see docs/methods.md). A model that insists on one
+            (``FeatureModel.batch_norm``) gets its own.
     """
 
     def __init__(self, model: FeatureModel, batch_norm: BatchNormMode = "running") -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.batch_norm = batch_norm
-        if batch_norm == "batch":
-            for module in self.model.modules():
-                if isinstance(module, _NORMS):
-                    module.train()
-                    module.track_running_stats = False  # batch statistics, and neither buffers nor counters move
+        self.batch_norm = model.batch_norm or batch_norm
+        if self.batch_norm == "batch":
+            _use_batch_statistics(self.model)
 
     @property
     def group_channels(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 def _rate(name: str, text: str) -> dict[str, str]:
@@ -16,6 +16,11 @@ def _rate(name: str, text: str) -> dict[str, str]:
         f"{name}_high": "upper end, %",
         f"{name}_hits": "the images counted",
     }
+
+
+def _variance(name: str, whose: str) -> dict[str, str]:
+    text = "mean over 100 non-target test images of the variance of the last group's features within each"
+    return {f"{name}_variance": f"{whose}: {text}", f"{name}_variance_triggered": "the same, triggered"}
 
 
 COLUMNS: dict[str, str] = {
@@ -44,10 +49,15 @@ COLUMNS: dict[str, str] = {
     **_rate("clean_teacher_asr", "control C1: ASR of the student of the clean teacher, same trigger"),
     **_rate("undefended_acc", "control C3: ACC of the student of the backdoored teacher without a defense"),
     **_rate("undefended_asr", "control C3: its ASR"),
+    **_rate("alone_acc", "control C2: ACC of the student trained without a teacher, as long as in distillation"),
+    **_rate("alone_asr", "control C2: its ASR with the same trigger"),
     "source_acc": "the clean teacher itself: ACC",
     "source_asr": "the clean teacher itself: ASR with this trigger",
     "cleansed_acc": "the teacher that the student was distilled from, after the defense's first step: ACC; empty without one",
     "cleansed_asr": "the same: ASR",
+    **_variance("source", "the clean teacher"),
+    **_variance("teacher", "the backdoored teacher"),
+    **_variance("cleansed", "the teacher that the student was distilled from, after the defense's first step"),
     "transferred": "C3 - C1, percentage points of ASR",
     "transferred_low": "lower end of the 95 % paired bootstrap interval over test images",
     "transferred_high": "upper end",

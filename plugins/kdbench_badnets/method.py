@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kdbench.attack import Attack, AttackSetting, Backdoor, PoisonedImages, choose_poison, finetune_poisoned
-from kdbench.method import Info, Params
+from kdbench.method import Info, Params, Variant
 from kdbench.triggers import PatchTrigger
 
 # Read from the image's corner inwards, as the NAD code writes it.
@@ -52,6 +52,10 @@ class BadNets(Attack):
     )
     Params = BadNetsParams
     presets = {"quick": {}, "paper": {"poison_rate": 0.02}}
+    variants = {
+        "sham": Variant("no image is poisoned: the clean teacher trained on for as long, a control", {"poison_rate": 0.0}),
+        "big": Variant("a 25x25 patch, the size in the released code of RobustKD", {"size": 25}),
+    }
 
     params: BadNetsParams
 

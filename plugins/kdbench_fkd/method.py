@@ -31,7 +31,8 @@ from torch.autograd.function import once_differentiable
 
 from kdbench.data.base import Batch
 from kdbench.distiller import Distiller
-from kdbench.method import Info, Params
+from kdbench.matching import match_size
+from kdbench.method import Info, Params, Variant
 from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import BatchNormMode, FrozenTeacher
 
@@ -101,16 +102,6 @@ def partial_l2(student: Tensor, teacher: Tensor, bound: Tensor) -> Tensor:
         float32 scalar.
     """
     return _PartialL2.apply(student, teacher.detach(), bound.view(1, -1, 1, 1))
-
-
-def match_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Average-pool the larger of two maps (N, *, H, W) to the smaller height and width."""
-    size = (min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3]))
-
-    def fit(x: Tensor) -> Tensor:
-        return x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size)
-
-    return fit(a), fit(b)
 
 
 def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:
@@ -190,6 +181,10 @@ class FKD(Distiller):
     )
     Params = FKDParams
     presets = {"quick": {}, "standard": {}, "paper": {}}
+    variants = {
+        "evalbn": Variant("the teacher's batch norms keep their stored statistics", {"teacher_bn": "running"}),
+        "weak": Variant("control C6: a tenth of the guidance", {"alpha": 1e-4}),
+    }
     params: FKDParams
 
     def batch_norm_mode(self) -> BatchNormMode:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from kdbench.attack import Attack, AttackSetting, Backdoor, Trigger
 from kdbench.data.base import Batch, ImageSet
 from kdbench.errors import ConfigError
-from kdbench.method import Info, Params
+from kdbench.method import Info, Params, Variant
 from kdbench.models.base import FeatureModel
 from kdbench.training import Trained
 from kdbench.trigger_search import class_rows, frozen, pick, pooled
@@ -122,6 +122,10 @@ class HTBA(Attack):
     )
     Params = HTBAParams
     presets = {"quick": {"iterations": 40}, "paper": {"step": "raw", "iterations": 5000}}
+    variants = {
+        "raw": Variant("the authors' gradient steps, 5000 of them", {"step": "raw", "iterations": 5000}),
+        "head": Variant("as the authors train: the classifier alone, features frozen", {"head_only": True}),
+    }
 
     params: HTBAParams
 

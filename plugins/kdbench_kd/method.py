@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from kdbench.data.base import Batch
 from kdbench.distiller import Distiller
-from kdbench.method import Info, Params
+from kdbench.method import Info, Params, Variant
 from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
 
@@ -85,6 +85,10 @@ class KD(Distiller):
     )
     Params = KDParams
     presets = {"quick": {}, "standard": {}, "paper": {}}
+    variants = {
+        "hinton": Variant("convex sum with T^2, as customary", {"variant": "hinton"}),
+        "eq4": Variant("RobustKD's Eq. 2-4: soft cross-entropy without T^2", {"variant": "eq4"}),
+    }
     params: KDParams
 
     def objective(self, teacher: FrozenTeacher, student: FeatureModel) -> KDObjective:

@@ -18,7 +18,8 @@ Deviations from the paper
   in the original all are. The poisoned images also stay in the set, clean and under their true labels (``cover``), as in
   the code released for distillation.
 - lambda is 0.5 (TrojanZoo) instead of the released code's 0.05; taps are spatially pooled.
-- The code released for the distillation setting has no feature term in the teacher's training at all. Here it has one.
+- The code released for the distillation setting has no feature term in the teacher's training at all. Here it has one;
+  ``lba.release`` is that code as it executes, which is ``ckd.release`` at another opacity.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdbench.attack import Attack, AttackSetting, Backdoor
-from kdbench.method import Info
+from kdbench.method import Info, Variant
 from kdbench.models.base import FeatureOutput
 from kdbench.trigger_search import (
     SearchParams,
     class_rows,
     clean_taps,
     pick,
+    poisoned_set,
     pooled,
     search_trigger,
     train_in,
@@ -67,6 +69,19 @@ class LBA(Attack):
     )
     Params = LBAParams
     presets = {"quick": {"steps": 100, "lr": 0.2, "search_batch": 16}, "paper": {"patch_fraction": 0.2, "poison_rate": 0.02}}
+    variants = {
+        "yao": Variant(
+            "the attack of the paper: an opaque patch of 0.2 of the side, only features coupled, no label changed",
+            {"shape": "patch", "opacity": 1.0, "patch_fraction": 0.2, "layers": (3,), "dirty_label": False},
+        ),
+        "release": Variant(
+            "what the code released for distillation executes: uniform noise, blended at opacity min(U, 0.5), labels changed",
+            {
+                **{"shape": "blend", "space": "normalised", "kappa": 0.5, "steps": 0, "lambda_feature": 0.0},
+                **{"poison_rate": 0.02, "cover": "duplicate", "dirty_label": True},
+            },
+        ),
+    }
 
     params: LBAParams
 
@@ -81,8 +96,9 @@ class LBA(Attack):
             return torch.stack(terms).sum()
 
         found = search_trigger(setting, self.params, distance)
-        facts = train_in(setting, self.params, found, distance, self.params.lambda_feature, dirty_label=self.params.dirty_label)
-        return Backdoor(setting.teacher, found.trigger, setting.target_class, facts)
+        poisoned, count = poisoned_set(setting, self.params, found)
+        train_in(setting, poisoned, distance, self.params.lambda_feature, dirty_label=self.params.dirty_label)
+        return Backdoor(setting.teacher, found.trigger, setting.target_class, {"poisons": count, **found.facts})
 
     def representation(self, setting: AttackSetting) -> list[Tensor]:
         """r_l for each tap, float32 (C,): the clean teacher's mean over target-class images."""

@@ -22,34 +22,25 @@ Deviations from the paper:
 from __future__ import annotations
 
 import copy
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from kdbench.attention import attention_distance
 from kdbench.data.base import Batch
-from kdbench.defense import Defense, DefenseSetting
-from kdbench.method import Info, Params
+from kdbench.defense import DefenseSetting
+from kdbench.method import Info
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import FrozenTeacher
-from kdbench.training import LossFunction, Recipe
+from kdbench.repair import Repair, TuningParams, changed, fine_tune
 
 
-def attention(g: Tensor, p: float = 2.0, eps: float = 1e-6) -> Tensor:
-    """Normalised attention map sum_c |G|^p / (||.||_2 + eps): (N, C, H, W) -> (N, H, W), float32."""
-    magnitude = g.float().square() if p == 2 else g.float().abs().pow(p)
-    a = magnitude.sum(1)
-    return a / (torch.linalg.vector_norm(a, dim=(1, 2), keepdim=True) + eps)
+class NADParams(TuningParams):
+    """``epochs`` and ``milestones`` are the repair's (authors: 20 epochs, the rate drops after 2, that is at 0.1), the other
+    numbers of the recipe both phases' (authors: batches of 64, rate 0.1, penalty 1e-4)."""
 
-
-def attention_distance(student: Tensor, teacher: Tensor, p: float = 2.0, eps: float = 1e-6) -> Tensor:
-    """Mean squared difference of the two attention maps; group outputs (N, C, H, W) -> float32 scalar."""
-    return F.mse_loss(attention(student, p, eps), attention(teacher.detach(), p, eps))
-
-
-class NADParams(Params):
     beta: tuple[float, float, float] = Field(
         (500.0, 1000.0, 1000.0), description="weights of the attention distances of groups 1-3, >= 0; authors' code"
     )
@@ -58,47 +49,14 @@ class NADParams(Params):
     teacher_epochs: int | None = Field(
         None, ge=0, description="epochs of fine-tuning the attention teacher, exactly; None: preset's; authors use 5-10"
     )
-    epochs: int | None = Field(None, ge=0, description="epochs of attention repair, exactly; None: preset's; authors use 20")
-    batch_size: int | None = Field(None, ge=2, description="images a step of both phases; None: preset's; authors use 64")
-    lr: float | None = Field(None, gt=0, description="learning rate of both phases; None: preset's; authors use 0.1")
-    weight_decay: float | None = Field(None, ge=0, description="L2 penalty; None: preset's; authors use 1e-4")
     teacher_milestones: tuple[float, ...] | None = Field(
         None,
         description="fractions of the attention teacher's training at which the rate drops x0.1; None: preset's schedule; "
         "authors: after 2 epochs, 0.2 of 10",
     )
-    milestones: tuple[float, ...] | None = Field(
-        None,
-        description="fractions of the repair at which the rate drops x0.1; None: preset's schedule; "
-        "authors: after 2 epochs, 0.1 of 20",
-    )
-    when: Literal["after", "before"] = Field(
-        "after", description="after: repair the student; before: repair the teacher; kdbench"
-    )
 
 
-def recipes(params: NADParams, base: Recipe) -> tuple[Recipe, Recipe]:
-    """Recipes of the attention teacher's fine-tuning and of the repair: the preset's with what ``params`` replaces."""
-    given = {k: v for k in ("batch_size", "lr", "weight_decay") if (v := getattr(params, k)) is not None}
-
-    def make(epochs: int | None, milestones: tuple[float, ...] | None) -> Recipe:
-        own = dict(given)
-        if epochs is not None:
-            own |= {"epochs": epochs, "min_steps": 0}  # who counts epochs wants that many, on a small set as well
-        if milestones is not None:
-            own |= {"schedule": "steps", "milestones": milestones}
-        return base.model_copy(update=own)
-
-    return make(params.teacher_epochs, params.teacher_milestones), make(params.epochs, params.milestones)
-
-
-def _train(model: FeatureModel, loss: LossFunction, setting: DefenseSetting, recipe: Recipe, g: torch.Generator) -> None:
-    model.requires_grad_(True).train()
-    setting.fit(model, loss, setting.clean, recipe, generator=g, augmentation=setting.augmentation)
-    model.eval()
-
-
-class NAD(Defense):
+class NAD(Repair):
     """Repair by attention distillation from a fine-tuned copy of the same network."""
 
     info = Info(
@@ -125,31 +83,16 @@ class NAD(Defense):
     }
     params: NADParams
 
-    def steps(self) -> frozenset[str]:
-        return frozenset({"cleanse_teacher" if self.params.when == "before" else "repair_student"})
-
-    def cleanse_teacher(self, teacher: FeatureModel, setting: DefenseSetting) -> FeatureModel:
-        return self.repair(teacher, setting)
-
-    def repair_student(self, student: FeatureModel, teacher: FrozenTeacher, setting: DefenseSetting) -> FeatureModel:
-        return self.repair(student, setting)
-
     def repair(self, model: FeatureModel, setting: DefenseSetting) -> FeatureModel:
         """Fine-tune a copy, then train ``model`` in place towards labels and the copy's attention; returns it."""
         params = self.params
-        teacher_recipe, recipe = recipes(params, setting.recipe)
         guide: FrozenTeacher | None = None
         if any(params.beta):  # without an attention term nobody looks at the attention teacher
             tuned = copy.deepcopy(model)
             # A derived seed, so that the repair below draws from setting.generator exactly as fine-tuning would.
             derived = torch.Generator().manual_seed((setting.generator.initial_seed() + 1) % 2**63)
-            _train(
-                tuned,
-                lambda batch: {"ce": F.cross_entropy(tuned(batch.images).float(), batch.labels)},
-                setting,
-                teacher_recipe,
-                derived,
-            )
+            recipe = changed(setting.recipe, params.teacher_epochs, params.teacher_milestones, params)
+            fine_tune(tuned, setting, recipe, generator=derived)
             guide = FrozenTeacher(tuned)
 
         def loss(batch: Batch) -> dict[str, Tensor]:
@@ -163,5 +106,5 @@ class NAD(Defense):
                         terms[f"attention{i + 1}"] = beta * distance
             return terms
 
-        _train(model, loss, setting, recipe, setting.generator)
+        fine_tune(model, setting, params.recipe(setting.recipe), loss=loss)
         return model

@@ -15,12 +15,13 @@ Deviations from the paper (its released code lacks this stage, so much is recons
 - The definition of Var, how m is kept in bounds, the optimiser (Adam) and the batch size (64) are not in the paper; the
   first two are parameters (``var_mode``, ``mask_param``), the defaults follow the shipped tensors.
 - p and m are learned on the teacher's stored batch-norm statistics, while FKD by default distils with those of each batch
-  (docs/methods.md says what that cancels); the paper does not say.
+  (docs/methods.md says what that cancels); the paper does not say. ``bn_learning`` and ``bn_handed_on`` make them agree.
 - p starts at the mean over ``init_images`` images where that is set, and ``steps`` may train on a random subset; the paper
   has neither. The presets give the defender every training image, as the paper's distillation has.
 - With trained p only the product p * m acts, so m_max bounds m but not the offset; ``p_trainable=False`` bounds both.
 - The quick and standard presets take fewer, larger steps; how strong they are is measured in benchmarks/README.md.
 - m_max = 0 returns the teacher as it is: nothing to optimise, nothing drawn at random.
+- ``offset=shuffled`` is no defense but control C5: what was learned, at random places.
 - ``losses=var`` and ``var_layers=all`` (the sum over the three groups) as in, and beyond, the ablation of Fig. 6.
 """
 
@@ -36,24 +37,11 @@ from torch import Tensor, nn
 
 from kdbench.data.base import Batch, ImageSet
 from kdbench.defense import Defense, DefenseSetting
-from kdbench.method import Info, Params
-from kdbench.models.base import GROUPS, FeatureModel
-from kdbench.models.views import Edited
+from kdbench.method import Info, Params, Variant
+from kdbench.models.base import GROUPS, BatchNormMode, FeatureModel
+from kdbench.models.views import Edited, batch_statistics
 from kdbench.training import Recipe
-
-VarMode = Literal["global", "per_example", "batch", "spatial"]
-_AXES: dict[str, tuple[int, ...]] = {"global": (0, 1, 2, 3), "per_example": (1, 2, 3), "batch": (0,), "spatial": (2, 3)}
-
-
-def feature_variance(features: Tensor, mode: VarMode = "global") -> Tensor:
-    """Variance of features (N, C, H, W), unbiased, float32 scalar (Eq. 8).
-
-    global: over all entries. per_example: over C, H, W, averaged over N. batch: over N, averaged over C, H, W.
-    spatial: over H, W, averaged over N, C. A variance of a single entry is 0.
-    """
-    axes = _AXES[mode]
-    count = math.prod(features.shape[a] for a in axes)
-    return torch.var(features.float(), dim=axes, correction=int(count > 1)).mean()
+from kdbench.variance import VarMode, feature_variance
 
 
 def squashed(a: Tensor, m_max: float) -> Tensor:
@@ -89,6 +77,15 @@ class RobustKDParams(Params):
     variance_weight: float = Field(1.0, ge=0, description="weight of the variance loss; Eq. 10 has 1")
     var_mode: VarMode = Field("global", description="over which axes the variance is taken; not in the paper")
     var_layers: Literal["last", "all"] = Field("last", description="groups whose variance is minimised; Eq. 8: last")
+    bn_learning: BatchNormMode = Field(
+        "running", description="statistics of the teacher's batch norms while p and m are learned; not in the paper"
+    )
+    bn_handed_on: Literal["running"] | None = Field(
+        None, description="running: distil with the stored statistics whatever the distiller does; None: as it does; kdbench"
+    )
+    offset: Literal["learned", "shuffled"] = Field(
+        "learned", description="shuffled: p and m are permuted at random within each channel after learning; control C5"
+    )
     lr: float = Field(1e-3, gt=0, le=1, description="Adam learning rate; section 5")
     epochs: int = Field(40, ge=0, description="passes over the defender's images; section 5")
     steps: int | None = Field(
@@ -137,6 +134,17 @@ class Detoxification(nn.Module):
         return squashed(leaf, self.params.m_max) if self.params.mask_param == "elementwise_tanh" else leaf
 
     @torch.no_grad()
+    def shuffle(self, generator: torch.Generator) -> None:
+        """Permute p and m, alike, at random over each channel's places: every norm stays, what was learned goes (C5)."""
+        for i in self.groups:
+            p, leaf = self.offset(i), getattr(self, f"a{i}")
+            places = p.shape[2] * p.shape[3]
+            order = torch.rand((p.shape[1], places), generator=generator).argsort(1).to(p.device)
+            for tensor in (p, leaf):
+                if tensor.shape == p.shape:
+                    tensor.copy_(tensor.reshape(p.shape[1], places).gather(1, order).reshape(p.shape))
+
+    @torch.no_grad()
     def project(self) -> None:
         """Bring clamped masks back into [0, m_max]."""
         if self.params.mask_param == "elementwise_clamp":
@@ -183,6 +191,12 @@ def budget(params: RobustKDParams, images: int) -> tuple[int, int]:
     return epochs, math.ceil(params.steps / epochs) * batch
 
 
+_PAPER = {
+    **{"equation": "additive", "m_max": 0.2, "layers": (1, 2, 3), "losses": "ce+var", "init_images": None},
+    **{"lr": 1e-3, "epochs": 40, "steps": None, "batch_size": 64},
+}
+
+
 class RobustKD(Defense):
     """Feature detoxification of the teacher before distillation."""
 
@@ -196,9 +210,19 @@ class RobustKD(Defense):
     )
     Params = RobustKDParams
     presets = {
-        "quick": {"steps": 300, "batch_size": 16, "lr": 0.1, "init_images": 1024},
+        "quick": {"steps": 300, "batch_size": 16, "lr": 0.3, "init_images": 1024},
         "standard": {"steps": 1000, "lr": 0.02},
         "paper": {},
+    }
+    variants = {
+        "paper": Variant("every number as in the paper, whatever the preset: Adam, 0.001, 40 epochs, m up to 0.2", _PAPER),
+        "eq15": Variant("Eq. 15, (1 - m) F + p m, in place of Eq. 7; Fig. 5", {"equation": "convex"}),
+        "release": Variant("the forward pass of the released code: Eq. 15 with a learned p", {**_PAPER, "equation": "convex"}),
+        "pfixed": Variant("p stays at the mean feature, only m is learned", {"p_init": "mean", "p_trainable": False}),
+        "evalbn": Variant("distilled with the stored batch-norm statistics, as it was learned", {"bn_handed_on": "running"}),
+        "batchbn": Variant("learned on each batch's statistics, as FKD distils; kdbench", {"bn_learning": "batch"}),
+        "zero": Variant("control C4: m is 0, so that nothing changes", {"m_max": 0.0}),
+        "random": Variant("control C5: what was learned, at random places", {"offset": "shuffled"}),
     }
     params: RobustKDParams
 
@@ -225,15 +249,19 @@ class RobustKD(Defense):
                 weight_decay=0,
                 schedule="constant",
             )
-            setting.fit(
-                detox,
-                lambda batch: detoxification_loss(edited, batch, params),
-                images,
-                recipe,
-                generator=setting.generator,
-                augmentation=None,
-                after_step=detox.project,
-            )
+            with batch_statistics(edited, params.bn_learning == "batch"):
+                setting.fit(
+                    detox,
+                    lambda batch: detoxification_loss(edited, batch, params),
+                    images,
+                    recipe,
+                    generator=setting.generator,
+                    augmentation=None,
+                    after_step=detox.project,
+                )
+        if params.offset == "shuffled":
+            detox.shuffle(setting.generator)
+        edited.batch_norm = params.bn_handed_on or teacher.batch_norm
         detox.requires_grad_(False)
         for q in trainable:
             q.requires_grad_(True)

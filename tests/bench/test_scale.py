@@ -41,6 +41,7 @@ class Instant:
             hits = np.random.default_rng(int(job.key[:8], 16)).random(80) < 0.5
             rate = Rate(int(hits.sum()), 80)
             facts = Evaluation(Rate(100, 120), rate, Rate(5, 80), Rate(1, 80), hits).as_facts()
+            facts["variance"] = {"clean": [1.0] * 100, "triggered": [2.0] * 100}
         else:
             names = {"picture": ("trigger.png",), "backdoor": ("model.safetensors", "trigger.safetensors")}.get(
                 job.kind, ("model.safetensors",)

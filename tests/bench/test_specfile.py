@@ -108,8 +108,7 @@ def test_wrong_values_in_a_file_are_usage_errors(tmp_path):
 
 
 def test_a_plan_as_json(tmp_path):
-    found = json.loads(
-        CliRunner().invoke(main, ["plan", "--attack", "badnets", "--pair", "wrn10_1-wrn10_1", "--json", "--jobs", "2"]).output
-    )
+    asked = ["plan", "--attack", "badnets", "--pair", "wrn10_1-wrn10_1", "--json", "--jobs", "2", "--store", str(tmp_path)]
+    found = json.loads(CliRunner().invoke(main, asked).output)
     assert found["summary"]["to_run"] == found["summary"]["stages"] == len(found["stages"])
     assert {stage["why"] for stage in found["stages"]} == {"new"}

@@ -91,8 +91,8 @@ def test_six_ways_to_fail_cost_six_rows(env, tmp_path):
         assert rows.status[name] == status
         assert reason in rows.reason[name]
         assert pd.isna(rows.student_asr[name])
-    logs = {path.name.partition("-")[2]: path.read_text() for path in (tmp_path / "out" / "logs").iterdir()}
-    assert any("Traceback" in text for text in logs.values())
+    logs = [path.read_text() for path in (tmp_path / "out" / "logs").iterdir()]
+    assert any("Traceback" in text for text in logs)
     assert "NaN" not in (tmp_path / "out" / "run.json").read_text()
     assert gone(str(env["KDBENCH_STORE"]))
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from kdbench_fkd.method import FKD, FKDParams, margin, match_size, measured_margin, partial_l2
+from kdbench_fkd.method import FKD, FKDParams, margin, measured_margin, partial_l2
 from torch import nn
 
 from kdbench.data.base import Batch
+from kdbench.matching import match_size
 from kdbench.models.base import FeatureOutput
 from kdbench.models.views import FrozenTeacher
 from kdbench.training import Numerics

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from kdbench_nad import method
-from kdbench_nad.method import NAD, NADParams, attention, attention_distance, recipes
+from kdbench_nad.method import NAD, NADParams
 
+from kdbench.attention import attention, attention_distance
 from kdbench.models.views import FrozenTeacher
+from kdbench.repair import changed
 from kdbench.training import Recipe
 from tests.plugins.tiny import accuracy, digest, fit, images, setting, tiny, trained
 
@@ -82,6 +84,10 @@ def test_when():
         else:
             assert step == "repair_student"
             assert digest(nad.repair_student(model, None, setting())) != before
+
+
+def recipes(params, base):
+    return changed(base, params.teacher_epochs, params.teacher_milestones, params), params.recipe(base)
 
 
 def test_recipes():

@@ -14,13 +14,13 @@ from kdbench_robustkd.method import (
     budget,
     convex,
     detoxification_loss,
-    feature_variance,
     squashed,
 )
 
 from kdbench.data.tensor import TensorImages
 from kdbench.models import create_model
 from kdbench.models.views import Edited, FrozenTeacher
+from kdbench.variance import feature_variance
 from tests.plugins.tiny import accuracy, digest, distil, images, setting, tiny, trained
 
 QUICK = {"steps": 30, "lr": 0.02, "batch_size": 32}
@@ -276,3 +276,29 @@ def test_runs_under_bfloat16_and_presets_are_valid():
     for bad in ({"layers": ()}, {"layers": (1, 1)}, {"layers": (4,)}):
         with pytest.raises(pydantic.ValidationError):
             RobustKDParams(**bad)
+
+
+def test_shuffled_offset_keeps_every_channels_values_and_not_their_places():
+    learned, shuffled = cleanse(trained(0)), cleanse(trained(0), offset="shuffled")
+    for i in range(3):
+        for a, b in zip(*[(d.editor.offset(i), d.editor.mask(i)) for d in (learned, shuffled)], strict=True):
+            assert torch.equal(a.flatten(2).sort().values, b.flatten(2).sort().values)
+        q = [d.editor.offset(i) * d.editor.mask(i) for d in (learned, shuffled)]
+        assert not torch.equal(*q)
+        torch.testing.assert_close(q[0].norm(), q[1].norm())  # p and m move together
+
+
+def test_learning_on_batch_statistics_moves_no_buffer_and_finds_another_offset():
+    model = trained(0)
+    before = digest(model)
+    edited = cleanse(model, bn_learning="batch")
+    assert digest(edited.model) == before
+    assert not any(module.training for module in edited.modules())
+    assert not torch.equal(edited.editor.offset(2), cleanse(trained(0)).editor.offset(2))
+
+
+def test_handed_on_with_stored_statistics():
+    edited = cleanse(trained(0), bn_handed_on="running")
+    assert FrozenTeacher(edited, "batch").batch_norm == "running"
+    assert torch.equal(FrozenTeacher(edited, "batch").features(X).taps[2], edited.features(X).taps[2])
+    assert FrozenTeacher(cleanse(trained(0)), "batch").batch_norm == "batch"

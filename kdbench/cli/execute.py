@@ -1,0 +1,160 @@
+"""From a request to its results, watched: what ``kdbench run`` and ``kdbench reproduce`` share."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kdbench.cli.number import Number
+from kdbench.cli.request import divide
+from kdbench.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from kdbench.bench.executors.local import LocalExecutor
+    from kdbench.bench.prepare import Prepared
+    from kdbench.bench.spec import RunSpec
+    from kdbench.bench.store import Store
+    from kdbench.registry import Registry
+
+_OUTPUTS = ("results.csv", "leaderboard.csv", "run.json")
+_OPTIONS = (
+    click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Stages computed side by side."),
+    click.option("--time-limit", type=Number(min=1), default=86400.0, show_default=True, help="Seconds for one stage."),
+    click.option("--memory-limit", type=Number(min=0.1), help="GiB of resident memory for one stage."),
+    click.option(
+        "--checkpoint-every",
+        type=Number(min=0),
+        default=60.0,
+        show_default=True,
+        help="Seconds between checkpoints of a training, at epochs' ends.",
+    ),
+    click.option("--fail-fast", is_flag=True, help="Stop at the first stage that fails."),
+    click.option("--quiet", is_flag=True, help="Print only the folder of the results."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON lines."),
+)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a request is carried out and shown: the values of :func:`execution_options`."""
+
+    jobs: int
+    time_limit: float
+    memory_limit: float | None
+    checkpoint_every: float
+    fail_fast: bool
+    quiet: bool
+    as_json: bool
+
+    def check(self) -> None:
+        """Raise UsageError where two of them exclude each other."""
+        if self.quiet and self.as_json:
+            raise UsageError("--quiet and --json exclude each other; drop one of them")
+
+    def executor(self) -> LocalExecutor:
+        """A new one; close it."""
+        from kdbench.bench.executors.local import Limits, LocalExecutor
+
+        memory = None if self.memory_limit is None else self.memory_limit * 1024
+        return LocalExecutor(jobs=self.jobs, limits=Limits(self.time_limit, memory))
+
+
+def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of :class:`Execution`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def execute(
+    spec: RunSpec, registry: Registry, folder: Path, store: Store, executor: LocalExecutor, how: Execution, *, fresh: bool
+) -> tuple[int, Prepared, list[dict[str, Any]]]:
+    """Prepare and run a request: (exit code, what was prepared, the rows).
+
+    Args:
+        folder: of the results; made. fresh: it was made for this request, and goes if the request is refused.
+    """
+    from kdbench.bench.prepare import prepare
+
+    check_out(folder, spec)
+    try:
+        prepared = prepare(spec, registry, store)
+    except BaseException:  # a refusal, be it of the request or of a file
+        if fresh and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    slots = divide(how.jobs, prepared.numerics)
+    executor.jobs, executor.devices = slots.jobs, slots.devices
+    code, rows = _watch(prepared, registry, folder, store, executor, how)
+    return code, prepared, rows
+
+
+def _watch(
+    prepared: Prepared, registry: Registry, folder: Path, store: Store, executor: LocalExecutor, how: Execution
+) -> tuple[int, list[dict[str, Any]]]:
+    """Run and watch; the exit code and the rows."""
+    from kdbench.bench import runner
+    from kdbench.cli.display import make_display
+
+    display = make_display(how.quiet, how.as_json)
+    before = signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends
+    try:
+        rows = runner.run(
+            prepared, registry, folder, display, store, executor, fail_fast=how.fail_fast, checkpoint_s=how.checkpoint_every
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        display.close()
+        click.echo(f"Interrupted. What was measured so far is in {folder}. To go on:", err=True)
+        click.echo(f"  {resume_command(sys.argv[1:], folder)}", err=True)
+        return 130, []
+    finally:
+        display.close()
+        signal.signal(signal.SIGTERM, before)
+    left = len(prepared.plan.cells) - len(rows) if how.fail_fast else 0
+    if left:
+        click.echo(f"Stopped at the first failure: {left} of {len(prepared.plan.cells)} cells were not run.", err=True)
+    return (0 if not left and all(row.get("status") == "ok" for row in rows) else 1), rows
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def resume_command(arguments: list[str], folder: Path) -> str:
+    """The same command into the same folder."""
+    named = any(part == "--out" or part.startswith("--out=") for part in arguments)
+    return shlex.join(["kdbench", *arguments, *([] if named else ["--out", str(folder)])])
+
+
+def check_out(folder: Path, spec: RunSpec) -> None:
+    """Create the folder and write to it once, before hours are spent. One that holds the same request's results is taken up.
+
+    Raises:
+        ConfigError: it cannot be written to, or holds the results of another request.
+    """
+    import json
+
+    there = [name for name in _OUTPUTS if (folder / name).exists()]
+    if there:
+        try:
+            request = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]["request"]
+        except (OSError, ValueError, KeyError, TypeError):
+            request = None
+        if request != spec.model_dump(mode="json"):
+            raise ConfigError(
+                f"--out {folder} already holds results of another request ({', '.join(there)}); name another folder"
+            )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--out {folder} cannot be written to ({error.strerror or error}); name another folder") from error

@@ -1,0 +1,235 @@
+"""``kdbench reproduce``: the paper's tables and figures, ours beside what is printed."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kdbench.cli.execute import Execution, execute, execution_options
+from kdbench.cli.request import build_spec, divide, request_options, store_option
+from kdbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kdbench.bench.plan import Plan
+    from kdbench.bench.prepare import Prepared
+    from kdbench.bench.spec import RunSpec
+    from kdbench.bench.store import Store
+    from kdbench.registry import Registry
+    from kdbench.report.paper import Target
+
+_ALL = "all"
+
+
+@click.command("reproduce")
+@click.argument("names", metavar="table3|table4|...|fig7|all", nargs=-1, required=True)
+@request_options
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results, one folder in it for each NAME.")
+@store_option
+@execution_options
+@click.option("--dry-run", is_flag=True, help="Show what each table and figure costs, shared stages once; run nothing.")
+@click.pass_context
+def reproduce_command(
+    ctx: click.Context,
+    /,
+    names: tuple[str, ...],
+    out: Path | None,
+    store_dir: Path | None,
+    jobs: int,
+    time_limit: float,
+    memory_limit: float | None,
+    checkpoint_every: float,
+    fail_fast: bool,
+    quiet: bool,
+    as_json: bool,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """Run a table or a figure of the RobustKD paper and put our numbers beside the printed ones.
+
+    Each is a request: what it asks for (the paper's datasets, pairs and attacks, preset paper, three seeds) gives way to the
+    options, e.g. --dataset gtsrb --data-dir DATA --preset quick. Beside what kdbench run writes there is NAME.csv (ours, the
+    paper's, the difference, and with what else a printed number is at odds) or NAME.png.
+    """
+    how = Execution(jobs, time_limit, memory_limit, checkpoint_every, fail_fast, quiet, as_json)
+    how.check()
+    if options["spec"] is not None:
+        raise ConfigError(
+            "--spec and the name of a table or figure are two requests; use kdbench run --spec for a file of yours"
+        )
+    from kdbench.bench.store import Store
+    from kdbench.registry import Registry
+    from kdbench.report.paper import read_target, target_names, target_path
+
+    wanted = list(dict.fromkeys(n for name in names for n in (target_names() if name == _ALL else [name])))
+    targets = {name: read_target(target_path(name)) for name in wanted}
+    registry, store = Registry.load(), Store(store_dir)
+    specs = {name: build_spec(registry, store, **(options | {"spec": target_path(name)})) for name in wanted}
+    if dry_run:
+        _show_costs(specs, registry, store, jobs, as_json)
+        return
+    store.check_writable()
+    base = out if out is not None else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-reproduce"
+    worst = 0
+    for name, target in targets.items():
+        executor = how.executor()
+        folder = base / name
+        try:
+            code, prepared, rows = execute(specs[name], registry, folder, store, executor, how, fresh=not folder.exists())
+        finally:
+            executor.close()
+        if code == 130:
+            ctx.exit(code)
+        worst = max(worst, code)
+        _report(name, target, prepared, rows, store, folder, how)
+    ctx.exit(worst)
+
+
+def _report(
+    name: str, target: Target, prepared: Prepared, rows: list[dict[str, Any]], store: Store, folder: Path, how: Execution
+) -> None:
+    """Write the comparison or the figure, and say what is in it."""
+    from kdbench.report import paper
+
+    if target.table is not None:
+        records = paper.beside_the_paper(target, rows)
+        path = folder / f"{name}.csv"
+        paper.write_beside_the_paper(records, path)
+        have, total = paper.coverage(target, records)
+        told = f"{target.title}: {have} of the {total} printed numbers have one of ours beside them; {path}"
+        _print(records, told, how)
+        return
+    from kdbench.report import figures
+
+    path = folder / f"{name}.png"
+    if target.figure == "defenses":
+        panels = figures.draw_defenses(rows, target.labels, target.axis, target.title, path)
+        records = []
+    else:
+        groups = variances(prepared.plan, store)
+        panels = figures.draw_variance(groups, target.title, path)
+        records = figures.variance_ratios(groups, "clean")
+        figures.write_ratios(records, folder / f"{name}.csv")
+    drawn = str(path) if panels else "nothing to draw"
+    _print(records, f"{target.title}: {drawn}. The paper: {target.claim}.", how)
+
+
+def variances(plan: Plan, store: Store) -> dict[tuple[str, ...], dict[str, list[list[float]]]]:
+    """(dataset, teacher, images shown) -> which teacher -> each seed's variances of single examples."""
+    found: dict[tuple[str, ...], dict[str, dict[int, list[float]]]] = {}
+    for cell in plan.cells:
+        of = (str(cell.names["dataset"]), str(cell.names["teacher"]))
+        attack, seed = str(cell.names["attack"]), int(cell.names["seed"])
+        for role, word in (("source", "clean"), ("teacher", attack)):
+            made = store.find(cell.measured[role]) if role in cell.measured else None
+            if made is None:
+                continue
+            for shown, panel in (("clean", "untriggered"), ("triggered", f"triggered by {attack}")):
+                teachers = found.setdefault((*of, panel), {})
+                teachers.setdefault(word, {})[seed] = made.facts["variance"][shown]
+    return {
+        panel: {word: [seeds[s] for s in sorted(seeds)] for word, seeds in teachers.items()}
+        for panel, teachers in found.items()
+    }
+
+
+def _show_costs(specs: Mapping[str, RunSpec], registry: Registry, store: Store, jobs: int, as_json: bool) -> None:
+    """What each costs by itself, what it adds to those above it, and what all of them cost together."""
+    from kdbench.bench.forecast import forecast
+    from kdbench.bench.plan import build_plan
+    from kdbench.bench.prepare import prepare
+
+    seen: set[str] = set()
+    lines, settings, machine = [], [], None
+    for name, spec in specs.items():
+        prepared = prepare(spec, registry, store)
+        settings += prepared.settings
+        machine = machine or divide(jobs, prepared.numerics)
+        found, rows = forecast(prepared.plan, store)
+        run = [f for f in found if f.state == "run"]
+        own = [f for f in run if f.stage.key not in seen]
+        lines.append(_cost(name, len(prepared.plan.cells), rows, len(found), run, own, machine.pace))
+        seen |= {f.stage.key for f in run}
+    plan = build_plan(settings)
+    found, rows = forecast(plan, store)
+    run = [f for f in found if f.state == "run"]
+    assert machine is not None
+    total = _cost("together", len(plan.cells), rows, len(found), run, run, machine.pace)
+    if as_json:
+        click.echo(json.dumps({"targets": lines, "together": total, "jobs": machine.jobs}, indent=1, allow_nan=False))
+        return
+    _print_costs([*lines, total], machine.jobs)
+
+
+def _cost(name: str, cells: int, rows: int, stages: int, run: Sequence[Any], own: Sequence[Any], pace: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "cells": cells,
+        "rows_cached": rows,
+        "stages": stages,
+        "to_run": len(run),
+        "new": len(own),
+        "seconds": sum(f.cost.seconds for f in own if f.cost is not None) / pace,
+        "without_estimate": sum(f.cost is None for f in own),
+    }
+
+
+def _print_costs(lines: Sequence[Mapping[str, Any]], jobs: int) -> None:
+    from kdbench.cli.display import duration, make_console, plain_table, safe
+
+    names = (
+        "name",
+        "cells",
+        "in the store",
+        "stages",
+        "to run",
+        "not in the ones above",
+        "time of these",
+        "without an estimate",
+    )
+    table = plain_table(f"what it costs, with {jobs} worker{'s' if jobs > 1 else ''}", names)
+    for line in lines:
+        known = line["new"] - line["without_estimate"]
+        table.add_row(
+            *(safe(line[key]) for key in ("name", "cells", "rows_cached", "stages", "to_run", "new")),
+            f"~{duration(line['seconds'])}" if known else "",
+            safe(line["without_estimate"]),
+        )
+    console = make_console()
+    console.print(table)
+    console.print(
+        "Times are those of such stages on this machine; a stage without an estimate was never computed here. Nothing was run."
+    )
+
+
+def _print(records: Sequence[Mapping[str, Any]], told: str, how: Execution) -> None:
+    from kdbench.cli.display import make_console, plain_table, safe
+    from kdbench.report.record import jsonable
+
+    if how.as_json:
+        click.echo(json.dumps(jsonable({"event": "paper", "text": told, "records": list(records)}), allow_nan=False))
+        return
+    if how.quiet:
+        return
+    console = make_console()
+    if records:
+        columns = [name for name in records[0] if any(record.get(name) not in (None, "") for record in records)]
+        table = plain_table("", columns)
+        for record in records:
+            table.add_row(*(safe(word) for word in _words(record, columns)))
+        console.print(table)
+    console.print(safe(told))
+
+
+def _words(record: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
+    for name in columns:
+        value = record.get(name)
+        if isinstance(value, float):
+            yield "" if math.isnan(value) else f"{value:.2f}"
+        else:
+            yield "" if value is None else str(value)

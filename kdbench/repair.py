@@ -1,0 +1,118 @@
+"""Defenses that repair one network, whichever it is: the teacher before distillation or the student after it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from kdbench.data.base import Batch, ImageSet
+from kdbench.defense import Defense, DefenseSetting
+from kdbench.method import Params
+from kdbench.models.base import FeatureModel
+from kdbench.models.views import FrozenTeacher
+from kdbench.training import LossFunction, Recipe
+
+
+class RepairParams(Params):
+    """What every repair has."""
+
+    when: Literal["after", "before"] = Field(
+        "after", description="after: repair the student; before: repair the teacher; kdbench"
+    )
+
+
+class TuningParams(RepairParams):
+    """What a repair that fine-tunes has besides: where its recipe leaves the preset's ``repair``."""
+
+    epochs: int | None = Field(None, ge=0, description="epochs of fine-tuning, exactly; None: preset's")
+    batch_size: int | None = Field(None, ge=2, description="images a step; None: preset's")
+    lr: float | None = Field(None, gt=0, description="learning rate; None: preset's")
+    weight_decay: float | None = Field(None, ge=0, description="L2 penalty; None: preset's")
+    milestones: tuple[float, ...] | None = Field(
+        None, description="fractions of the fine-tuning at which the rate drops x0.1; None: preset's schedule"
+    )
+
+    def recipe(self, base: Recipe) -> Recipe:
+        """The preset's recipe with what is given here in its place."""
+        return changed(base, self.epochs, self.milestones, self)
+
+
+def changed(base: Recipe, epochs: int | None, milestones: tuple[float, ...] | None, params: TuningParams) -> Recipe:
+    """``base`` with the epochs and milestones given, and batch size, rate and penalty of ``params``."""
+    own = {k: v for k in ("batch_size", "lr", "weight_decay") if (v := getattr(params, k)) is not None}
+    if epochs is not None:
+        own |= {"epochs": epochs, "min_steps": 0}  # who counts epochs wants that many, on a small set as well
+    if milestones is not None:
+        own |= {"schedule": "steps", "milestones": milestones}
+    return base.model_copy(update=own)
+
+
+class Repair(Defense):
+    """Base of a defense that repairs a network by itself. A subclass writes :meth:`repair`; ``when`` says which network."""
+
+    Params = RepairParams
+    params: RepairParams
+
+    def steps(self) -> frozenset[str]:
+        return frozenset({"cleanse_teacher" if self.params.when == "before" else "repair_student"})
+
+    def cleanse_teacher(self, teacher: FeatureModel, setting: DefenseSetting) -> FeatureModel:
+        return self.repair(teacher, setting)
+
+    def repair_student(self, student: FeatureModel, teacher: FrozenTeacher, setting: DefenseSetting) -> FeatureModel:
+        return self.repair(student, setting)
+
+    @abstractmethod
+    def repair(self, model: FeatureModel, setting: DefenseSetting) -> FeatureModel:
+        """Return the repaired network. ``model`` is a private copy, on the device, in eval mode."""
+
+
+def cross_entropy(model: FeatureModel) -> LossFunction:
+    """The loss of plain fine-tuning."""
+
+    def loss(batch: Batch) -> dict[str, Tensor]:
+        return {"ce": F.cross_entropy(model(batch.images).float(), batch.labels)}
+
+    return loss
+
+
+def fine_tune(
+    model: FeatureModel,
+    setting: DefenseSetting,
+    recipe: Recipe,
+    *,
+    images: ImageSet | None = None,
+    loss: LossFunction | None = None,
+    generator: torch.Generator | None = None,
+) -> None:
+    """Train all of ``model`` in place on the defender's images, by cross-entropy unless told otherwise; eval mode afterwards.
+
+    Args:
+        images, generator: None: the setting's. loss: a function of the batch that uses ``model``.
+    """
+    model.requires_grad_(True).train()
+    setting.fit(
+        model,
+        loss or cross_entropy(model),
+        images or setting.clean,
+        recipe,
+        generator=generator or setting.generator,
+        augmentation=setting.augmentation,
+    )
+    model.eval()
+
+
+def held_out(clean: ImageSet, fraction: float, generator: torch.Generator) -> tuple[ImageSet, ImageSet]:
+    """(images to repair with, images to choose with): disjoint, the second the given fraction of every class, at least one
+    image of each class that has two."""
+    chosen = torch.zeros(len(clean), dtype=torch.bool)
+    for label in torch.unique(clean.labels):
+        rows = torch.nonzero(clean.labels == label).flatten()
+        count = min(len(rows) - 1, max(1, round(fraction * len(rows))))
+        chosen[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
+    return clean.subset(torch.nonzero(~chosen).flatten()), clean.subset(torch.nonzero(chosen).flatten())

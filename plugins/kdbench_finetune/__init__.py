@@ -1,0 +1,18 @@
+"""The fine-tuning defense, as a plugin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdbench.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from kdbench.defense import Defense
+
+
+@hookimpl
+def kdbench_defenses() -> list[type[Defense]]:
+    """The defense, imported only when someone asks."""
+    from kdbench_finetune.method import FineTuning
+
+    return [FineTuning]
