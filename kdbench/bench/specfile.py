@@ -1,5 +1,8 @@
 """Requests as TOML files. A file says what the command line says: axes, what holds for all of them, and ``[set]``.
 
+An option given beside a file replaces the file's field wherever the file has it, in its blocks too; what ``[set]`` says of
+methods that are thereby gone is gone as well.
+
 attacks = ["lba", "ckd"]                # or "all"
 defenses = ["none", "robustkd"]
 pairs = ["wrn28_4-wrn16_2"]             # or ["timm/resnet18", "wrn16_2"] where a name holds a dash

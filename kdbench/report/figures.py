@@ -82,21 +82,18 @@ def draw_variance(groups: Mapping[tuple[str, ...], Mapping[str, list[list[float]
 
 
 def variance_ratios(groups: Mapping[tuple[str, ...], Mapping[str, list[list[float]]]], clean: str) -> list[dict[str, Any]]:
-    """For each panel and teacher the mean variance as a multiple of the clean one's of the same seed, with its t interval."""
+    """For each panel and teacher the mean variance, and as a multiple of the clean teacher's of the same seed; t intervals."""
     found = []
     for names, teachers in groups.items():
         base = [_mean(values) for values in teachers.get(clean, [])]
         for word, seeds in teachers.items():
             means = [_mean(values) for values in seeds]
-            ratios = [m / b for m, b in zip(means, base, strict=False)]
-            mean, low, high = t_interval(ratios)
-            found.append(
-                {
-                    **dict(zip(("dataset", "model", "images"), names, strict=True)),
-                    **{"teacher": word, "variance": _mean(means), "to_clean": mean, "to_clean_low": low, "to_clean_high": high},
-                    "n_seeds": len(ratios),
-                }
-            )
+            record = dict(zip(("dataset", "model", "images"), names, strict=True)) | {"teacher": word}
+            record |= dict(zip(("variance", "variance_low", "variance_high"), t_interval(means), strict=True))
+            # A model's features have no scale of their own, so a ratio is only of networks that come from one another.
+            ratios = t_interval([m / b for m, b in zip(means, base, strict=False)])
+            record |= dict(zip(("to_clean", "to_clean_low", "to_clean_high"), ratios, strict=True))
+            found.append(record | {"n_seeds": len(means)})
     return found
 
 
