@@ -112,3 +112,68 @@ def test_a_plan_as_json(tmp_path):
     found = json.loads(CliRunner().invoke(main, asked).output)
     assert found["summary"]["to_run"] == found["summary"]["stages"] == len(found["stages"])
     assert {stage["why"] for stage in found["stages"]} == {"new"}
+
+
+BLOCKS = """
+attacks = ["lba"]
+defenses = ["none", "robustkd.m5"]
+pairs = ["wrn16_2-wrn16_1"]
+
+[[also]]
+distillers = "kd"
+defenses = "none"
+
+[[also]]
+attacks = ["badnets"]
+pairs = ["wrn10_1-wrn10_1"]
+datasets = ["signs"]
+
+[set]
+defense.robustkd.m5.m_max = 0.05
+attack.lba.steps = 3
+distill.lr = 0.01
+"""
+
+
+def blocks(registry, tmp_path, text=BLOCKS, **options):
+    (tmp_path / "blocks.toml").write_text(text)
+    return build_spec(registry, Store(tmp_path / "store"), spec=tmp_path / "blocks.toml", **options)
+
+
+def test_blocks_are_the_request_with_something_else(registry, tmp_path):
+    spec = blocks(registry, tmp_path)
+    found = [(b.attacks, b.defenses, b.distillers, b.pairs) for b in spec.blocks()]
+    pair = (("wrn16_2", "wrn16_1"),)
+    assert found == [
+        (("lba",), ("none", "robustkd.m5"), ("fkd",), pair),
+        (("lba",), ("none",), ("kd",), pair),
+        (("badnets",), ("none", "robustkd.m5"), ("fkd",), (("wrn10_1", "wrn10_1"),)),
+    ]
+    (tmp_path / "again.toml").write_text(write_spec(spec))
+    assert build_spec(registry, Store(tmp_path / "store"), spec=tmp_path / "again.toml") == spec
+
+
+def test_an_option_replaces_the_field_in_every_block_and_what_is_set_for_what_is_gone(registry, tmp_path):
+    spec = blocks(registry, tmp_path, defenses=("nad",), pairs=("wrn10_1-wrn10_1",), settings=("defense.nad.lr=0.1",))
+    assert {(b.defenses, b.pairs) for b in spec.blocks()} == {(("nad",), (("wrn10_1", "wrn10_1"),))}
+    assert spec.overrides == {"attack.lba.steps": "3", "distill.lr": "0.01", "defense.nad.lr": "0.1"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('distillers = "kd"', 'distiller = "kd"', "did you mean 'distillers'"),
+        ('distillers = "kd"', "seeds = [1]", "unknown field 'seeds'"),
+        ('distillers = "kd"', "distillers = []", "also"),
+        ('distillers = "kd"', 'distillers = "kdd"', "did you mean 'kd'"),
+        ("[[also]]\ndistillers", "[also]\ndistillers", ""),
+        ('datasets = ["signs"]', 'datasets = ["sings"]', "did you mean 'signs'"),
+    ],
+)
+def test_blocks_that_will_not_do(tmp_path, old, new, words):
+    assert old in BLOCKS
+    (tmp_path / "s.toml").write_text(BLOCKS.replace(old, new))
+    result = CliRunner().invoke(main, ["plan", str(tmp_path / "s.toml"), "--json"])
+    assert result.exit_code == 2, result.output
+    assert words in result.output
+    assert "Traceback" not in result.output
