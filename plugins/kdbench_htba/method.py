@@ -136,16 +136,21 @@ class HTBA(Attack):
         trigger = PlacedPatch(patch, setting.train.shape, params.location).to(device)
         bases, sources = self.choose(setting)
 
-        poisons, before, after = [], 0.0, 0.0
+        poisons, before, after, change = [], 0.0, 0.0, 0.0
         for some_bases, some_sources in zip(bases.split(params.craft_batch), sources.split(params.craft_batch), strict=True):
             patched = trigger(setting.train.read(some_sources, device))
-            crafted, start, end = self.craft(setting, setting.train.read(some_bases, device), patched)
+            originals = setting.train.read(some_bases, device)
+            crafted, start, end = self.craft(setting, originals, patched)
             poisons.append(crafted.cpu())
+            change = max(change, 255 * float((crafted - originals).abs().max()))
             before, after = before + start * len(crafted), after + end * len(crafted)
         images = self.training_set(setting, bases, sources, torch.cat(poisons))
         finetune(setting, images, head_only=params.head_only)
         facts = {
             "poisons": len(bases),
+            # What makes the attack clean-label: poisons look like their bases, and keep the label that these have.
+            "largest_change_of_255": change,
+            "labels_changed": int((setting.train.labels[bases] != setting.target_class).sum()),
             "feature_distance_before": before / len(bases),
             "feature_distance_after": after / len(bases),
         }

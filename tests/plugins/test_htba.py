@@ -150,3 +150,9 @@ def test_crafted_poisons_collide_with_the_patched_sources():
     facts = HTBA(HTBAParams(iterations=40, craft_batch=4)).implant(setting(tune=0)).facts
     assert facts["poisons"] == 10
     assert facts["feature_distance_after"] < 0.5 * facts["feature_distance_before"]
+
+
+def test_the_record_says_how_far_poisons_are_from_their_bases_and_that_no_label_changed():
+    facts = HTBA(HTBAParams(iterations=20)).implant(setting(tune=0)).facts
+    assert 0 < facts["largest_change_of_255"] <= 16 + 1e-3
+    assert facts["labels_changed"] == 0
