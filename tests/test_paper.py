@@ -126,6 +126,16 @@ def test_costs_share_stages(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_whole_papers_cost_needs_no_data(tmp_path):
+    result = CliRunner().invoke(main, ["reproduce", "all", "--dry-run", "--json", "--store", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    assert found["datasets_not_here"] == ["cifar100", "gtsrb", "flower17", "imagenet1k"]
+    fig7 = next(line for line in found["targets"] if line["name"] == "fig7")
+    # Two variants not in fig6, for two attacks, two students and three seeds: distilled for 300 epochs of 50,000 images.
+    assert fig7["images"] == 2 * 2 * 2 * 3 * 300 * 50_000
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

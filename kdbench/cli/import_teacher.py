@@ -17,14 +17,6 @@ if TYPE_CHECKING:
     from kdbench.foreign import Foreign
 
 #: dataset: (classes, pixels a side), where they are its own; those of `signs` are what it draws unless told otherwise
-_SIZES = {
-    "cifar10": (10, 32),
-    "cifar100": (100, 32),
-    "flower17": (17, 224),
-    "gtsrb": (43, 32),
-    "imagenet1k": (1000, 224),
-    "signs": (10, 32),
-}
 _FOLDER_SIZE = 224
 
 
@@ -100,11 +92,13 @@ def _sizes(dataset: str, num_classes: int | None, image_size: int | None) -> tup
         if num_classes is None:
             raise ConfigError(f"how many classes {dataset!r} has is not known here; give --num-classes")
         return num_classes, image_size or _FOLDER_SIZE
-    if path or kind not in _SIZES:
-        known = [*_SIZES, "imagefolder"]
+    from kdbench.data.facts import OFFICIAL
+
+    if path or kind not in OFFICIAL:
+        known = [*OFFICIAL, "imagefolder"]
         raise UnknownMethodError(unknown("dataset", dataset, known, "a folder of yours is imagefolder:PATH"))
-    classes, size = _SIZES[kind]
-    return num_classes or classes, image_size or size
+    facts = OFFICIAL[kind]
+    return num_classes or facts.num_classes, image_size or facts.image_size
 
 
 def _summary(name: str, key: str, model: str, dataset: str, classes: int, size: int, found: Foreign) -> list[str]:

@@ -140,71 +140,64 @@ def variances(plan: Plan, store: Store) -> dict[tuple[str, ...], dict[str, list[
 
 def _show_costs(specs: Mapping[str, RunSpec], registry: Registry, store: Store, jobs: int, as_json: bool) -> None:
     """What each costs by itself, what it adds to those above it, and what all of them cost together."""
-    from kdbench.bench.forecast import forecast
+    from kdbench.bench.outline import outline
     from kdbench.bench.plan import build_plan
-    from kdbench.bench.prepare import prepare
 
+    outlines = {name: outline(spec, registry) for name, spec in specs.items()}
+    slots = divide(jobs, next(iter(outlines.values())).numerics)
     seen: set[str] = set()
-    lines, settings, machine = [], [], None
-    for name, spec in specs.items():
-        prepared = prepare(spec, registry, store)
-        settings += prepared.settings
-        machine = machine or divide(jobs, prepared.numerics)
-        found, rows = forecast(prepared.plan, store)
-        run = [f for f in found if f.state == "run"]
-        own = [f for f in run if f.stage.key not in seen]
-        lines.append(_cost(name, len(prepared.plan.cells), rows, len(found), run, own, machine.pace))
-        seen |= {f.stage.key for f in run}
-    plan = build_plan(settings)
+    lines = [_cost(name, build_plan(o.settings), o.train, store, seen, slots.pace) for name, o in outlines.items()]
+    every = [(setting, train) for o in outlines.values() for setting, train in zip(o.settings, o.train, strict=True)]
+    together = _cost("together", build_plan(s for s, _ in every), [t for _, t in every], store, set(), slots.pace)
+    absent = list(dict.fromkeys(name for o in outlines.values() for name in o.absent))
+    if as_json:
+        found = {"targets": lines, "together": together, "jobs": slots.jobs, "datasets_not_here": absent}
+        click.echo(json.dumps(found, indent=1, allow_nan=False))
+        return
+    _print_costs([*lines, together], slots.jobs, absent)
+
+
+def _cost(name: str, plan: Plan, train: Sequence[int], store: Store, seen: set[str], pace: float) -> dict[str, Any]:
+    """One line; ``seen``: stages of the lines above it, to which this one's are added. train: images of each setting."""
+    from kdbench.bench.forecast import forecast
+    from kdbench.bench.outline import images_trained
+
     found, rows = forecast(plan, store)
     run = [f for f in found if f.state == "run"]
-    assert machine is not None
-    total = _cost("together", len(plan.cells), rows, len(found), run, run, machine.pace)
-    if as_json:
-        click.echo(json.dumps({"targets": lines, "together": total, "jobs": machine.jobs}, indent=1, allow_nan=False))
-        return
-    _print_costs([*lines, total], machine.jobs)
-
-
-def _cost(name: str, cells: int, rows: int, stages: int, run: Sequence[Any], own: Sequence[Any], pace: float) -> dict[str, Any]:
+    new = [f for f in run if f.stage.key not in seen]
+    seen |= {f.stage.key for f in run}
     return {
         "name": name,
-        "cells": cells,
+        "cells": len(plan.cells),
         "rows_cached": rows,
-        "stages": stages,
+        "stages": len(found),
         "to_run": len(run),
-        "new": len(own),
-        "seconds": sum(f.cost.seconds for f in own if f.cost is not None) / pace,
-        "without_estimate": sum(f.cost is None for f in own),
+        "new": len(new),
+        "images": sum(images_trained(f.stage, train[f.stage.setting]) for f in new),
+        "seconds": sum(f.cost.seconds for f in new if f.cost is not None) / pace,
+        "without_estimate": sum(f.cost is None for f in new),
     }
 
 
-def _print_costs(lines: Sequence[Mapping[str, Any]], jobs: int) -> None:
+def _print_costs(lines: Sequence[Mapping[str, Any]], jobs: int, absent: Sequence[str]) -> None:
     from kdbench.cli.display import duration, make_console, plain_table, safe
 
-    names = (
-        "name",
-        "cells",
-        "in the store",
-        "stages",
-        "to run",
-        "not in the ones above",
-        "time of these",
-        "without an estimate",
-    )
+    names = ("name", "cells", "in the store", "stages", "to run", "not in the ones above: stages", "images", "time", "of")
     table = plain_table(f"what it costs, with {jobs} worker{'s' if jobs > 1 else ''}", names)
     for line in lines:
         known = line["new"] - line["without_estimate"]
         table.add_row(
             *(safe(line[key]) for key in ("name", "cells", "rows_cached", "stages", "to_run", "new")),
+            f"{line['images'] / 1e6:,.1f} M",
             f"~{duration(line['seconds'])}" if known else "",
-            safe(line["without_estimate"]),
+            f"{known} stages" if known else "",
         )
     console = make_console()
     console.print(table)
-    console.print(
-        "Times are those of such stages on this machine; a stage without an estimate was never computed here. Nothing was run."
-    )
+    console.print("Images: seen in training by recipe. Time: of those stages the like of which was computed here before.")
+    if absent:
+        console.print(f"Not here, so counted with their official number of images: {', '.join(map(safe, absent))}.")
+    console.print("Nothing was run.")
 
 
 def _print(records: Sequence[Mapping[str, Any]], told: str, how: Execution) -> None:

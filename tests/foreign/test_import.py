@@ -22,8 +22,9 @@ from safetensors.torch import save, save_file
 
 import kdbench.bench.teachers
 from kdbench.cli import main
-from kdbench.cli.import_teacher import _SIZES, _sizes
+from kdbench.cli.import_teacher import _sizes
 from kdbench.data import dataset_names
+from kdbench.data.facts import OFFICIAL
 from kdbench.errors import ConfigError, IntegrityError, KdbenchError, UnknownMethodError, UsageError
 from kdbench.foreign import Foreign, door, kinds, process, read_foreign, weights
 from tests.foreign.hostile import CLASSES, HOSTILE, MODEL, SIZE, good
@@ -542,7 +543,7 @@ def test_a_wrong_command_is_refused(saved, arguments, code, says):
 
 
 def test_sizes_follow_from_the_dataset():
-    assert set(_SIZES) == set(dataset_names()) - {"imagefolder"}
+    assert set(OFFICIAL) == set(dataset_names()) - {"imagefolder"}
     assert _sizes("gtsrb", None, None) == (43, 32)
     assert _sizes("signs", 6, 48) == (6, 48)
     assert _sizes("imagefolder:flowers", 5, None) == (5, 224)
