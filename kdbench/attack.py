@@ -12,7 +12,7 @@ from kdbench.data.base import Augmentation, Batch, ImageSet
 from kdbench.errors import ConfigError
 from kdbench.method import Method
 from kdbench.models.base import FeatureModel
-from kdbench.training import Fit, LossFunction, Numerics, Recipe
+from kdbench.training import Fit, LossFunction, Numerics, Recipe, cross_entropy
 
 
 class Trigger(nn.Module, ABC):
@@ -151,11 +151,7 @@ def finetune_poisoned(
     ``beside``: modules whose buffers the loss changes; see the loop's ``trained``. Returns the teacher in eval mode.
     """
     teacher = setting.teacher.train()
-
-    def cross_entropy(batch: Batch) -> dict[str, Tensor]:
-        return {"ce": nn.functional.cross_entropy(teacher(batch.images).float(), batch.labels)}
-
-    objective = loss or cross_entropy
+    objective = loss or cross_entropy(teacher)
     setting.fit(
         [teacher, *beside],
         lambda batch: objective(poisoned.apply(batch)),

@@ -6,16 +6,14 @@ from abc import abstractmethod
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
 
-from kdbench.data.base import Batch, ImageSet
+from kdbench.data.base import ImageSet
 from kdbench.defense import Defense, DefenseSetting
 from kdbench.method import Params
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import FrozenTeacher
-from kdbench.training import LossFunction, Recipe
+from kdbench.training import LossFunction, Recipe, cross_entropy
 
 
 class RepairParams(Params):
@@ -70,15 +68,6 @@ class Repair(Defense):
     @abstractmethod
     def repair(self, model: FeatureModel, setting: DefenseSetting) -> FeatureModel:
         """Return the repaired network. ``model`` is a private copy, on the device, in eval mode."""
-
-
-def cross_entropy(model: FeatureModel) -> LossFunction:
-    """The loss of plain fine-tuning."""
-
-    def loss(batch: Batch) -> dict[str, Tensor]:
-        return {"ce": F.cross_entropy(model(batch.images).float(), batch.labels)}
-
-    return loss
 
 
 def fine_tune(

@@ -32,6 +32,11 @@ LossFunction = Callable[[Batch], dict[str, Tensor]]
 Trained = nn.Module | Tensor | Iterable[nn.Module | Tensor]
 
 
+def cross_entropy(model: Callable[[Tensor], Tensor]) -> LossFunction:
+    """The loss of plain training: float images -> logits (N, K) against the labels."""
+    return lambda batch: {"ce": nn.functional.cross_entropy(model(batch.images).float(), batch.labels)}
+
+
 class Recipe(Params):
     """How long and how fast to train."""
 

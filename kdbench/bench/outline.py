@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from kdbench.bench.machine import arithmetic, code_digest, software
 from kdbench.bench.plan import Setting, Stage
-from kdbench.bench.prepare import load
-from kdbench.bench.spec import Resolved, RunSpec, resolve_all
+from kdbench.bench.prepare import check_target, loader
+from kdbench.bench.spec import RunSpec, resolve_all
 from kdbench.data.facts import OFFICIAL
-from kdbench.errors import ConfigError
 from kdbench.registry import Registry
 from kdbench.training import Numerics, Recipe, choose_numerics
 
@@ -28,38 +27,29 @@ class Outline:
 
 
 def outline(spec: RunSpec, registry: Registry) -> Outline:
-    """The settings of a request; a dataset that is not here has its official number of images.
+    """The settings of a request; without a ``data_dir``, a dataset that needs one has its official number of images.
 
     Raises:
-        UsageError: a name or a value will not do, or a dataset is not here and nothing is known of it.
+        UsageError: a name, a value or a dataset will not do.
     """
     numerics = choose_numerics(spec.device, spec.numerics, spec.threads)
-    settings, sizes, absent = [], [], []
+    computing = arithmetic(numerics), code_digest(), software()
+    settings, sizes, absent, find = [], [], [], loader(spec)
     for resolved in resolve_all(spec, registry):
-        name, digests, classes, train = _data(spec, resolved)
-        if not all(digests):
-            absent.append(name)
+        name = resolved.dataset
+        if spec.data_dir is None and name != "signs" and name in OFFICIAL:
+            known = OFFICIAL[name]
+            classes, train = spec.num_classes or known.num_classes, min(spec.train_size or known.train, known.train)
+            check_target(spec, name, classes)
             digests = (f"not here: {name}",) * 2
+            absent.append(name)
+        else:
+            data = find(resolved)
+            name, classes, train = data.name, data.num_classes, len(data.train)
+            digests = data.train_digest, data.test_digest
         sizes.append(train)
-        settings.append(Setting(resolved, name, *digests, classes, arithmetic(numerics), code_digest(), software()))
+        settings.append(Setting(resolved, name, *digests, classes, *computing))
     return Outline(settings, sizes, list(dict.fromkeys(absent)), numerics)
-
-
-def _data(spec: RunSpec, resolved: Resolved) -> tuple[str, tuple[str, str], int, int]:
-    """(name, digests of the splits, classes, training images); digests empty where the data is not here."""
-    try:
-        data = load(spec, resolved)
-        return data.name, (data.train_digest, data.test_digest), data.num_classes, len(data.train)
-    except ConfigError:
-        known = OFFICIAL.get(resolved.dataset)
-        if known is None:
-            raise
-        return (
-            resolved.dataset,
-            ("", ""),
-            spec.num_classes or known.num_classes,
-            min(spec.train_size or known.train, known.train),
-        )
 
 
 def images_trained(stage: Stage, train: int) -> int:

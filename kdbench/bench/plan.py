@@ -95,7 +95,6 @@ class Plan:
 
     stages: dict[str, Stage] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
-    known: set[str] = field(default_factory=set)
 
     def ancestors(self, key: str) -> set[str]:
         """The stage itself and everything it rests on."""
@@ -235,9 +234,7 @@ class _Builder:
         named = {"dataset": self.setting.name, **names, "preset": self.resolved.name}
         named |= {"target_class": None if backdoor is None else spec.target_class, "clean_fraction": preset.clean_fraction}
         key = digest([STAGE_VERSION, SCHEMA, "row", named, measured])
-        if key not in self.plan.known:
-            self.plan.known.add(key)
-            self.plan.cells.append(Cell(named, key, self.number, trained, measured))
+        self.plan.cells.append(Cell(named, key, self.number, trained, measured))
 
     def build(self) -> None:
         spec = self.resolved.spec
@@ -292,4 +289,5 @@ def build_plan(settings: Iterable[Setting]) -> Plan:
     plan = Plan()
     for number, setting in enumerate(settings):
         _Builder(plan, number, setting).build()
+    plan.cells = list({cell.key: cell for cell in plan.cells}.values())  # blocks may name a cell twice
     return plan

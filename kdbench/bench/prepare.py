@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,12 +47,9 @@ def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
     parts = resolve_all(spec, registry)
     numerics = choose_numerics(spec.device, spec.numerics, spec.threads)
     imported = {name: load_teacher(store, name) for name in spec.teacher_from}
-    settings, datasets, loaded = [], [], {}
+    settings, datasets, find = [], [], loader(spec)
     for resolved in parts:
-        asked = (resolved.dataset, resolved.preset.signs if resolved.dataset == "signs" else None)
-        if asked not in loaded:
-            loaded[asked] = load(spec, resolved)
-        dataset = loaded[asked]
+        dataset = find(resolved)
         check_models(resolved, dataset)
         for teacher in imported.values():
             check_imported(spec, teacher, dataset)
@@ -66,17 +64,33 @@ def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
     return Prepared(spec, build_plan(settings), settings, datasets, numerics)
 
 
+def loader(spec: RunSpec) -> Callable[[Resolved], Dataset]:
+    """:func:`load`, each dataset once for all blocks and presets that see the same of it."""
+    loaded: dict[Any, Dataset] = {}
+
+    def find(resolved: Resolved) -> Dataset:
+        asked = (resolved.dataset, resolved.preset.signs if resolved.dataset == "signs" else None)
+        if asked not in loaded:
+            loaded[asked] = load(spec, resolved)
+        return loaded[asked]
+
+    return find
+
+
 def load(spec: RunSpec, resolved: Resolved) -> Dataset:
     """The request's dataset; the embedded one at the preset's size unless the request says otherwise."""
     signs = resolved.preset.signs.model_dump() if resolved.dataset == "signs" else {}
     asked = {key: getattr(spec, key) for key in ("image_size", "num_classes", "train_size", "test_size")}
     sizes = signs | {key: value for key, value in asked.items() if value is not None}
     dataset = load_dataset(resolved.dataset, data_dir=spec.data_dir, download=spec.download, seed=spec.data_seed, **sizes)
-    if spec.target_class >= dataset.num_classes:
-        raise ConfigError(
-            f"--target-class {spec.target_class} is out of range: {dataset.name} has classes 0 to {dataset.num_classes - 1}"
-        )
+    check_target(spec, dataset.name, dataset.num_classes)
     return dataset
+
+
+def check_target(spec: RunSpec, name: str, num_classes: int) -> None:
+    """Raise ConfigError where the dataset has no such class."""
+    if spec.target_class >= num_classes:
+        raise ConfigError(f"--target-class {spec.target_class} is out of range: {name} has classes 0 to {num_classes - 1}")
 
 
 def check_models(resolved: Resolved, dataset: Dataset) -> None:

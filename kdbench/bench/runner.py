@@ -143,7 +143,7 @@ class _Run:
         task = {
             "kind": stage.kind,
             "picture": values.pop("picture", ""),
-            "values": {name: value for name, value in values.items() if name != "attack"},
+            "values": values,
             "seed": stage.seed,
             "random_seed": stage.random_seed(),
             "folder": str(folder),

@@ -25,7 +25,7 @@ from kdbench.models.base import FeatureModel
 from kdbench.models.views import FrozenTeacher
 from kdbench.registry import Registry
 from kdbench.report.pictures import MAX_COLUMNS, write_trigger_picture
-from kdbench.training import Fit, Numerics, Progress, Recipe
+from kdbench.training import Fit, Numerics, Progress, Recipe, cross_entropy
 from kdbench.variance import variance_of_each
 
 #: Test images whose feature variance is kept: as many as in RobustKD's Fig. 2.
@@ -100,7 +100,7 @@ class _Work:
         model = self._new_model(self.task.values["model"]).train()
         self.fit(
             model,
-            lambda batch: {"ce": torch.nn.functional.cross_entropy(model(batch.images).float(), batch.labels)},
+            cross_entropy(model),
             self._train(),
             self._recipe(),
             generator=self._generator(),

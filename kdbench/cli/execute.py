@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +69,17 @@ class Execution:
 
 
 def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of :class:`Execution`."""
+    """Give a command the options of :class:`Execution`, and hand them to it as one, checked: ``how``."""
+
+    @functools.wraps(command)
+    def with_execution(*arguments: Any, **options: Any) -> Any:
+        how = Execution(**{field.name: options.pop(field.name) for field in fields(Execution)})
+        how.check()
+        return command(*arguments, how=how, **options)
+
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+        with_execution = option(with_execution)
+    return with_execution
 
 
 def execute(

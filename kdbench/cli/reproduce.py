@@ -40,13 +40,7 @@ def reproduce_command(
     names: tuple[str, ...],
     out: Path | None,
     store_dir: Path | None,
-    jobs: int,
-    time_limit: float,
-    memory_limit: float | None,
-    checkpoint_every: float,
-    fail_fast: bool,
-    quiet: bool,
-    as_json: bool,
+    how: Execution,
     dry_run: bool,
     **options: Any,
 ) -> None:
@@ -56,8 +50,6 @@ def reproduce_command(
     options, e.g. --dataset gtsrb --data-dir DATA --preset quick. Beside what kdbench run writes there is NAME.csv (ours, the
     paper's, the difference, and with what else a printed number is at odds) or NAME.png.
     """
-    how = Execution(jobs, time_limit, memory_limit, checkpoint_every, fail_fast, quiet, as_json)
-    how.check()
     if options["spec"] is not None:
         raise ConfigError(
             "--spec and the name of a table or figure are two requests; use kdbench run --spec for a file of yours"
@@ -71,7 +63,7 @@ def reproduce_command(
     registry, store = Registry.load(), Store(store_dir)
     specs = {name: build_spec(registry, store, **(options | {"spec": target_path(name)})) for name in wanted}
     if dry_run:
-        _show_costs(specs, registry, store, jobs, as_json)
+        _show_costs(specs, registry, store, how.jobs, how.as_json)
         return
     store.check_writable()
     base = out if out is not None else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-reproduce"

@@ -28,13 +28,7 @@ def run_command(
     /,
     out: Path | None,
     store_dir: Path | None,
-    jobs: int,
-    time_limit: float,
-    memory_limit: float | None,
-    checkpoint_every: float,
-    fail_fast: bool,
-    quiet: bool,
-    as_json: bool,
+    how: Execution,
     dry_run: bool,
     **options: Any,
 ) -> None:
@@ -44,8 +38,6 @@ def run_command(
     What the store has is not computed again; a run that was interrupted goes on when it is called again. Exits with 0 when
     every cell was measured, 1 when one failed, 2 when the request is wrong, 130 when interrupted.
     """
-    how = Execution(jobs, time_limit, memory_limit, checkpoint_every, fail_fast, quiet, as_json)
-    how.check()
     executor = how.executor()
     try:
         if not dry_run:
@@ -59,7 +51,7 @@ def run_command(
             from kdbench.bench.prepare import prepare
             from kdbench.cli.plan import show_plan
 
-            show_plan(prepare(spec, registry, store), store, jobs, as_json)
+            show_plan(prepare(spec, registry, store), store, how.jobs, how.as_json)
             return
         store.check_writable()
         folder = out if out is not None else default_out(spec)

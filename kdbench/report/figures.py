@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kdbench.report.noise import t_interval
+from kdbench.report.paired import grouped
 from kdbench.report.tables import write_atomically, write_csv
 
 _PANEL = ("dataset", "teacher", "student", "attack")
@@ -26,7 +27,7 @@ def draw_defenses(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str], 
     Points are seeds, the line joins their means. Dashed: C3, the undefended student's ASR; dotted: C1, that of a clean
     teacher's student (means over the seeds). Returns the number of panels; 0 draws nothing.
     """
-    panels = _grouped([row for row in rows if row.get("status") == "ok" and row["defense"] in labels], _PANEL)
+    panels = grouped([row for row in rows if row.get("status") == "ok" and row["defense"] in labels], _PANEL)
     if not panels:
         return 0
     figure, axes = _panels(len(panels), title)
@@ -124,13 +125,6 @@ def _dress(panel: Axes, names: Sequence[Any], axis: str, places: Sequence[float]
     tilt = 30 if max(map(len, words)) > 6 else 0
     panel.set_xticks(list(places), labels=list(words), fontsize=7, rotation=tilt, parse_math=False)
     panel.grid(axis="y", linewidth=0.3)
-
-
-def _grouped(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
-    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(tuple(row[name] for name in names), []).append(row)
-    return found
 
 
 def _save(figure: Figure, path: Path) -> None:

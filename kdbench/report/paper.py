@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
 from kdbench.report.noise import t_interval, wilson
+from kdbench.report.paired import grouped
 from kdbench.report.tables import write_csv
 
 PACKAGE = "kdbench_paper"
@@ -26,6 +27,7 @@ COLUMNS = (
     *("dataset", "teacher", "student", "attack", "method", "metric", "ours", "ours_low", "ours_high", "n_seeds"),
     *("paper", "difference", "contradicted", "note"),
 )
+_SETTING = ("dataset", "teacher", "student", "attack", "defense")
 #: A dataset of ours and the one it stands for.
 _STANDS_FOR = {"gtsrb-subset": "gtsrb"}
 #: Points by which two printings of one number may differ as by rounding.
@@ -212,11 +214,7 @@ def beside_the_paper(target: Target, rows: Iterable[Mapping[str, Any]]) -> list[
     """
     assert target.table is not None
     known, doubts = printed(), contradictions(printed())
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if row.get("status") == "ok":
-            key = tuple(row[name] for name in ("dataset", "teacher", "student", "attack", "defense"))
-            groups.setdefault(key, []).append(row)
+    groups = grouped((row for row in rows if row.get("status") == "ok"), _SETTING)
     found: list[dict[str, Any]] = []
     for (dataset, teacher, student, attack, defense), members in groups.items():
         stands_for = _STANDS_FOR.get(dataset, dataset)

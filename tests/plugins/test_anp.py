@@ -18,20 +18,9 @@ from kdbench.models import create_model
 from kdbench.models.views import FrozenTeacher, batch_statistics
 from kdbench.repair import held_out
 from kdbench.training import Fit, Numerics, Silent
-from tests.plugins.tiny import digest, images, setting, tiny, trained
+from tests.plugins.tiny import digest, images, setting, tiny
 
 SHORT = {"iterations": 12, "batch_size": 16}
-
-
-@pytest.fixture(scope="module")
-def _good():
-    return trained(1)
-
-
-@pytest.fixture
-def good(_good):
-    """A private copy of a trained network."""
-    return copy.deepcopy(_good)
 
 
 def method(**params):

@@ -22,17 +22,6 @@ from tests.plugins.tiny import digest, images, setting, tiny, trained
 LIBRARY = "timm/test_resnet"
 
 
-@pytest.fixture(scope="module")
-def _good():
-    return trained(1)
-
-
-@pytest.fixture
-def good(_good):
-    """A private copy of a trained network."""
-    return copy.deepcopy(_good)
-
-
 def noisy(count=96):
     """Images whose classes overlap, so that accuracy falls bit by bit."""
     data = images(count)
