@@ -96,6 +96,7 @@ def _report(
         told = f"{target.title}: {have} of the {total} printed numbers have one of ours beside them; {path}"
         _print(records, told, how)
         return
+    from kdbench.bench.variances import variances
     from kdbench.report import figures
 
     path = folder / f"{name}.png"
@@ -109,25 +110,6 @@ def _report(
         figures.write_ratios(records, folder / f"{name}.csv")
     drawn = str(path) if panels else "nothing to draw"
     _print(records, f"{target.title}: {drawn}. The paper: {target.claim}.", how)
-
-
-def variances(plan: Plan, store: Store) -> dict[tuple[str, ...], dict[str, list[list[float]]]]:
-    """(dataset, teacher, images shown) -> which teacher -> each seed's variances of single examples."""
-    found: dict[tuple[str, ...], dict[str, dict[int, list[float]]]] = {}
-    for cell in plan.cells:
-        of = (str(cell.names["dataset"]), str(cell.names["teacher"]))
-        attack, seed = str(cell.names["attack"]), int(cell.names["seed"])
-        for role, word in (("source", "clean"), ("teacher", attack)):
-            made = store.find(cell.measured[role]) if role in cell.measured else None
-            if made is None:
-                continue
-            for shown, panel in (("clean", "untriggered"), ("triggered", f"triggered by {attack}")):
-                teachers = found.setdefault((*of, panel), {})
-                teachers.setdefault(word, {})[seed] = made.facts["variance"][shown]
-    return {
-        panel: {word: [seeds[s] for s in sorted(seeds)] for word, seeds in teachers.items()}
-        for panel, teachers in found.items()
-    }
 
 
 def _show_costs(specs: Mapping[str, RunSpec], registry: Registry, store: Store, jobs: int, as_json: bool) -> None:
