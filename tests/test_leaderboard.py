@@ -404,19 +404,24 @@ def test_constant_differences_are_judged_by_the_least_certain_seed():
     assert (none["difference"], none["p"], none["finding"]) == (0, 1, "tie")
 
 
-def test_holm_is_over_all_comparisons_of_a_metric(tmp_path):
-    # b - a in two groups: 2, 3, 4 points, p = 0.0351 alone, twice of that together; c differs from neither in its own group
-    hits = (90, 270, 450), (108, 297, 486)
-    rows = [row for k in ("lba", "ckd") for d, n in zip("ab", hits, strict=True) for row in setting(d, n, attack=k)]
+def test_holm_is_over_the_comparisons_of_a_metric_in_one_group(tmp_path):
+    # b - a and b - c: 2, 3, 4 points, p = 0.0351 alone, three comparisons; c - a is 0
+    hits = {"a": (90, 270, 450), "b": (108, 297, 486), "c": (90, 270, 450)}
+    rows = [row for d, n in hits.items() for row in setting(d, n, attack="lba")]
     p = 1 - math.sqrt(27 / 29)
-    assert [record["attack"] for record in compared(rows)] == ["ckd", "lba"]
-    assert [record["p_holm"] for record in compared(rows)] == pytest.approx([2 * p] * 2)
+    alone = [record["p_holm"] for record in compared(rows)]
+    assert alone == pytest.approx([3 * p, 1, 3 * p])
     assert {record["finding"] for record in compared(rows)} == {"tie"}
-    assert [record["p_holm"] for record in compared(rows, "student_acc")] == [1, 1]
-    assert ranks(rows, attack="lba") == {"a": 1, "b": 2}  # a rank looks at one interval, uncorrected
+    assert {record["p_holm"] for record in compared(rows, "student_acc")} == {1}
+    assert ranks(rows, attack="lba") == {"a": 1, "b": 3, "c": 1}  # a rank looks at one interval, uncorrected
     write_paired(comparisons(rows), tmp_path / "p.csv")
     first = read(tmp_path / "p.csv")[0]
-    assert (first["p"], first["p_holm"], first["same_teachers"]) == ("0.0351", "0.0702", "True")
+    assert (first["p"], first["p_holm"], first["same_teachers"]) == ("0.0351", "0.105", "True")
+    # another group beside it changes nothing
+    rows += [row for d in "ab" for row in setting(d, hits[d], attack="ckd")]
+    both = compared(rows)
+    assert [record["p_holm"] for record in both if record["attack"] == "lba"] == alone
+    assert [record["p_holm"] for record in both if record["attack"] == "ckd"] == pytest.approx([p])
 
 
 def test_tiny_error_probabilities_are_written_as_such(tmp_path):

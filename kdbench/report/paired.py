@@ -34,7 +34,7 @@ COLUMNS: dict[str, str] = {
     "low": "lower end of its 95 % interval, alone",
     "high": "upper end",
     "p": "error probability of the difference, alone",
-    "p_holm": "corrected for all comparisons of this metric in the table; those with C1 are corrected apart",
+    "p_holm": "corrected for all comparisons of this metric in its group; those with C1 are corrected apart",
     "finding": "tie; or, where p_holm is at most 0.05, defense_b and lower or higher",
 }
 
@@ -97,15 +97,10 @@ def _compared(rows: list[dict[str, Any]], choose: Callable[[Iterable[Any]], Iter
         known = {name: by_seed(members) for (name,), members in grouped(group, ("defense",)).items()}
         chosen = list(choose(known))
         known[CONTROL] = {row["seed"]: _as_defense(row) for row in group if row.get("clean_teacher_asr") is not None}
-        for a, b in chosen:
-            for metric in METRICS:
-                pairs = common(known[a], known[b], metric)
-                if len(pairs) > 1:
-                    found.append(dict(zip(GROUP, key, strict=True)) | _comparison(a, b, metric, pairs))
-    for metric in METRICS:
-        tested = [record for record in found if record["metric"] == metric]
-        for record, p in zip(tested, holm([record["p"] for record in tested]), strict=True):
-            record["p_holm"], record["finding"] = p, _finding(record, p)
+        both = [(a, b, metric, common(known[a], known[b], metric)) for a, b in chosen for metric in METRICS]
+        records = [_comparison(a, b, metric, pairs) for a, b, metric, pairs in both if len(pairs) > 1]
+        _correct(records)
+        found += [dict(zip(GROUP, key, strict=True)) | record for record in records]
     return found
 
 
@@ -132,6 +127,14 @@ def _comparison(a: Any, b: Any, metric: str, pairs: Sequence[tuple[Mapping[str, 
         "high": found.high,
         "p": found.p,
     }
+
+
+def _correct(records: Sequence[dict[str, Any]]) -> None:
+    """Set ``p_holm`` and ``finding``, within one group: a finding does not depend on what else is in the table."""
+    for metric in METRICS:
+        tested = [record for record in records if record["metric"] == metric]
+        for record, p in zip(tested, holm([record["p"] for record in tested]), strict=True):
+            record["p_holm"], record["finding"] = p, _finding(record, p)
 
 
 def _finding(record: Mapping[str, Any], p_holm: float) -> str:
