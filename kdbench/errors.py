@@ -5,8 +5,7 @@ KdbenchError
 │   ├── UnknownMethodError    no attack, defense, distiller, model, dataset or preset of that name
 │   ├── ConfigError           a parameter is unknown, of the wrong type or out of range
 │   ├── DatasetError          a dataset is absent, empty, truncated or of the wrong layout
-│   ├── PluginLoadError       the method asked for lives in a plugin that could not be loaded
-│   └── PluginConflictError   two distributions define the same method
+│   └── PluginLoadError       the method asked for lives in a plugin that could not be loaded
 ├── IntegrityError            a file is damaged, hostile or not what it claims to be; it was not used (exit code 4)
 ├── ContractError             a plugin broke the contract of its interface (a defect of the plugin)
 └── DivergedError             a loss became NaN or infinite
@@ -42,10 +41,6 @@ class DatasetError(UsageError):
 
 class PluginLoadError(UsageError):
     """The method asked for lives in a plugin that could not be loaded."""
-
-
-class PluginConflictError(UsageError):
-    """Two distributions define a method of the same kind and name."""
 
 
 class IntegrityError(KdbenchError):

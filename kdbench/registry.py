@@ -1,122 +1,102 @@
-"""Finds attacks, distillers and defenses. Built-ins and a stranger's package come through the same entry points."""
+"""Every attack, distiller and defense by name. Built-ins and a stranger's package come through the same entry points."""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import re
-import sys
-import traceback
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
-from types import ModuleType
 
-import pluggy
+from kdbench.errors import PluginLoadError, UnknownMethodError, unknown
+from kdbench.loading import GROUP, KINDS, Choice, Plugin, blocked, broken, describe, load_file, load_point, owner_of
+from kdbench.method import Method
 
-from kdbench import hookspecs
-from kdbench.attack import Attack
-from kdbench.defense import Defense
-from kdbench.distiller import Distiller
-from kdbench.errors import ContractError, PluginConflictError, PluginLoadError, UnknownMethodError, unknown
-from kdbench.method import Info, Method
-
-GROUP = "kdbench"
-_NAME = r"[a-z0-9][a-z0-9_]*"
-KINDS: dict[str, type[Method]] = {"attack": Attack, "distiller": Distiller, "defense": Defense}
+#: The distribution of the built-ins: they came first, so whoever takes one of their names is the one that is refused it.
+_OWN = "kdbench"
 
 
 @dataclass(frozen=True)
 class Found:
-    """A method and the plugin it came from. ``source``: SHA-256 of the plugin's Python files. ``module``: what its entry point
-    names."""
+    """A method and the plugin it came from."""
 
     cls: type[Method]
-    plugin: str
-    distribution: str
-    version: str
-    source: str = ""
-    module: str = ""
+    plugin: Plugin
 
     @property
     def origin(self) -> str:
         """Which code this is, e.g. ``kdbench 0.1 1f2e...``."""
-        return " ".join(part for part in (self.distribution, self.version, self.source) if part)
+        return " ".join(part for part in (self.plugin.owner, self.plugin.source) if part)
 
 
 @dataclass
 class Registry:
-    """Every method that could be loaded, and for every plugin that could not the reason."""
+    """Every method that could be loaded. plugins: all that were found, broken and blocked ones too, by name."""
 
     methods: dict[str, dict[str, Found]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
-    broken: dict[str, str] = field(default_factory=dict)
+    plugins: list[Plugin] = field(default_factory=list)
 
     @classmethod
-    def load(cls, points: Iterable[EntryPoint] | None = None) -> Registry:
+    def load(cls, points: Iterable[EntryPoint] | None = None, choice: Choice | None = None) -> Registry:
         """Load each entry point of the group ``kdbench`` on its own, so that a broken plugin harms nobody else.
 
+        One name has one meaning: of two plugins with the same entry-point name, or with a method of the same kind and name,
+        neither is loaded, unless one is built in, which stays.
+
         Raises:
-            PluginConflictError: two plugins share an entry-point name or define the same method.
+            UsageError: the choice names a plugin or a file that does not exist.
         """
-        registry = cls()
-        seen: dict[str, str] = {}
-        for point in sorted(points if points is not None else entry_points(group=GROUP), key=lambda p: (p.name, p.value)):
-            owner = point.dist.name if point.dist is not None else "unknown distribution"
-            if point.name in seen and seen[point.name] != owner:
-                raise PluginConflictError(
-                    f"entry point {point.name!r} is defined by both {seen[point.name]!r} and {owner!r}; uninstall one of them"
-                )
-            if point.name in seen:
-                continue  # an editable install lists the same distribution twice when both it and its folder are on the path
-            seen[point.name] = owner
-            registry._load_one(point, owner)
+        choice = choice or Choice()
+        # An editable install lists the same distribution twice when both it and its folder are on the path.
+        asked = points if points is not None else entry_points(group=GROUP)
+        known = {(point.name, owner_of(point)): point for point in asked}
+        choice.check(known.values())
+        plugins = [load_file(path) for path in choice.files]
+        wanted = [point for point in known.values() if choice.wants(point)]
+        owners = defaultdict(set)
+        for point in wanted:
+            owners[point.name].add(owner_of(point))
+        for plugin in plugins:
+            owners[plugin.name].add(plugin.distribution)
+        for point in known.values():
+            rivals = owners[point.name] - {owner_of(point)}
+            if not choice.wants(point):
+                plugins.append(blocked(describe(point)))
+            elif rivals and owner_of(point) != _OWN:
+                plugins.append(broken(describe(point), _conflict("the entry point", point.name, rivals)))
+            else:
+                plugins.append(load_point(point))
+        for i, plugin in enumerate(plugins):
+            rivals = owners[plugin.name] - {plugin.distribution}
+            if plugin.is_file and rivals:
+                plugins[i] = broken(plugin, _conflict("the name", plugin.name, rivals))
+        return cls._of(_without_rivals(plugins))
+
+    @classmethod
+    def _of(cls, plugins: Iterable[Plugin]) -> Registry:
+        registry = cls(plugins=sorted(plugins, key=lambda plugin: (plugin.name, plugin.owner)))
+        for plugin in registry.plugins:
+            for kind, method in plugin.methods:
+                registry.methods[kind][method.info.name] = Found(method, plugin)
         return registry
 
-    def _load_one(self, point: EntryPoint, owner: str) -> None:
-        manager = pluggy.PluginManager(GROUP)
-        manager.add_hookspecs(hookspecs)
-        try:
-            plugin = point.load()
-            manager.register(plugin, name=point.name)
-            manager.check_pending()
-            found = [
-                (kind, method)
-                for kind in KINDS
-                for methods in getattr(manager.hook, f"kdbench_{kind}s")()
-                for method in methods
-            ]
-            for kind, method in found:
-                _check(kind, method)
-            source = source_digest(plugin)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a plugin may even call sys.exit while it is imported
-            frame = traceback.extract_tb(error.__traceback__)[-1:]
-            where = f" ({frame[0].filename}:{frame[0].lineno})" if frame else ""
-            self.broken[point.name] = f"{owner}: {type(error).__name__}: {error}{where}"
-            return
-        version = point.dist.version if point.dist is not None else ""
-        for kind, method in found:
-            other = self.methods[kind].get(method.info.name)
-            if other is not None:
-                raise PluginConflictError(
-                    f"{kind} {method.info.name!r} is defined by plugin {other.plugin!r} ({other.distribution}) and by "
-                    f"{point.name!r} ({owner}); uninstall one of them"
-                )
-            self.methods[kind][method.info.name] = Found(method, point.name, owner, version, source, point.value)
+    @property
+    def broken(self) -> dict[str, str]:
+        """Why each plugin that is broken is: ``NAME (DISTRIBUTION)`` -> cause."""
+        return {f"{p.name} ({p.owner})": p.cause for p in self.plugins if p.status == "broken"}
 
     def packages(self) -> tuple[str, ...]:
         """Top-level packages of the plugins, sorted: where a stored module's classes may come from."""
-        found = [
-            found.module.partition(":")[0].partition(".")[0] for methods in self.methods.values() for found in methods.values()
-        ]
-        return tuple(sorted({name for name in found if name}))
+        used = (found.plugin for methods in self.methods.values() for found in methods.values())
+        return tuple(sorted({plugin.module.partition(":")[0].partition(".")[0] for plugin in used} - {""}))
+
+    def files(self) -> dict[str, bytes]:
+        """The one-off plugins: the name of each one's module -> its source."""
+        return {plugin.module: plugin.content for plugin in self.plugins if plugin.is_file and plugin.status == "ok"}
 
     def points(self, methods: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Entry points (name -> value) of the plugins that define these (kind, name)."""
-        found = [self.methods[kind][name] for kind, name in methods]
-        return {f.plugin: f.module for f in found if f.module}
+        found = [self.methods[kind][name].plugin for kind, name in methods]
+        return {plugin.name: plugin.module for plugin in found if plugin.module}
 
     def names(self, kind: str) -> list[str]:
         """Sorted names of one kind."""
@@ -151,33 +131,24 @@ def base_name(name: str) -> str:
     return name.partition(".")[0]
 
 
-def source_digest(plugin: object) -> str:
-    """SHA-256 over names and bytes of the Python files of the package or module that ``plugin`` is, or is defined in."""
-    module = plugin if isinstance(plugin, ModuleType) else sys.modules[type(plugin).__module__]
-    found = hashlib.sha256()
-    if module.__file__ is not None:
-        path = Path(module.__file__)
-        folder = path.parent
-        for file in sorted(folder.rglob("*.py")) if path.name == "__init__.py" else [path]:
-            data = file.read_bytes()
-            found.update(f"{file.relative_to(folder).as_posix()}\0{len(data)}\0".encode() + data)
-    return found.hexdigest()
+def _without_rivals(plugins: list[Plugin]) -> list[Plugin]:
+    """Two plugins that define the same method are both broken, but for a built-in one."""
+    makers: dict[tuple[str, str], list[Plugin]] = defaultdict(list)
+    for plugin in plugins:
+        for kind, method in plugin.methods:
+            makers[kind, method.info.name].append(plugin)
+    found = []
+    for plugin in plugins:
+        names = [(kind, method.info.name) for kind, method in plugin.methods]
+        shared = [(kind, name) for kind, name in names if len(makers[kind, name]) > 1]
+        if shared and plugin.distribution != _OWN:
+            kind, name = shared[0]
+            rivals = {f"{other.name} of {other.distribution}" for other in makers[kind, name] if other is not plugin}
+            plugin = broken(plugin, _conflict(f"the {kind}", name, rivals))
+        found.append(plugin)
+    return found
 
 
-def _check(kind: str, method: object) -> None:
-    base = KINDS[kind]
-    if not (isinstance(method, type) and issubclass(method, base)):
-        raise ContractError(f"kdbench_{kind}s must return subclasses of kdbench.{kind}.{base.__name__}, got {method!r}")
-    info = getattr(method, "info", None)
-    if not isinstance(info, Info):
-        raise ContractError(f"{method.__name__}.info must be a kdbench.method.Info")
-    for name in (info.name, *method.variants):  # they become part of file names, and a point stands between the two
-        if not re.fullmatch(_NAME, name):
-            raise ContractError(f"{method.__name__} uses the name {name!r}; allowed are a-z, 0-9 and, after the first, _")
-    for name, variant in method.variants.items():
-        unknown_fields = sorted(set(variant.params) - set(method.Params.model_fields))
-        if unknown_fields:
-            raise ContractError(f"variant {info.name}.{name} sets {', '.join(unknown_fields)}, which {info.name} does not have")
-    if inspect.isabstract(method):
-        missing = ", ".join(sorted(method.__abstractmethods__))
-        raise ContractError(f"{method.__name__} does not define {missing}; is it misspelt?")
+def _conflict(what: str, name: str, rivals: Iterable[str]) -> str:
+    others = ", ".join(sorted(rivals))
+    return f"{what} {name!r} is also defined by {others}; rename it, uninstall one of them or block one with -p no:NAME"

@@ -108,10 +108,11 @@ def test_list_json():
 
 
 def test_list_shows_broken_plugins_harmlessly(monkeypatch):
+    from kdbench.loading import Plugin
     from kdbench.registry import Registry
 
-    broken = Registry(broken={"evil": "dist: ValueError: [bold red]\x1b[2J boom"})
-    monkeypatch.setattr(Registry, "load", classmethod(lambda cls, points=None: broken))
+    broken = Registry(plugins=[Plugin("evil", "evil", "dist", status="broken", cause="ValueError: [bold red]\x1b[2J boom")])
+    monkeypatch.setattr(Registry, "load", classmethod(lambda cls, choice=None: broken))
     result = call("list", "attacks")
     assert result.exit_code == 0
     assert "evil" in result.output

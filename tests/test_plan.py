@@ -98,10 +98,12 @@ def test_unknown_names_say_what_exists(registry):
 
 
 def test_an_unknown_name_points_at_broken_plugins(registry):
+    from kdbench.loading import Plugin
     from kdbench.registry import Registry
 
-    broken = Registry(methods=registry.methods, broken={"foo": "kdbench-foo: ImportError: no module"})
-    with pytest.raises(PluginLoadError, match="kdbench-foo: ImportError"):
+    foo = Plugin("foo", "kdbench_foo", "kdbench-foo", "1.0", status="broken", cause="ImportError: no module")
+    broken = Registry(methods=registry.methods, plugins=[foo])
+    with pytest.raises(PluginLoadError, match=r"foo \(kdbench-foo 1.0\) \[ImportError"):
         plan(broken, attacks=("foo",))
 
 

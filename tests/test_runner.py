@@ -12,6 +12,7 @@ from kdbench.attack import Backdoor, Trigger
 from kdbench.bench import prepare, stages
 from kdbench.bench.spec import RunSpec
 from kdbench.errors import ConfigError, DivergedError
+from kdbench.loading import Plugin
 from kdbench.method import Info
 from kdbench.registry import Found, Registry
 from tests.runs import go as go_through
@@ -76,7 +77,7 @@ def go(registry, stripes, tmp_path, monkeypatch):
     methods = {kind: dict(found) for kind, found in registry.methods.items()}
     for kind, classes in (("attack", (Exits, Refuses, OddFacts, BadTrigger, OneSource)), ("defense", (Interrupted,))):
         for cls in classes:
-            methods[kind][cls.info.name] = Found(cls, "test", "test", "0", module=__name__)
+            methods[kind][cls.info.name] = Found(cls, Plugin("test", __name__, "test", "0"))
     everything = Registry(methods=methods)
     monkeypatch.setattr(prepare, "load", lambda spec, resolved: stripes)
 

@@ -4,7 +4,7 @@ import pytest
 
 from kdbench.bench.spec import RunSpec, resolve
 from kdbench.errors import ConfigError, UnknownMethodError
-from kdbench.registry import KINDS, _check
+from kdbench.loading import KINDS, _check
 from tests.runs import plan_of as plan
 
 

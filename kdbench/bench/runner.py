@@ -163,6 +163,9 @@ class _Run:
             "points": self.registry.points(_methods(values)),
             "checkpoint_s": self.checkpoint_s,
         }
+        for name, content in self.registry.files().items():
+            (folder / "plugins").mkdir(exist_ok=True)
+            (folder / "plugins" / f"{name}.py").write_bytes(content)
         return Job(stage.key, stage.kind, stage.title, folder, task, (images, *image_reads(dataset, measuring)))
 
     def _done(self, stage: Stage, outcome: Outcome) -> None:
@@ -276,7 +279,7 @@ class _Run:
             "numerics": str(self.prepared.numerics),
             "kdbench_version": versions["kdbench"],
             "torch_version": versions["torch"],
-            "plugins": "; ".join(sorted({f"{f.distribution} {f.version}".strip() for f in found})),
+            "plugins": "; ".join(sorted({f.plugin.owner for f in found})),
             "teacher_sha256": self._weights(cell.trained["teacher"]),
             "student_sha256": self._weights(cell.trained["student"]),
             "dataset_digest": self.prepared.datasets[cell.setting].digest,

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
+from kdbench.loading import KINDS
 from kdbench.method import Method, Params
 from kdbench.presets import Preset, read_preset
-from kdbench.registry import KINDS, Registry, base_name
+from kdbench.registry import Registry, base_name
 
 
 class Block(BaseModel):

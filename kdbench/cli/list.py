@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench.cli.choice import plugin_options
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.table import Table
 
+    from kdbench.loading import Choice
     from kdbench.registry import Found
 
 _METHODS = {"attacks": "attack", "defenses": "defense", "distillers": "distiller"}
@@ -30,10 +33,11 @@ _DATASETS = {
 
 @click.command("list")
 @click.argument("kind", required=False, type=click.Choice(_KINDS))
+@plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def list_command(kind: str | None, as_json: bool) -> None:
+def list_command(kind: str | None, choice: Choice, as_json: bool) -> None:
     """Show what can be run, all of it or one KIND, and which plugins could not be loaded."""
-    found = _collect([kind] if kind else list(_KINDS))
+    found = _collect([kind] if kind else list(_KINDS), choice)
     if as_json:
         click.echo(json.dumps(found, indent=1, sort_keys=True, allow_nan=False))
         return
@@ -47,7 +51,7 @@ def list_command(kind: str | None, as_json: bool) -> None:
         console.print(_table("plugins that could not be loaded", found["broken"]))
 
 
-def _collect(kinds: list[str]) -> dict[str, list[dict[str, Any]]]:
+def _collect(kinds: list[str], choice: Choice) -> dict[str, list[dict[str, Any]]]:
     """Kind -> what there is of it; ``broken`` beside them where methods are among the kinds."""
     from kdbench.data import dataset_names
     from kdbench.models import model_names
@@ -55,7 +59,7 @@ def _collect(kinds: list[str]) -> dict[str, list[dict[str, Any]]]:
     from kdbench.registry import Registry
 
     found: dict[str, list[dict[str, Any]]] = {}
-    registry = Registry.load() if any(kind in _METHODS for kind in kinds) else None
+    registry = Registry.load(choice=choice) if any(kind in _METHODS for kind in kinds) else None
     for kind in kinds:
         if kind == "models":
             names = [*model_names(), "timm/NAME", "torchvision/NAME"]
@@ -78,7 +82,7 @@ def _collect(kinds: list[str]) -> dict[str, list[dict[str, Any]]]:
 def _method(name: str, item: Found) -> Iterator[dict[str, Any]]:
     """A method and, after it, its variants; those have a text and parameters instead of a publication."""
     info = item.cls.info
-    of = {"plugin": item.plugin, "version": item.version}
+    of = {"plugin": item.plugin.name, "version": item.plugin.version}
     yield {"name": name, "title": info.title, "venue": info.venue, "year": info.year, **of}
     for word, variant in item.cls.variants.items():
         yield {"name": f"{name}.{word}", "title": variant.text, "venue": "", "year": "", **of, "params": variant.params}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench.cli.choice import plugin_options
 from kdbench.cli.request import build_spec, divide, request_options, store_option
 from kdbench.errors import ConfigError
 
@@ -18,17 +19,19 @@ if TYPE_CHECKING:
     from kdbench.bench.forecast import Forecast
     from kdbench.bench.prepare import Prepared
     from kdbench.bench.store import Store
+    from kdbench.loading import Choice
 
 
 @click.command("plan")
 @click.argument("spec_file", metavar="[SPEC.toml]", required=False, type=click.Path(path_type=Path))
 @request_options
+@plugin_options
 @store_option
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Workers to estimate the time for.")
 @click.option("--toml", "as_toml", is_flag=True, help="Print the request as a spec file instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan_command(
-    spec_file: Path | None, store_dir: Path | None, jobs: int, as_toml: bool, as_json: bool, **options: Any
+    spec_file: Path | None, choice: Choice, store_dir: Path | None, jobs: int, as_toml: bool, as_json: bool, **options: Any
 ) -> None:
     """Show what a request comes to: its stages, which are in the store, which will run and why, time and disk."""
     from kdbench.bench.store import Store
@@ -38,7 +41,7 @@ def plan_command(
         if options["spec"] is not None:
             raise ConfigError("SPEC.toml and --spec name two files; give one of them")
         options["spec"] = spec_file
-    registry, store = Registry.load(), Store(store_dir)
+    registry, store = Registry.load(choice=choice), Store(store_dir)
     spec = build_spec(registry, store, **options)
     if as_toml:
         from kdbench.bench.specfile import write_spec

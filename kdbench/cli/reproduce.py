@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench.cli.choice import plugin_options
 from kdbench.cli.execute import Execution, execute, execution_options
 from kdbench.cli.request import build_spec, divide, request_options, store_option
 from kdbench.errors import ConfigError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from kdbench.bench.prepare import Prepared
     from kdbench.bench.spec import RunSpec
     from kdbench.bench.store import Store
+    from kdbench.loading import Choice
     from kdbench.registry import Registry
     from kdbench.report.paper import Target
 
@@ -29,6 +31,7 @@ _ALL = "all"
 @click.command("reproduce")
 @click.argument("names", metavar="table3|table4|...|fig7|all", nargs=-1, required=True)
 @request_options
+@plugin_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results, one folder in it for each NAME.")
 @store_option
 @execution_options
@@ -38,6 +41,7 @@ def reproduce_command(
     ctx: click.Context,
     /,
     names: tuple[str, ...],
+    choice: Choice,
     out: Path | None,
     store_dir: Path | None,
     how: Execution,
@@ -60,7 +64,7 @@ def reproduce_command(
 
     wanted = list(dict.fromkeys(n for name in names for n in (target_names() if name == _ALL else [name])))
     targets = {name: read_target(target_path(name)) for name in wanted}
-    registry, store = Registry.load(), Store(store_dir)
+    registry, store = Registry.load(choice=choice), Store(store_dir)
     specs = {name: build_spec(registry, store, **(options | {"spec": target_path(name)})) for name in wanted}
     if dry_run:
         _show_costs(specs, registry, store, how.jobs, how.as_json)

@@ -146,7 +146,7 @@ def build_spec(
 
 
 def _of_method(key: str) -> bool:
-    from kdbench.registry import KINDS
+    from kdbench.loading import KINDS
 
     return key.partition(".")[0] in KINDS
 

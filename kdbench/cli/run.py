@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench.cli.choice import plugin_options
 from kdbench.cli.execute import Execution, execute, execution_options
 from kdbench.cli.request import build_spec, request_options, store_option
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from kdbench.bench.spec import RunSpec
+    from kdbench.loading import Choice
 
 
 @click.command("run")
 @request_options
+@plugin_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: runs/TIME-ATTACK-DEFENSE-PAIR]")
 @store_option
 @execution_options
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 def run_command(
     ctx: click.Context,
     /,
+    choice: Choice,
     out: Path | None,
     store_dir: Path | None,
     how: Execution,
@@ -45,7 +49,7 @@ def run_command(
         from kdbench.bench.store import Store
         from kdbench.registry import Registry
 
-        registry, store = Registry.load(), Store(store_dir)
+        registry, store = Registry.load(choice=choice), Store(store_dir)
         spec = build_spec(registry, store, **options)
         if dry_run:
             from kdbench.bench.prepare import prepare

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from kdbench.cli.choice import plugin_options
 from kdbench.cli.request import divide, store_option
 from kdbench.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from kdbench.loading import Choice
 
 
 @click.command("verify")
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@plugin_options
 @store_option
 @click.option(
     "--cells", type=click.IntRange(min=0), default=1, show_default=True, help="How many random cells to compute again."
@@ -20,7 +26,9 @@ from kdbench.errors import IntegrityError
 @click.option("--seed", type=click.IntRange(min=0), default=None, help="Which ones.  [default: others each time]")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Stages computed side by side.")
 @click.pass_context
-def verify_command(ctx: click.Context, folder: Path, store_dir: Path | None, cells: int, seed: int | None, jobs: int) -> None:
+def verify_command(
+    ctx: click.Context, folder: Path, choice: Choice, store_dir: Path | None, cells: int, seed: int | None, jobs: int
+) -> None:
     """Compare a run's digests with the store, and compute some of its cells again from nothing.
 
     Exits with 4 when a weight or a number is not what the table says, with 1 when nothing here could be compared (another
@@ -36,7 +44,7 @@ def verify_command(ctx: click.Context, folder: Path, store_dir: Path | None, cel
     from kdbench.registry import Registry
     from kdbench.report.read import read_results
 
-    store, registry = Store(store_dir), Registry.load()
+    store, registry = Store(store_dir), Registry.load(choice=choice)
     results = read_results(folder)
     prepared = prepare(verify.read_request(folder), registry, store)
     others = verify.other_keys(results, prepared.plan)

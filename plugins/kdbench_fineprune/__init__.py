@@ -9,6 +9,8 @@ from kdbench.hookspecs import hookimpl
 if TYPE_CHECKING:
     from kdbench.defense import Defense
 
+kdbench_api = ">=1,<2"
+
 
 @hookimpl
 def kdbench_defenses() -> list[type[Defense]]:

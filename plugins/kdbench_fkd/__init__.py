@@ -2,6 +2,8 @@
 
 from kdbench.hookspecs import hookimpl
 
+kdbench_api = ">=1,<2"
+
 
 @hookimpl
 def kdbench_distillers() -> list[type]:

@@ -9,6 +9,8 @@ from kdbench.hookspecs import hookimpl
 if TYPE_CHECKING:
     from kdbench.attack import Attack
 
+kdbench_api = ">=1,<2"
+
 
 @hookimpl
 def kdbench_attacks() -> list[type[Attack]]:

@@ -26,7 +26,8 @@ from kdbench.bench.machine import device_name
 from kdbench.bench.stages import Product, Task, perform
 from kdbench.confine import confine, device_paths, interpreter_paths
 from kdbench.errors import DivergedError
-from kdbench.registry import GROUP, Registry
+from kdbench.loading import GROUP
+from kdbench.registry import Registry
 from kdbench.report.record import jsonable
 from kdbench.text import strip_control
 from kdbench.training import Progress
@@ -89,6 +90,7 @@ def run(folder: Path, token: str, events: int) -> None:
     told = json.loads((folder / TASK).read_text())
     (folder / TASK).unlink()
     reads = [Path(path) for path in told.pop("reads")]
+    sys.path.append(str(folder / "plugins"))  # one-off plugins, each in a file
     points = [EntryPoint(name, value, GROUP) for name, value in told.pop("points").items()]
     wall = "none"
     if told.pop("confine"):

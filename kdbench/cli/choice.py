@@ -1,0 +1,42 @@
+"""Which plugins a command loads: the options that say so, shared by every command that loads any."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdbench.errors import UsageError
+
+_VARIABLE = "KDBENCH_LOAD_PLUGINS"
+_OPTIONS = (
+    click.option("-p", "without", multiple=True, metavar="no:NAME", help="Do not load the plugin NAME; repeatable."),
+    click.option(
+        "--plugin-file", "files", multiple=True, type=click.Path(path_type=Path), help="Load NAME.py as a plugin; repeatable."
+    ),
+)
+
+
+def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command these options, and hand them and $KDBENCH_LOAD_PLUGINS to it as one
+    :class:`kdbench.loading.Choice`: ``choice``."""
+
+    @functools.wraps(command)
+    def with_choice(*arguments: Any, without: tuple[str, ...], files: tuple[Path, ...], **options: Any) -> Any:
+        from kdbench.loading import Choice
+
+        wrong = [word for word in without if not word.startswith("no:")]
+        if wrong:
+            raise UsageError(f"-p {wrong[0]!r}: only no:NAME is known, which keeps the plugin NAME from being loaded")
+        asked = os.environ.get(_VARIABLE)
+        only = None if asked is None else frozenset(asked.replace(",", " ").split())
+        choice = Choice(only, frozenset(word.removeprefix("no:") for word in without), files)
+        return command(*arguments, choice=choice, **options)
+
+    for option in reversed(_OPTIONS):
+        with_choice = option(with_choice)
+    return with_choice

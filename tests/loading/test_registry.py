@@ -1,0 +1,37 @@
+"""What is there when all goes well."""
+
+from kdbench.loading import source_digest
+
+
+def test_the_methods_of_the_mission_are_there(registry):
+    assert set(registry.names("attack")) >= {"badnets", "ckd", "htba", "lba"}
+    assert set(registry.names("distiller")) >= {"fkd", "kd"}
+    assert set(registry.names("defense")) >= {"nad", "none", "robustkd"}
+
+
+def test_every_builtin_is_documented(registry):
+    for kind, methods in registry.methods.items():
+        for name, found in methods.items():
+            info = found.cls.info
+            assert info.title, name
+            assert info.link.startswith("http"), (kind, name)
+            for field, spec in found.cls.Params.model_fields.items():
+                assert spec.description, f"{kind}.{name}.{field} has no description"
+            for preset in found.cls.presets:
+                assert preset in ("quick", "standard", "paper")
+                found.cls.Params(**found.cls.presets[preset])
+
+
+def test_the_source_digest_changes_with_the_source_alone(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "plug_digest"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "method.py").write_text("a = 1")
+    import plug_digest
+
+    before = source_digest(plug_digest)
+    (package / "notes.txt").write_text("not code")
+    assert source_digest(plug_digest) == before
+    (package / "method.py").write_text("a = 2")
+    assert source_digest(plug_digest) != before
