@@ -53,7 +53,8 @@ class AttackSetting:
 class Backdoor:
     """A poisoned teacher and what springs it.
 
-    facts: small numbers for the row's record, e.g. the poison count.
+    facts: small numbers for the run's record; ``poisons``, how many training images carry the poison, and, where that is
+        another number, ``labels_changed``, how many are trained under another label than their own.
     source_classes: the classes whose triggered test images ASR counts; None: every class but the target.
     """
 

@@ -61,6 +61,9 @@ class Method(ABC):
         Params: the typed parameters.
         presets: for a preset name the parameters that differ from the defaults there, e.g.
             ``{"quick": {"steps": 100}}``. ``--set KIND.NAME.FIELD=VALUE`` overrides both.
+        zero: the parameters at which it does nothing: no backdoor is planted, nothing is changed. None: there are none.
+        for_checks: parameters with which the conformance kit (:mod:`kdbench.testing`) takes seconds.
+        known_failures: for a check of the kit that it cannot keep the reason; shown with every row.
         variants: for a word the parameters that make up ``NAME.WORD``; they win over presets, and over what is set for NAME.
     """
 
@@ -68,6 +71,9 @@ class Method(ABC):
     Params: ClassVar[type[Params]] = Params
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     variants: ClassVar[dict[str, Variant]] = {}
+    zero: ClassVar[dict[str, Any] | None] = None
+    for_checks: ClassVar[dict[str, Any]] = {}
+    known_failures: ClassVar[dict[str, str]] = {}
 
     def __init__(self, params: Params | None = None) -> None:
         self.params = self.Params() if params is None else params

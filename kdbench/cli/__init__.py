@@ -14,6 +14,7 @@ from kdbench.text import strip_control
 
 #: name: (module, attribute, help in one line)
 _COMMANDS = {
+    "check": ("kdbench.cli.check", "check_command", "Check that a method keeps its contract."),
     "compare": ("kdbench.cli.compare", "compare_command", "Say what changed between two results.csv, and whether it is noise."),
     "import-teacher": (
         "kdbench.cli.import_teacher",

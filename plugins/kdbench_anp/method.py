@@ -155,6 +155,8 @@ class ANP(Repair):
         link="https://arxiv.org/abs/2110.14430",
     )
     Params = ANPParams
+    zero = {"select": "fixed", "threshold": -1}
+    for_checks = {"iterations": 5, "batch_size": 40}
     presets = {
         "quick": {"iterations": 100, "batch_size": 64, "select": "val"},
         "standard": {"iterations": 500, "select": "val"},

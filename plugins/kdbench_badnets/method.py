@@ -51,6 +51,7 @@ class BadNets(Attack):
         link="https://arxiv.org/abs/1708.06733",
     )
     Params = BadNetsParams
+    zero = {"poison_rate": 0.0}
     presets = {"quick": {}, "paper": {"poison_rate": 0.02}}
     variants = {
         "sham": Variant("no image is poisoned: the clean teacher trained on for as long, a control", {"poison_rate": 0.0}),

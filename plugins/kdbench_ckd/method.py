@@ -92,6 +92,8 @@ class CKD(Attack):
         link="https://doi.org/10.11896/jsjkx.221200035",
     )
     Params = CKDParams
+    zero = {"poison_rate": 0.0}
+    for_checks = {"steps": 5, "search_batch": 16, "clean_images": 64}
     presets = {
         "quick": {"steps": 300, "lr": 0.02, "layers": (1, 2, 3), "poison_rate": 0.05},
         "paper": {"poison_rate": 0.02},

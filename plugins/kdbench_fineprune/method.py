@@ -141,6 +141,7 @@ class FinePruning(Repair):
         link="https://arxiv.org/abs/1805.12185",
     )
     Params = FinePruneParams
+    zero = {"max_pruned": 0.0, "epochs": 0}
     presets = {"quick": {}, "standard": {}, "paper": {"epochs": 100, "batch_size": 256, "lr": 0.01, "weight_decay": 5e-4}}
     variants = {"prune": Variant("prunes and does not fine-tune", {"epochs": 0})}
     params: FinePruneParams

@@ -30,6 +30,7 @@ class FineTuning(Repair):
         link="https://arxiv.org/abs/2206.12654",
     )
     Params = TuningParams
+    zero = {"epochs": 0}
     presets = {"quick": {}, "standard": {}, "paper": {"epochs": 100, "batch_size": 256, "lr": 0.01, "weight_decay": 5e-4}}
     params: TuningParams
 

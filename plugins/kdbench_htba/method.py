@@ -121,6 +121,8 @@ class HTBA(Attack):
         link="https://arxiv.org/abs/1910.00033",
     )
     Params = HTBAParams
+    zero = {"iterations": 0}
+    for_checks = {"iterations": 5, "craft_batch": 20}
     presets = {"quick": {"iterations": 40}, "paper": {"step": "raw", "iterations": 5000}}
     variants = {
         "raw": Variant("the authors' gradient steps, 5000 of them", {"step": "raw", "iterations": 5000}),

@@ -68,6 +68,8 @@ class LBA(Attack):
         link="https://doi.org/10.1145/3319535.3354209",
     )
     Params = LBAParams
+    zero = {"poison_rate": 0.0}
+    for_checks = {"steps": 5, "search_batch": 16}
     presets = {"quick": {"steps": 100, "lr": 0.2, "search_batch": 16}, "paper": {"patch_fraction": 0.2, "poison_rate": 0.02}}
     variants = {
         "yao": Variant(

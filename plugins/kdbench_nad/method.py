@@ -68,6 +68,7 @@ class NAD(Repair):
         link="https://arxiv.org/abs/2101.05930",
     )
     Params = NADParams
+    zero = {"beta": (0, 0, 0), "epochs": 0}
     presets = {
         "quick": {},
         "standard": {},

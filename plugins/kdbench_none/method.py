@@ -20,4 +20,5 @@ class NoDefense(Defense):
         year=2024,
         link="https://arxiv.org/abs/2406.03409",
     )
+    zero = {}
     presets = {"quick": {}, "standard": {}, "paper": {}}

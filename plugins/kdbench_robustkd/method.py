@@ -209,6 +209,8 @@ class RobustKD(Defense):
         link="https://arxiv.org/abs/2406.03409",
     )
     Params = RobustKDParams
+    zero = {"m_max": 0.0}
+    for_checks = {"steps": 6, "batch_size": 40, "init_images": 80}
     presets = {
         "quick": {"steps": 300, "batch_size": 16, "lr": 0.3, "init_images": 1024},
         "standard": {"steps": 1000, "lr": 0.02},

@@ -1,0 +1,52 @@
+"""``kdbench check``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from kdbench.cli.choice import plugin_options
+
+if TYPE_CHECKING:
+    from kdbench.loading import Choice
+    from kdbench.testing import Result
+
+
+@click.command("check")
+@click.argument("names", metavar="NAME", nargs=-1, required=True)
+@plugin_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def check_command(ctx: click.Context, names: tuple[str, ...], choice: Choice, as_json: bool) -> None:
+    """Check that a method keeps its contract: the same conformance kit for built-ins and strangers, on a CPU, without data.
+
+    NAME is a method, a variant of one, or KIND.NAME. Exits with 1 when a check fails that is not among its known failures.
+    """
+    from kdbench.registry import Registry
+    from kdbench.testing import run_checks
+    from kdbench.testing.kit import find_method
+
+    registry = Registry.load(choice=choice)
+    methods = {name: find_method(registry, name) for name in names}
+    found = {}
+    for name, (cls, variant) in methods.items():
+        if not as_json:
+            click.echo(f"{name}: {cls.__module__}.{cls.__qualname__}")
+        found[name] = run_checks(cls, variant, told=(lambda _: None) if as_json else _tell)
+    failed = sum(result.status == "failed" for results in found.values() for result in results)
+    if as_json:
+        told = {name: [asdict(result) for result in results] for name, results in found.items()}
+        click.echo(json.dumps({"failed": failed, "checks": told}, indent=1, allow_nan=False))
+    else:
+        total = sum(map(len, found.values()))
+        click.echo(f"{total - failed} of {total} checks hold" if failed else f"all {total} checks hold or do not apply")
+    ctx.exit(1 if failed else 0)
+
+
+def _tell(result: Result) -> None:
+    from kdbench.cli.display import safe
+
+    click.echo(safe(f"  {result.status:<14} {result.name:<24} {result.seconds:5.1f} s  {result.text}".rstrip()))

@@ -1,0 +1,194 @@
+"""What is asked of every method."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from kdbench.errors import KdbenchError
+from kdbench.testing import fresh, scene
+from kdbench.testing.acts import Act, act, seeded
+from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
+
+
+@check("parameters are described, survive JSON, and every preset and variant is valid")
+def parameters(subject: Subject) -> None:
+    cls, params = subject.cls.Params, subject.params
+    again = cls(**json.loads(params.model_dump_json()))
+    ensure(again == params, f"{params!r} became {again!r} by way of JSON")
+    for name, field in cls.model_fields.items():
+        ensure(field.description, f"{name} has no description; say what it is, its unit and its source")
+        ensure(not field.is_required(), f"{name} has no default")
+    known = set(cls.model_fields)
+    tables = {f"preset {name}": values for name, values in subject.cls.presets.items()}
+    tables |= {f"variant {name}": variant.params for name, variant in subject.cls.variants.items()}
+    tables |= {"for_checks": subject.cls.for_checks, "zero": subject.cls.zero or {}}
+    for name, values in tables.items():
+        ensure(set(values) <= known, f"{name} sets {', '.join(sorted(set(values) - known))}, which does not exist")
+        try:
+            cls(**values)
+        except ValidationError as error:
+            ensure(False, f"{name} is not valid: {error}")
+    try:
+        cls(no_such_parameter=1)
+    except ValidationError:
+        return
+    ensure(False, "an unknown parameter is accepted; derive Params from kdbench.method.Params")
+
+
+def acted(subject: Subject, seed: int = 0) -> Act:
+    """What the method does under a seed, computed once for all checks that only look at it."""
+    key = f"act {seed}"
+    if key not in subject.kept:
+        subject.kept[key] = act(subject.make(), seed)
+    return subject.kept[key]
+
+
+@check("the same seed gives the same bits")
+def same_seed(subject: Subject) -> None:
+    one, two = acted(subject).digest(), act(subject.make(), 0).digest()
+    ensure(one == two, "two calls with one seed gave different weights; draw from setting.generator only")
+
+
+@check("another seed gives something else")
+def another_seed(subject: Subject) -> None:
+    first = acted(subject)
+    if subject.kind == "distiller" and not list(first.made["objective"].parameters()):
+        raise NotApplicableError("it has no connectors, so it draws nothing")
+    if not first.made:
+        raise NotApplicableError("it takes no step")
+    same_batches = subject.kind == "distiller"
+    second = _connectors(subject) if same_batches else act(subject.make(), 1).digest()
+    ensure(
+        (_connectors(subject, 0) if same_batches else first.digest()) != second,
+        "two seeds gave the same weights; the seed is ignored",
+    )
+
+
+def _connectors(subject: Subject, seed: int = 1) -> str:
+    """The first weights of a distiller's connectors: the batches of another seed are others anyway."""
+    from kdbench.models.views import FrozenTeacher
+
+    with seeded(seed):
+        method = subject.make()
+        frozen = FrozenTeacher(scene.teacher(), method.batch_norm_mode())
+        return Act({"objective": method.objective(frozen, scene.network(scene.STUDENT, 7))}).digest()
+
+
+@check("the global random state is not set to anything")
+def random_state(subject: Subject) -> None:
+    after = []
+    for seed in (0, 1):
+        with seeded(seed):
+            _call(subject)
+            after.append((torch.get_rng_state().numpy().tobytes(), str(np.random.get_state()), str(random.getstate())))
+    for i, name in enumerate(("torch", "numpy", "random")):
+        ensure(after[0][i] != after[1][i], f"the state of {name} is the same after two seeds: something seeds it anew")
+
+
+def _call(subject: Subject) -> None:
+    """The method at work without a seed of the kit's around it."""
+    from kdbench.testing import acts
+
+    {"attack": acts._attack, "distiller": acts._distiller, "defense": acts._defense}[subject.kind](subject.make(), 0)
+
+
+@check("torch's settings, the working directory, the environment and the import path are left as they were")
+def surroundings(subject: Subject) -> None:
+    before = _surroundings()
+    try:
+        act(subject.make(), 0)
+        after = _surroundings()
+    finally:
+        _restore(before)
+    for name, value in before.items():
+        ensure(after[name] == value, f"{name} was {value!r} and is {after[name]!r}")
+
+
+def _surroundings() -> dict[str, Any]:
+    return {
+        "the working directory": os.getcwd(),
+        "the environment": dict(os.environ),
+        "sys.path": list(sys.path),
+        "torch's threads": torch.get_num_threads(),
+        "torch's default type": torch.get_default_dtype(),
+        "torch's gradients": torch.is_grad_enabled(),
+        "torch's deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "torch's anomaly detection": torch.is_anomaly_enabled(),
+        "torch's autocast": torch.is_autocast_enabled("cpu"),
+        "cudnn.benchmark": torch.backends.cudnn.benchmark,
+        "cudnn.deterministic": torch.backends.cudnn.deterministic,
+        "numpy's errors": np.geterr(),
+    }
+
+
+def _restore(before: dict[str, Any]) -> None:
+    os.chdir(before["the working directory"])
+    os.environ.clear()
+    os.environ.update(before["the environment"])
+    sys.path[:] = before["sys.path"]
+    torch.set_num_threads(before["torch's threads"])
+    torch.set_default_dtype(before["torch's default type"])
+    torch.set_grad_enabled(before["torch's gradients"])
+    torch.use_deterministic_algorithms(before["torch's deterministic algorithms"])
+    torch.autograd.set_detect_anomaly(before["torch's anomaly detection"])
+    torch.set_autocast_enabled("cpu", before["torch's autocast"])
+    torch.backends.cudnn.benchmark = before["cudnn.benchmark"]
+    torch.backends.cudnn.deterministic = before["cudnn.deterministic"]
+    np.seterr(**before["numpy's errors"])
+
+
+@check("images and labels that it is given are not changed in place")
+def images_untouched(subject: Subject) -> None:
+    train, found = scene.dataset().train, acted(subject)
+    for given in found.given:
+        ensure(
+            torch.equal(given.read(torch.arange(len(given))), train.read(torch.arange(len(train)))),
+            "images were changed in place",
+        )
+        ensure(torch.equal(given.labels, train.labels), "labels were changed in place")
+    ensure(not found.spoilt, "a batch was changed in place")
+
+
+@check("what it makes survives a file, and means the same afterwards", "attack", "defense")
+def file(subject: Subject) -> None:
+    import tempfile
+    from pathlib import Path
+
+    from kdbench.bench.modules import load_module, save_module
+
+    images = scene.dataset().test.read(torch.arange(16))
+    package = subject.cls.__module__.partition(".")[0]
+    with tempfile.TemporaryDirectory() as folder:
+        for role, module in networks(acted(subject)).items():
+            path = Path(folder) / f"{role}.safetensors"
+            try:
+                save_module(module.eval(), path)
+                again, _ = load_module(path, (package,))
+            except KdbenchError as error:
+                ensure(False, f"the {role} cannot be kept in a file: {error}")
+            scene.NUMERICS.place(again)  # as a stage does; another layout would sum in another order
+            with torch.no_grad():
+                ensure(torch.equal(module(images), again(images)), f"the {role} gives other numbers after a file")
+
+
+def networks(found: Act) -> dict[str, nn.Module]:
+    """The modules of an act that take images."""
+    return {role: module for role, module in found.made.items() if "objective" not in role}
+
+
+@check("a process that has never seen it computes the same")
+def new_process(subject: Subject) -> None:
+    try:
+        digest = fresh.digest(subject.cls, json.loads(subject.params.model_dump_json()))
+    except Exception as error:
+        ensure(False, f"it fails in a process of its own: {type(error).__name__}: {error}")
+    ensure(digest == acted(subject).digest(), "a process of its own computes other weights; something is kept outside of it")

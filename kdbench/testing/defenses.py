@@ -1,0 +1,56 @@
+"""What is asked of a defense."""
+
+from __future__ import annotations
+
+import torch
+
+from kdbench.defense import STEPS, Defense
+from kdbench.models.base import FeatureModel
+from kdbench.testing import scene
+from kdbench.testing.acts import act
+from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
+from kdbench.testing.common import acted
+
+
+@check("the steps that it names exist, and one that it names is its own", "defense")
+def steps(subject: Subject) -> None:
+    named = subject.make().steps()
+    ensure(named <= set(STEPS), f"steps() names {', '.join(sorted(named - set(STEPS)))}; there are {', '.join(STEPS)}")
+    for step in named:
+        own = getattr(subject.cls, step) is not getattr(Defense, step)
+        ensure(own, f"steps() names {step}, which {subject.cls.__name__} does not define")
+
+
+@check("what it returns is a network like the one it was given, in eval mode", "defense")
+def interface(subject: Subject) -> None:
+    images, clean = scene.dataset().test.read(torch.arange(16)), scene.teacher()
+    for role in ("cleansed", "repaired"):
+        model = acted(subject).made.get(role)
+        if model is None:
+            continue
+        ensure(isinstance(model, FeatureModel), f"the {role} network is a {type(model).__name__}, no FeatureModel")
+        ensure(not model.training, f"the {role} network is in training mode; call eval()")
+        with torch.no_grad():
+            out, was = model.features(images), clean.features(images)
+        for name in ("groups", "taps"):
+            shapes = [[tuple(t.shape) for t in getattr(o, name)] for o in (out, was)]
+            ensure(shapes[0] == shapes[1], f"{name} of the {role} network are {shapes[0]}, of the one given {shapes[1]}")
+        ensure(out.logits.shape == was.logits.shape, f"logits of the {role} network are {tuple(out.logits.shape)}")
+        ensure(bool(torch.isfinite(out.logits).all()), f"logits of the {role} network are not finite")
+
+
+@check("where it does nothing (``zero``) it is ``none``, bit for bit", "defense")
+def zero_strength_is_none(subject: Subject) -> None:
+    named = subject.make().steps()
+    if subject.cls.zero is None and named:
+        raise NotApplicableError("it does not say (zero) at which parameters it does nothing")
+    images, clean = scene.dataset().test.read(torch.arange(16)), scene.teacher()
+    found = act(subject.make(**(subject.cls.zero or {})), 0)
+    with torch.no_grad():
+        for role in ("cleansed", "repaired"):
+            if role in found.made:
+                same = torch.equal(found.made[role](images), clean(images))
+                ensure(same, f"with {subject.cls.zero} the {role} network answers otherwise than the one given")
+    for terms in found.losses:
+        extra = {k: float(v.detach()) for k, v in terms.items() if k != "task" and float(v.detach()) != 0}
+        ensure(not extra, f"with {subject.cls.zero} it adds the losses {extra}")

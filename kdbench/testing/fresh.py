@@ -1,0 +1,35 @@
+"""A method in a process that has never loaded it, as every stage of a run is."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import sys
+from pathlib import Path
+from typing import Any
+
+from kdbench.loading import FILE_MODULE, load_file
+from kdbench.method import Method
+
+_PRELOAD = ["torch", "torch._dynamo", "kdbench.testing.acts"]
+_TIMEOUT_S = 300
+
+
+def digest(cls: type[Method], params: dict[str, Any]) -> str:
+    """The digest of what it does under seed 0 there."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)
+    file = sys.modules[cls.__module__].__file__ if cls.__module__.startswith(FILE_MODULE) else None
+    with context.Pool(1) as pool:
+        return pool.apply_async(_compute, (cls.__module__, cls.__qualname__, file, params)).get(_TIMEOUT_S)
+
+
+def _compute(module: str, qualname: str, file: str | None, params: dict[str, Any]) -> str:
+    from kdbench.testing.acts import act
+
+    if file is not None:
+        load_file(Path(file))
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return act(found(found.Params(**params)), 0).digest()

@@ -1,0 +1,141 @@
+"""Checks bound to a method, run, and told."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kdbench.method import Method
+from kdbench.registry import Registry, base_name
+from kdbench.testing.checks import Check, CheckFailedError, NotApplicableError, Subject, every_check
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a check ended. status: ``known`` failed as ``known_failures`` says; ``not applicable``: see text."""
+
+    name: str
+    status: Literal["ok", "failed", "known", "not applicable"]
+    text: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One check of one method; call it: raises CheckFailedError or NotApplicableError."""
+
+    check: Check
+    subject: Subject
+
+    def __call__(self) -> None:
+        self.check.run(self.subject)
+
+    @property
+    def known(self) -> str:
+        """Why it is known to fail, or nothing."""
+        return self.subject.cls.known_failures.get(self.check.name, "")
+
+    def __str__(self) -> str:
+        return f"{self.subject.cls.info.name}-{self.check.name}"
+
+
+def checks_for(cls: type[Method], variant: str = "") -> Iterator[Bound]:
+    """Every check that is for a class, with the parameters of its preset ``quick``, of a variant, and its ``for_checks``.
+
+    Raises:
+        CheckFailedError: ``known_failures`` names a check that does not exist.
+    """
+    values = cls.presets.get("quick", {}) | (cls.variants[variant].params if variant else {}) | cls.for_checks
+    subject = Subject(cls, cls.Params(**values))
+    found = [check for check in every_check() if subject.kind in check.kinds]
+    unknown = sorted(set(cls.known_failures) - {check.name for check in found})
+    if unknown:
+        raise CheckFailedError(f"known_failures names {', '.join(unknown)}; there are {', '.join(c.name for c in found)}")
+    return (Bound(check, subject) for check in found)
+
+
+def run_checks(cls: type[Method], variant: str = "", told: Callable[[Result], None] = lambda _: None) -> list[Result]:
+    """Run them all; whatever a method raises is a failure of that check."""
+    found = []
+    for bound in checks_for(cls, variant):
+        start = time.perf_counter()
+        status, text = _outcome(bound)
+        found.append(Result(bound.check.name, status, text, time.perf_counter() - start))
+        told(found[-1])
+    return found
+
+
+def _outcome(bound: Bound) -> tuple[Any, str]:
+    try:
+        bound()
+    except NotApplicableError as why:
+        return "not applicable", str(why)
+    except CheckFailedError as why:
+        text = str(why)
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+    else:
+        if bound.known:
+            return "failed", f"it passes, though known_failures says: {bound.known}; take it off the list"
+        return "ok", ""
+    return ("known", bound.known) if bound.known else ("failed", text)
+
+
+def parametrize_with_checks(methods: Iterable[type[Method] | str]) -> Callable[[Any], Any]:
+    """A pytest decorator: the test gets each check of each method as its argument ``check``, to be called.
+
+    Args:
+        methods: classes, or names such as ``lba`` and ``ckd.lowvar`` of installed ones. A known failure is an xfail, strictly.
+    """
+    import pytest
+
+    found = []
+    for method in methods:
+        cls, variant = (method, "") if not isinstance(method, str) else find_method(Registry.load(), method)
+        for bound in checks_for(cls, variant):
+            marks = [pytest.mark.xfail(reason=bound.known, strict=True)] if bound.known else []
+            found.append(pytest.param(_skipping(bound), id=str(bound), marks=marks))
+    return pytest.mark.parametrize("check", found)
+
+
+def _skipping(bound: Bound) -> Callable[[], None]:
+    def run() -> None:
+        import pytest
+
+        try:
+            bound()
+        except NotApplicableError as why:
+            pytest.skip(str(why))
+
+    return run
+
+
+def find_method(registry: Registry, name: str) -> tuple[type[Method], str]:
+    """(class, variant) of ``NAME``, ``NAME.VARIANT``, or, where several kinds share a name, ``KIND.NAME``.
+
+    Raises:
+        UsageError: there is none, or several.
+    """
+    from kdbench.errors import UsageError, unknown
+    from kdbench.loading import KINDS
+
+    kind, _, rest = name.partition(".")
+    if kind in KINDS and rest:
+        kinds, name = [kind], rest
+    else:
+        kinds = [kind for kind in KINDS if base_name(name) in registry.methods[kind]]
+    if len(kinds) > 1:
+        raise UsageError(f"{name!r} is {' and '.join(kinds)}; write {kinds[0]}.{name}")
+    if not kinds:
+        everything = {known for methods in registry.methods.values() for known in methods}
+        causes = "".join(f"; {plugin} is broken: {why}" for plugin, why in registry.broken.items())
+        raise UsageError(unknown("method", name, everything, "run `kdbench list`") + causes)
+    cls = registry.get(kinds[0], base_name(name))
+    variant = name.partition(".")[2]
+    if variant and variant not in cls.variants:
+        raise UsageError(unknown(f"variant of {base_name(name)}", variant, cls.variants))
+    return cls, variant

@@ -1,0 +1,293 @@
+"""Methods with one thing wrong each, made of built-ins that have nothing wrong."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import torch
+from kdbench_badnets.method import BadNets
+from kdbench_finetune.method import FineTuning
+from kdbench_fkd.method import FKD
+from kdbench_robustkd.method import RobustKD
+from torch import nn
+
+from kdbench.attack import Trigger
+from kdbench.data.base import Batch
+
+
+def _with_trigger(cls):
+    """BadNets, whose trigger is put into one of this class."""
+
+    class Mutant(BadNets):
+        def implant(self, setting):
+            made = super().implant(setting)
+            return replace(made, trigger=cls(made.trigger))
+
+    return Mutant
+
+
+class _Around(Trigger):
+    def __init__(self, inner: Trigger) -> None:
+        super().__init__()
+        self.inner = inner
+
+
+class _OutOfRange(_Around):
+    def forward(self, images):
+        return self.inner(images) * 1.2
+
+
+class _OtherShape(_Around):
+    def forward(self, images):
+        return self.inner(images)[:, :, 1:]
+
+
+class _InPlace(_Around):
+    def forward(self, images):
+        images.copy_(self.inner(images))
+        return images.clone()
+
+
+class _Random(_Around):
+    def forward(self, images):
+        return (self.inner(images) + 0.01 * torch.rand_like(images)).clamp(0, 1)
+
+
+class _ByBatch(_Around):
+    def forward(self, images):
+        return (0.9 * self.inner(images) + 0.1 * images.mean(0)).clamp(0, 1)
+
+
+class _NotKept(_Around):
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.function = lambda images: images
+
+    def forward(self, images):
+        return self.function(self.inner(images))
+
+
+class SeedIgnored(BadNets):
+    def implant(self, setting):
+        return super().implant(replace(setting, generator=torch.Generator().manual_seed(3)))
+
+
+class SeedsAnew(BadNets):
+    def implant(self, setting):
+        torch.manual_seed(3)
+        return super().implant(setting)
+
+
+class ShuffledLabels(BadNets):
+    def implant(self, setting):
+        labels = setting.train.labels
+        order = torch.randperm(len(labels), generator=setting.generator)
+        shuffled = setting.train.subset(torch.arange(len(labels)))
+        shuffled.labels = labels[order]
+        return super().implant(replace(setting, train=shuffled))
+
+
+class OneMore(BadNets):
+    def implant(self, setting):
+        made = super().implant(setting)
+        return replace(made, facts={**made.facts, "poisons": made.facts["poisons"] + 1})
+
+
+class TargetCounted(BadNets):
+    def implant(self, setting):
+        return replace(super().implant(setting), source_classes=tuple(range(setting.num_classes)))
+
+
+class ImagesChanged(BadNets):
+    def implant(self, setting):
+        setting.train._store.pixels[0] += 1
+        return super().implant(setting)
+
+
+class LabelsChanged(BadNets):
+    def implant(self, setting):
+        setting.train.labels[:10] = setting.target_class
+        return super().implant(setting)
+
+
+class AlwaysPoisons(BadNets):
+    """At its zero strength too."""
+
+    zero = {"poison_rate": 0.0}
+
+    def implant(self, setting):
+        recipe = setting.recipe.model_copy(update={"epochs": 6, "lr": 0.05})
+        strong = BadNets(BadNets.Params(poison_rate=0.3, pattern="white", size=6))
+        return strong.implant(replace(setting, recipe=recipe))
+
+
+class LeavesTraining(BadNets):
+    def implant(self, setting):
+        made = super().implant(setting)
+        made.teacher.train()
+        return made
+
+
+_SEEN: list[int] = []
+
+
+class RemembersCalls(BadNets):
+    """What it does depends on what this process did before."""
+
+    def implant(self, setting):
+        _SEEN.append(1)
+        recipe = setting.recipe.model_copy(update={"lr": setting.recipe.lr * (1 if len(_SEEN) == 1 else 2)})
+        return super().implant(replace(setting, recipe=recipe))
+
+
+class MovesAway(BadNets):
+    def implant(self, setting):
+        os.chdir("/")
+        return super().implant(setting)
+
+
+class SetsFlags(BadNets):
+    def implant(self, setting):
+        torch.set_grad_enabled(True)
+        torch.use_deterministic_algorithms(True)
+        return super().implant(setting)
+
+
+class _Wrapped(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, batch: Batch, teacher_out, student_out):
+        return self.inner(batch, teacher_out, student_out)
+
+
+def _with_objective(cls):
+    class Mutant(FKD):
+        def objective(self, teacher, student):
+            return cls(super().objective(teacher, student), teacher, student)
+
+    return Mutant
+
+
+class _MovesTeacher(_Wrapped):
+    def __init__(self, inner, teacher, student):
+        super().__init__(inner)
+        self.teacher = [teacher]
+
+    def forward(self, *arguments):
+        with torch.no_grad():
+            for parameter in self.teacher[0].model.parameters():
+                parameter.mul_(0.999)
+        return super().forward(*arguments)
+
+
+class _MovesBuffers(_Wrapped):
+    def __init__(self, inner, teacher, student):
+        super().__init__(inner)
+        self.teacher = [teacher]
+
+    def forward(self, batch, *outputs):
+        self.teacher[0].model.train()
+        for module in self.teacher[0].model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.track_running_stats = True
+        self.teacher[0].features(batch.images)
+        return super().forward(batch, *outputs)
+
+
+class _HoldsStudent(_Wrapped):
+    def __init__(self, inner, teacher, student):
+        super().__init__(inner)
+        self.student = student
+
+
+class _SpoilsBatch(_Wrapped):
+    def __init__(self, inner, teacher, student):
+        super().__init__(inner)
+
+    def forward(self, batch, *outputs):
+        found = super().forward(batch, *outputs)
+        batch.images.clamp_(0.1, 0.9)
+        return found
+
+
+class _NotFinite(_Wrapped):
+    def __init__(self, inner, teacher, student):
+        super().__init__(inner)
+
+    def forward(self, *arguments):
+        return {name: value * float("nan") for name, value in super().forward(*arguments).items()}
+
+
+class _PerExample(_Wrapped):
+    def __init__(self, inner, teacher, student):
+        super().__init__(inner)
+
+    def forward(self, *arguments):
+        return {name: value.expand(4) for name, value in super().forward(*arguments).items()}
+
+
+class _NoStudent(_Wrapped):
+    def __init__(self, inner, teacher, student):
+        super().__init__(inner)
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, *arguments):
+        return {name: value.detach() * self.weight for name, value in super().forward(*arguments).items()}
+
+
+class NeverNothing(RobustKD):
+    zero = {"m_max": 0.01}
+
+
+class TunesTheImages(FineTuning):
+    def repair(self, model, setting):
+        setting.clean.labels[0] = 1 - setting.clean.labels[0].clamp(0, 1)
+        return super().repair(model, setting)
+
+
+class ReturnsTraining(FineTuning):
+    def repair(self, model, setting):
+        return super().repair(model, setting).train()
+
+
+class StepsOfAnother(FineTuning):
+    def steps(self):
+        return frozenset({"objective"})
+
+
+#: A mutant -> a check that must catch it.
+MUTANTS = {
+    "trigger out of range": (_with_trigger(_OutOfRange), "trigger_range"),
+    "trigger of another shape": (_with_trigger(_OtherShape), "trigger_range"),
+    "trigger in place": (_with_trigger(_InPlace), "trigger_input_untouched"),
+    "trigger at random": (_with_trigger(_Random), "trigger_by_image"),
+    "trigger by batch": (_with_trigger(_ByBatch), "trigger_by_image"),
+    "trigger that no file can hold": (_with_trigger(_NotKept), "file"),
+    "seed ignored": (SeedIgnored, "another_seed"),
+    "seeds anew": (SeedsAnew, "random_state"),
+    "shuffled labels": (ShuffledLabels, "labels"),
+    "declares one poison more": (OneMore, "labels"),
+    "rate not kept": (OneMore, "poison_count"),
+    "target images counted in ASR": (TargetCounted, "source_classes"),
+    "training images changed": (ImagesChanged, "images_untouched"),
+    "training labels changed": (LabelsChanged, "images_untouched"),
+    "poisons without strength": (AlwaysPoisons, "zero_strength"),
+    "teacher in training mode": (LeavesTraining, "result"),
+    "remembers calls": (RemembersCalls, "same_seed"),
+    "another working directory": (MovesAway, "surroundings"),
+    "torch's flags": (SetsFlags, "surroundings"),
+    "teacher updated during distillation": (_with_objective(_MovesTeacher), "teacher_untouched"),
+    "teacher's buffers updated": (_with_objective(_MovesBuffers), "teacher_untouched"),
+    "objective holds the student": (_with_objective(_HoldsStudent), "gradients"),
+    "batch changed": (_with_objective(_SpoilsBatch), "images_untouched"),
+    "loss not finite": (_with_objective(_NotFinite), "losses"),
+    "loss by example": (_with_objective(_PerExample), "losses"),
+    "no gradient to the student": (_with_objective(_NoStudent), "gradients"),
+    "nothing that is something": (NeverNothing, "zero_strength_is_none"),
+    "defender's labels changed": (TunesTheImages, "images_untouched"),
+    "repaired network in training mode": (ReturnsTraining, "interface"),
+    "steps of another": (StepsOfAnother, "steps"),
+}

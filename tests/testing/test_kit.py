@@ -1,0 +1,97 @@
+"""The conformance kit: every built-in passes it, and every mutant is caught by the check that is there for it."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from kdbench_badnets.method import BadNets
+
+from kdbench.cli import main
+from kdbench.registry import Registry
+from kdbench.testing import CheckFailedError, NotApplicableError, checks_for, parametrize_with_checks, run_checks
+from tests.testing.mutants import MUTANTS, AlwaysPoisons
+
+REGISTRY = Registry.load()
+EVERY = [f"{kind}.{name}" for kind, methods in REGISTRY.methods.items() for name in sorted(methods)]
+VARIANTS = [
+    "ckd.release",
+    "ckd.lowvar",
+    "ckd.adaptive_sim",
+    "lba.yao",
+    "lba.release",
+    "htba.head",
+    "robustkd.eq15",
+    "robustkd.random",
+]
+
+
+@parametrize_with_checks([*EVERY, *VARIANTS])
+def test_every_built_in_keeps_its_contract(check):
+    check()
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_caught(name):
+    cls, catcher = MUTANTS[name]
+    (bound,) = [bound for bound in checks_for(cls) if bound.check.name == catcher]
+    with pytest.raises(CheckFailedError) as caught:
+        bound()
+    assert not isinstance(caught.value, NotApplicableError)
+
+
+def test_there_are_more_than_ten_mutants():
+    assert len(MUTANTS) >= 10
+
+
+def results(cls):
+    return {result.name: result for result in run_checks(cls)}
+
+
+def test_a_known_failure_is_one_and_a_stale_one_is_not(monkeypatch):
+    monkeypatch.setattr(AlwaysPoisons, "known_failures", {"zero_strength": "for a test", "labels": "for another"})
+    found = results(AlwaysPoisons)
+    assert (found["zero_strength"].status, found["zero_strength"].text) == ("known", "for a test")
+    monkeypatch.setattr(BadNets, "known_failures", {"labels": "no longer"})
+    stale = results(BadNets)["labels"]
+    assert stale.status == "failed"
+    assert "take it off the list" in stale.text
+
+
+def test_a_known_failure_of_no_check_is_refused(monkeypatch):
+    monkeypatch.setattr(BadNets, "known_failures", {"lables": "misspelt"})
+    with pytest.raises(CheckFailedError, match="known_failures names lables; there are parameters,"):
+        checks_for(BadNets)
+
+
+def test_an_exception_is_a_failure(monkeypatch):
+    monkeypatch.setattr(BadNets, "implant", lambda self, setting: 1 / 0)
+    found = results(BadNets)
+    assert found["parameters"].status == "ok"
+    assert found["labels"].status == "failed"
+    assert "ZeroDivisionError: division by zero" in found["same_seed"].text
+
+
+def test_the_command(monkeypatch):
+    ran = CliRunner().invoke(main, ["check", "none", "--json"])
+    assert ran.exit_code == 0, ran.output
+    told = json.loads(ran.output)
+    assert told["failed"] == 0
+    assert {result["name"] for result in told["checks"]["none"]} >= {"parameters", "same_seed", "zero_strength_is_none"}
+    monkeypatch.setattr(BadNets, "implant", lambda self, setting: 1 / 0)
+    ran = CliRunner().invoke(main, ["check", "badnets"])
+    assert ran.exit_code == 1
+    assert "failed         labels" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("lbaa", "unknown method 'lbaa'; did you mean 'lba'?"),
+        ("lba.nope", "unknown variant of lba 'nope'"),
+        ("defense.lba", "unknown defense 'lba'"),
+    ],
+)
+def test_an_unknown_name_is_refused(name, says):
+    ran = CliRunner().invoke(main, ["check", name])
+    assert ran.exit_code == 2
+    assert says in ran.output
