@@ -27,6 +27,11 @@ class Found:
         """Which code this is, e.g. ``kdbench 0.1 1f2e...``."""
         return " ".join(part for part in (self.plugin.owner, self.plugin.source) if part)
 
+    @property
+    def known_failures(self) -> list[str]:
+        """What it says that it cannot keep of the conformance kit, in words."""
+        return [f"{self.cls.info.name} is known to fail {check}: {why}" for check, why in self.cls.known_failures.items()]
+
 
 @dataclass
 class Registry:

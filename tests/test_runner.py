@@ -59,6 +59,7 @@ class BadTrigger(BadNets):
 
 class OneSource(BadNets):
     info = info("onesource")
+    known_failures = {"source_classes": "for a test"}
 
     def implant(self, setting):
         return replace(super().implant(setting), source_classes=(2,))
@@ -128,6 +129,7 @@ def test_a_control_that_failed_costs_the_verdict_and_not_the_row(go, monkeypatch
 
 def test_an_attack_on_one_class_is_counted_on_that_class(go):
     row = go(("onesource",))["onesource", "none"]
+    assert row["plugins"] == "kdbench 0.1.0; test 0; onesource is known to fail source_classes: for a test"
     assert (row["n_test"], row["n_asr"]) == (120, 40)
     assert row["teacher_asr_hits"] <= 40
 

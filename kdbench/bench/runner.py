@@ -279,7 +279,9 @@ class _Run:
             "numerics": str(self.prepared.numerics),
             "kdbench_version": versions["kdbench"],
             "torch_version": versions["torch"],
-            "plugins": "; ".join(sorted({f.plugin.owner for f in found})),
+            "plugins": "; ".join(
+                sorted({f.plugin.owner for f in found}) + [words for f in found for words in f.known_failures]
+            ),
             "teacher_sha256": self._weights(cell.trained["teacher"]),
             "student_sha256": self._weights(cell.trained["student"]),
             "dataset_digest": self.prepared.datasets[cell.setting].digest,

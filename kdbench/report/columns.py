@@ -71,7 +71,7 @@ COLUMNS: dict[str, str] = {
     "numerics": "arithmetic of the matrix work, memory layout and, on a CPU, number of threads",
     "kdbench_version": "version of kdbench",
     "torch_version": "version of torch",
-    "plugins": "plugin distributions and versions that the cell used",
+    "plugins": "distributions and versions of the plugins used; what a method is known to fail of the conformance kit",
     "target_class": "the attacker's target",
     "clean_fraction": "the defender's share of the training images, 0-1",
     "teacher_sha256": "SHA-256 of the backdoored teacher's weights file in the store",
