@@ -23,6 +23,7 @@ _COMMANDS = {
     ),
     "leaderboard": ("kdbench.cli.leaderboard", "leaderboard_command", "Merge runs into one ranking."),
     "plan": ("kdbench.cli.plan", "plan_command", "Show what a request comes to: stages, what is cached, time and disk."),
+    "new-plugin": ("kdbench.cli.new_plugin", "new_plugin_command", "Write a package for a method of your own."),
     "plugins": ("kdbench.cli.plugins", "plugins_command", "Show the plugins, and why one could not be loaded."),
     "reproduce": ("kdbench.cli.reproduce", "reproduce_command", "Run the paper's tables and figures, ours beside the printed."),
     "store": ("kdbench.cli.store", "store_command", "List, verify and tidy what was computed."),
