@@ -12,7 +12,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -31,11 +31,22 @@ from kdbench.method import Info, Method
 
 GROUP = "kdbench"
 KINDS: dict[str, type[Method]] = {"attack": Attack, "distiller": Distiller, "defense": Defense}
+#: What is returned as a function under a name.
+MADE = ("model", "dataset")
 #: Modules of one-off plugins are called by this and the file's name.
 FILE_MODULE = "kdbench_file_"
 _NAME = r"[a-z0-9][a-z0-9_]*"
 _CORE = Path(hookspecs.__file__).parent
 _QUIET = (str(_CORE), str(Path(pluggy.__file__).parent), "<frozen")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One thing that a plugin brings. kind: attack, distiller, defense, model or dataset. made: the class or function."""
+
+    kind: str
+    name: str
+    made: Any
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,7 @@ class Plugin:
     installed it; ``local file NAME.py`` and none for a file. status: ``blocked`` was not imported. api: the versions of the
     contract that it says it works with, empty where it does not say. path: its main file, if known. source: SHA-256 of its
     Python files. content: of a file, as it was loaded, so that an edit during a run changes nothing. seconds: what importing
-    took. cause: why it is broken, with the place. trace: the whole traceback. methods: (kind, class) of all it defines.
+    took. cause: why it is broken, with the place. trace: the whole traceback. defines: everything that it brings.
     """
 
     name: str
@@ -61,7 +72,7 @@ class Plugin:
     seconds: float = 0.0
     cause: str = ""
     trace: str = ""
-    methods: tuple[tuple[str, type[Method]], ...] = field(default=(), repr=False)
+    defines: tuple[Definition, ...] = field(default=(), repr=False)
 
     @property
     def owner(self) -> str:
@@ -155,19 +166,19 @@ def _load(known: Plugin, load: Any) -> Plugin:
             plugin = load()
             changed["seconds"] = time.perf_counter() - start
             changed["api"] = _api(plugin)
-            changed["methods"] = _methods(plugin, known.name)
+            changed["defines"] = _definitions(plugin, known.name)
         changed["source"] = _digest({known.name: known.content}) if known.is_file else source_digest(plugin)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may even call sys.exit while it is imported
-        changed |= {"status": "broken", "methods": (), "cause": _worded(error), "trace": traceback.format_exc()}
+        changed |= {"status": "broken", "defines": (), "cause": _worded(error), "trace": traceback.format_exc()}
         changed.setdefault("seconds", time.perf_counter() - start)
     return replace(known, **changed)
 
 
 def broken(plugin: Plugin, cause: str) -> Plugin:
     """The same plugin, unusable for a reason that lies outside it."""
-    return replace(plugin, status="broken", methods=(), cause=cause)
+    return replace(plugin, status="broken", defines=(), cause=cause)
 
 
 def blocked(plugin: Plugin) -> Plugin:
@@ -197,7 +208,7 @@ def _api(plugin: object) -> str:
     return str(asked)
 
 
-def _methods(plugin: object, name: str) -> tuple[tuple[str, type[Method]], ...]:
+def _definitions(plugin: object, name: str) -> tuple[Definition, ...]:
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     manager.register(plugin, name=name)
@@ -206,15 +217,33 @@ def _methods(plugin: object, name: str) -> tuple[tuple[str, type[Method]], ...]:
         raise ContractError(unknown("hook", hook, known))
     if not manager.get_hookcallers(plugin):
         raise ContractError("it implements no hook; is @kdbench.hookspecs.hookimpl missing?")
-    found = []
-    for kind in KINDS:
-        for methods in getattr(manager.hook, f"kdbench_{kind}s")():
-            for method in methods:
-                _check(kind, method)
-                if any(kind == other and method.info.name == made.info.name for other, made in found):
-                    raise ContractError(f"it defines the {kind} {method.info.name!r} twice")
-                found.append((kind, method))
-    return tuple(found)
+    found: dict[tuple[str, str], Definition] = {}
+    for kind in (*KINDS, *MADE):
+        for answer in getattr(manager.hook, f"kdbench_{kind}s")():
+            for made in _methods(kind, answer) if kind in KINDS else _functions(kind, answer):
+                if (kind, made.name) in found:
+                    raise ContractError(f"it defines the {kind} {made.name!r} twice")
+                found[kind, made.name] = made
+    return tuple(found.values())
+
+
+def _methods(kind: str, answer: object) -> Iterator[Definition]:
+    if not isinstance(answer, list | tuple):
+        raise ContractError(f"kdbench_{kind}s must return a list of classes, got {answer!r}")
+    for method in answer:
+        _check(kind, method)
+        yield Definition(kind, method.info.name, method)
+
+
+def _functions(kind: str, answer: object) -> Iterator[Definition]:
+    if not isinstance(answer, dict):
+        raise ContractError(f"kdbench_{kind}s must return a dict of names and functions, got {answer!r}")
+    for name, function in answer.items():
+        if not isinstance(name, str) or not re.fullmatch(_NAME, name):
+            raise ContractError(f"kdbench_{kind}s uses the name {name!r}; allowed are a-z, 0-9 and, after the first, _")
+        if not callable(function):
+            raise ContractError(f"kdbench_{kind}s must return functions, got {function!r} for {name!r}")
+        yield Definition(kind, name, function)
 
 
 def _check(kind: str, method: object) -> None:

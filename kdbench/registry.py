@@ -6,10 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
+from kdbench.data import dataset_names
 from kdbench.errors import PluginLoadError, UnknownMethodError, unknown
-from kdbench.loading import GROUP, KINDS, Choice, Plugin, blocked, broken, describe, load_file, load_point, owner_of
+from kdbench.loading import GROUP, KINDS, MADE, Choice, Plugin, blocked, broken, describe, load_file, load_point, owner_of
 from kdbench.method import Method
+from kdbench.models import model_names
 
 #: The distribution of the built-ins: they came first, so whoever takes one of their names is the one that is refused it.
 _OWN = "kdbench"
@@ -17,9 +20,9 @@ _OWN = "kdbench"
 
 @dataclass(frozen=True)
 class Found:
-    """A method and the plugin it came from."""
+    """A method, or a function that makes a model or loads a dataset, and the plugin it came from."""
 
-    cls: type[Method]
+    cls: Any
     plugin: Plugin
 
     @property
@@ -30,14 +33,20 @@ class Found:
     @property
     def known_failures(self) -> list[str]:
         """What it says that it cannot keep of the conformance kit, in words."""
-        return [f"{self.cls.info.name} is known to fail {check}: {why}" for check, why in self.cls.known_failures.items()]
+        known = getattr(self.cls, "known_failures", {})
+        return [f"{self.cls.info.name} is known to fail {check}: {why}" for check, why in known.items()]
 
 
 @dataclass
 class Registry:
-    """Every method that could be loaded. plugins: all that were found, broken and blocked ones too, by name."""
+    """Everything that could be loaded.
+
+    methods: by kind and name. made: the models and datasets of plugins, by kind and name. plugins: all that were found, broken
+    and blocked ones too.
+    """
 
     methods: dict[str, dict[str, Found]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
+    made: dict[str, dict[str, Found]] = field(default_factory=lambda: {kind: {} for kind in MADE})
     plugins: list[Plugin] = field(default_factory=list)
 
     @classmethod
@@ -80,8 +89,8 @@ class Registry:
     def _of(cls, plugins: Iterable[Plugin]) -> Registry:
         registry = cls(plugins=sorted(plugins, key=lambda plugin: (plugin.name, plugin.owner)))
         for plugin in registry.plugins:
-            for kind, method in plugin.methods:
-                registry.methods[kind][method.info.name] = Found(method, plugin)
+            for one in plugin.defines:
+                (registry.methods if one.kind in KINDS else registry.made)[one.kind][one.name] = Found(one.made, plugin)
         return registry
 
     @property
@@ -91,8 +100,22 @@ class Registry:
 
     def packages(self) -> tuple[str, ...]:
         """Top-level packages of the plugins, sorted: where a stored module's classes may come from."""
-        used = (found.plugin for methods in self.methods.values() for found in methods.values())
-        return tuple(sorted({plugin.module.partition(":")[0].partition(".")[0] for plugin in used} - {""}))
+        modules = (plugin.module.partition(":")[0] for plugin in self.plugins if plugin.status == "ok")
+        return tuple(sorted({module.partition(".")[0] for module in modules}))
+
+    @property
+    def models(self) -> dict[str, Any]:
+        """The models of plugins: name -> a function as ``kdbench_models`` returns it."""
+        return {name: found.cls for name, found in self.made["model"].items()}
+
+    @property
+    def datasets(self) -> dict[str, Any]:
+        """The datasets of plugins: name -> a function as ``kdbench_datasets`` returns it."""
+        return {name: found.cls for name, found in self.made["dataset"].items()}
+
+    def origin_of_model(self, name: str) -> str:
+        """Which code builds a model of a plugin; nothing for kdbench's own and a library's, which have their versions."""
+        return self.made["model"][name].origin if name in self.made["model"] else ""
 
     def files(self) -> dict[str, bytes]:
         """The one-off plugins: the name of each one's module -> its source."""
@@ -100,8 +123,12 @@ class Registry:
 
     def points(self, methods: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Entry points (name -> value) of the plugins that define these (kind, name)."""
-        found = [self.methods[kind][name].plugin for kind, name in methods]
-        return {plugin.name: plugin.module for plugin in found if plugin.module}
+        return {found.plugin.name: found.plugin.module for found in self.found(methods) if found.plugin.module}
+
+    def found(self, names: Iterable[tuple[str, str]]) -> list[Found]:
+        """What plugins define of these (kind, name); what is kdbench's own or a library's is passed over."""
+        tables = self.methods | self.made
+        return [tables[kind][name] for kind, name in names if name in tables[kind]]
 
     def names(self, kind: str) -> list[str]:
         """Sorted names of one kind."""
@@ -137,19 +164,20 @@ def base_name(name: str) -> str:
 
 
 def _without_rivals(plugins: list[Plugin]) -> list[Plugin]:
-    """Two plugins that define the same method are both broken, but for a built-in one."""
-    makers: dict[tuple[str, str], list[Plugin]] = defaultdict(list)
+    """Two plugins that define the same thing are both broken, but for a built-in one; kdbench's own names are taken."""
+    makers: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for kind, names in (("model", model_names()), ("dataset", dataset_names())):
+        for name in names:
+            makers[kind, name].append(_OWN)
     for plugin in plugins:
-        for kind, method in plugin.methods:
-            makers[kind, method.info.name].append(plugin)
+        for one in plugin.defines:
+            makers[one.kind, one.name].append(f"{plugin.name} of {plugin.distribution}")
     found = []
     for plugin in plugins:
-        names = [(kind, method.info.name) for kind, method in plugin.methods]
-        shared = [(kind, name) for kind, name in names if len(makers[kind, name]) > 1]
+        shared = [one for one in plugin.defines if len(makers[one.kind, one.name]) > 1]
         if shared and plugin.distribution != _OWN:
-            kind, name = shared[0]
-            rivals = {f"{other.name} of {other.distribution}" for other in makers[kind, name] if other is not plugin}
-            plugin = broken(plugin, _conflict(f"the {kind}", name, rivals))
+            rivals = [m for m in makers[shared[0].kind, shared[0].name] if m != f"{plugin.name} of {plugin.distribution}"]
+            plugin = broken(plugin, _conflict(f"the {shared[0].kind}", shared[0].name, rivals))
         found.append(plugin)
     return found
 

@@ -34,7 +34,7 @@ def outline(spec: RunSpec, registry: Registry) -> Outline:
     """
     numerics = choose_numerics(spec.device, spec.numerics, spec.threads)
     computing = arithmetic(numerics), code_digest(), software()
-    settings, sizes, absent, find = [], [], [], loader(spec)
+    settings, sizes, absent, find = [], [], [], loader(spec, registry.datasets)
     for resolved in resolve_all(spec, registry):
         name = resolved.dataset
         if spec.data_dir is None and name != "signs" and name in OFFICIAL:

@@ -168,8 +168,13 @@ class _Builder:
             self._methods[kind, name] = {"kind": kind, "name": base_name(name), "params": params, "origin": origin}
         return self._methods[kind, name]
 
+    def network(self, name: str) -> dict[str, str]:
+        """A network by name and, where a plugin brings it, whose code builds it."""
+        origin = self.resolved.origins.get(("model", name))
+        return {"model": name} if origin is None else {"model": name, "model_origin": origin}
+
     def clean(self, teacher: str, seed: int) -> str:
-        values = {"model": teacher, "recipe": self.resolved.preset.clean.model_dump(mode="json")}
+        values = {**self.network(teacher), "recipe": self.resolved.preset.clean.model_dump(mode="json")}
         return self.add("clean", f"train clean {teacher}", seed, {}, values, (teacher,))
 
     def backdoor(self, clean: str, attack: str, teacher: str, seed: int) -> str:
@@ -183,7 +188,7 @@ class _Builder:
 
     def alone(self, student: str, seed: int) -> str:
         """Control C2: the student without a teacher, trained as long and as fast as in distillation."""
-        values = {"model": student, "recipe": self.resolved.preset.distill.model_dump(mode="json")}
+        values = {**self.network(student), "recipe": self.resolved.preset.distill.model_dump(mode="json")}
         return self.add("alone", f"train {student} alone", seed, {}, values, (student,))
 
     def student(
@@ -204,7 +209,7 @@ class _Builder:
         if known in self._known:
             return self._known[known], cleansed
         values = {
-            "model": student,
+            **self.network(student),
             "distiller": self.method("distiller", distiller),
             "recipe": preset.distill.model_dump(mode="json"),
             "defense": used if "objective" in steps else None,

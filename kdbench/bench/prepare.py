@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from kdbench.bench.machine import arithmetic, code_digest, software
@@ -11,9 +12,9 @@ from kdbench.bench.plan import Plan, Setting, build_plan
 from kdbench.bench.spec import Resolved, RunSpec, resolve_all
 from kdbench.bench.store import Store
 from kdbench.bench.teachers import Imported, load_teacher
-from kdbench.data import Dataset, load_dataset
+from kdbench.data import Dataset, Loader, load_dataset
 from kdbench.errors import ConfigError, KdbenchError
-from kdbench.models import blank_model
+from kdbench.models import NO_MODELS, ModelMaker, blank_model
 from kdbench.registry import Registry
 from kdbench.training import Numerics, choose_numerics
 
@@ -47,10 +48,10 @@ def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
     parts = resolve_all(spec, registry)
     numerics = choose_numerics(spec.device, spec.numerics, spec.threads)
     imported = {name: load_teacher(store, name) for name in spec.teacher_from}
-    settings, datasets, find = [], [], loader(spec)
+    settings, datasets, find = [], [], loader(spec, registry.datasets)
     for resolved in parts:
         dataset = find(resolved)
-        check_models(resolved, dataset)
+        check_models(resolved, dataset, registry.models)
         for teacher in imported.values():
             check_imported(spec, teacher, dataset)
         datasets.append(dataset)
@@ -64,25 +65,27 @@ def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
     return Prepared(spec, build_plan(settings), settings, datasets, numerics)
 
 
-def loader(spec: RunSpec) -> Callable[[Resolved], Dataset]:
-    """:func:`load`, each dataset once for all blocks and presets that see the same of it."""
+def loader(spec: RunSpec, own: Mapping[str, Loader]) -> Callable[[Resolved], Dataset]:
+    """:func:`load`, each dataset once for all blocks and presets that see the same of it. ``own``: the datasets of plugins."""
     loaded: dict[Any, Dataset] = {}
 
     def find(resolved: Resolved) -> Dataset:
         asked = (resolved.dataset, resolved.preset.signs if resolved.dataset == "signs" else None)
         if asked not in loaded:
-            loaded[asked] = load(spec, resolved)
+            loaded[asked] = load(spec, resolved, own)
         return loaded[asked]
 
     return find
 
 
-def load(spec: RunSpec, resolved: Resolved) -> Dataset:
+def load(spec: RunSpec, resolved: Resolved, own: Mapping[str, Loader] = MappingProxyType({})) -> Dataset:
     """The request's dataset; the embedded one at the preset's size unless the request says otherwise."""
     signs = resolved.preset.signs.model_dump() if resolved.dataset == "signs" else {}
     asked = {key: getattr(spec, key) for key in ("image_size", "num_classes", "train_size", "test_size")}
     sizes = signs | {key: value for key, value in asked.items() if value is not None}
-    dataset = load_dataset(resolved.dataset, data_dir=spec.data_dir, download=spec.download, seed=spec.data_seed, **sizes)
+    dataset = load_dataset(
+        resolved.dataset, data_dir=spec.data_dir, download=spec.download, seed=spec.data_seed, own=own, **sizes
+    )  # fmt: skip
     check_target(spec, dataset.name, dataset.num_classes)
     return dataset
 
@@ -93,7 +96,7 @@ def check_target(spec: RunSpec, name: str, num_classes: int) -> None:
         raise ConfigError(f"--target-class {spec.target_class} is out of range: {name} has classes 0 to {num_classes - 1}")
 
 
-def check_models(resolved: Resolved, dataset: Dataset) -> None:
+def check_models(resolved: Resolved, dataset: Dataset, own: Mapping[str, ModelMaker] = NO_MODELS) -> None:
     """Build every network once at the dataset's size, before hours go into the teacher of one that cannot be built.
 
     Raises:
@@ -102,7 +105,7 @@ def check_models(resolved: Resolved, dataset: Dataset) -> None:
     size = dataset.image_size
     for name in dict.fromkeys(name for pair in resolved.spec.pairs for name in pair):
         try:
-            blank_model(name, dataset.num_classes, image_size=size)
+            blank_model(name, dataset.num_classes, image_size=size, own=own)
         except KdbenchError:
             raise
         except Exception as error:  # whatever a library makes of a size or a number of classes it was not made for

@@ -269,8 +269,9 @@ class _Run:
         whole = all(made.values())
         student = made[cell.trained["student"]]
         used = [("defense", cell.names["defense"]), ("distiller", cell.names["distiller"]), ("attack", cell.names["attack"])]
-        methods = self.registry.methods
-        found = [methods[kind][base_name(name)] for kind, name in used if base_name(name) in methods[kind]]
+        used += [("model", cell.names["teacher"]), ("model", cell.names["student"])]
+        used += [("dataset", self.prepared.settings[cell.setting].resolved.dataset)]
+        found = self.registry.found((kind, base_name(name)) for kind, name in used)
         versions = software()
         return {
             "wall_s": round(sum(m.seconds for m in made.values() if m), 2) if whole else None,
@@ -382,9 +383,10 @@ def run(
 
 
 def _methods(values: dict[str, Any]) -> list[tuple[str, str]]:
-    """(kind, name) of every method that a stage is told to use."""
+    """(kind, name) of every method, and of the network, that a stage is told to use."""
     nested = [values, values.get("distiller"), values.get("defense")]
-    return [(v["kind"], v["name"]) for v in nested if isinstance(v, dict) and "kind" in v]
+    found = [(v["kind"], v["name"]) for v in nested if isinstance(v, dict) and "kind" in v]
+    return [*found, ("model", values["model"])] if "model" in values else found
 
 
 def _file_name(text: str) -> str:
@@ -414,8 +416,8 @@ def _record(prepared: Prepared, registry: Registry) -> dict[str, Any]:
         "versions": {**software(), "python": platform.python_version()},
         "plugins": {
             f"{kind}.{name}": found.origin
-            for kind, methods in registry.methods.items()
-            for name, found in sorted(methods.items())
+            for kind, table in (registry.methods | registry.made).items()
+            for name, found in sorted(table.items())
         },
         "broken_plugins": registry.broken,
         "device": device_name(prepared.numerics.device),

@@ -186,6 +186,9 @@ def resolve(
             values |= _variant(kind, name, cls, given.get((kind, name))) | given.get((kind, name), {})
         methods[kind, name] = cls(_build(f"{kind}.{name}", cls.Params, values))
         origins[kind, name] = registry.methods[kind][base[1]].origin
+    for name in {name for pair in spec.pairs for name in pair}:
+        if origin := registry.origin_of_model(name):
+            origins["model", name] = origin
     return Resolved(spec, dataset, preset_name, preset, methods, origins)
 
 

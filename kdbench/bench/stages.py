@@ -250,7 +250,7 @@ class _Work:
         return Product((MODEL,), facts or {})
 
     def _new_model(self, name: str) -> FeatureModel:
-        model = create_model(name, self.task.num_classes, image_size=self.task.image_size)
+        model = create_model(name, self.task.num_classes, image_size=self.task.image_size, own=self.registry.models)
         model.set_normalization(self.task.mean, self.task.std)
         return self.numerics.place(model)  # type: ignore[return-value]
 

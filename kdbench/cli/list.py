@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from kdbench.loading import Choice
-    from kdbench.registry import Found
+    from kdbench.registry import Found, Registry
 
 _METHODS = {"attacks": "attack", "defenses": "defense", "distillers": "distiller"}
+_FROM_PLUGINS = {*_METHODS, "models", "datasets"}
 _KINDS = (*_METHODS, "models", "datasets", "presets", "teachers")
 _DATASETS = {
     "signs": "embedded, drawn on the spot",
@@ -59,13 +60,14 @@ def _collect(kinds: list[str], choice: Choice) -> dict[str, list[dict[str, Any]]
     from kdbench.registry import Registry
 
     found: dict[str, list[dict[str, Any]]] = {}
-    registry = Registry.load(choice=choice) if any(kind in _METHODS for kind in kinds) else None
+    registry = Registry.load(choice=choice) if set(kinds) & _FROM_PLUGINS else None
     for kind in kinds:
         if kind == "models":
-            names = [*model_names(), "timm/NAME", "torchvision/NAME"]
+            names = [*model_names(), *(registry.models if registry else ()), "timm/NAME", "torchvision/NAME"]
             found[kind] = [{"name": name} for name in names]
         elif kind == "datasets":
-            found[kind] = [{"name": name, "about": _DATASETS.get(name, "")} for name in dataset_names()]
+            names = [*dataset_names(), *(registry.datasets if registry else ())]
+            found[kind] = [{"name": name, "about": _about_dataset(name, registry)} for name in names]
         elif kind == "teachers":
             found[kind] = _teachers()
         elif kind == "presets":
@@ -98,6 +100,11 @@ def _teachers() -> list[dict[str, Any]]:
     return [
         {"name": t.name, "model": t.model, "dataset": t.dataset, "sha256": str(t.origin.get("sha256", ""))[:12]} for t in found
     ]
+
+
+def _about_dataset(name: str, registry: Registry | None) -> str:
+    brought = registry.made["dataset"].get(name) if registry else None
+    return f"plugin {brought.plugin.name}" if brought else _DATASETS.get(name, "")
 
 
 def _about(preset: str) -> str:

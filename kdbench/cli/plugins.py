@@ -56,7 +56,7 @@ def _record(plugin: Plugin) -> dict[str, Any]:
         "version": plugin.version,
         "api": plugin.api,
         "status": plugin.status,
-        "defines": [f"{kind} {method.info.name}" for kind, method in plugin.methods],
+        "defines": [f"{one.kind} {one.name}" for one in plugin.defines],
         "module": plugin.module,
         "path": None if plugin.path is None else str(plugin.path),
         "source_sha256": plugin.source,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdbench.errors import ConfigError, UnknownMethodError, unknown
+from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from kdbench.bench.executors.slots import Slots
     from kdbench.bench.spec import RunSpec
     from kdbench.bench.store import Store
+    from kdbench.models import ModelMaker
     from kdbench.registry import Registry
     from kdbench.training import Numerics
 
@@ -106,7 +108,7 @@ def build_spec(
 
     from kdbench.bench.spec import RunSpec
     from kdbench.bench.specfile import read_spec
-    from kdbench.data import dataset_names
+    from kdbench.data import check_dataset_name
     from kdbench.registry import base_name
 
     asked: dict[str, Any] = {} if spec is None else read_spec(spec)
@@ -124,16 +126,15 @@ def build_spec(
             if name in table:
                 table[name] = _expand(table[name], lambda kind=kind: registry.names(kind))
     for name in (name for table in (asked, *blocks) for name in table.get("datasets", ())):
-        if str(name).partition(":")[0] not in dataset_names():
-            raise UnknownMethodError(unknown("dataset", name, dataset_names(), "a folder of yours is imagefolder:PATH"))
+        check_dataset_name(str(name), registry.datasets)
     if seed is not None or seeds is not None:
         asked["seeds"] = list(range(seed or 0, (seed or 0) + (seeds or 1)))
     asked["pairs"] = parse_pairs(
-        asked.get("pairs", ()), teacher, student, imported_models(store, asked.get("teacher_from", ()))
+        asked.get("pairs", ()), teacher, student, imported_models(store, asked.get("teacher_from", ())), registry.models
     )
     for block in blocks:
         if "pairs" in block:
-            block["pairs"] = parse_pairs(block["pairs"], None, None, [])
+            block["pairs"] = parse_pairs(block["pairs"], None, None, [], registry.models)
     asked["also"] = [block for block in blocks if block]
     try:
         found = RunSpec(**asked)
@@ -184,9 +185,15 @@ def _expand(names: Iterable[Any], everything: Callable[[], Iterable[str]]) -> li
 
 
 def parse_pairs(
-    pairs: Iterable[Any], teacher: str | None, student: str | None, imported: list[str]
+    pairs: Iterable[Any],
+    teacher: str | None,
+    student: str | None,
+    imported: list[str],
+    own: Mapping[str, ModelMaker] = MappingProxyType({}),
 ) -> tuple[tuple[str, str], ...]:
     """Pairs from ``--pair``, from ``--teacher`` with ``--student``, and from imported teachers with ``--student``.
+
+    ``own``: the models of plugins.
 
     Raises:
         UsageError: no pair at all, half a pair, or a model that does not exist.
@@ -198,14 +205,14 @@ def parse_pairs(
         if isinstance(pair, list | tuple) and len(pair) == 2:
             found.append((str(pair[0]), str(pair[1])))
         else:
-            found.append(split_pair(str(pair)))
+            found.append(split_pair(str(pair), own))
     teachers = [teacher] if teacher is not None else imported if student is not None else []
     if (teacher is not None and student is None) or (student is not None and not teachers):
         raise ConfigError("--teacher and --student belong together; give both, or --pair TEACHER-STUDENT")
     found += [(name, student) for name in teachers if student is not None]
     for pair in found:
         for name in pair:
-            check_model_name(name)
+            check_model_name(name, own)
     if not found:
         raise ConfigError("no pair given; add --pair TEACHER-STUDENT, e.g. --pair wrn16_2-wrn16_1, or --pair all")
     return tuple(dict.fromkeys(found))

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from kdbench.data.base import Augmentation, Batch, Dataset, ImageSet
 from kdbench.data.common import Request, finish, padding
 from kdbench.data.tensor import TensorImages
-from kdbench.errors import ConfigError, DatasetError, UnknownMethodError, unknown
+from kdbench.errors import ConfigError, ContractError, DatasetError, UnknownMethodError, unknown
 
-__all__ = ["Augmentation", "Batch", "Dataset", "ImageSet", "TensorImages", "dataset_names", "load_dataset"]
+__all__ = [
+    "Augmentation", "Batch", "Dataset", "ImageSet", "Request", "TensorImages", "check_dataset_name", "dataset_names", "finish",
+    "load_dataset", "padding",
+]  # fmt: skip
+
+#: What was asked for -> a dataset.
+Loader = Callable[[Request], Dataset]
 
 # name: (module, function); imported when asked for.
 _LOADERS = {
@@ -34,6 +42,20 @@ def dataset_names() -> tuple[str, ...]:
     return tuple(_LOADERS)
 
 
+def check_dataset_name(name: str, own: Mapping[str, Loader] = MappingProxyType({})) -> None:
+    """Raise UnknownMethodError unless ``name`` can be loaded. ``own``: the datasets of plugins."""
+    kind, _, path = name.partition(":")
+    if (kind not in _LOADERS and kind not in own) or (path and kind != "imagefolder"):
+        raise UnknownMethodError(unknown("dataset", name, [*_LOADERS, *own], "a folder of yours is imagefolder:PATH"))
+
+
+def _checked(name: str, found: object) -> Dataset:
+    """What a plugin returned, if it is a dataset of that name."""
+    if not isinstance(found, Dataset):
+        raise ContractError(f"dataset {name!r} is a {type(found).__name__}; return what kdbench.data.finish returns")
+    return found
+
+
 def load_dataset(
     name: str,
     *,
@@ -45,6 +67,7 @@ def load_dataset(
     train_size: int | None = None,
     test_size: int | None = None,
     cache_dir: str | Path | None = None,
+    own: Mapping[str, Loader] = MappingProxyType({}),
 ) -> Dataset:
     """Load a dataset.
 
@@ -55,12 +78,12 @@ def load_dataset(
     image_size: 8..512 pixels a side; default 32 for signs, cifar and gtsrb, 224 else. num_classes, train_size,
     test_size: for signs how many to draw (10, 4000, 1000); else the first K classes and a stratified subset.
     cache_dir: where decoded images and unpacked archives are kept; default $KDBENCH_CACHE or the user's cache folder.
+    own: the datasets of plugins (``Registry.datasets``).
     Raises UnknownMethodError, ConfigError or DatasetError, each saying what to do; IntegrityError for an archive, as which an
     imagefolder may be given, that is damaged, hostile or too large.
     """
     kind, _, path = name.partition(":")
-    if kind not in _LOADERS or (path and kind != "imagefolder"):
-        raise UnknownMethodError(unknown("dataset", name, _LOADERS, "a folder of yours is imagefolder:PATH"))
+    check_dataset_name(name, own)
     if kind == "imagefolder":
         if not path and data_dir is None:
             raise ConfigError("dataset 'imagefolder' needs a folder; write imagefolder:PATH")
@@ -79,10 +102,11 @@ def load_dataset(
         download, seed, image_size, num_classes, train_size, test_size,
         Path(cache_dir) if cache_dir is not None else _default_cache(),
     )  # fmt: skip
-    module, function = _LOADERS[kind]
-    loader = getattr(importlib.import_module(module), function)
     try:
-        return loader(request)
+        if kind in own:
+            return _checked(name, own[kind](request))
+        module, function = _LOADERS[kind]
+        return getattr(importlib.import_module(module), function)(request)
     except OSError as error:
         # One place for whatever the file system refuses: a file where a folder should be, a folder that may not be read.
         raise DatasetError(

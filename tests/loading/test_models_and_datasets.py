@@ -1,0 +1,147 @@
+"""Networks and datasets of plugins: as good as kdbench's own."""
+
+import json
+
+import pandas
+import pytest
+import torch
+from click.testing import CliRunner
+
+from kdbench.cli import main
+from kdbench.data import load_dataset
+from kdbench.errors import ContractError, UnknownMethodError
+from kdbench.loading import Choice
+from kdbench.models import create_model
+from kdbench.registry import Registry
+from tests.loading.strangers import kdbench
+
+#: A dataset in fewer than twenty lines, and a network, in one file.
+OWN = """
+import torch
+from torch import nn
+
+from kdbench.data import Augmentation, Dataset, Request, TensorImages, finish
+from kdbench.hookspecs import hookimpl
+from kdbench.models.base import FeatureModel
+
+
+def load_dots(request: Request) -> Dataset:
+    def draw(count, seed):
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.arange(count) % 3
+        pixels = torch.randint(0, 100, (count, 3, 16, 16), generator=generator, dtype=torch.uint8)
+        for k in range(3):
+            pixels[labels == k, k] += 120
+        return TensorImages(pixels, labels)
+
+    return finish(
+        request, name="dots", train=draw(120, 1), test=draw(60, 2), class_names=("red", "green", "blue"),
+        mean=(0.3,) * 3, std=(0.2,) * 3, augmentation=Augmentation(pad=1, flip=True),
+    )
+
+
+@hookimpl
+def kdbench_datasets():
+    return {"dots": load_dots}
+
+
+class Small(FeatureModel):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.name, self.num_classes = "small", num_classes
+        self.group_channels = self.tap_channels = (4, 8, 16)
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, s, 1) for i, o, s in ((3, 4, 1), (4, 8, 2), (8, 16, 2)))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c) for c in (4, 8, 16))
+        self.fc = nn.Linear(16, num_classes)
+
+    def first_group(self, x):
+        return self.convs[0](x)
+
+    def tap(self, i, g):
+        return self.norms[i](g)
+
+    def next_group(self, i, g, tap):
+        return self.convs[i + 1](tap.relu())
+
+    def classify(self, g, tap):
+        return self.fc(tap.relu().mean((2, 3)))
+
+    def tap_norms(self):
+        return tuple(self.norms)
+
+
+@hookimpl
+def kdbench_models():
+    return {"small": lambda num_classes, image_size: Small(num_classes)}
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    return path
+
+
+def registry(path):
+    found = Registry.load([], Choice(files=(path,)))
+    assert found.broken == {}
+    return found
+
+
+def test_a_matrix_of_ones_own(file, tmp_path):
+    ran = kdbench(
+        tmp_path / "nothing", "run", "--plugin-file", file, "--dataset", "dots", "--pair", "small-small", "--attack", "badnets",
+        "--defense", "finetune", *(f"--set={name}.epochs=1" for name in ("clean", "poison", "distill", "repair")),
+        "--out", tmp_path / "o", "--quiet",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
+    assert (row["status"], row["dataset"], row["teacher"], row["n_test"]) == ("ok", "dots", "small", 60)
+    assert row["plugins"] == "kdbench 0.1.0; local file mine.py"
+    record = json.loads((tmp_path / "o" / "run.json").read_text())
+    assert record["plugins"]["model.small"] == record["plugins"]["dataset.dots"]
+
+
+def test_sizes_are_kdbenchs_business(file):
+    data = load_dataset("dots", own=registry(file).datasets, train_size=30, num_classes=2)
+    assert (len(data.train), len(data.test), data.num_classes) == (30, 40, 2)
+
+
+def test_they_are_listed(file):
+    ran = CliRunner().invoke(main, ["list", "--json", "--plugin-file", str(file)])
+    found = json.loads(ran.output)
+    assert {"name": "small"} in found["models"]
+    assert {"name": "dots", "about": "plugin mine"} in found["datasets"]
+
+
+def test_unknown_names_know_them(file):
+    found = registry(file)
+    with pytest.raises(UnknownMethodError, match="did you mean 'small'"):
+        create_model("smal", 3, own=found.models)
+    with pytest.raises(UnknownMethodError, match="did you mean 'dots'"):
+        load_dataset("dotz", own=found.datasets)
+
+
+@pytest.mark.parametrize(
+    ("hook", "says"),
+    [
+        ("kdbench_models():\n    return {'wrn28_4': print}", "the model 'wrn28_4' is also defined by kdbench;"),
+        ("kdbench_datasets():\n    return {'gtsrb': print}", "the dataset 'gtsrb' is also defined by kdbench;"),
+        ("kdbench_models():\n    return {'a-b': print}", "uses the name 'a-b'"),
+        ("kdbench_models():\n    return {'a': 3}", "must return functions, got 3 for 'a'"),
+        ("kdbench_datasets():\n    return ['a']", "must return a dict of names and functions"),
+    ],
+)
+def test_a_wrong_answer_is_broken(tmp_path, hook, says):
+    (tmp_path / "wrong.py").write_text(f"from kdbench.hookspecs import hookimpl\n@hookimpl\ndef {hook}\n")
+    (plugin,) = Registry.load([], Choice(files=(tmp_path / "wrong.py",))).plugins
+    assert plugin.status == "broken"
+    assert says in plugin.cause
+
+
+def test_what_they_return_is_looked_at():
+    with pytest.raises(ContractError, match="model 'x' is a Linear"):
+        create_model("x", 3, own={"x": lambda classes, size: torch.nn.Linear(1, 1)})
+    with pytest.raises(ContractError, match="dataset 'x' is a int"):
+        load_dataset("x", own={"x": lambda request: 3})
