@@ -21,8 +21,8 @@ _FOLDER_SIZE = 224
 
 
 @click.command("import-teacher")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--model", required=True, help="Network that the weights are of; see `kdbench list models`.")
+@click.argument("file")
+@click.option("--model", help="Network that the weights are of; see `kdbench list models`.  [default: the hub's]")
 @click.option("--dataset", required=True, help="Dataset that it was trained on; a folder of yours is imagefolder:PATH.")
 @click.option("--num-classes", type=click.IntRange(min=2), help="Number of classes.  [default: the dataset's]")
 @click.option("--image-size", type=click.IntRange(8, 512), help="Pixels a side.  [default: the dataset's]")
@@ -44,8 +44,8 @@ _FOLDER_SIZE = 224
     help="Seconds for reading it.  [default: 4, and 1 per 25 MiB]",
 )
 def import_teacher_command(
-    file: Path,
-    model: str,
+    file: str,
+    model: str | None,
     dataset: str,
     num_classes: int | None,
     image_size: int | None,
@@ -57,18 +57,28 @@ def import_teacher_command(
 ) -> None:
     """Read foreign weights, confined, and keep them as safetensors.
 
-    FILE is safetensors, or a state_dict() saved with torch.save. It is read in a process of its own that can reach nothing
-    else; nothing in it is executed, and there is no option to trust it. Exits with 4 when it is refused, 2 when the request
-    is wrong.
+    FILE is safetensors, or a state_dict() saved with torch.save, or hf:OWNER/NAME@COMMIT on the Hugging Face hub. It is read
+    in a process of its own that can reach nothing else; nothing in it is executed, and there is no option to trust it. Exits
+    with 4 when it is refused, 2 when the request is wrong.
     """
+    from kdbench.foreign import hub
+
+    path, origin = Path(file), {}
+    if file.startswith(hub.PREFIX):
+        fetched = hub.fetch(file)
+        path, origin, model = fetched.file, fetched.origin, model or fetched.model
+        num_classes = num_classes or fetched.num_classes
+        name = name if name is not None else file.partition("/")[2].partition("@")[0]
+    if model is None:
+        raise ConfigError("which network the weights are of is not known here; give --model, see `kdbench list models`")
     classes, size = _sizes(dataset, num_classes, image_size)
-    name = name if name is not None else file.stem
+    name = name if name is not None else path.stem
     check_teacher_name(name)
     # Neither imports torch; the process that reads does so only for what looks like weights.
     from kdbench.foreign import read_foreign
 
     found = read_foreign(
-        file,
+        path,
         model=model,
         num_classes=classes,
         image_size=size,
@@ -76,6 +86,7 @@ def import_teacher_command(
         seconds=time_limit,
         expect_sha256=sha256,
     )
+    found.origin.update(origin)
     from kdbench.bench.teachers import save_teacher
 
     key = save_teacher(

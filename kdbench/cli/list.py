@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdbench.cli.choice import plugin_options
+from kdbench.cli.details import METHODS, details
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
     from kdbench.loading import Choice
     from kdbench.registry import Found, Registry
 
-_METHODS = {"attacks": "attack", "defenses": "defense", "distillers": "distiller"}
-_FROM_PLUGINS = {*_METHODS, "models", "datasets"}
-_KINDS = (*_METHODS, "models", "datasets", "presets", "teachers")
+_FROM_PLUGINS = {*METHODS, "models", "datasets"}
+_KINDS = (*METHODS, "models", "datasets", "presets", "teachers")
 _DATASETS = {
     "signs": "embedded, drawn on the spot",
     "cifar10": "--data-dir, --download",
@@ -34,11 +34,19 @@ _DATASETS = {
 
 @click.command("list")
 @click.argument("kind", required=False, type=click.Choice(_KINDS))
+@click.argument("name", required=False)
+@click.option("--image-size", type=click.IntRange(8, 512), default=32, show_default=True, help="Of a model's images, pixels.")
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def list_command(kind: str | None, choice: Choice, as_json: bool) -> None:
-    """Show what can be run, all of it or one KIND, and which plugins could not be loaded."""
-    found = _collect([kind] if kind else list(_KINDS), choice)
+def list_command(kind: str | None, name: str | None, image_size: int, choice: Choice, as_json: bool) -> None:
+    """Show what can be run, all of it or one KIND, and which plugins could not be loaded.
+
+    With the NAME of a method its parameters, with that of a model its feature groups.
+    """
+    if name is not None:
+        found = details(str(kind), name, image_size, choice)
+    else:
+        found = _collect([kind] if kind else list(_KINDS), choice)
     if as_json:
         click.echo(json.dumps(found, indent=1, sort_keys=True, allow_nan=False))
         return
@@ -74,7 +82,7 @@ def _collect(kinds: list[str], choice: Choice) -> dict[str, list[dict[str, Any]]
             found[kind] = [{"name": name, "about": _about(name)} for name in preset_names()]
         elif registry is not None:
             found[kind] = [
-                entry for name, item in sorted(registry.methods[_METHODS[kind]].items()) for entry in _method(name, item)
+                entry for name, item in sorted(registry.methods[METHODS[kind]].items()) for entry in _method(name, item)
             ]
     if registry is not None:
         found["broken"] = [{"plugin": plugin, "cause": cause} for plugin, cause in sorted(registry.broken.items())]
