@@ -23,12 +23,12 @@ soak: install
 	KDBENCH_SOAK=1 $(VENV)/bin/python -m pytest -q -s --durations=30 tests/bench tests/foreign tests/data/test_archive.py
 
 lint: install
-	$(VENV)/bin/ruff check kdbench plugins tests benchmarks
-	$(VENV)/bin/ruff format --check kdbench plugins tests benchmarks
+	$(VENV)/bin/ruff check kdbench plugins tests benchmarks docs
+	$(VENV)/bin/ruff format --check kdbench plugins tests benchmarks docs
 
 fix: install
-	$(VENV)/bin/ruff check --fix kdbench plugins tests benchmarks
-	$(VENV)/bin/ruff format kdbench plugins tests benchmarks
+	$(VENV)/bin/ruff check --fix kdbench plugins tests benchmarks docs
+	$(VENV)/bin/ruff format kdbench plugins tests benchmarks docs
 
 clean:
 	rm -rf $(VENV) build *.egg-info

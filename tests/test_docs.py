@@ -1,0 +1,102 @@
+"""The documentation is true: the reference is what the program says, and the tutorial's files work as they stand."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+
+from tests.loading.strangers import kdbench
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+_BLOCK = re.compile(r"^```\w+\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def test_the_reference_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.PATH.read_text() == made.reference(), "run python docs/make_reference.py"
+    sources = [path.read_text() for path in (ROOT / "kdbench").rglob("*.py")]
+    used = {name for text in sources for name in re.findall(r"KDBENCH_[A-Z_]+", text)}
+    assert used == set(made.VARIABLES)
+
+
+@pytest.mark.parametrize(
+    "page", [*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md"]
+)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_command_that_is_shown_exists():
+    from kdbench.cli import _COMMANDS
+
+    for page in (*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        shown = re.findall(r"(?:^ {4}|`)kdbench (?!-)([a-z][a-z-]*)", page.read_text(), re.MULTILINE)
+        assert set(shown) <= set(_COMMANDS), page.name
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory):
+    """The tutorial's files as they stand in it, and the folder where pip installed its packages."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    blocks = _BLOCK.findall((DOCS / "plugins.md").read_text())
+    for name, text in blocks:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    packages = sorted({name.partition("/")[0] for name, _ in blocks if "/" in name})
+    assert packages == ["kdbench-backweak", "kdbench-clp"]
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--quiet", "--target", folder / "site"]
+    subprocess.run([*pip, *(folder / name for name in packages)], check=True, capture_output=True)
+    return folder
+
+
+def test_the_tutorials_attack_is_short(tutorial):
+    files = (tutorial / "kdbench-backweak" / "src").rglob("*.py")
+    assert sum(len(file.read_text().splitlines()) for file in files) < 120
+
+
+@pytest.mark.parametrize("name", ["backweak", "clp"])
+def test_the_tutorials_own_tests_pass(tutorial, name):
+    path = os.pathsep.join([str(tutorial / "site"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tutorial / f"kdbench-{name}" / "tests"]
+    ran = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, cwd=tutorial)
+    assert ran.returncode == 0, ran.stdout
+
+
+def test_the_tutorials_packages_pass_the_kit(tutorial):
+    ran = kdbench(tutorial / "site", "check", "backweak", "clp", "--json")
+    assert ran.returncode == 0, ran.stdout
+    statuses = {r["name"]: r["status"] for r in json.loads(ran.stdout)["checks"]["clp"]}
+    assert statuses["another_seed"] == "known"
+
+
+def test_the_tutorials_command_runs(tutorial, tmp_path):
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 80), ("test", 40)):
+        labels = np.arange(count) % 2
+        images = generator.integers(0, 120, (count, 16, 16, 3), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[:, 8 * label : 8 * label + 8] += 120
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+    np.savez(tmp_path / "arrays.npz", **arrays)
+    ran = kdbench(
+        tutorial / "site", "run", "--plugin-file", tutorial / "arrays.py", "--dataset", "arrays", "--data-dir", tmp_path,
+        "--attack", "backweak", "--defense", "clp", "--pair", "wrn10_1-wrn10_1", "--no-controls",
+        *(f"--set={name}.epochs=1" for name in ("clean", "poison", "distill")), "--out", tmp_path / "o", "--quiet",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
+    assert (row["status"], row["dataset"], row["n_test"]) == ("ok", "arrays", 40)
+    assert row["plugins"].endswith("; local file arrays.py; clp is known to fail another_seed: it draws nothing at random")
