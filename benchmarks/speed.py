@@ -1,0 +1,239 @@
+"""How fast kdbench distils, against the loop that the field's scripts have: ``python benchmarks/speed.py`` (``make bench``).
+
+Both loops train the same student from the same teacher by FKD, on the same images, batch by batch, several rounds in turn in
+one process, so that what disturbs the machine disturbs both. The textbook's: a DataLoader that shifts, flips and normalises
+PIL images one by one, float32, contiguous layout, the teacher in the graph, the loss read after every step. kdbench's is the
+stage itself: :class:`kdbench.training.Fit` over an image set, with whatever arithmetic ``auto`` chooses.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import click
+import torch
+from kdbench_fkd.method import FKD
+from torch import nn
+
+from kdbench.data import Dataset, load_dataset
+from kdbench.models import create_model, split_pair
+from kdbench.models.base import FeatureModel
+from kdbench.models.views import FrozenTeacher
+from kdbench.training import Fit, Numerics, Recipe, Silent, choose_numerics
+
+PAIRS = ("wrn28_4-wrn16_2", "wrn28_4-resnet56", "pyramid200-pyramid110")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one pair. ratio, low, high: images/s of kdbench over the textbook's, the median round and the extremes."""
+
+    pair: str
+    textbook: float
+    kdbench: float
+    ratio: float
+    low: float
+    high: float
+    teacher_share_of_peak: float
+    peak_gib: float
+
+
+def images_per_second(count: int, run: Callable[[], None], device: torch.device) -> float:
+    _wait(device)
+    start = time.perf_counter()
+    run()
+    _wait(device)
+    return count / (time.perf_counter() - start)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def textbook(
+    data: Dataset, teacher: FeatureModel, student: FeatureModel, batch: int, device: torch.device
+) -> Callable[[int], None]:
+    """The loop as scripts have it; answers a function of the number of steps."""
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+    from torchvision.transforms.functional import to_pil_image
+
+    class Pictures(torch.utils.data.Dataset):
+        def __init__(self) -> None:
+            pixels = data.train.read(torch.arange(len(data.train)))
+            self.pictures = [to_pil_image(picture) for picture in pixels]
+            self.labels = data.train.labels.tolist()
+            self.change = transforms.Compose([
+                transforms.RandomCrop(data.image_size, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+                transforms.Normalize(data.mean, data.std),
+            ])  # fmt: skip
+
+        def __len__(self) -> int:
+            return len(self.labels)
+
+        def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+            return self.change(self.pictures[row]), self.labels[row]
+
+    teacher, student = (copy.deepcopy(model).to(device).train() for model in (teacher, student))
+    for model in (teacher, student):  # the images come normalised
+        model.set_normalization((0.0,) * 3, (1.0,) * 3)
+    objective = FKD().objective(FrozenTeacher(teacher), student).to(device).train()
+    optimizer = torch.optim.SGD(
+        [*student.parameters(), *objective.parameters()], lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True, foreach=False
+    )
+    loader = DataLoader(Pictures(), batch_size=batch, shuffle=True, drop_last=True)
+
+    def run(steps: int) -> None:
+        from kdbench.data import Batch
+
+        done, seen = 0, 0.0
+        while done < steps:
+            for images, labels in loader:
+                images, labels = images.to(device), labels.to(device)
+                terms = objective(Batch(images, labels, labels), teacher.features(images), student.features(images))
+                loss = torch.stack(list(terms.values())).sum()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                seen += loss.item()
+                done += 1
+                if done == steps:
+                    return
+
+    return run
+
+
+def ours(data: Dataset, teacher: FeatureModel, student: FeatureModel, batch: int, numerics: Numerics) -> Callable[[int], None]:
+    """kdbench's distillation stage, without the process around it."""
+    distiller = FKD()
+    student = numerics.place(copy.deepcopy(student)).train()
+    frozen = FrozenTeacher(numerics.place(copy.deepcopy(teacher)), distiller.batch_norm_mode())
+    objective = numerics.place(distiller.objective(frozen, student)).train()
+
+    def run(steps: int) -> None:
+        recipe = Recipe(epochs=0, min_steps=steps, batch_size=batch, lr=0.05, schedule="onecycle")
+        images = data.train.subset(torch.arange(steps * batch) % len(data.train))  # so that a pass has just as many steps
+        Fit(numerics, Silent())(
+            [student, objective],
+            lambda b: objective(b, frozen.features(b.images), student.features(b.images)),
+            images,
+            recipe,
+            generator=torch.Generator().manual_seed(0),
+            augmentation=data.augmentation,
+        )
+
+    return run
+
+
+def matrix_peak(numerics: Numerics, size: int = 2048) -> float:
+    """The machine's own best: multiply-adds per second of square matrices in the arithmetic of the run."""
+    kind = torch.bfloat16 if numerics.bf16 else torch.float32
+    a, b = (torch.randn(size, size, device=numerics.device).to(kind) for _ in range(2))
+    best = 0.0
+    for _ in range(6):
+        _wait(numerics.device)
+        start = time.perf_counter()
+        a @ b
+        _wait(numerics.device)
+        best = max(best, size**3 / (time.perf_counter() - start))
+    return best
+
+
+def multiply_adds(model: FeatureModel, size: int) -> int:
+    """Of one image's forward pass: convolutions and linear layers."""
+    total = 0
+
+    def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
+        nonlocal total
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            total += output[0].numel() * module.weight[0].numel()
+
+    handles = [module.register_forward_hook(count) for module in model.modules()]
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, size, size))
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def teacher_share(teacher: FeatureModel, size: int, batch: int, numerics: Numerics) -> float:
+    """Multiply-adds per second of the frozen teacher's forward pass, as a share of :func:`matrix_peak`."""
+    frozen = FrozenTeacher(numerics.place(copy.deepcopy(teacher)), "batch")
+    images = torch.rand(batch, 3, size, size, device=numerics.device).contiguous(memory_format=torch.channels_last)
+
+    def run() -> None:
+        with numerics.autocast():
+            frozen.features(images)
+
+    run()
+    best = max(images_per_second(batch, run, numerics.device) for _ in range(5))
+    return best * multiply_adds(teacher, size) / matrix_peak(numerics)
+
+
+def measure(pair: str, data: Dataset, batch: int, steps: int, rounds: int, numerics: Numerics) -> Timing:
+    """Both loops in turn."""
+    torch.manual_seed(0)
+    teacher, student = (create_model(name, data.num_classes) for name in split_pair(pair))
+    for model in (teacher, student):
+        model.set_normalization(data.mean, data.std)
+    loops = [textbook(data, teacher, student, batch, numerics.device), ours(data, teacher, student, batch, numerics)]
+    for run in loops:
+        run(2)  # kernels, memory, the first imports
+    found = [
+        [images_per_second(steps * batch, lambda r=run: r(steps), numerics.device) for run in loops] for _ in range(rounds)
+    ]
+    ratios = sorted(own / field for field, own in found)
+    cuda = numerics.device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
+    return Timing(
+        pair, statistics.median(f for f, _ in found), statistics.median(o for _, o in found), statistics.median(ratios),
+        ratios[0], ratios[-1], teacher_share(teacher, data.image_size, batch, numerics), peak / 2**30,
+    )  # fmt: skip
+
+
+@click.command(help=__doc__)
+@click.option("--pair", "pairs", multiple=True, default=PAIRS, show_default=True)
+@click.option("--image-size", default=32, show_default=True)
+@click.option("--batch-size", default=64, show_default=True)
+@click.option("--steps", default=8, show_default=True, help="Of each loop in each round.")
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--threads", type=int)
+@click.option("--json", "as_json", is_flag=True)
+def main(
+    pairs: tuple[str, ...],
+    image_size: int,
+    batch_size: int,
+    steps: int,
+    rounds: int,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    numerics = choose_numerics(device, "auto", threads)
+    torch.set_num_threads(numerics.threads)
+    data = load_dataset("signs", image_size=image_size, train_size=max(1024, steps * batch_size), test_size=50)
+    where = torch.cuda.get_device_name(numerics.device) if numerics.device.type == "cuda" else f"{os.cpu_count()} cores"
+    if not as_json:
+        click.echo(f"{where}, {numerics}; batch {batch_size}, {image_size}x{image_size}, {rounds} rounds of {steps} steps")
+        click.echo("images/s of distillation   textbook   kdbench   ratio (lowest to highest)   teacher of peak   memory, GiB")
+    for pair in pairs:
+        t = measure(pair, data, batch_size, steps, rounds, numerics)
+        if as_json:
+            click.echo(json.dumps({"where": where, "numerics": str(numerics), **asdict(t)}))
+            continue
+        spread = f"{t.ratio:.2f} ({t.low:.2f} to {t.high:.2f})"
+        share = f"{100 * t.teacher_share_of_peak:.0f} %"
+        click.echo(f"{pair:<25} {t.textbook:>9.1f} {t.kdbench:>9.1f}   {spread:<26} {share:>14} {t.peak_gib:>13.1f}")
+
+
+if __name__ == "__main__":
+    main()
