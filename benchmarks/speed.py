@@ -22,11 +22,12 @@ import torch
 from kdbench_fkd.method import FKD
 from torch import nn
 
-from kdbench.data import Dataset, load_dataset
+from kdbench.data import Batch, Dataset, load_dataset
 from kdbench.models import create_model, split_pair
-from kdbench.models.base import FeatureModel
+from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
-from kdbench.training import Fit, Numerics, Recipe, Silent, choose_numerics
+from kdbench.numerics import Numerics, choose_numerics
+from kdbench.training import Fit, RandomStates, Recipe, Silent, Trainee, train_together
 
 PAIRS = ("wrn28_4-wrn16_2", "wrn28_4-resnet56", "pyramid200-pyramid110")
 
@@ -92,8 +93,6 @@ def textbook(
     loader = DataLoader(Pictures(), batch_size=batch, shuffle=True, drop_last=True)
 
     def run(steps: int) -> None:
-        from kdbench.data import Batch
-
         done, seen = 0, 0.0
         while done < steps:
             for images, labels in loader:
@@ -131,6 +130,55 @@ def ours(data: Dataset, teacher: FeatureModel, student: FeatureModel, batch: int
         )
 
     return run
+
+
+def cohort(
+    data: Dataset, teacher: FeatureModel, name: str, batch: int, numerics: Numerics, count: int
+) -> Callable[[int], None]:
+    """``count`` students of one teacher from one pass of it per batch, as a run trains those that share one."""
+    frozen = FrozenTeacher(numerics.place(copy.deepcopy(teacher)), "batch")
+    made: list[tuple[FeatureModel, nn.Module]] = []
+    for _ in range(count):
+        student = numerics.place(create_model(name, data.num_classes)).train()
+        made.append((student, numerics.place(FKD().objective(frozen, student)).train()))
+
+    def loss(student: FeatureModel, objective: nn.Module) -> Callable[[Batch, FeatureOutput], dict[str, torch.Tensor]]:
+        return lambda b, teacher_out: objective(b, teacher_out, student.features(b.images))
+
+    def share(b: Batch) -> FeatureOutput:
+        with numerics.autocast():
+            return frozen.features(b.images)
+
+    def run(steps: int) -> None:
+        recipe = Recipe(epochs=1, batch_size=batch, lr=0.05, schedule="onecycle")
+        images = data.train.subset(torch.arange(steps * batch) % len(data.train))
+        trainees = [
+            Trainee(Fit(numerics, Silent()), list(pair), loss(*pair), recipe, len(images), states=RandomStates())
+            for pair in made
+        ]
+        generator = torch.Generator().manual_seed(0)
+        train_together(trainees, images, generator=generator, augmentation=data.augmentation, share=share)
+
+    return run
+
+
+def measure_cohort(
+    pair: str, data: Dataset, batch: int, steps: int, rounds: int, numerics: Numerics, count: int
+) -> tuple[float, float, float]:
+    """(median, lowest, highest) of how many times faster so many students are together than one after the other."""
+    teacher_name, student_name = split_pair(pair)
+    torch.manual_seed(0)
+    teacher = create_model(teacher_name, data.num_classes)
+    teacher.set_normalization(data.mean, data.std)
+    together, alone = (cohort(data, teacher, student_name, batch, numerics, n) for n in (count, 1))
+    for run in (together, alone):
+        run(2)
+    found = []
+    for _ in range(rounds):
+        side_by_side = images_per_second(steps * batch, lambda: together(steps), numerics.device)
+        one = images_per_second(steps * batch, lambda: alone(steps), numerics.device)
+        found.append(count * side_by_side / one)
+    return statistics.median(found), min(found), max(found)
 
 
 def matrix_peak(numerics: Numerics, size: int = 2048) -> float:
@@ -207,6 +255,7 @@ def measure(pair: str, data: Dataset, batch: int, steps: int, rounds: int, numer
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", type=int)
+@click.option("--cohort", "count", default=4, show_default=True, help="Students side by side; 0: not measured.")
 @click.option("--json", "as_json", is_flag=True)
 def main(
     pairs: tuple[str, ...],
@@ -216,6 +265,7 @@ def main(
     rounds: int,
     device: str,
     threads: int | None,
+    count: int,
     as_json: bool,
 ) -> None:
     numerics = choose_numerics(device, "auto", threads)
@@ -227,12 +277,18 @@ def main(
         click.echo("images/s of distillation   textbook   kdbench   ratio (lowest to highest)   teacher of peak   memory, GiB")
     for pair in pairs:
         t = measure(pair, data, batch_size, steps, rounds, numerics)
+        together = measure_cohort(pair, data, batch_size, steps, rounds, numerics, count) if count else None
         if as_json:
-            click.echo(json.dumps({"where": where, "numerics": str(numerics), **asdict(t)}))
+            click.echo(json.dumps({"where": where, "numerics": str(numerics), **asdict(t), "cohort": together}))
             continue
         spread = f"{t.ratio:.2f} ({t.low:.2f} to {t.high:.2f})"
         share = f"{100 * t.teacher_share_of_peak:.0f} %"
         click.echo(f"{pair:<25} {t.textbook:>9.1f} {t.kdbench:>9.1f}   {spread:<26} {share:>14} {t.peak_gib:>13.1f}")
+        if together is not None:
+            median, low, high = together
+            click.echo(
+                f"  {count} students of it together, against one after the other: {median:.2f} ({low:.2f} to {high:.2f}) times as fast"
+            )
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ from kdbench.defense import DefenseSetting
 from kdbench.models import create_model
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import batch_statistics
+from kdbench.numerics import Numerics, choose_numerics
 from kdbench.presets import Preset, read_preset
 from kdbench.repair import fine_tune, held_out
-from kdbench.training import Fit, Numerics, Silent, choose_numerics
+from kdbench.training import Fit, Silent
 
 _BATCH = 250
 

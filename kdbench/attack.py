@@ -12,7 +12,8 @@ from kdbench.data.base import Augmentation, Batch, ImageSet
 from kdbench.errors import ConfigError
 from kdbench.method import Method
 from kdbench.models.base import FeatureModel
-from kdbench.training import Fit, LossFunction, Numerics, Recipe, cross_entropy
+from kdbench.numerics import Numerics
+from kdbench.training import Fit, LossFunction, Recipe, cross_entropy
 
 
 class Trigger(nn.Module, ABC):

@@ -11,7 +11,8 @@ from kdbench.data.base import Augmentation, ImageSet
 from kdbench.method import Method
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import FrozenTeacher
-from kdbench.training import Fit, Numerics, Recipe
+from kdbench.numerics import Numerics
+from kdbench.training import Fit, Recipe
 
 STEPS = ("cleanse_teacher", "objective", "repair_student")
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from kdbench.data.base import ImageSet
 from kdbench.errors import ConfigError, ContractError, DivergedError
-from kdbench.training import Numerics
+from kdbench.numerics import Numerics
 
 TRANSFER_FLOOR = 30.0
 STOPPED_REMOVED = 90.0

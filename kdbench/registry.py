@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -100,8 +100,12 @@ class Registry:
 
     def packages(self) -> tuple[str, ...]:
         """Top-level packages of the plugins, sorted: where a stored module's classes may come from."""
-        modules = (plugin.module.partition(":")[0] for plugin in self.plugins if plugin.status == "ok")
-        return tuple(sorted({module.partition(".")[0] for module in modules}))
+        modules = (plugin.module.partition(":")[0] for plugin in self._used())
+        return tuple(sorted({module.partition(".")[0] for module in modules} - {""}))
+
+    def _used(self) -> Iterator[Plugin]:
+        """The plugin of everything that could be loaded."""
+        return (found.plugin for table in (self.methods | self.made).values() for found in table.values())
 
     @property
     def models(self) -> dict[str, Any]:
@@ -119,7 +123,7 @@ class Registry:
 
     def files(self) -> dict[str, bytes]:
         """The one-off plugins: the name of each one's module -> its source."""
-        return {plugin.module: plugin.content for plugin in self.plugins if plugin.is_file and plugin.status == "ok"}
+        return {plugin.module: plugin.content for plugin in self._used() if plugin.is_file}
 
     def points(self, methods: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Entry points (name -> value) of the plugins that define these (kind, name)."""

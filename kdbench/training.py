@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-import re
-from collections.abc import Callable, Iterable, Iterator
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from kdbench.checkpoint import Checkpoint, Checkpoints, NoCheckpoints, random_state, restore_random_state
 from kdbench.data.base import Augmentation, Batch, ImageSet
-from kdbench.errors import ConfigError, DivergedError
+from kdbench.errors import DivergedError
 from kdbench.method import Params
-
-#: oneDNN keeps the kernels it has generated, 1024 of them by default. A deep pair needs more in each step (Pyramid-200 in
-#: training about 1,200), and a cache of least recently used ones then never hits: each step generates every kernel again.
-#: Read by oneDNN at its first convolution. Results are the same bit for bit.
-_PRIMITIVE_CACHE = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+from kdbench.numerics import Numerics
 
 #: A batch (already on the device) -> named scalar losses; their sum is minimised.
 LossFunction = Callable[[Batch], dict[str, Tensor]]
@@ -85,69 +81,6 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class Numerics:
-    """Arithmetic of a run. ``bf16`` autocasts matrix work to bfloat16; parameters and losses stay float32."""
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    bf16: bool = False
-    threads: int = field(default_factory=torch.get_num_threads)
-
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
-
-    def place(self, module: nn.Module) -> nn.Module:
-        """Move a module to the device in channels-last layout (the faster one for convolutions on every device)."""
-        return module.to(self.device, memory_format=torch.channels_last)
-
-    def __str__(self) -> str:
-        layout = f"{'bf16' if self.bf16 else 'fp32'}+channels_last"
-        # On a CPU the number of threads changes the order of sums and so the last bits of every result.
-        return f"{layout}, {self.threads} threads" if self.device.type == "cpu" else layout
-
-
-def choose_numerics(device: str, numerics: str, threads: int | None = None) -> Numerics:
-    """Turn ``auto`` into what this machine has. ``threads``: of a stage on a CPU; None: torch's default, one a core.
-
-    bf16 is chosen where the processor multiplies it in hardware (AVX512-BF16 or AMX; a CUDA card of capability 8 or more).
-
-    Raises:
-        ConfigError: no such device, or CUDA asked for where there is none.
-    """
-    chosen = _device(device)
-    os.environ.setdefault(*_PRIMITIVE_CACHE)
-    if numerics == "auto":
-        bf16 = torch.cuda.get_device_capability(chosen)[0] >= 8 if chosen.type == "cuda" else _cpu_multiplies_bf16()
-    else:
-        bf16 = numerics == "bf16"
-    if chosen.type == "cuda" and not bf16:
-        torch.backends.fp32_precision = "ieee"  # torch's default would multiply float32 in TF32, and a row would say fp32
-    return Numerics(chosen, bf16=bf16, threads=threads or torch.get_num_threads())
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise ConfigError(f"--device {name!r} is not a device; use auto, cpu, cuda or cuda:NUMBER")
-    device = torch.device(name)
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count == 0:
-            raise ConfigError(f"--device {name} asked for, but torch sees no CUDA device here; use --device cpu or auto")
-        if (device.index or 0) >= count:
-            raise ConfigError(f"--device {name} asked for; torch sees {count} CUDA device(s), numbered from 0")
-    return device
-
-
-def _cpu_multiplies_bf16() -> bool:
-    capabilities = torch.backends.cpu.get_cpu_capability()
-    if not capabilities.startswith("AVX512"):
-        return False
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
-
-
-@dataclass(frozen=True)
 class Fit:
     """The optimisation loop bound to a device, ready to be handed to plugins.
 
@@ -189,58 +122,181 @@ class Fit:
         Raises:
             DivergedError: the loss became NaN or infinite (looked at every ``check_every`` steps and each epoch's end).
         """
-        parts = _parts(trained)
-        parameters = _parameters(parts)
-        batch_size = min(recipe.batch_size, len(images))
-        per_epoch = max(1, len(images) // batch_size)
-        epochs = recipe.passes(len(images))
-        steps = epochs * per_epoch
-        call = next(self._calls)
-        history: list[float] = []
-        rate = recipe.lr
-        optimizer = _optimizer(parameters, recipe)
-        saved = self.checkpoints.load(call)
-        if saved is not None and saved.record["steps"] == steps:
-            _restore(saved, parts, parameters, optimizer)
-            restore_random_state(saved, generator)
-            history, rate = list(saved.record["history"]), saved.record["rate"]
-        done = len(history) * per_epoch
-        for epoch in range(len(history), epochs):
-            total = torch.zeros((), device=self.numerics.device)
-            for batch in images.batches(
-                batch_size, device=self.numerics.device, generator=generator, augmentation=augmentation, drop_last=True
-            ):
-                new_rate = recipe.rate(done, steps)
-                if recipe.schedule == "steps" and new_rate != rate:
-                    optimizer = _optimizer(parameters, recipe)  # momentum is forgotten at each drop, as in Heo et al.
-                rate = new_rate
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                with self.numerics.autocast():
-                    terms = loss(batch)
-                value = torch.stack([term.float() for term in terms.values()]).sum()
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()
-                optimizer.step()
-                if after_step is not None:
-                    after_step()
-                total += value.detach()
-                done += 1
-                shown = None
-                if done % self.check_every == 0 or done % per_epoch == 0:
-                    shown = float(value.detach())
-                    if not math.isfinite(shown):
-                        named = ", ".join(f"{k}={float(v.detach()):g}" for k, v in terms.items())
-                        raise DivergedError(f"loss is not finite at step {done} of {steps} ({named}); try a smaller lr")
-                self.progress.step(epoch=epoch + 1, epochs=epochs, done=done, total=steps, loss=shown, images=len(batch.labels))
-            history.append(float(total) / per_epoch)
-            if self.checkpoints.due():
-                state = _state(parts, parameters, optimizer)
+        trainee = Trainee(self, trained, lambda batch, _: loss(batch), recipe, len(images), after_step)
+        train_together([trainee], images, generator=generator, augmentation=augmentation)
+        if trainee.error is not None:
+            raise trainee.error
+        return trainee.history
+
+
+class Trainee:
+    """One of those that :func:`train_together` trains: what is optimised, and how far it is.
+
+    Args:
+        fit: the loop of its stage, with its checkpoints and its progress. trained, after_step: as in :class:`Fit`.
+        loss: (batch, what is shared) -> named scalars. count: the training images.
+        states: its own random states, where others train beside it; None: the process's are its own.
+
+    Attributes:
+        history: the mean loss of each epoch. error: what ended it before its time.
+    """
+
+    def __init__(
+        self,
+        fit: Fit,
+        trained: Trained,
+        loss: Callable[[Batch, Any], dict[str, Tensor]],
+        recipe: Recipe,
+        count: int,
+        after_step: Callable[[], None] | None = None,
+        states: RandomStates | None = None,
+    ) -> None:
+        self.fit, self.loss, self.recipe, self.after_step, self.states = fit, loss, recipe, after_step, states
+        self.parts = _parts(trained)
+        self.parameters = _parameters(self.parts)
+        self.batch_size = min(recipe.batch_size, count)
+        self.per_epoch = max(1, count // self.batch_size)
+        self.epochs = recipe.passes(count)
+        self.history: list[float] = []
+        self.error: Exception | None = None
+        self._steps, self._rate = self.epochs * self.per_epoch, recipe.lr
+        self._optimizer = _optimizer(self.parameters, recipe)
+        self._call = next(fit._calls)
+        self._total = torch.zeros((), device=fit.numerics.device)
+        self._done = 0
+
+    def restore(self, generator: torch.Generator) -> None:
+        """Go on where a checkpoint was kept, if there is one of as many steps."""
+        saved = self.fit.checkpoints.load(self._call)
+        if saved is not None and saved.record["steps"] == self._steps:
+            _restore(saved, self.parts, self.parameters, self._optimizer)
+            with self._own_states():
+                restore_random_state(saved, generator)
+            self.history, self._rate = list(saved.record["history"]), saved.record["rate"]
+        self._done = len(self.history) * self.per_epoch
+
+    def step(self, batch: Batch, shared: Any) -> None:
+        """One optimiser step. Raises whatever the loss raises, and DivergedError."""
+        rate = self.recipe.rate(self._done, self._steps)
+        if self.recipe.schedule == "steps" and rate != self._rate:
+            self._optimizer = _optimizer(self.parameters, self.recipe)  # momentum is forgotten at each drop, as in Heo et al.
+        self._rate = rate
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        with self._own_states():
+            with self.fit.numerics.autocast():
+                terms = self.loss(batch, shared)
+            value = torch.stack([term.float() for term in terms.values()]).sum()
+            self._optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            self._optimizer.step()
+            if self.after_step is not None:
+                self.after_step()
+        self._total += value.detach()
+        self._done += 1
+        shown = None
+        if self._done % self.fit.check_every == 0 or self._done % self.per_epoch == 0:
+            shown = float(value.detach())
+            if not math.isfinite(shown):
+                named = ", ".join(f"{k}={float(v.detach()):g}" for k, v in terms.items())
+                raise DivergedError(f"loss is not finite at step {self._done} of {self._steps} ({named}); try a smaller lr")
+        self.fit.progress.step(
+            epoch=len(self.history) + 1, epochs=self.epochs, done=self._done, total=self._steps, loss=shown,
+            images=len(batch.labels),
+        )  # fmt: skip
+
+    def end_epoch(self, generator: torch.Generator) -> None:
+        """Note the epoch's mean loss, and keep a checkpoint if one is due."""
+        self.history.append(float(self._total) / self.per_epoch)
+        self._total = torch.zeros_like(self._total)
+        if self.fit.checkpoints.due():
+            state = _state(self.parts, self.parameters, self._optimizer)
+            with self._own_states():
                 drawn = random_state(generator)
-                record = {**state.record, **drawn.record, "steps": steps, "history": history, "rate": rate}
-                self.checkpoints.save(call, Checkpoint(state.tensors | drawn.tensors, record))
-        self.losses.extend(history[-1:])
-        return history
+            record = {**state.record, **drawn.record, "steps": self._steps, "history": self.history, "rate": self._rate}
+            self.fit.checkpoints.save(self._call, Checkpoint(state.tensors | drawn.tensors, record))
+
+    def _own_states(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.states is None else self.states
+
+
+class RandomStates:
+    """The global random states of one of several that train in one process, put in place while it has its turn."""
+
+    def __init__(self) -> None:
+        self._own = self._now()
+
+    @staticmethod
+    def _now() -> tuple[Any, ...]:
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()
+
+    @staticmethod
+    def _set(states: tuple[Any, ...]) -> None:
+        own, cuda, numpy, python = states
+        torch.set_rng_state(own)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        np.random.set_state(numpy)
+        random.setstate(python)
+
+    def __enter__(self) -> None:
+        self._others = self._now()
+        self._set(self._own)
+
+    def __exit__(self, *_: object) -> None:
+        self._own = self._now()
+        self._set(self._others)
+
+
+class DifferentEpochsError(Exception):
+    """Several cannot share their batches because they are not equally far."""
+
+
+def train_together(
+    trainees: Sequence[Trainee],
+    images: ImageSet,
+    *,
+    generator: torch.Generator,
+    augmentation: Augmentation | None = None,
+    share: Callable[[Batch], Any] = lambda batch: None,
+) -> None:
+    """Train several on the same batches in the same order, each as it would be trained alone.
+
+    Args:
+        trainees: of one recipe and one set of images. One that raises stops (``error``), and the others go on.
+        share: batch -> what all of them are handed: computed once for all.
+
+    Raises:
+        DifferentEpochsError: their checkpoints are of different epochs; train them apart.
+    """
+    for trainee in trainees:
+        trainee.restore(generator)
+    first = trainees[0]
+    if any(len(trainee.history) != len(first.history) for trainee in trainees):
+        raise DifferentEpochsError
+    left = list(trainees)
+    for _ in range(len(first.history), first.epochs):
+        for batch in images.batches(
+            first.batch_size,
+            device=first.fit.numerics.device,
+            generator=generator,
+            augmentation=augmentation,
+            drop_last=True,
+        ):
+            shared = share(batch)
+            for trainee in list(left):
+                try:
+                    trainee.step(batch, shared)
+                except Exception as error:  # that of one is not that of the others
+                    trainee.error = error
+                    left.remove(trainee)
+            if not left:
+                return
+        for trainee in left:
+            trainee.end_epoch(generator)
+    for trainee in left:
+        trainee.fit.losses.extend(trainee.history[-1:])
 
 
 def _parts(trained: Trained) -> list[nn.Module | Tensor]:

@@ -11,7 +11,8 @@ from torch import nn
 
 from kdbench.checkpoint import FolderCheckpoints
 from kdbench.models import create_model
-from kdbench.training import Fit, Numerics, Recipe, Silent
+from kdbench.numerics import Numerics
+from kdbench.training import Fit, Recipe, Silent
 
 
 class Stopped(Exception):

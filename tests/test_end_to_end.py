@@ -10,8 +10,8 @@ from kdbench.bench.prepare import load
 from kdbench.bench.spec import RunSpec, resolve
 from kdbench.errors import DivergedError
 from kdbench.metrics import evaluate
+from kdbench.numerics import Numerics
 from kdbench.report.columns import COLUMNS
-from kdbench.training import Numerics
 from tests.runs import go
 
 SMALL = {

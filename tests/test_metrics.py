@@ -6,7 +6,7 @@ import torch
 
 from kdbench.errors import ConfigError, ContractError
 from kdbench.metrics import Rate, count, evaluate, transfer, verdict
-from kdbench.training import Numerics
+from kdbench.numerics import Numerics
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 2, 1, 0, 1])
 

@@ -80,7 +80,7 @@ def go(registry, stripes, tmp_path, monkeypatch):
         for cls in classes:
             methods[kind][cls.info.name] = Found(cls, Plugin("test", __name__, "test", "0"))
     everything = Registry(methods=methods)
-    monkeypatch.setattr(prepare, "load", lambda spec, resolved: stripes)
+    monkeypatch.setattr(prepare, "load", lambda spec, resolved, own: stripes)
 
     def run(attacks, defenses=("none",)):
         spec = RunSpec(attacks=attacks, defenses=defenses, pairs=(("wrn10_1", "wrn10_1"),), numerics="fp32", overrides=BRIEF)
@@ -154,7 +154,7 @@ def test_rates_come_with_counts_and_intervals(go):
     ("error", "message"), [(ConfigError("wrn10_1 is too small"), "too small"), (RuntimeError("3 < 7"), "16x16.*3 < 7")]
 )
 def test_a_network_that_cannot_be_built_is_refused_before_any_training(go, monkeypatch, error, message):
-    def refuse(name, num_classes, image_size):
+    def refuse(name, num_classes, image_size, own):
         raise error
 
     monkeypatch.setattr(prepare, "blank_model", refuse)

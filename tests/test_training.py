@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from kdbench.errors import ConfigError, DivergedError
-from kdbench.training import Fit, Numerics, Recipe, Silent, choose_numerics
+from kdbench.numerics import Numerics, choose_numerics
+from kdbench.training import Fit, Recipe, Silent
 
 
 def fit(parameters, loss, images, recipe, **kwargs):

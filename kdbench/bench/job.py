@@ -28,6 +28,7 @@ class Job:
     key: the stage's. kind, title: for whoever watches; the process is not told the title, which names the attack.
     folder: the job's own; ``in/`` holds its inputs, ``out/`` will hold its files. task: strict JSON, what the process is told.
     reads: files and folders outside ``folder`` that it may open.
+    beside: jobs that are computed in the same process, from one pass of the teacher that they share.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Job:
     folder: Path
     task: dict[str, Any]
     reads: tuple[Path, ...] = ()
+    beside: tuple[Job, ...] = ()
 
     @property
     def side(self) -> Side:
@@ -60,7 +62,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Step:
-    """Progress inside a job: the arguments of Progress.step."""
+    """Progress inside a job, or one beside it: the arguments of Progress.step."""
 
     key: str
     values: dict[str, Any]
@@ -86,7 +88,8 @@ class Executor(Protocol):
         ...
 
     def wait(self, timeout: float) -> list[Step | Done]:
-        """What has happened since the last call; waits up to ``timeout`` seconds for something. Each job ends in one Done."""
+        """What has happened since the last call; waits up to ``timeout`` seconds for something. Each job, and each beside it,
+        ends in one Done."""
         ...
 
     def close(self) -> None:

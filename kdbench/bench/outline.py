@@ -9,8 +9,9 @@ from kdbench.bench.plan import Setting, Stage
 from kdbench.bench.prepare import check_target, loader
 from kdbench.bench.spec import RunSpec, resolve_all
 from kdbench.data.facts import OFFICIAL
+from kdbench.numerics import Numerics, choose_numerics
 from kdbench.registry import Registry
-from kdbench.training import Numerics, Recipe, choose_numerics
+from kdbench.training import Recipe
 
 #: Kinds of stage that train by the recipe they are told, on all training images.
 _BY_RECIPE = ("clean", "alone", "backdoor", "distill", "repair")

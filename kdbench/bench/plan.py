@@ -13,7 +13,7 @@ from kdbench.registry import base_name
 from kdbench.report.columns import SCHEMA
 
 #: Raise it when what a stage does changes in a way that its ingredients do not show.
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 
 #: Kinds of stage that see test images.
 MEASURING = ("evaluate", "picture")
@@ -49,6 +49,7 @@ class Stage:
     defended and an undefended student see the same batches, so that their difference is the defense's; two defenses, or two
     variants of an attack, start from the same state as well.
     context: the digests and versions that are part of its key.
+    cohort: what distillations have in common that can be computed together, from one pass of their teacher; else empty.
     """
 
     kind: str
@@ -61,10 +62,16 @@ class Stage:
     values: dict[str, Any]
     random: tuple[str, ...]
     context: dict[str, Any]
+    cohort: str = ""
 
     def random_seed(self) -> int:
         """63-bit seed of this stage."""
         return int(digest([self.seed, self.kind, *self.random])[:15], 16)
+
+    def stream_seed(self) -> int:
+        """63-bit seed of the order and augmentation of its images where several stages are to see the same: the students of
+        one root seed, whoever their teacher and their distiller are."""
+        return int(digest([self.seed, self.kind, "stream"])[:15], 16)
 
     def ingredients(self) -> dict[str, Any]:
         """What the key is made of, for whoever asks why two keys differ."""
@@ -151,13 +158,16 @@ class _Builder:
         inputs: dict[str, str],
         values: dict[str, Any],
         random: tuple[str, ...] = (),
+        cohort: str = "",
     ) -> str:
         split = "test" if kind in MEASURING else "train"
         key = digest([STAGE_VERSION, kind, seed, inputs, values, self._digests[split], random])
         if key not in self.plan.stages:
             number = len(self.plan.stages) + 1
             context = self._contexts[split]
-            self.plan.stages[key] = Stage(kind, key, number, title, self.number, seed, inputs, values, random, context)
+            self.plan.stages[key] = Stage(
+                kind, key, number, title, self.number, seed, inputs, values, random, context, cohort
+            )  # fmt: skip
         return key
 
     def method(self, kind: str, name: str) -> dict[str, Any]:
@@ -216,7 +226,10 @@ class _Builder:
         }
         inputs = {"teacher": source}
         random = (base_name(distiller), student)
-        key = self.add("distill", f"distill {student} from {origin} by {distiller}", seed, inputs, values, random)
+        mode = self.resolved.method("distiller", distiller).batch_norm_mode()
+        cohort = digest([source, seed, values["recipe"], mode, self.number])
+        title = f"distill {student} from {origin} by {distiller}"
+        key = self.add("distill", title, seed, inputs, values, random, cohort)
         if "repair_student" in steps:
             inputs = {"student": key, "teacher": source}
             key = self.add("repair", f"{defense}: repair {student} from {origin}", seed, inputs, used, (student,))

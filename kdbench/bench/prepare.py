@@ -15,8 +15,8 @@ from kdbench.bench.teachers import Imported, load_teacher
 from kdbench.data import Dataset, Loader, load_dataset
 from kdbench.errors import ConfigError, KdbenchError
 from kdbench.models import NO_MODELS, ModelMaker, blank_model
+from kdbench.numerics import Numerics, choose_numerics
 from kdbench.registry import Registry
-from kdbench.training import Numerics, choose_numerics
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,12 @@ class _Run:
         store: Store,
         executor: Executor,
         checkpoint_s: float,
+        cohort: int,
     ) -> None:
         self.prepared, self.plan, self.registry, self.reporter = prepared, prepared.plan, registry, reporter
-        self.out, self.store, self.executor, self.checkpoint_s = out, store, executor, checkpoint_s
+        self.out, self.store, self.executor, self.checkpoint_s, self.cohort = out, store, executor, checkpoint_s, cohort
+        self.together: set[str] = set()
+        self.alone: set[str] = set()
         self.timings = Timings(store.root)
         self.schedule, known = wanted(self.plan, store.find)
         self.rows = {n: known[c.key].facts["row"] for n, c in enumerate(self.plan.cells) if c.key in known}
@@ -86,16 +90,27 @@ class _Run:
     # -- stages --------------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        while self.executor.free() and (key := self.schedule.take()) is not None:
-            lock = self.store.lock(key)
-            if lock is None:
-                self.elsewhere.append(key)
-            elif (found := self.store.find(key)) is not None:  # another run was faster
-                lock.release()
-                self.schedule.finish(key, found)
-            else:
-                self.locks[key] = lock
-                self._start_one(self.plan.stages[key])
+        while (free := self.executor.free()) and (key := self.schedule.take()) is not None:
+            if not self._lock(key):
+                continue
+            stage = self.plan.stages[key]
+            # Together they are less work, apart they are done sooner where workers would have nothing else to do.
+            spare = self.schedule.ready - (free - 1)
+            alike = [] if key in self.alone else self.schedule.take_alike(stage.cohort, min(spare, self.cohort - 1), self.alone)
+            self._start_one(stage, [self.plan.stages[other] for other in alike if self._lock(other)])
+
+    def _lock(self, key: str) -> bool:
+        """Whether a stage that was taken is ours to compute now."""
+        lock = self.store.lock(key)
+        if lock is None:
+            self.elsewhere.append(key)
+            return False
+        if (found := self.store.find(key)) is not None:  # another run was faster
+            lock.release()
+            self.schedule.finish(key, found)
+            return False
+        self.locks[key] = lock
+        return True
 
     def _look_elsewhere(self) -> None:
         """Stages that another run computes: take its result, or, if it gave up, its place."""
@@ -109,21 +124,28 @@ class _Run:
                 lock.release()
                 self.schedule.put_back(key)
 
-    def _start_one(self, stage: Stage) -> None:
+    def _start_one(self, stage: Stage, beside: list[Stage]) -> None:
+        """Start a stage and, in the same process, those that share its teacher."""
+        stages = [stage, *beside]
         damaged = [key for key in stage.inputs.values() if self.store.verified(key) is None]
         if damaged:
-            self._unlock(stage.key)
+            for one in stages:
+                self._unlock(one.key)
             for key in damaged:
                 self.schedule.again(key)
-            self.schedule.put_back(stage.key)
+            for one in stages:
+                self.schedule.put_back(one.key)
             return
         try:
-            job = self._job(stage)
+            jobs = [self._job(one) for one in stages]
         except OSError as error:  # a full disk
-            self._end(stage, Outcome("failed", f"cannot be started: {error.strerror or error}"))
+            for one in stages:
+                self._end(one, Outcome("failed", f"cannot be started: {error.strerror or error}"))
             return
-        self.reporter.stage_started(stage.number, stage.title)
-        self.executor.start(job)
+        for one in stages:
+            self.reporter.stage_started(one.number, one.title)
+        self.together.update(one.key for one in stages if beside)
+        self.executor.start(replace(jobs[0], beside=tuple(jobs[1:])))
 
     def _job(self, stage: Stage) -> Job:
         """Lay out the folder of a job: copies of its inputs, so that nobody can change what the store holds."""
@@ -146,6 +168,7 @@ class _Run:
             "values": values,
             "seed": stage.seed,
             "random_seed": stage.random_seed(),
+            "stream_seed": stage.stream_seed(),
             "folder": str(folder),
             "inputs": inputs,
             "train": None if measuring else str(images),
@@ -169,6 +192,9 @@ class _Run:
         return Job(stage.key, stage.kind, stage.title, folder, task, (images, *image_reads(dataset, measuring)))
 
     def _done(self, stage: Stage, outcome: Outcome) -> None:
+        if outcome.status in ("crashed", "timeout", "out of memory") and stage.key in self.together:
+            self._apart(stage)
+            return
         self.stages[stage.key] = {"seconds": round(outcome.seconds, 3), "facts": outcome.facts}
         if outcome.status != "ok":
             self._end(stage, outcome)
@@ -184,6 +210,13 @@ class _Run:
             return
         self.timings.add(stage, found)
         self._end(stage, found)
+
+    def _apart(self, stage: Stage) -> None:
+        """The process of several ended as a whole: who of them is to blame shows when each has its own."""
+        self.together.discard(stage.key)
+        self.alone.add(stage.key)
+        self._unlock(stage.key)
+        self.schedule.put_back(stage.key)
 
     def _end(self, stage: Stage, ending: Manifest | Outcome) -> None:
         """Tell everybody, tidy up; checkpoints stay where the next run can go on from them."""
@@ -350,17 +383,18 @@ def run(
     *,
     fail_fast: bool = False,
     checkpoint_s: float = 60.0,
+    cohort: int = 4,
 ) -> list[dict[str, Any]]:
     """Carry out every cell of a request and write ``out``: results.csv, leaderboard.csv, run.json, trigger-*.png, logs/.
 
     What is in the store is not computed again. The tables are written anew as cells finish; an interrupted run keeps what it
-    measured, and the same request goes on where it was.
+    measured, and the same request goes on where it was. cohort: students of one teacher in one process, at most.
     """
     store.check_writable()
     out.mkdir(parents=True, exist_ok=True)
     record = _record(prepared, registry)
     write_record(record, out / "run.json")
-    work = _Run(prepared, registry, reporter, out, store, executor, checkpoint_s)
+    work = _Run(prepared, registry, reporter, out, store, executor, checkpoint_s, cohort)
     plan = prepared.plan
     notes = dict.fromkeys(dataset.note for dataset in prepared.datasets if dataset.note)
     reporter.run_started(len(plan.stages), len(work.schedule.to_run()), len(plan.cells), str(out), " ".join(notes))

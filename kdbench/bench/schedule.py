@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from kdbench.bench.job import Outcome
 from kdbench.bench.plan import Plan
@@ -67,6 +67,22 @@ class Schedule:
         _, key = heapq.heappop(self._ready)
         self._running.add(key)
         return key
+
+    @property
+    def ready(self) -> int:
+        """How many stages could be taken now."""
+        return len(self._ready)
+
+    def take_alike(self, cohort: str, most: int, without: Collection[str] = ()) -> list[str]:
+        """Up to ``most`` more stages of a cohort whose inputs are all there, in the plan's order; they count as running."""
+        if not cohort or most < 1:
+            return []
+        alike = [item for item in sorted(self._ready) if self._stages[item[1]].cohort == cohort and item[1] not in without]
+        found = alike[:most]
+        self._ready = [item for item in self._ready if item not in found]
+        heapq.heapify(self._ready)
+        self._running.update(key for _, key in found)
+        return [key for _, key in found]
 
     def put_back(self, key: str) -> None:
         """A stage that was taken cannot run now: one of its inputs is wanted anew."""

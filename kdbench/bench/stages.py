@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +21,21 @@ from kdbench.defense import DefenseSetting
 from kdbench.errors import ContractError, IntegrityError
 from kdbench.metrics import accuracy, attacked, evaluate
 from kdbench.models import create_model
-from kdbench.models.base import FeatureModel
+from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
+from kdbench.numerics import Numerics
 from kdbench.registry import Registry
 from kdbench.report.pictures import MAX_COLUMNS, write_trigger_picture
-from kdbench.training import Fit, Numerics, Progress, Recipe, cross_entropy
+from kdbench.training import (
+    DifferentEpochsError,
+    Fit,
+    Progress,
+    RandomStates,
+    Recipe,
+    Trainee,
+    cross_entropy,
+    train_together,
+)  # fmt: skip
 from kdbench.variance import variance_of_each
 
 #: Test images whose feature variance is kept: as many as in RobustKD's Fig. 2.
@@ -37,7 +47,8 @@ MODEL, TRIGGER, PICTURE = "model.safetensors", "trigger.safetensors", "trigger.p
 class Task:
     """What the process of a stage is told. See :meth:`Stage.task <kdbench.bench.plan.Stage>` for where it comes from.
 
-    kind; values: of the stage. seed: root seed. random_seed: the stage's own. folder: ``in/`` inputs, ``out/`` results,
+    kind; values: of the stage. seed: root seed. random_seed: the stage's own. stream_seed: of the batches of a distillation,
+    the same for all students. folder: ``in/`` inputs, ``out/`` results,
     ``checkpoints/``. inputs: role -> file in ``in/``. train, test: files of images, None where the stage may not see them.
     num_classes, image_size, mean, std, pad, flip: of the dataset. device, bf16, threads: arithmetic. packages: whose classes
     an input may be made of. checkpoint_s: seconds between checkpoints. picture: title of a picture.
@@ -47,6 +58,7 @@ class Task:
     values: dict[str, Any]
     seed: int
     random_seed: int
+    stream_seed: int
     folder: Path
     inputs: dict[str, str]
     train: str | None
@@ -75,12 +87,27 @@ class Product:
 
 def perform(task: Task, registry: Registry, progress: Progress) -> Product:
     """Compute one stage under its own random state; the caller's is untouched."""
+    work = _work(task, registry, progress)
+    with _seeded(task.random_seed):
+        return _with_loss(work, _KINDS[task.kind](work))
+
+
+def perform_together(tasks: Sequence[Task], registry: Registry, progress: Sequence[Progress]) -> list[Product | Exception]:
+    """Compute several distillations from one teacher, by one recipe; each ends in a product or an error of its own."""
+    works = [_work(task, registry, one) for task, one in zip(tasks, progress, strict=True)]
+    with _seeded(tasks[0].random_seed):
+        found = _distill_together(works)
+    return [p if isinstance(p, Exception) else _with_loss(work, p) for work, p in zip(works, found, strict=True)]
+
+
+def _work(task: Task, registry: Registry, progress: Progress) -> _Work:
     numerics = Numerics(torch.device(task.device), task.bf16, task.threads)
     checkpoints = FolderCheckpoints(task.folder / "checkpoints", task.checkpoint_s)
     (task.folder / "out").mkdir(exist_ok=True)
-    work = _Work(task, registry, numerics, Fit(numerics, progress, checkpoints=checkpoints))
-    with _seeded(task.random_seed):
-        product = _KINDS[task.kind](work)
+    return _Work(task, registry, numerics, Fit(numerics, progress, checkpoints=checkpoints))
+
+
+def _with_loss(work: _Work, product: Product) -> Product:
     if work.fit.losses:
         product.facts.setdefault("loss", work.fit.losses[-1])
     return product
@@ -134,17 +161,27 @@ class _Work:
         return self._keep(defense.cleanse_teacher(self._input("teacher"), self._defense_setting()))
 
     def distill(self) -> Product:
-        distiller = self._method(self.task.values["distiller"])
-        student = self._new_model(self.task.values["model"]).train()
-        teacher = FrozenTeacher(self._input("teacher"), distiller.batch_norm_mode())
-        objectives = [self.numerics.place(distiller.objective(teacher, student)).train()]
-        if self.task.values["defense"] is not None:
-            extra = self._method(self.task.values["defense"]).objective(teacher, student, self._defense_setting())
-            if extra is not None:
-                objectives.append(self.numerics.place(extra).train())
+        (found,) = _distill_together([self])
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-        def loss(batch: Batch) -> dict[str, torch.Tensor]:
-            teacher_out, student_out = teacher.features(batch.images), student.features(batch.images)
+    def distiller(self) -> Any:
+        return self._method(self.task.values["distiller"])
+
+    def trainee(self, teacher: FrozenTeacher, images: int) -> tuple[FeatureModel, Trainee]:
+        """A new student and its training from ``teacher`` on that many images, under the random state of this stage."""
+        with _seeded(self.task.random_seed):
+            student = self._new_model(self.task.values["model"]).train()
+            objectives = [self.numerics.place(self.distiller().objective(teacher, student)).train()]
+            if self.task.values["defense"] is not None:
+                extra = self._method(self.task.values["defense"]).objective(teacher, student, self._defense_setting())
+                if extra is not None:
+                    objectives.append(self.numerics.place(extra).train())
+            states = RandomStates()
+
+        def loss(batch: Batch, teacher_out: FeatureOutput) -> dict[str, torch.Tensor]:
+            student_out = student.features(batch.images)
             terms: dict[str, torch.Tensor] = {}
             for objective in objectives:
                 named = objective(batch, teacher_out, student_out)
@@ -153,15 +190,8 @@ class _Work:
                 terms |= named
             return terms
 
-        self.fit(
-            [student, *objectives],
-            loss,
-            self._train(),
-            self._recipe(),
-            generator=self._generator(),
-            augmentation=self._augmentation,
-        )
-        return self._keep(student)
+        trained = [student, *objectives]
+        return student, Trainee(self.fit, trained, loss, self._recipe(), images, states=states)
 
     def repair(self) -> Product:
         defense = self._method(self.task.values)
@@ -265,6 +295,49 @@ class _Work:
             generator=self._generator(),
             numerics=self.numerics,
         )
+
+
+def _distill_together(works: Sequence[_Work]) -> list[Product | Exception]:
+    """Students of one teacher, by one recipe, on the same batches: its forward pass is computed once for all of them.
+
+    Each student is what it would be alone. One that raises takes nobody along.
+    """
+    first = works[0]
+    modes = {work.distiller().batch_norm_mode() for work in works}
+    if len(modes) > 1:
+        raise ContractError(f"distillers that want the teacher's batch norms {' and '.join(sorted(modes))} cannot share it")
+    (mode,) = modes
+    teacher, images = FrozenTeacher(first._input("teacher"), mode), first._train()
+    found: list[Product | Exception | None] = [None] * len(works)
+    ready: dict[int, tuple[FeatureModel, Trainee]] = {}
+    for i, work in enumerate(works):
+        try:
+            # A copy each, where there are several: what one does to its teacher is its own business.
+            ready[i] = work.trainee(teacher if len(works) == 1 else FrozenTeacher(teacher.model, mode), len(images))
+        except Exception as error:
+            found[i] = error
+
+    def share(batch: Batch) -> FeatureOutput:
+        with first.numerics.autocast():
+            return teacher.features(batch.images)
+
+    def train(trainees: list[Trainee]) -> None:
+        generator = torch.Generator().manual_seed(first.task.stream_seed)
+        train_together(trainees, images, generator=generator, augmentation=first._augmentation, share=share)
+
+    trainees = [trainee for _, trainee in ready.values()]
+    try:
+        if trainees:
+            train(trainees)
+    except DifferentEpochsError:
+        for trainee in trainees:
+            train([trainee])
+    for i, (student, trainee) in ready.items():
+        try:
+            found[i] = trainee.error or works[i]._keep(student)
+        except Exception as error:
+            found[i] = error
+    return found  # type: ignore[return-value]
 
 
 _KINDS: dict[str, Callable[[_Work], Product]] = {

@@ -37,6 +37,13 @@ _OPTIONS = (
         show_default=True,
         help="Seconds between checkpoints of a training, at epochs' ends.",
     ),
+    click.option(
+        "--cohort",
+        type=click.IntRange(min=1),
+        default=4,
+        show_default=True,
+        help="Students of one teacher trained side by side from one pass of it, at most.",
+    ),
     click.option("--fail-fast", is_flag=True, help="Stop at the first stage that fails."),
     click.option("--quiet", is_flag=True, help="Print only the folder of the results."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON lines."),
@@ -51,6 +58,7 @@ class Execution:
     time_limit: float
     memory_limit: float | None
     checkpoint_every: float
+    cohort: int
     fail_fast: bool
     quiet: bool
     as_json: bool
@@ -116,7 +124,8 @@ def _watch(
     before = signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends
     try:
         rows = runner.run(
-            prepared, registry, folder, display, store, executor, fail_fast=how.fail_fast, checkpoint_s=how.checkpoint_every
+            prepared, registry, folder, display, store, executor, fail_fast=how.fail_fast, checkpoint_s=how.checkpoint_every,
+            cohort=how.cohort,
         )  # fmt: skip
     except KeyboardInterrupt:
         display.close()

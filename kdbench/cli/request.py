@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from kdbench.bench.spec import RunSpec
     from kdbench.bench.store import Store
     from kdbench.models import ModelMaker
+    from kdbench.numerics import Numerics
     from kdbench.registry import Registry
-    from kdbench.training import Numerics
 
 PAPER_PAIRS = (
     "wrn28_4-wrn16_4",

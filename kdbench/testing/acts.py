@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kdbench.attack import AttackSetting, Backdoor
 from kdbench.data.base import Batch, ImageSet
 from kdbench.defense import DefenseSetting
-from kdbench.models.base import FeatureModel
+from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
 from kdbench.testing import scene
 
@@ -28,7 +28,7 @@ class Act:
     """What came of it.
 
     made: modules by role. backdoor: of an attack. losses: of a distillation, by batch. given: the image sets that it was given.
-    spoilt: the batch that it was given was changed in place.
+    spoilt: the batch that it was given, or the teacher's features, were changed in place.
     """
 
     made: dict[str, nn.Module] = field(default_factory=dict)
@@ -92,8 +92,12 @@ def _train_with(objective: nn.Module, frozen: FrozenTeacher, student: FeatureMod
     optimizer = torch.optim.SGD(parameters, lr=0.01)
     for batch in first_batches(seed):
         images, labels = batch.images.clone(), batch.labels.clone()
-        losses = objective(batch, frozen.features(batch.images), student.features(batch.images))
+        teacher_out = frozen.features(batch.images)
+        kept = [tensor.clone() for tensor in _tensors(teacher_out)]
+        losses = objective(batch, teacher_out, student.features(batch.images))
         found.spoilt |= not (torch.equal(batch.images, images) and torch.equal(batch.labels, labels))
+        # Other students may be handed the same features.
+        found.spoilt |= not all(torch.equal(a, b) for a, b in zip(kept, _tensors(teacher_out), strict=True))
         found.losses.append(losses)
         optimizer.zero_grad()
         total = torch.stack([value.float() for value in losses.values()]).sum()
@@ -101,6 +105,10 @@ def _train_with(objective: nn.Module, frozen: FrozenTeacher, student: FeatureMod
             total.backward()
         optimizer.step()
     return found
+
+
+def _tensors(out: FeatureOutput) -> list[Tensor]:
+    return [*out.groups, *out.taps, out.logits]
 
 
 def first_batches(seed: int) -> Iterator[Batch]:

@@ -155,7 +155,7 @@ def images_untouched(subject: Subject) -> None:
             "images were changed in place",
         )
         ensure(torch.equal(given.labels, train.labels), "labels were changed in place")
-    ensure(not found.spoilt, "a batch was changed in place")
+    ensure(not found.spoilt, "a batch, or the teacher's features, were changed in place")
 
 
 @check("what it makes survives a file, and means the same afterwards", "attack", "defense")

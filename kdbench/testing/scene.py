@@ -13,7 +13,8 @@ from kdbench.data.tensor import TensorImages
 from kdbench.defense import DefenseSetting
 from kdbench.models import create_model
 from kdbench.models.base import FeatureModel
-from kdbench.training import Fit, Numerics, Recipe, Silent, cross_entropy
+from kdbench.numerics import Numerics
+from kdbench.training import Fit, Recipe, Silent, cross_entropy
 
 CLASSES, SIZE, TARGET = 4, 16, 1
 NUMERICS = Numerics(torch.device("cpu"), bf16=False, threads=1)

@@ -38,8 +38,8 @@ from kdbench.errors import ConfigError
 from kdbench.method import Info, Variant
 from kdbench.metrics import accuracy
 from kdbench.models.base import GROUPS, Edit, FeatureModel, FeatureOutput
+from kdbench.numerics import Numerics
 from kdbench.repair import Repair, TuningParams, fine_tune, held_out
-from kdbench.training import Numerics
 
 _LAST = GROUPS - 1
 _BATCH = 250

@@ -17,7 +17,7 @@ from kdbench.bench.schedule import wanted
 from kdbench.bench.spec import RunSpec, resolve
 from kdbench.bench.store import Store
 from kdbench.metrics import Evaluation, Rate
-from kdbench.training import Numerics
+from kdbench.numerics import Numerics
 from tests.sizes import size
 
 MODELS = ("wrn28_4", "wrn16_4", "wrn28_2", "wrn16_2", "wrn16_1", "wrn10_1", "resnet56", "resnet20")

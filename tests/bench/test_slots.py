@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdbench.bench.executors import slots
-from kdbench.training import Numerics
+from kdbench.numerics import Numerics
 
 
 def share(monkeypatch, jobs, threads, cores):

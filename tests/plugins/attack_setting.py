@@ -12,7 +12,8 @@ from kdbench.attack import AttackSetting
 from kdbench.data import load_dataset
 from kdbench.models import create_model
 from kdbench.models.base import FeatureModel
-from kdbench.training import Fit, Numerics, Recipe, Silent
+from kdbench.numerics import Numerics
+from kdbench.training import Fit, Recipe, Silent
 
 SIZE = 16
 FIT = Fit(Numerics(), Silent())

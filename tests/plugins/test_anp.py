@@ -16,8 +16,9 @@ from kdbench.errors import ConfigError
 from kdbench.metrics import accuracy as counted
 from kdbench.models import create_model
 from kdbench.models.views import FrozenTeacher, batch_statistics
+from kdbench.numerics import Numerics
 from kdbench.repair import held_out
-from kdbench.training import Fit, Numerics, Silent
+from kdbench.training import Fit, Silent
 from tests.plugins.tiny import digest, images, setting, tiny
 
 SHORT = {"iterations": 12, "batch_size": 16}

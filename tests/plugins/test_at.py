@@ -9,7 +9,8 @@ from kdbench.data.base import Batch
 from kdbench.models import create_model
 from kdbench.models.base import FeatureOutput
 from kdbench.models.views import FrozenTeacher
-from kdbench.training import Numerics, Recipe
+from kdbench.numerics import Numerics
+from kdbench.training import Recipe
 from tests.plugins.tiny import digest, distil, fit, images, tiny
 
 BATCH = Batch(torch.zeros(2, 3, 1, 1), torch.tensor([0, 1]), torch.arange(2))

@@ -15,8 +15,9 @@ from kdbench.errors import ConfigError
 from kdbench.metrics import accuracy as counted
 from kdbench.models import create_model
 from kdbench.models.views import Edited, FrozenTeacher
+from kdbench.numerics import Numerics
 from kdbench.repair import fine_tune, held_out
-from kdbench.training import Numerics, Recipe
+from kdbench.training import Recipe
 from tests.plugins.tiny import digest, images, setting, tiny, trained
 
 LIBRARY = "timm/test_resnet"

@@ -9,7 +9,7 @@ from kdbench.data.base import Batch
 from kdbench.matching import match_size
 from kdbench.models.base import FeatureOutput
 from kdbench.models.views import FrozenTeacher
-from kdbench.training import Numerics
+from kdbench.numerics import Numerics
 from tests.plugins.tiny import digest, distil, images, tiny
 
 

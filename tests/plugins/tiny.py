@@ -12,7 +12,8 @@ from kdbench.data.base import Augmentation
 from kdbench.data.tensor import TensorImages
 from kdbench.defense import DefenseSetting
 from kdbench.models.base import FeatureModel
-from kdbench.training import Fit, Numerics, Recipe, Silent
+from kdbench.numerics import Numerics
+from kdbench.training import Fit, Recipe, Silent
 
 
 class Tiny(FeatureModel):

@@ -213,6 +213,15 @@ class _SpoilsBatch(_Wrapped):
         return found
 
 
+class _SpoilsFeatures(_Wrapped):
+    def __init__(self, inner, teacher, student):
+        super().__init__(inner)
+
+    def forward(self, batch, teacher_out, student_out):
+        teacher_out.taps[0].clamp_(min=0)
+        return super().forward(batch, teacher_out, student_out)
+
+
 class _NotFinite(_Wrapped):
     def __init__(self, inner, teacher, student):
         super().__init__(inner)
@@ -283,6 +292,7 @@ MUTANTS = {
     "teacher's buffers updated": (_with_objective(_MovesBuffers), "teacher_untouched"),
     "objective holds the student": (_with_objective(_HoldsStudent), "gradients"),
     "batch changed": (_with_objective(_SpoilsBatch), "images_untouched"),
+    "teacher's features changed": (_with_objective(_SpoilsFeatures), "images_untouched"),
     "loss not finite": (_with_objective(_NotFinite), "losses"),
     "loss by example": (_with_objective(_PerExample), "losses"),
     "no gradient to the student": (_with_objective(_NoStudent), "gradients"),

@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -23,7 +23,7 @@ import torch
 from kdbench.bench.executors.names import OUTCOME, TASK
 from kdbench.bench.job import Outcome
 from kdbench.bench.machine import device_name
-from kdbench.bench.stages import Product, Task, perform
+from kdbench.bench.stages import Product, Task, perform, perform_together
 from kdbench.confine import confine, device_paths, interpreter_paths
 from kdbench.errors import DivergedError
 from kdbench.loading import GROUP
@@ -46,31 +46,49 @@ def ended(error: BaseException, seconds: float = 0.0) -> Outcome:
     return Outcome("out of memory" if memory else "failed", reason, seconds)
 
 
-def attempt(task: Task, registry: Callable[[], Registry], progress: Progress) -> Outcome:
-    """Compute a task; whatever a plugin raises, even SystemExit, is an outcome. The traceback goes to standard error."""
+def attempt(tasks: Sequence[Task], registry: Callable[[], Registry], progress: Sequence[Progress]) -> list[Outcome]:
+    """Compute a task, or several that share their teacher; whatever a plugin raises, even SystemExit, is an outcome. Tracebacks
+    go to standard error. The time of several is divided among them."""
     start = time.perf_counter()
+    found: list[Product | BaseException]
     try:
-        product: Product = perform(task, registry(), progress)
-        facts = jsonable(product.facts)
+        methods = registry()
+        if len(tasks) == 1:
+            found = [perform(tasks[0], methods, progress[0])]
+        else:
+            found = list(perform_together(tasks, methods, progress))
+    except (Exception, SystemExit) as error:
+        found = [error] * len(tasks)
+    seconds = (time.perf_counter() - start) / len(tasks)
+    return [_outcome(task, one, seconds, len(tasks)) for task, one in zip(tasks, found, strict=True)]
+
+
+def _outcome(task: Task, found: Product | BaseException, seconds: float, together: int) -> Outcome:
+    try:
+        if isinstance(found, BaseException):
+            raise found
+        facts = jsonable(found.facts)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        return ended(error, time.perf_counter() - start)
+        return ended(error, seconds)
     facts["device"] = device_name(torch.device(task.device))
-    return Outcome("ok", "", time.perf_counter() - start, _peak_mib(task.device), facts, product.files)
+    if together > 1:
+        facts["cohort"] = together
+    return Outcome("ok", "", seconds, _peak_mib(task.device), facts, found.files)
 
 
 class _Reporter:
-    """Sends steps to the coordinator, a few a second."""
+    """Sends steps to the coordinator, a few a second. ``place``: whose, among those of its process."""
 
-    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
-        self._send, self._next = send, 0.0
+    def __init__(self, send: Callable[[dict[str, Any]], None], place: int) -> None:
+        self._send, self._place, self._next = send, place, 0.0
 
     def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
         now = time.monotonic()
         if now >= self._next or done == total:
             self._next = now + _STEP_EVERY_S
             values = {"epoch": epoch, "epochs": epochs, "done": done, "total": total, "loss": loss, "images": images}
-            self._send({"step": jsonable(values)})
+            self._send({"step": jsonable(values), "place": self._place})
 
 
 def run(folder: Path, token: str, events: int) -> None:
@@ -91,19 +109,24 @@ def run(folder: Path, token: str, events: int) -> None:
     (folder / TASK).unlink()
     reads = [Path(path) for path in told.pop("reads")]
     sys.path.append(str(folder / "plugins"))  # one-off plugins, each in a file
-    points = [EntryPoint(name, value, GROUP) for name, value in told.pop("points").items()]
+    tasks = [told, *told.pop("beside")]
+    points = {name: value for task in tasks for name, value in task.pop("points").items()}
+    writes = [Path(task["folder"]) for task in tasks]
     wall = "none"
     if told.pop("confine"):
-        wall = confine([*interpreter_paths(), *reads], [folder, Path("/dev/shm"), *device_paths()])
+        wall = confine([*interpreter_paths(), *reads], [*writes, Path("/dev/shm"), *device_paths()])
     os.environ["HOME"] = str(temporary)
-    task = make_task(told)
-    torch.set_num_threads(task.threads)
-    outcome = attempt(task, lambda: Registry.load(points), _Reporter(send))
+    made = [make_task(task) for task in tasks]
+    torch.set_num_threads(made[0].threads)
+    found = [EntryPoint(name, value, GROUP) for name, value in points.items()]
+    reporters = [_Reporter(send, place) for place in range(len(made))]
+    outcomes = attempt(made, lambda: Registry.load(found), reporters)
     sys.stdout.flush()
     sys.stderr.flush()
-    report = asdict(outcome)
-    report["facts"]["confinement"] = wall
-    (folder / OUTCOME).write_text(json.dumps(report, allow_nan=False))
+    reports = [asdict(outcome) for outcome in outcomes]
+    for report in reports:
+        report["facts"]["confinement"] = wall
+    (folder / OUTCOME).write_text(json.dumps(reports, allow_nan=False))
 
 
 def make_task(told: dict[str, Any]) -> Task:

@@ -23,11 +23,15 @@ class InlineExecutor:
         events = self._events
 
         class Recorder:
-            def step(self, **values: Any) -> None:
-                events.append(Step(job.key, values))
+            def __init__(self, key: str) -> None:
+                self.key = key
 
-        outcome = attempt(make_task(job.task), lambda: self.registry, Recorder())
-        events.append(Done(job.key, outcome))
+            def step(self, **values: Any) -> None:
+                events.append(Step(self.key, values))
+
+        jobs = (job, *job.beside)
+        outcomes = attempt([make_task(one.task) for one in jobs], lambda: self.registry, [Recorder(one.key) for one in jobs])
+        events.extend(Done(one.key, outcome) for one, outcome in zip(jobs, outcomes, strict=True))
 
     def wait(self, timeout: float) -> list[Step | Done]:
         found, self._events = self._events, []

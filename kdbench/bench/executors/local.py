@@ -38,7 +38,7 @@ _PREFIXES = (
 _STATUSES = ("ok", "failed", "diverged", "out of memory")
 _MOST = 8 << 20  # bytes of an outcome
 _COUNTS = ("epoch", "epochs", "done", "total", "images")
-_NONSENSE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+_NONSENSE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class LocalExecutor:
         if self.devices:
             order["device"] = self.devices[slot % len(self.devices)]
         told = {**job.task, "reads": [str(path) for path in job.reads], "confine": self.confined}
+        told["beside"] = [one.task for one in job.beside]
         for name in (OUTCOME, LOG):
             (job.folder / name).unlink(missing_ok=True)
         (job.folder / TASK).write_text(json.dumps(told, allow_nan=False))
@@ -158,10 +159,11 @@ class LocalExecutor:
         elif "step" in message:
             loss = message["step"]["loss"]
             counts = {name: int(message["step"][name]) for name in _COUNTS}
-            return [Step(running.job.key, {**counts, "loss": None if loss is None else float(loss)})]
+            whose = dict(enumerate((running.job, *running.job.beside)))[message["place"]]
+            return [Step(whose.key, {**counts, "loss": None if loss is None else float(loss)})]
         elif "exit" in message:
             del self._running[message["job"]]
-            return [Done(running.job.key, self._outcome(running, int(message["exit"])))]
+            return _ends(running.job, self._outcomes(running, int(message["exit"])))
         return []
 
     def _lost(self) -> list[Step | Done]:
@@ -173,30 +175,29 @@ class LocalExecutor:
         found: list[Step | Done] = []
         for running in self._running.values():
             _kill(running.pid)
-            found.append(Done(running.job.key, running.verdict or Outcome("crashed", f"the worker processes {_ending(code)}")))
+            found += _ends(running.job, [running.verdict or Outcome("crashed", f"the worker processes {_ending(code)}")])
         self._running.clear()
         return found
 
-    def _outcome(self, running: _Running, code: int) -> Outcome:
+    def _outcomes(self, running: _Running, code: int) -> list[Outcome]:
+        """One for each job of the process; a single one where it is that of all."""
         _kill(running.pid)  # what it may have started
         seconds = time.monotonic() - running.started
         log = _tail(running.job.folder / LOG)
         if running.verdict is not None:
             verdict = running.verdict
-            return Outcome(verdict.status, verdict.reason, seconds, running.peak_mb, log=log)
+            return [Outcome(verdict.status, verdict.reason, seconds, running.peak_mb, log=log)]
         if code != 0:
-            return Outcome("crashed", f"the process {_ending(code)}", seconds, running.peak_mb, log=log)
+            return [Outcome("crashed", f"the process {_ending(code)}", seconds, running.peak_mb, log=log)]
         try:
             with (running.job.folder / OUTCOME).open("rb") as file:
                 told = json.loads(file.read(_MOST))
-            files = tuple(str(name) for name in told["files"])
-            # What a plugin may have written; a name must not lead out of the job's folder.
-            if told["status"] not in _STATUSES or not isinstance(told["facts"], dict) or any("/" in name for name in files):
+            if len(told) != 1 + len(running.job.beside):
                 raise ValueError
-            seconds, peak = float(told["seconds"]), float(told["peak_mb"])
-            return Outcome(told["status"], str(told["reason"]), seconds, peak, told["facts"], files, log)
+            return [_told(one, log) for one in told]
         except (OSError, *_NONSENSE):
-            return Outcome("crashed", "the process ended without an outcome (os._exit?)", seconds, running.peak_mb, log=log)
+            reason = "the process ended without an outcome (os._exit?)"
+            return [Outcome("crashed", reason, seconds, running.peak_mb, log=log)]
 
     # -- limits --------------------------------------------------------------------------------------------------------
 
@@ -221,6 +222,23 @@ class LocalExecutor:
                     running.verdict = Outcome("out of memory", f"it used {used:.0f} MiB; the limit is {memory:.0f} MiB")
             if running.verdict is not None:
                 _kill(running.pid)
+
+
+def _told(told: dict[str, Any], log: str) -> Outcome:
+    """What a process says of one job, which a plugin may have written: a name must not lead out of the job's folder."""
+    files = tuple(str(name) for name in told["files"])
+    if told["status"] not in _STATUSES or not isinstance(told["facts"], dict) or any("/" in name for name in files):
+        raise ValueError
+    seconds, peak = float(told["seconds"]), float(told["peak_mb"])
+    return Outcome(told["status"], str(told["reason"]), seconds, peak, told["facts"], files, log)
+
+
+def _ends(job: Job, outcomes: list[Outcome]) -> list[Step | Done]:
+    jobs = (job, *job.beside)
+    return [
+        Done(one.key, outcome)
+        for one, outcome in zip(jobs, outcomes * len(jobs) if len(outcomes) == 1 else outcomes, strict=True)
+    ]
 
 
 def _environment() -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kdbench.training import Numerics
+from kdbench.numerics import Numerics
 
 
 @dataclass(frozen=True)
