@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test soak lint fix clean
+.PHONY: install demo test soak bench lint fix clean
 
 install: $(STAMP)
 
@@ -21,6 +21,10 @@ test: install lint
 # The numbers of the reliability tests in full: 50 kills, 300 damaged files, 10,000 cells, 90 hostile files. About 20 minutes.
 soak: install
 	KDBENCH_SOAK=1 $(VENV)/bin/python -m pytest -q -s --durations=30 tests/bench tests/foreign tests/data/test_archive.py
+
+# Images a second, against the loop that the field's scripts have. About 10 minutes on two cores.
+bench: install
+	$(VENV)/bin/python benchmarks/speed.py
 
 lint: install
 	$(VENV)/bin/ruff check kdbench plugins tests benchmarks docs

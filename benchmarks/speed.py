@@ -286,9 +286,8 @@ def main(
         click.echo(f"{pair:<25} {t.textbook:>9.1f} {t.kdbench:>9.1f}   {spread:<26} {share:>14} {t.peak_gib:>13.1f}")
         if together is not None:
             median, low, high = together
-            click.echo(
-                f"  {count} students of it together, against one after the other: {median:.2f} ({low:.2f} to {high:.2f}) times as fast"
-            )
+            told = f"{median:.2f} ({low:.2f} to {high:.2f}) times as fast"
+            click.echo(f"  {count} students of it together, against one after the other: {told}")
 
 
 if __name__ == "__main__":
