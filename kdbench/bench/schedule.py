@@ -26,7 +26,9 @@ class Schedule:
         self.endings: dict[str, Ending] = {}
         self._missing: dict[str, set[str]] = {}
         self._users: dict[str, set[str]] = defaultdict(set)
-        self._ready: list[tuple[int, str]] = []
+        self._order: list[tuple[int, str]] = []  # a heap of what is ready; what was taken with a cohort is still in it
+        self._ready: set[str] = set()
+        self._cohorts: dict[str, set[str]] = defaultdict(set)  # of what is ready
         self._running: set[str] = set()
         self._ended: list[str] = []
 
@@ -58,15 +60,25 @@ class Schedule:
 
     def _offer(self, key: str) -> None:
         if not self._missing[key]:
-            heapq.heappush(self._ready, (self._stages[key].number, key))
+            stage = self._stages[key]
+            heapq.heappush(self._order, (stage.number, key))
+            self._ready.add(key)
+            if stage.cohort:
+                self._cohorts[stage.cohort].add(key)
 
     def take(self) -> str | None:
         """The first stage whose inputs are all there; it counts as running."""
-        if not self._ready:
-            return None
-        _, key = heapq.heappop(self._ready)
+        while self._order:
+            _, key = heapq.heappop(self._order)
+            if key in self._ready:
+                self._take(key)
+                return key
+        return None
+
+    def _take(self, key: str) -> None:
+        self._ready.discard(key)
+        self._cohorts[self._stages[key].cohort].discard(key)
         self._running.add(key)
-        return key
 
     @property
     def ready(self) -> int:
@@ -77,12 +89,10 @@ class Schedule:
         """Up to ``most`` more stages of a cohort whose inputs are all there, in the plan's order; they count as running."""
         if not cohort or most < 1:
             return []
-        alike = [item for item in sorted(self._ready) if self._stages[item[1]].cohort == cohort and item[1] not in without]
-        found = alike[:most]
-        self._ready = [item for item in self._ready if item not in found]
-        heapq.heapify(self._ready)
-        self._running.update(key for _, key in found)
-        return [key for _, key in found]
+        alike = sorted(self._cohorts[cohort].difference(without), key=lambda key: self._stages[key].number)
+        for key in alike[:most]:
+            self._take(key)
+        return alike[:most]
 
     def put_back(self, key: str) -> None:
         """A stage that was taken cannot run now: one of its inputs is wanted anew."""

@@ -41,7 +41,7 @@ class Counting(InlineExecutor):
         self.kinds = []
 
     def start(self, job):
-        self.kinds.append(job.kind)
+        self.kinds.extend(one.kind for one in (job, *job.beside))
         super().start(job)
 
 

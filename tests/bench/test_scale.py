@@ -35,6 +35,10 @@ class Instant:
         return 1 if not self.events else 0
 
     def start(self, job: Job) -> None:
+        for one in (job, *job.beside):
+            self._do(one)
+
+    def _do(self, job: Job) -> None:
         self.jobs += 1
         names, facts = (), {}
         if job.kind == "evaluate":
