@@ -1,7 +1,6 @@
 """The documentation is true: the reference is what the program says, and the tutorial's files work as they stand."""
 
 import importlib.util
-import json
 import os
 import re
 import subprocess
@@ -66,19 +65,17 @@ def test_the_tutorials_attack_is_short(tutorial):
     assert sum(len(file.read_text().splitlines()) for file in files) < 120
 
 
-@pytest.mark.parametrize("name", ["backweak", "clp"])
-def test_the_tutorials_own_tests_pass(tutorial, name):
+def test_the_tutorials_own_tests_pass(tutorial):
+    """The kit is among them, with a known failure."""
     path = os.pathsep.join([str(tutorial / "site"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tutorial / f"kdbench-{name}" / "tests"]
-    ran = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, cwd=tutorial)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    folders = [tutorial / f"kdbench-{name}" / "tests" for name in ("backweak", "clp")]
+    ran = subprocess.run(
+        [*command, *folders], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, cwd=tutorial
+    )
     assert ran.returncode == 0, ran.stdout
-
-
-def test_the_tutorials_packages_pass_the_kit(tutorial):
-    ran = kdbench(tutorial / "site", "check", "backweak", "clp", "--json")
-    assert ran.returncode == 0, ran.stdout
-    statuses = {r["name"]: r["status"] for r in json.loads(ran.stdout)["checks"]["clp"]}
-    assert statuses["another_seed"] == "known"
+    assert int(re.search(r"(\d+) passed", ran.stdout)[1]) >= 24
+    assert "1 xfailed" in ran.stdout
 
 
 def test_the_tutorials_command_runs(tutorial, tmp_path):

@@ -9,7 +9,7 @@ from kdbench_badnets.method import BadNets
 from kdbench.cli import main
 from kdbench.registry import Registry
 from kdbench.testing import CheckFailedError, NotApplicableError, checks_for, parametrize_with_checks, run_checks
-from tests.testing.mutants import MUTANTS, AlwaysPoisons
+from tests.testing.mutants import MUTANTS, NeverNothing
 
 REGISTRY = Registry.load()
 EVERY = [f"{kind}.{name}" for kind, methods in REGISTRY.methods.items() for name in sorted(methods)]
@@ -48,13 +48,11 @@ def results(cls):
 
 
 def test_a_known_failure_is_one_and_a_stale_one_is_not(monkeypatch):
-    monkeypatch.setattr(AlwaysPoisons, "known_failures", {"zero_strength": "for a test", "labels": "for another"})
-    found = results(AlwaysPoisons)
-    assert (found["zero_strength"].status, found["zero_strength"].text) == ("known", "for a test")
-    monkeypatch.setattr(BadNets, "known_failures", {"labels": "no longer"})
-    stale = results(BadNets)["labels"]
-    assert stale.status == "failed"
-    assert "take it off the list" in stale.text
+    monkeypatch.setattr(NeverNothing, "known_failures", {"zero_strength_is_none": "for a test", "steps": "no longer"})
+    found = results(NeverNothing)
+    assert (found["zero_strength_is_none"].status, found["zero_strength_is_none"].text) == ("known", "for a test")
+    assert found["steps"].status == "failed"
+    assert "take it off the list" in found["steps"].text
 
 
 def test_a_known_failure_of_no_check_is_refused(monkeypatch):
