@@ -67,7 +67,12 @@ def seeded(seed: int) -> Iterator[None]:
 def act(method: Any, seed: int = 0) -> Act:
     """Let a method do what it does, under a seed."""
     with seeded(seed):
-        return {"attack": _attack, "distiller": _distiller, "defense": _defense}[method.kind](method, seed)
+        return perform(method, seed)
+
+
+def perform(method: Any, seed: int) -> Act:
+    """The same under the global random states as they are; ``seed`` is that of the generators it is given."""
+    return {"attack": _attack, "distiller": _distiller, "defense": _defense}[method.kind](method, seed)
 
 
 def _attack(method: Any, seed: int) -> Act:

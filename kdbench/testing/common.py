@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from kdbench.errors import KdbenchError
+from kdbench.models.views import FrozenTeacher
 from kdbench.testing import fresh, scene
-from kdbench.testing.acts import Act, act, seeded
+from kdbench.testing.acts import Act, act, perform, seeded
 from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
 
 
@@ -60,27 +61,24 @@ def same_seed(subject: Subject) -> None:
 
 @check("another seed gives something else")
 def another_seed(subject: Subject) -> None:
-    first = acted(subject)
-    if subject.kind == "distiller" and not list(first.made["objective"].parameters()):
-        raise NotApplicableError("it has no connectors, so it draws nothing")
-    if not first.made:
-        raise NotApplicableError("it takes no step")
-    same_batches = subject.kind == "distiller"
-    second = _connectors(subject) if same_batches else act(subject.make(), 1).digest()
-    ensure(
-        (_connectors(subject, 0) if same_batches else first.digest()) != second,
-        "two seeds gave the same weights; the seed is ignored",
-    )
+    if subject.kind == "distiller":
+        # Only what it draws itself: the batches of another seed are others anyway.
+        drawn = [_connectors(subject, seed) for seed in (0, 1)]
+        if not list(drawn[0].made["objective"].parameters()):
+            raise NotApplicableError("it has no connectors, so it draws nothing")
+    else:
+        drawn = [acted(subject), act(subject.make(), 1)]
+        if not drawn[0].made:
+            raise NotApplicableError("it takes no step")
+    ensure(drawn[0].digest() != drawn[1].digest(), "two seeds gave the same weights; the seed is ignored")
 
 
-def _connectors(subject: Subject, seed: int = 1) -> str:
-    """The first weights of a distiller's connectors: the batches of another seed are others anyway."""
-    from kdbench.models.views import FrozenTeacher
-
+def _connectors(subject: Subject, seed: int) -> Act:
+    """A distiller's objective before it has seen anything."""
     with seeded(seed):
         method = subject.make()
         frozen = FrozenTeacher(scene.teacher(), method.batch_norm_mode())
-        return Act({"objective": method.objective(frozen, scene.network(scene.STUDENT, 7))}).digest()
+        return Act({"objective": method.objective(frozen, scene.network(scene.STUDENT, 7))})
 
 
 @check("the global random state is not set to anything")
@@ -88,17 +86,10 @@ def random_state(subject: Subject) -> None:
     after = []
     for seed in (0, 1):
         with seeded(seed):
-            _call(subject)
+            perform(subject.make(), 0)
             after.append((torch.get_rng_state().numpy().tobytes(), str(np.random.get_state()), str(random.getstate())))
     for i, name in enumerate(("torch", "numpy", "random")):
         ensure(after[0][i] != after[1][i], f"the state of {name} is the same after two seeds: something seeds it anew")
-
-
-def _call(subject: Subject) -> None:
-    """The method at work without a seed of the kit's around it."""
-    from kdbench.testing import acts
-
-    {"attack": acts._attack, "distiller": acts._distiller, "defense": acts._defense}[subject.kind](subject.make(), 0)
 
 
 @check("torch's settings, the working directory, the environment and the import path are left as they were")
