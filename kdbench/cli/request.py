@@ -210,12 +210,24 @@ def parse_pairs(
     if (teacher is not None and student is None) or (student is not None and not teachers):
         raise ConfigError("--teacher and --student belong together; give both, or --pair TEACHER-STUDENT")
     found += [(name, student) for name in teachers if student is not None]
+    found = [(_from_hub(teacher), _from_hub(student)) for teacher, student in found]
     for pair in found:
         for name in pair:
             check_model_name(name, own)
     if not found:
         raise ConfigError("no pair given; add --pair TEACHER-STUDENT, e.g. --pair wrn16_2-wrn16_1, or --pair all")
     return tuple(dict.fromkeys(found))
+
+
+def _from_hub(name: str) -> str:
+    """A network by the name of a hub's repository: the one that it describes."""
+    from kdbench.foreign import hub
+
+    if not name.startswith(hub.PREFIX):
+        return name
+    found = hub.architecture(name)
+    click.echo(f"{name} is {found}; it is trained from fresh weights (its own come in by kdbench import-teacher)", err=True)
+    return found
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:

@@ -38,13 +38,7 @@ def fetch(reference: str) -> Fetched:
         UsageError: no such reference, or it cannot be fetched. ConfigError: it names a branch or a tag, which may move.
         IntegrityError: its description is none.
     """
-    match = re.fullmatch(_REFERENCE, reference)
-    if match is None:
-        raise ConfigError(
-            f"{shown(reference)} is not hf:OWNER/NAME@COMMIT with the 40 hexadecimal digits of a commit; a branch or a tag may "
-            "name other weights tomorrow, the page of the repository's files shows the commit"
-        )
-    repository, revision = match["repository"], match["revision"]
+    repository, revision = _pinned(reference)
     config = _describe(_download(repository, "config.json", revision))
     file, missing = None, []
     for name in _WEIGHTS:
@@ -54,10 +48,39 @@ def fetch(reference: str) -> Fetched:
         missing.append(name)
     if file is None:
         raise UsageError(f"{repository} at {revision} has none of {', '.join(missing)}; fetch its weights yourself")
-    architecture, classes = config.get("architecture"), config.get("num_classes")
-    model = f"timm/{architecture}" if isinstance(architecture, str) and re.fullmatch(r"\w{1,100}", architecture) else None
+    model, classes = _model(config), config.get("num_classes")
     known = classes if isinstance(classes, int) and not isinstance(classes, bool) and 2 <= classes <= 1_000_000 else None
     return Fetched(file, model, known, {"hub": f"hf:{repository}@{revision}"})
+
+
+def architecture(reference: str) -> str:
+    """The network of ``hf:OWNER/NAME@COMMIT`` as one of timm's, ``timm/NAME``: its structure, to be trained from fresh weights.
+
+    Raises:
+        UsageError: as :func:`fetch`; or the repository does not name a network of timm, or one changed by arguments.
+    """
+    repository, revision = _pinned(reference)
+    config = _describe(_download(repository, "config.json", revision))
+    model = _model(config)
+    if model is None or config.get("model_args"):
+        what = "changes the network that it names" if model else "names no network of timm"
+        raise UsageError(f"{repository} at {revision} {what}, so it cannot be built here; name a network with timm/NAME")
+    return model
+
+
+def _pinned(reference: str) -> tuple[str, str]:
+    match = re.fullmatch(_REFERENCE, reference)
+    if match is None:
+        raise ConfigError(
+            f"{shown(reference)} is not hf:OWNER/NAME@COMMIT with the 40 hexadecimal digits of a commit; a branch or a tag may "
+            "name other weights tomorrow, the page of the repository's files shows the commit"
+        )
+    return match["repository"], match["revision"]
+
+
+def _model(config: dict[str, Any]) -> str | None:
+    name = config.get("architecture")
+    return f"timm/{name}" if isinstance(name, str) and re.fullmatch(r"\w{1,100}", name) else None
 
 
 def _download(repository: str, name: str, revision: str) -> Path | None:

@@ -100,6 +100,30 @@ def test_a_bad_description(hub, content, says):
         fetch(NAME)
 
 
+def test_a_repository_names_a_network(hub):
+    describe(hub, architecture="resnet10t", num_classes=5, model_args={})
+    arguments = ["plan", "--attack", "badnets", "--teacher", NAME, "--student", "wrn16_2", "--toml"]
+    ran = CliRunner().invoke(main, arguments)
+    assert ran.exit_code == 0, ran.output
+    assert f"{NAME} is timm/resnet10t" in ran.stderr
+    assert 'pairs = [["timm/resnet10t", "wrn16_2"]]' in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"architecture": "resnet10t", "model_args": {"depth": 3}}, "changes the network that it names"),
+        ({}, "names no network of timm"),
+        ({"architecture": "no_such_network"}, "unknown timm model 'no_such_network'"),
+    ],
+)
+def test_a_repository_that_names_none(hub, config, says):
+    describe(hub, **config)
+    ran = CliRunner().invoke(main, ["plan", "--attack", "badnets", "--teacher", NAME, "--student", "wrn16_2"])
+    assert ran.exit_code == 2
+    assert says in ran.output
+
+
 def test_without_a_model_nothing_is_read(hub):
     (hub / "model.safetensors").write_bytes(b"")
     ran = CliRunner().invoke(main, ["import-teacher", NAME, "--dataset", "signs"])
