@@ -16,7 +16,7 @@ demo: install
 	$(VENV)/bin/kdbench run --attack lba --defense robustkd --pair pyramid200-pyramid110
 
 test: install lint
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -n auto --dist loadfile
 
 # The numbers of the reliability tests in full: 50 kills, 300 damaged files, 10,000 cells, 90 hostile files. About 20 minutes.
 soak: install

@@ -92,6 +92,14 @@ def default_root() -> Path:
     return Path(platformdirs.user_cache_dir("kdbench")) / "store"
 
 
+def _bytes(path: Path) -> bytes | None:
+    """What is in a file; None where there is none."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
 class Store:
     """The store in a folder, which is made when something is first written."""
 
@@ -130,12 +138,15 @@ class Store:
         """The manifest, if the artefact is there and its manifest is whole; a damaged one is put aside. Files: see verified."""
         folder = self.folder(key)
         try:
-            data = (folder / MANIFEST).read_bytes()
-        except FileNotFoundError:
-            if folder.exists():
-                self.put_aside(key)
-            return None
+            data = _bytes(folder / MANIFEST)
+            if data is None and folder.exists():
+                # It may have been published between the two looks: only one that is there first, and then lacks it, lacks it.
+                data = _bytes(folder / MANIFEST)
+                if data is None:
+                    self.put_aside(key)
         except OSError:
+            return None
+        if data is None:
             return None
         try:
             found = Manifest.decoded(data)

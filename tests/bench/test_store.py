@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -169,6 +170,26 @@ def test_bytes_are_on_the_disk_before_the_name_is(store, monkeypatch):
     before = seen[: seen.index("rename")]
     assert {"model.safetensors", MANIFEST, "out"} <= set(before)
     assert seen.index("rename") < len(seen) - 1, "the folder that has the new name is synced after it"
+
+
+def test_what_is_published_between_two_looks_is_not_damaged(store, monkeypatch):
+    plain, kept = Path.read_bytes, []
+
+    def published_meanwhile(path):
+        try:
+            return plain(path)
+        except FileNotFoundError:
+            if path.name == MANIFEST and not kept:
+                kept.append(keep(store))
+            raise
+
+    monkeypatch.setattr(Path, "read_bytes", published_meanwhile)
+    found = store.find(KEY)
+    assert [found] == kept
+    assert not (store.root / "damaged").exists()
+    (store.folder(KEY) / MANIFEST).unlink()
+    assert store.find(KEY) is None
+    assert len(list((store.root / "damaged").iterdir())) == 1
 
 
 def _race(root, number, results):
