@@ -3,7 +3,7 @@
 Both loops train the same student from the same teacher by FKD, on the same images, batch by batch, several rounds in turn in
 one process, so that what disturbs the machine disturbs both. The textbook's: a DataLoader that shifts, flips and normalises
 PIL images one by one, float32, contiguous layout, the teacher in the graph, the loss read after every step. kdbench's is the
-stage itself: :class:`kdbench.training.Fit` over an image set, with whatever arithmetic ``auto`` chooses.
+stage's own, without the process around it: ``train_together`` over an image set, in whatever arithmetic ``auto`` chooses.
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ PAIRS = ("wrn28_4-wrn16_2", "wrn28_4-resnet56", "pyramid200-pyramid110")
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one pair. ratio, low, high: images/s of kdbench over the textbook's, the median round and the extremes."""
+    """Of one pair. textbook, kdbench: images/s, medians. ratios: of the two, round by round, ascending. together: how many
+    times faster several students of the teacher are trained together than one after the other, ascending."""
 
     pair: str
     textbook: float
     kdbench: float
-    ratio: float
-    low: float
-    high: float
+    ratios: list[float]
+    together: list[float]
     teacher_share_of_peak: float
     peak_gib: float
 
 
-def images_per_second(count: int, run: Callable[[], None], device: torch.device) -> float:
+def per_second(count: int, run: Callable[[], object], device: torch.device) -> float:
+    """How many of ``count`` things that ``run`` does it does in a second."""
     _wait(device)
     start = time.perf_counter()
     run()
@@ -110,33 +111,11 @@ def textbook(
     return run
 
 
-def ours(data: Dataset, teacher: FeatureModel, student: FeatureModel, batch: int, numerics: Numerics) -> Callable[[int], None]:
-    """kdbench's distillation stage, without the process around it."""
-    distiller = FKD()
-    student = numerics.place(copy.deepcopy(student)).train()
-    frozen = FrozenTeacher(numerics.place(copy.deepcopy(teacher)), distiller.batch_norm_mode())
-    objective = numerics.place(distiller.objective(frozen, student)).train()
-
-    def run(steps: int) -> None:
-        recipe = Recipe(epochs=0, min_steps=steps, batch_size=batch, lr=0.05, schedule="onecycle")
-        images = data.train.subset(torch.arange(steps * batch) % len(data.train))  # so that a pass has just as many steps
-        Fit(numerics, Silent())(
-            [student, objective],
-            lambda b: objective(b, frozen.features(b.images), student.features(b.images)),
-            images,
-            recipe,
-            generator=torch.Generator().manual_seed(0),
-            augmentation=data.augmentation,
-        )
-
-    return run
-
-
 def cohort(
     data: Dataset, teacher: FeatureModel, name: str, batch: int, numerics: Numerics, count: int
 ) -> Callable[[int], None]:
-    """``count`` students of one teacher from one pass of it per batch, as a run trains those that share one."""
-    frozen = FrozenTeacher(numerics.place(copy.deepcopy(teacher)), "batch")
+    """kdbench's loop: ``count`` students of one teacher from one pass of it per batch; answers a function of the steps."""
+    frozen = FrozenTeacher(numerics.place(copy.deepcopy(teacher)), FKD().batch_norm_mode())
     made: list[tuple[FeatureModel, nn.Module]] = []
     for _ in range(count):
         student = numerics.place(create_model(name, data.num_classes)).train()
@@ -151,7 +130,7 @@ def cohort(
 
     def run(steps: int) -> None:
         recipe = Recipe(epochs=1, batch_size=batch, lr=0.05, schedule="onecycle")
-        images = data.train.subset(torch.arange(steps * batch) % len(data.train))
+        images = data.train.subset(torch.arange(steps * batch) % len(data.train))  # so that a pass has just as many steps
         trainees = [
             Trainee(Fit(numerics, Silent()), list(pair), loss(*pair), recipe, len(images), states=RandomStates())
             for pair in made
@@ -162,37 +141,18 @@ def cohort(
     return run
 
 
-def measure_cohort(
-    pair: str, data: Dataset, batch: int, steps: int, rounds: int, numerics: Numerics, count: int
-) -> tuple[float, float, float]:
-    """(median, lowest, highest) of how many times faster so many students are together than one after the other."""
-    teacher_name, student_name = split_pair(pair)
-    torch.manual_seed(0)
-    teacher = create_model(teacher_name, data.num_classes)
-    teacher.set_normalization(data.mean, data.std)
-    together, alone = (cohort(data, teacher, student_name, batch, numerics, n) for n in (count, 1))
-    for run in (together, alone):
-        run(2)
-    found = []
-    for _ in range(rounds):
-        side_by_side = images_per_second(steps * batch, lambda: together(steps), numerics.device)
-        one = images_per_second(steps * batch, lambda: alone(steps), numerics.device)
-        found.append(count * side_by_side / one)
-    return statistics.median(found), min(found), max(found)
+def in_turn(loops: list[Callable[[int], None]], count: int, steps: int, rounds: int, numerics: Numerics) -> list[list[float]]:
+    """Images a second of each loop, round by round; ``count`` is of one loop's images in a round."""
+    for run in loops:
+        run(2)  # kernels, memory, the first imports
+    return [[per_second(count, lambda r=run: r(steps), numerics.device) for run in loops] for _ in range(rounds)]
 
 
 def matrix_peak(numerics: Numerics, size: int = 2048) -> float:
     """The machine's own best: multiply-adds per second of square matrices in the arithmetic of the run."""
     kind = torch.bfloat16 if numerics.bf16 else torch.float32
     a, b = (torch.randn(size, size, device=numerics.device).to(kind) for _ in range(2))
-    best = 0.0
-    for _ in range(6):
-        _wait(numerics.device)
-        start = time.perf_counter()
-        a @ b
-        _wait(numerics.device)
-        best = max(best, size**3 / (time.perf_counter() - start))
-    return best
+    return max(per_second(size**3, lambda: a @ b, numerics.device) for _ in range(6))
 
 
 def multiply_adds(model: FeatureModel, size: int) -> int:
@@ -222,28 +182,29 @@ def teacher_share(teacher: FeatureModel, size: int, batch: int, numerics: Numeri
             frozen.features(images)
 
     run()
-    best = max(images_per_second(batch, run, numerics.device) for _ in range(5))
+    best = max(per_second(batch, run, numerics.device) for _ in range(5))
     return best * multiply_adds(teacher, size) / matrix_peak(numerics)
 
 
-def measure(pair: str, data: Dataset, batch: int, steps: int, rounds: int, numerics: Numerics) -> Timing:
-    """Both loops in turn."""
+def measure(pair: str, data: Dataset, batch: int, steps: int, rounds: int, numerics: Numerics, count: int) -> Timing:
+    """The textbook's loop and kdbench's in turn; then kdbench's with ``count`` students and with one, if that is not 0."""
     torch.manual_seed(0)
     teacher, student = (create_model(name, data.num_classes) for name in split_pair(pair))
     for model in (teacher, student):
         model.set_normalization(data.mean, data.std)
-    loops = [textbook(data, teacher, student, batch, numerics.device), ours(data, teacher, student, batch, numerics)]
-    for run in loops:
-        run(2)  # kernels, memory, the first imports
-    found = [
-        [images_per_second(steps * batch, lambda r=run: r(steps), numerics.device) for run in loops] for _ in range(rounds)
-    ]
+    alone = cohort(data, teacher, student.name, batch, numerics, 1)
+    loops = [textbook(data, teacher, student, batch, numerics.device), alone]
+    found = in_turn(loops, steps * batch, steps, rounds, numerics)
     ratios = sorted(own / field for field, own in found)
+    together: list[float] = []
+    if count:
+        loops = [cohort(data, teacher, student.name, batch, numerics, count), alone]
+        together = sorted(count * many / one for many, one in in_turn(loops, steps * batch, steps, rounds, numerics))
     cuda = numerics.device.type == "cuda"
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
     return Timing(
-        pair, statistics.median(f for f, _ in found), statistics.median(o for _, o in found), statistics.median(ratios),
-        ratios[0], ratios[-1], teacher_share(teacher, data.image_size, batch, numerics), peak / 2**30,
+        pair, statistics.median(f for f, _ in found), statistics.median(o for _, o in found), ratios, together,
+        teacher_share(teacher, data.image_size, batch, numerics), peak / 2**30,
     )  # fmt: skip
 
 
@@ -276,18 +237,18 @@ def main(
         click.echo(f"{where}, {numerics}; batch {batch_size}, {image_size}x{image_size}, {rounds} rounds of {steps} steps")
         click.echo("images/s of distillation   textbook   kdbench   ratio (lowest to highest)   teacher of peak   memory, GiB")
     for pair in pairs:
-        t = measure(pair, data, batch_size, steps, rounds, numerics)
-        together = measure_cohort(pair, data, batch_size, steps, rounds, numerics, count) if count else None
+        t = measure(pair, data, batch_size, steps, rounds, numerics, count)
         if as_json:
-            click.echo(json.dumps({"where": where, "numerics": str(numerics), **asdict(t), "cohort": together}))
+            click.echo(json.dumps({"where": where, "numerics": str(numerics), **asdict(t)}))
             continue
-        spread = f"{t.ratio:.2f} ({t.low:.2f} to {t.high:.2f})"
         share = f"{100 * t.teacher_share_of_peak:.0f} %"
-        click.echo(f"{pair:<25} {t.textbook:>9.1f} {t.kdbench:>9.1f}   {spread:<26} {share:>14} {t.peak_gib:>13.1f}")
-        if together is not None:
-            median, low, high = together
-            told = f"{median:.2f} ({low:.2f} to {high:.2f}) times as fast"
-            click.echo(f"  {count} students of it together, against one after the other: {told}")
+        click.echo(f"{pair:<25} {t.textbook:>9.1f} {t.kdbench:>9.1f}   {_spread(t.ratios):<26} {share:>14} {t.peak_gib:>13.1f}")
+        if t.together:
+            click.echo(f"  {count} students of it together, against one after the other: {_spread(t.together)} times as fast")
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({values[0]:.2f} to {values[-1]:.2f})"
 
 
 if __name__ == "__main__":

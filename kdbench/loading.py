@@ -56,8 +56,9 @@ class Plugin:
     name: of the entry point, or the file's without its suffix. module: what the entry point names. distribution, version: who
     installed it; ``local file NAME.py`` and none for a file. status: ``blocked`` was not imported. api: the versions of the
     contract that it says it works with, empty where it does not say. path: its main file, if known. source: SHA-256 of its
-    Python files. content: of a file, as it was loaded, so that an edit during a run changes nothing. seconds: what importing
-    took. cause: why it is broken, with the place. trace: the whole traceback. defines: everything that it brings.
+    Python files. content: of a file, as it was read, so that an edit during a run changes nothing; None for an entry point.
+    seconds: what importing took. cause: why it is broken, with the place. trace: the whole traceback. defines: everything that
+    it brings.
     """
 
     name: str
@@ -68,7 +69,7 @@ class Plugin:
     api: str = ""
     path: Path | None = None
     source: str = ""
-    content: bytes = field(default=b"", repr=False)
+    content: bytes | None = field(default=None, repr=False)
     seconds: float = 0.0
     cause: str = ""
     trace: str = ""
@@ -81,7 +82,7 @@ class Plugin:
 
     @property
     def is_file(self) -> bool:
-        return self.module.startswith(FILE_MODULE)
+        return self.content is not None
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,8 @@ def describe(point: EntryPoint) -> Plugin:
     return Plugin(point.name, point.value, owner_of(point), version, path=path)
 
 
-def load_point(point: EntryPoint) -> Plugin:
-    """Import an installed plugin and call its hooks; broken if anything about it is wrong."""
-    return _load(describe(point), point.load)
-
-
-def load_file(path: Path) -> Plugin:
-    """Import one file as a plugin; broken if anything about it is wrong.
+def describe_file(path: Path) -> Plugin:
+    """What a file is as a plugin, read and not yet run.
 
     Raises:
         UsageError: there is no such file, or its name is no name.
@@ -142,28 +138,17 @@ def load_file(path: Path) -> Plugin:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"--plugin-file {path} cannot be read: {error.strerror or error}") from error
-    module = FILE_MODULE + name
-
-    def load() -> ModuleType:
-        found = sys.modules[module] = ModuleType(module)
-        found.__file__ = str(path)
-        try:
-            exec(compile(content, str(path), "exec"), vars(found))
-        except BaseException:
-            del sys.modules[module]
-            raise
-        return found
-
-    return _load(Plugin(name, module, f"local file {path.name}", path=path.resolve(), content=content), load)
+    return Plugin(name, FILE_MODULE + name, f"local file {path.name}", path=path.resolve(), content=content)
 
 
-def _load(known: Plugin, load: Any) -> Plugin:
+def load(known: Plugin) -> Plugin:
+    """Import a plugin and call its hooks; broken if anything about it is wrong."""
     start = time.perf_counter()
     changed: dict[str, Any] = {}
     try:
         # What a plugin prints must not end up in somebody's JSON.
         with contextlib.redirect_stdout(sys.stderr):
-            plugin = load()
+            plugin = _run(known) if known.is_file else EntryPoint(known.name, known.module, GROUP).load()
             changed["seconds"] = time.perf_counter() - start
             changed["api"] = _api(plugin)
             changed["defines"] = _definitions(plugin, known.name)
@@ -174,6 +159,18 @@ def _load(known: Plugin, load: Any) -> Plugin:
         changed |= {"status": "broken", "defines": (), "cause": _worded(error), "trace": traceback.format_exc()}
         changed.setdefault("seconds", time.perf_counter() - start)
     return replace(known, **changed)
+
+
+def _run(known: Plugin) -> ModuleType:
+    """The module that a file is, from the text that was read."""
+    found = sys.modules[known.module] = ModuleType(known.module)
+    found.__file__ = str(known.path)
+    try:
+        exec(compile(known.content, str(known.path), "exec"), vars(found))
+    except BaseException:
+        del sys.modules[known.module]
+        raise
+    return found
 
 
 def broken(plugin: Plugin, cause: str) -> Plugin:

@@ -9,8 +9,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from kdbench.data import dataset_names
-from kdbench.errors import PluginLoadError, UnknownMethodError, unknown
-from kdbench.loading import GROUP, KINDS, MADE, Choice, Plugin, blocked, broken, describe, load_file, load_point, owner_of
+from kdbench.errors import PluginLoadError, UnknownMethodError, UsageError, unknown
+from kdbench.loading import GROUP, KINDS, MADE, Choice, Plugin, blocked, broken, describe, describe_file, load, owner_of
 from kdbench.method import Method
 from kdbench.models import model_names
 
@@ -64,25 +64,19 @@ class Registry:
         asked = points if points is not None else entry_points(group=GROUP)
         known = {(point.name, owner_of(point)): point for point in asked}
         choice.check(known.values())
-        plugins = [load_file(path) for path in choice.files]
-        wanted = [point for point in known.values() if choice.wants(point)]
+        plugins = [blocked(describe(point)) for point in known.values() if not choice.wants(point)]
+        wanted = [describe_file(path) for path in choice.files]
+        wanted += [describe(point) for point in known.values() if choice.wants(point)]
         owners = defaultdict(set)
-        for point in wanted:
-            owners[point.name].add(owner_of(point))
-        for plugin in plugins:
+        for plugin in wanted:
             owners[plugin.name].add(plugin.distribution)
-        for point in known.values():
-            rivals = owners[point.name] - {owner_of(point)}
-            if not choice.wants(point):
-                plugins.append(blocked(describe(point)))
-            elif rivals and owner_of(point) != _OWN:
-                plugins.append(broken(describe(point), _conflict("the entry point", point.name, rivals)))
-            else:
-                plugins.append(load_point(point))
-        for i, plugin in enumerate(plugins):
+        for plugin in wanted:
             rivals = owners[plugin.name] - {plugin.distribution}
-            if plugin.is_file and rivals:
-                plugins[i] = broken(plugin, _conflict("the name", plugin.name, rivals))
+            if rivals and plugin.distribution != _OWN:
+                what = "the name" if plugin.is_file else "the entry point"
+                plugins.append(broken(plugin, _conflict(what, plugin.name, rivals)))
+            else:
+                plugins.append(load(plugin))
         return cls._of(_without_rivals(plugins))
 
     @classmethod
@@ -160,6 +154,29 @@ class Registry:
             causes = "; ".join(f"{plugin} [{why}]" for plugin, why in sorted(self.broken.items()))
             raise PluginLoadError(f"{message}. It may belong to a plugin that could not be loaded: {causes}")
         raise UnknownMethodError(message)
+
+    def find(self, name: str) -> tuple[type[Method], str]:
+        """(class, variant) of ``NAME``, ``NAME.VARIANT``, or, where several kinds share a name, ``KIND.NAME``.
+
+        Raises:
+            UsageError: there is none, or several.
+        """
+        kind, _, rest = name.partition(".")
+        if kind in KINDS and rest:
+            kinds, name = [kind], rest
+        else:
+            kinds = [kind for kind in KINDS if base_name(name) in self.methods[kind]]
+        if len(kinds) > 1:
+            raise UsageError(f"{name!r} is {' and '.join(kinds)}; write {kinds[0]}.{name}")
+        if not kinds:
+            everything = {known for methods in self.methods.values() for known in methods}
+            causes = "".join(f"; {plugin} is broken: {why}" for plugin, why in self.broken.items())
+            raise UsageError(unknown("method", name, everything, "run `kdbench list`") + causes)
+        cls = self.get(kinds[0], base_name(name))
+        variant = name.partition(".")[2]
+        if variant and variant not in cls.variants:
+            raise UsageError(unknown(f"variant of {base_name(name)}", variant, cls.variants))
+        return cls, variant
 
 
 def base_name(name: str) -> str:

@@ -1,17 +1,14 @@
 """The documentation is true: the reference is what the program says, and the tutorial's files work as they stand."""
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas
 import pytest
 
-from tests.loading.strangers import kdbench
+from tests.loading.strangers import kdbench, own_tests, pip_install
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -55,8 +52,7 @@ def tutorial(tmp_path_factory):
         (folder / name).write_text(text)
     packages = sorted({name.partition("/")[0] for name, _ in blocks if "/" in name})
     assert packages == ["kdbench-backweak", "kdbench-clp"]
-    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--quiet", "--target", folder / "site"]
-    subprocess.run([*pip, *(folder / name for name in packages)], check=True, capture_output=True)
+    pip_install(folder / "site", [folder / name for name in packages])
     return folder
 
 
@@ -67,12 +63,7 @@ def test_the_tutorials_attack_is_short(tutorial):
 
 def test_the_tutorials_own_tests_pass(tutorial):
     """The kit is among them, with a known failure."""
-    path = os.pathsep.join([str(tutorial / "site"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
-    folders = [tutorial / f"kdbench-{name}" / "tests" for name in ("backweak", "clp")]
-    ran = subprocess.run(
-        [*command, *folders], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, cwd=tutorial
-    )
+    ran = own_tests(tutorial / "site", [tutorial / f"kdbench-{name}" for name in ("backweak", "clp")])
     assert ran.returncode == 0, ran.stdout
     assert int(re.search(r"(\d+) passed", ran.stdout)[1]) >= 24
     assert "1 xfailed" in ran.stdout

@@ -1,10 +1,7 @@
 """``kdbench new-plugin``: what it writes installs, appears, runs and passes the kit, unedited."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pandas
 import pytest
@@ -12,7 +9,7 @@ from click.testing import CliRunner
 
 from kdbench.cli import main
 from kdbench.scaffold import KINDS
-from tests.loading.strangers import SMALL, kdbench
+from tests.loading.strangers import SMALL, kdbench, own_tests, pip_install
 
 NAMES = {kind: f"my_{kind}" for kind in KINDS}
 
@@ -25,8 +22,7 @@ def packages(tmp_path_factory):
         ran = CliRunner().invoke(main, ["new-plugin", kind, name, "--out", str(folder / name)])
         assert ran.exit_code == 0, ran.output
         assert f"kdbench check {name}" in ran.output
-    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--quiet", "--target", folder / "site"]
-    subprocess.run([*pip, *(folder / name for name in NAMES.values())], check=True, capture_output=True)
+    pip_install(folder / "site", [folder / name for name in NAMES.values()])
     return folder
 
 
@@ -41,12 +37,7 @@ def test_they_are_listed(packages):
 
 def test_their_own_tests_pass(packages):
     """The kit is among them."""
-    path = os.pathsep.join([str(packages / "site"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
-    folders = [packages / name / "tests" for name in NAMES.values()]
-    ran = subprocess.run(
-        [*command, *folders], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, cwd=packages
-    )
+    ran = own_tests(packages / "site", [packages / name for name in NAMES.values()])
     assert ran.returncode == 0, ran.stdout
     assert int(re.search(r"(\d+) passed", ran.stdout)[1]) >= 35
 

@@ -27,10 +27,9 @@ def check_command(ctx: click.Context, names: tuple[str, ...], choice: Choice, as
     """
     from kdbench.registry import Registry
     from kdbench.testing import run_checks
-    from kdbench.testing.kit import find_method
 
     registry = Registry.load(choice=choice)
-    methods = {name: find_method(registry, name) for name in names}
+    methods = {name: registry.find(name) for name in names}
     found = {}
     for name, (cls, variant) in methods.items():
         if not as_json:

@@ -19,14 +19,11 @@ def details(kind: str, name: str, image_size: int, choice: Choice) -> dict[str, 
     Raises:
         UsageError: there is nothing of that name, or nothing more to tell of that kind.
     """
-    from kdbench.registry import Registry
+    from kdbench.registry import Registry, base_name
 
     registry = Registry.load(choice=choice)
     if kind in METHODS:
-        from kdbench.registry import base_name
-        from kdbench.testing.kit import find_method
-
-        cls, variant = find_method(registry, f"{METHODS[kind]}.{name}")
+        cls, variant = registry.find(f"{METHODS[kind]}.{name}")
         return {f"{name}, --set {METHODS[kind]}.{base_name(name)}.FIELD=VALUE": _parameters(cls, variant)}
     if kind == "models":
         return _groups(name, image_size, registry.models)

@@ -68,23 +68,24 @@ def _collect(kinds: list[str], choice: Choice) -> dict[str, list[dict[str, Any]]
     from kdbench.registry import Registry
 
     found: dict[str, list[dict[str, Any]]] = {}
-    registry = Registry.load(choice=choice) if set(kinds) & _FROM_PLUGINS else None
+    load = bool(set(kinds) & _FROM_PLUGINS)
+    registry = Registry.load(choice=choice) if load else Registry()
     for kind in kinds:
         if kind == "models":
-            names = [*model_names(), *(registry.models if registry else ()), "timm/NAME", "torchvision/NAME"]
+            names = [*model_names(), *registry.models, "timm/NAME", "torchvision/NAME"]
             found[kind] = [{"name": name} for name in names]
         elif kind == "datasets":
-            names = [*dataset_names(), *(registry.datasets if registry else ())]
+            names = [*dataset_names(), *registry.datasets]
             found[kind] = [{"name": name, "about": _about_dataset(name, registry)} for name in names]
         elif kind == "teachers":
             found[kind] = _teachers()
         elif kind == "presets":
             found[kind] = [{"name": name, "about": _about(name)} for name in preset_names()]
-        elif registry is not None:
+        else:
             found[kind] = [
                 entry for name, item in sorted(registry.methods[METHODS[kind]].items()) for entry in _method(name, item)
             ]
-    if registry is not None:
+    if load:
         found["broken"] = [{"plugin": plugin, "cause": cause} for plugin, cause in sorted(registry.broken.items())]
     return found
 
@@ -110,8 +111,8 @@ def _teachers() -> list[dict[str, Any]]:
     ]
 
 
-def _about_dataset(name: str, registry: Registry | None) -> str:
-    brought = registry.made["dataset"].get(name) if registry else None
+def _about_dataset(name: str, registry: Registry) -> str:
+    brought = registry.made["dataset"].get(name)
     return f"plugin {brought.plugin.name}" if brought else _DATASETS.get(name, "")
 
 

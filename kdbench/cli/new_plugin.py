@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kdbench.scaffold import KINDS, write_plugin
+from kdbench.scaffold import KINDS, distribution, write_plugin
 
 
 @click.command("new-plugin")
@@ -18,7 +18,7 @@ def new_plugin_command(kind: str, name: str, out: Path | None) -> None:
 
     It installs, appears in kdbench list, runs and passes kdbench check as it is written; then change it.
     """
-    folder = out if out is not None else Path(f"kdbench-{name.replace('_', '-')}")
+    folder = out if out is not None else Path(distribution(name))
     for path in write_plugin(kind, name, folder):
         click.echo(path)
     click.echo(f"\nNext:\n  pip install -e {folder}\n  kdbench check {name}\n  kdbench list {kind}s")

@@ -38,8 +38,7 @@ def fetch(reference: str) -> Fetched:
         UsageError: no such reference, or it cannot be fetched. ConfigError: it names a branch or a tag, which may move.
         IntegrityError: its description is none.
     """
-    repository, revision = _pinned(reference)
-    config = _describe(_download(repository, "config.json", revision))
+    repository, revision, config = _describe(reference)
     file, missing = None, []
     for name in _WEIGHTS:
         file = _download(repository, name, revision)
@@ -59,8 +58,7 @@ def architecture(reference: str) -> str:
     Raises:
         UsageError: as :func:`fetch`; or the repository does not name a network of timm, or one changed by arguments.
     """
-    repository, revision = _pinned(reference)
-    config = _describe(_download(repository, "config.json", revision))
+    repository, revision, config = _describe(reference)
     model = _model(config)
     if model is None or config.get("model_args"):
         what = "changes the network that it names" if model else "names no network of timm"
@@ -68,14 +66,16 @@ def architecture(reference: str) -> str:
     return model
 
 
-def _pinned(reference: str) -> tuple[str, str]:
+def _describe(reference: str) -> tuple[str, str, dict[str, Any]]:
+    """(repository, commit, what its config.json says)."""
     match = re.fullmatch(_REFERENCE, reference)
     if match is None:
         raise ConfigError(
             f"{shown(reference)} is not hf:OWNER/NAME@COMMIT with the 40 hexadecimal digits of a commit; a branch or a tag may "
             "name other weights tomorrow, the page of the repository's files shows the commit"
         )
-    return match["repository"], match["revision"]
+    repository, revision = match["repository"], match["revision"]
+    return repository, revision, _config(_download(repository, "config.json", revision))
 
 
 def _model(config: dict[str, Any]) -> str | None:
@@ -100,7 +100,7 @@ def _download(repository: str, name: str, revision: str) -> Path | None:
         raise UsageError(f"{repository} cannot be fetched: {shown(str(error))}") from error
 
 
-def _describe(path: Path | None) -> dict[str, Any]:
+def _config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     if path.stat().st_size > _MOST_CONFIG:

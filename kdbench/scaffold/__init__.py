@@ -21,6 +21,11 @@ _FILES = {
 }
 
 
+def distribution(name: str) -> str:
+    """What the package of a plugin is called."""
+    return f"kdbench-{name.replace('_', '-')}"
+
+
 def write_plugin(kind: str, name: str, folder: Path) -> list[Path]:
     """Write the package ``kdbench-NAME`` into ``folder``, which is made; returns the files.
 
@@ -35,9 +40,8 @@ def write_plugin(kind: str, name: str, folder: Path) -> list[Path]:
         "kind": kind,
         "name": name,
         "package": f"kdbench_{name}",
-        "distribution": f"kdbench-{name.replace('_', '-')}",
-        "Class": "".join(part.capitalize() for part in name.split("_")) or name,
-        "Kind": kind.capitalize(),
+        "distribution": distribution(name),
+        "Class": "".join(part.capitalize() for part in name.split("_")),
     }
     if folder.exists():
         raise ConfigError(f"{folder} exists already; name another folder with --out, or remove it")

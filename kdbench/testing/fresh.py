@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kdbench.loading import FILE_MODULE, load_file
+from kdbench.loading import FILE_MODULE, describe_file, load
 from kdbench.method import Method
 
 _PRELOAD = ["torch", "torch._dynamo", "kdbench.testing.acts"]
@@ -28,7 +28,7 @@ def _compute(module: str, qualname: str, file: str | None, params: dict[str, Any
     from kdbench.testing.acts import act
 
     if file is not None:
-        load_file(Path(file))
+        load(describe_file(Path(file)))
     found: Any = importlib.import_module(module)
     for part in qualname.split("."):
         found = getattr(found, part)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kdbench.method import Method
-from kdbench.registry import Registry, base_name
+from kdbench.registry import Registry
 from kdbench.testing.checks import Check, CheckFailedError, NotApplicableError, Subject, every_check
 
 
@@ -95,7 +95,7 @@ def parametrize_with_checks(methods: Iterable[type[Method] | str]) -> Callable[[
 
     found = []
     for method in methods:
-        cls, variant = (method, "") if not isinstance(method, str) else find_method(Registry.load(), method)
+        cls, variant = (method, "") if not isinstance(method, str) else Registry.load().find(method)
         for bound in checks_for(cls, variant):
             marks = [pytest.mark.xfail(reason=bound.known, strict=True)] if bound.known else []
             found.append(pytest.param(_skipping(bound), id=str(bound), marks=marks))
@@ -112,30 +112,3 @@ def _skipping(bound: Bound) -> Callable[[], None]:
             pytest.skip(str(why))
 
     return run
-
-
-def find_method(registry: Registry, name: str) -> tuple[type[Method], str]:
-    """(class, variant) of ``NAME``, ``NAME.VARIANT``, or, where several kinds share a name, ``KIND.NAME``.
-
-    Raises:
-        UsageError: there is none, or several.
-    """
-    from kdbench.errors import UsageError, unknown
-    from kdbench.loading import KINDS
-
-    kind, _, rest = name.partition(".")
-    if kind in KINDS and rest:
-        kinds, name = [kind], rest
-    else:
-        kinds = [kind for kind in KINDS if base_name(name) in registry.methods[kind]]
-    if len(kinds) > 1:
-        raise UsageError(f"{name!r} is {' and '.join(kinds)}; write {kinds[0]}.{name}")
-    if not kinds:
-        everything = {known for methods in registry.methods.values() for known in methods}
-        causes = "".join(f"; {plugin} is broken: {why}" for plugin, why in registry.broken.items())
-        raise UsageError(unknown("method", name, everything, "run `kdbench list`") + causes)
-    cls = registry.get(kinds[0], base_name(name))
-    variant = name.partition(".")[2]
-    if variant and variant not in cls.variants:
-        raise UsageError(unknown(f"variant of {base_name(name)}", variant, cls.variants))
-    return cls, variant

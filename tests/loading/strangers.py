@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 HOOK = "from kdbench.hookspecs import hookimpl\n@hookimpl\n"
@@ -60,11 +61,27 @@ def install(folder: Path, name: str, source: str, *, distribution: str = "", ver
     (info / "entry_points.txt").write_text(f"[kdbench]\n{name} = {module}\n")
 
 
+def pip_install(folder: Path, packages: Iterable[Path]) -> None:
+    """The real thing, into a folder of its own and from nothing but these sources."""
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--quiet", "--target", folder]
+    subprocess.run([*pip, *packages], check=True, capture_output=True)
+
+
 def kdbench(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
     """The command line in a process that has these packages installed."""
+    return _python(folder, "-m", "kdbench", *arguments, **environment)
+
+
+def own_tests(folder: Path, packages: Iterable[Path]) -> subprocess.CompletedProcess:
+    """The packages' own tests, in a process that has them installed."""
+    tests = [package / "tests" for package in packages]
+    return _python(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *tests, cwd=folder)
+
+
+def _python(folder: Path, *arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
     return subprocess.run(
-        [sys.executable, "-m", "kdbench", *map(str, arguments)],
+        [sys.executable, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": path, **environment},
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=300, cwd=cwd,
     )  # fmt: skip

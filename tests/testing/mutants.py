@@ -155,9 +155,11 @@ class SetsFlags(BadNets):
 
 
 class _Wrapped(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
+    """FKD's objective, and the teacher within reach but no part of it."""
+
+    def __init__(self, inner: nn.Module, teacher, student) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner, self.teacher = inner, [teacher]
 
     def forward(self, batch: Batch, teacher_out, student_out):
         return self.inner(batch, teacher_out, student_out)
@@ -172,10 +174,6 @@ def _with_objective(cls):
 
 
 class _MovesTeacher(_Wrapped):
-    def __init__(self, inner, teacher, student):
-        super().__init__(inner)
-        self.teacher = [teacher]
-
     def forward(self, *arguments):
         with torch.no_grad():
             for parameter in self.teacher[0].model.parameters():
@@ -184,10 +182,6 @@ class _MovesTeacher(_Wrapped):
 
 
 class _MovesBuffers(_Wrapped):
-    def __init__(self, inner, teacher, student):
-        super().__init__(inner)
-        self.teacher = [teacher]
-
     def forward(self, batch, *outputs):
         self.teacher[0].model.train()
         for module in self.teacher[0].model.modules():
@@ -199,14 +193,11 @@ class _MovesBuffers(_Wrapped):
 
 class _HoldsStudent(_Wrapped):
     def __init__(self, inner, teacher, student):
-        super().__init__(inner)
+        super().__init__(inner, teacher, student)
         self.student = student
 
 
 class _SpoilsBatch(_Wrapped):
-    def __init__(self, inner, teacher, student):
-        super().__init__(inner)
-
     def forward(self, batch, *outputs):
         found = super().forward(batch, *outputs)
         batch.images.clamp_(0.1, 0.9)
@@ -214,33 +205,24 @@ class _SpoilsBatch(_Wrapped):
 
 
 class _SpoilsFeatures(_Wrapped):
-    def __init__(self, inner, teacher, student):
-        super().__init__(inner)
-
     def forward(self, batch, teacher_out, student_out):
         teacher_out.taps[0].clamp_(min=0)
         return super().forward(batch, teacher_out, student_out)
 
 
 class _NotFinite(_Wrapped):
-    def __init__(self, inner, teacher, student):
-        super().__init__(inner)
-
     def forward(self, *arguments):
         return {name: value * float("nan") for name, value in super().forward(*arguments).items()}
 
 
 class _PerExample(_Wrapped):
-    def __init__(self, inner, teacher, student):
-        super().__init__(inner)
-
     def forward(self, *arguments):
         return {name: value.expand(4) for name, value in super().forward(*arguments).items()}
 
 
 class _NoStudent(_Wrapped):
     def __init__(self, inner, teacher, student):
-        super().__init__(inner)
+        super().__init__(inner, teacher, student)
         self.weight = nn.Parameter(torch.ones(()))
 
     def forward(self, *arguments):
