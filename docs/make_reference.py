@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from kdbench import errors, hookspecs
+from kdbench.bench.profile import PROFILE_COLUMNS
 from kdbench.cli import _COMMANDS, _exit_code, main
 from kdbench.report.columns import COLUMNS, SCHEMA
 from kdbench.report.paired import COLUMNS as PAIRED
@@ -83,6 +84,8 @@ def _columns() -> Iterator[str]:
     yield _table(("column", ""), ((f"`{name}`", text) for name, text in COLUMNS.items()))
     yield "## Columns of paired.csv"
     yield _table(("column", ""), ((f"`{name}`", text) for name, text in PAIRED.items()))
+    yield "## Columns of profile/stages.csv"
+    yield _table(("column", ""), ((f"`{name}`", text) for name, text in PROFILE_COLUMNS.items()))
 
 
 def _errors() -> Iterator[str]:

@@ -24,6 +24,7 @@ from torch import Tensor
 from kdbench.data.base import ImageSet
 from kdbench.errors import ConfigError, ContractError, DivergedError
 from kdbench.numerics import Numerics
+from kdbench.profiling import loop, span
 
 TRANSFER_FLOOR = 30.0
 STOPPED_REMOVED = 90.0
@@ -80,8 +81,8 @@ def accuracy(predict: Callable[[Tensor], Tensor], test: ImageSet, numerics: Nume
         DivergedError: the network's outputs are not finite.
     """
     correct = 0
-    for batch in test.batches(batch_size, device=numerics.device):
-        with numerics.autocast():
+    for batch in loop(test.batches(batch_size, device=numerics.device)):
+        with span("forward"), numerics.autocast():
             logits = predict(batch.images)
         _check_finite(logits)
         correct += int((logits.argmax(1) == batch.labels).sum())
@@ -115,11 +116,11 @@ def evaluate(
         ContractError: the trigger changed the shape or left [0, 1].
     """
     plain, triggered = [], []
-    for batch in test.batches(batch_size, device=numerics.device):
+    for batch in loop(test.batches(batch_size, device=numerics.device)):
         marked = trigger(batch.images)
         if marked.shape != batch.images.shape or not bool(((marked >= 0) & (marked <= 1)).all()):
             raise ContractError("the trigger must keep the images' shape and the range [0, 1]")
-        with numerics.autocast():
+        with span("forward"), numerics.autocast():
             logits = predict(batch.images), predict(marked)
         _check_finite(*logits)
         plain.append(logits[0].argmax(1).cpu())

@@ -20,6 +20,7 @@ from kdbench.data.base import Augmentation, Batch, ImageSet
 from kdbench.errors import DivergedError
 from kdbench.method import Params
 from kdbench.numerics import Numerics
+from kdbench.profiling import loop, span
 
 #: A batch (already on the device) -> named scalar losses; their sum is minimised.
 LossFunction = Callable[[Batch], dict[str, Tensor]]
@@ -184,14 +185,16 @@ class Trainee:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         with self._own_states():
-            with self.fit.numerics.autocast():
+            with span("forward"), self.fit.numerics.autocast():
                 terms = self.loss(batch, shared)
             value = torch.stack([term.float() for term in terms.values()]).sum()
             self._optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            self._optimizer.step()
-            if self.after_step is not None:
-                self.after_step()
+            with span("backward"):
+                value.backward()
+            with span("optimizer"):
+                self._optimizer.step()
+                if self.after_step is not None:
+                    self.after_step()
         self._total += value.detach()
         self._done += 1
         shown = None
@@ -276,15 +279,18 @@ def train_together(
     if any(len(trainee.history) != len(first.history) for trainee in trainees):
         raise DifferentEpochsError
     left = list(trainees)
-    for _ in range(len(first.history), first.epochs):
-        for batch in images.batches(
+    begin = len(first.history)
+    for epoch in range(begin, first.epochs):
+        batches = images.batches(
             first.batch_size,
             device=first.fit.numerics.device,
             generator=generator,
             augmentation=augmentation,
             drop_last=True,
-        ):
-            shared = share(batch)
+        )
+        for batch in loop(batches, trace=epoch == begin):
+            with span("teacher"):
+                shared = share(batch)
             for trainee in list(left):
                 try:
                     trainee.step(batch, shared)

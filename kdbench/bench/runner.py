@@ -18,6 +18,7 @@ from kdbench.bench.job import Done, Executor, Job, Outcome, Step
 from kdbench.bench.machine import device_name, software
 from kdbench.bench.plan import CONTROLS, MEASURING, Cell, Stage, digest
 from kdbench.bench.prepare import Prepared
+from kdbench.bench.profile import ProfileFolder
 from kdbench.bench.rows import row
 from kdbench.bench.schedule import wanted
 from kdbench.bench.stages import MODEL, PICTURE, TRIGGER
@@ -44,9 +45,11 @@ class _Run:
         executor: Executor,
         checkpoint_s: float,
         cohort: int,
+        profile: bool,
     ) -> None:
         self.prepared, self.plan, self.registry, self.reporter = prepared, prepared.plan, registry, reporter
         self.out, self.store, self.executor, self.checkpoint_s, self.cohort = out, store, executor, checkpoint_s, cohort
+        self.profile = ProfileFolder(out / "profile") if profile else None
         self.together: set[str] = set()
         self.alone: set[str] = set()
         self.timings = Timings(store.root)
@@ -144,6 +147,8 @@ class _Run:
             return
         for one in stages:
             self.reporter.stage_started(one.number, one.title)
+            if self.profile is not None:
+                self.profile.started(one)
         self.together.update(one.key for one in stages if beside)
         self.executor.start(replace(jobs[0], beside=tuple(jobs[1:])))
 
@@ -185,6 +190,7 @@ class _Run:
             "packages": list(self.registry.packages()),
             "points": self.registry.points(_methods(values)),
             "checkpoint_s": self.checkpoint_s,
+            "profile": self.profile is not None,
         }
         for name, content in self.registry.files().items():
             (folder / "plugins").mkdir(exist_ok=True)
@@ -195,6 +201,8 @@ class _Run:
         if outcome.status in ("crashed", "timeout", "out of memory") and stage.key in self.together:
             self._apart(stage)
             return
+        if self.profile is not None:
+            self.profile.ended(stage, outcome, self.store.workspace(stage.key))
         self.stages[stage.key] = {"seconds": round(outcome.seconds, 3), "facts": outcome.facts}
         if outcome.status != "ok":
             self._end(stage, outcome)
@@ -384,17 +392,19 @@ def run(
     fail_fast: bool = False,
     checkpoint_s: float = 60.0,
     cohort: int = 4,
+    profile: bool = False,
 ) -> list[dict[str, Any]]:
     """Carry out every cell of a request and write ``out``: results.csv, leaderboard.csv, run.json, trigger-*.png, logs/.
 
     What is in the store is not computed again. The tables are written anew as cells finish; an interrupted run keeps what it
-    measured, and the same request goes on where it was. cohort: students of one teacher in one process, at most.
+    measured, and the same request goes on where it was. cohort: students of one teacher in one process, at most. profile:
+    write where the time of each computed stage went, too, see :mod:`kdbench.bench.profile`.
     """
     store.check_writable()
     out.mkdir(parents=True, exist_ok=True)
     record = _record(prepared, registry)
     write_record(record, out / "run.json")
-    work = _Run(prepared, registry, reporter, out, store, executor, checkpoint_s, cohort)
+    work = _Run(prepared, registry, reporter, out, store, executor, checkpoint_s, cohort, profile)
     plan = prepared.plan
     notes = dict.fromkeys(dataset.note for dataset in prepared.datasets if dataset.note)
     reporter.run_started(len(plan.stages), len(work.schedule.to_run()), len(plan.cells), str(out), " ".join(notes))

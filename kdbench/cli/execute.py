@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -44,6 +45,7 @@ _OPTIONS = (
         show_default=True,
         help="Students of one teacher trained side by side from one pass of it, at most.",
     ),
+    click.option("--profile", is_flag=True, help="Write where the time of each stage went, and traces, to OUT/profile."),
     click.option("--fail-fast", is_flag=True, help="Stop at the first stage that fails."),
     click.option("--quiet", is_flag=True, help="Print only the folder of the results."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON lines."),
@@ -59,6 +61,7 @@ class Execution:
     memory_limit: float | None
     checkpoint_every: float
     cohort: int
+    profile: bool
     fail_fast: bool
     quiet: bool
     as_json: bool
@@ -118,14 +121,16 @@ def _watch(
 ) -> tuple[int, list[dict[str, Any]]]:
     """Run and watch; the exit code and the rows."""
     from kdbench.bench import runner
-    from kdbench.cli.display import make_display
+    from kdbench.cli.display import make_console, make_display
+    from kdbench.cli.profile import print_profile
 
     display = make_display(how.quiet, how.as_json)
+    start = time.monotonic()
     before = signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends
     try:
         rows = runner.run(
             prepared, registry, folder, display, store, executor, fail_fast=how.fail_fast, checkpoint_s=how.checkpoint_every,
-            cohort=how.cohort,
+            cohort=how.cohort, profile=how.profile,
         )  # fmt: skip
     except KeyboardInterrupt:
         display.close()
@@ -135,6 +140,8 @@ def _watch(
     finally:
         display.close()
         signal.signal(signal.SIGTERM, before)
+    if how.profile and not how.quiet and not how.as_json:
+        print_profile(make_console(), folder / "profile", time.monotonic() - start, executor.jobs)
     left = len(prepared.plan.cells) - len(rows) if how.fail_fast else 0
     if left:
         click.echo(f"Stopped at the first failure: {left} of {len(prepared.plan.cells)} cells were not run.", err=True)

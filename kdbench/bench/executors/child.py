@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -20,13 +21,14 @@ from typing import Any
 
 import torch
 
-from kdbench.bench.executors.names import OUTCOME, TASK
+from kdbench.bench.executors.names import OUTCOME, TASK, TRACES
 from kdbench.bench.job import Outcome
 from kdbench.bench.machine import device_name
 from kdbench.bench.stages import Product, Task, perform, perform_together
 from kdbench.confine import confine, device_paths, interpreter_paths
 from kdbench.errors import DivergedError
 from kdbench.loading import GROUP
+from kdbench.profiling import profiled
 from kdbench.registry import Registry
 from kdbench.report.record import jsonable
 from kdbench.text import strip_control
@@ -120,7 +122,11 @@ def run(folder: Path, token: str, events: int) -> None:
     torch.set_num_threads(made[0].threads)
     found = [EntryPoint(name, value, GROUP) for name, value in points.items()]
     reporters = [_Reporter(send, place) for place in range(len(made))]
-    outcomes = attempt(made, lambda: Registry.load(found), reporters)
+    with profiled(folder / TRACES, torch.device(made[0].device)) if told["profile"] else nullcontext() as profile:
+        outcomes = attempt(made, lambda: Registry.load(found), reporters)
+        if profile is not None:
+            for outcome in outcomes:
+                outcome.facts["profile"] = profile.facts(among=len(made))
     sys.stdout.flush()
     sys.stderr.flush()
     reports = [asdict(outcome) for outcome in outcomes]
