@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from kdbench.choice import Choice, owner_of
 from kdbench.data import dataset_names
 from kdbench.errors import PluginLoadError, UnknownMethodError, UsageError, unknown
-from kdbench.loading import GROUP, KINDS, MADE, Choice, Plugin, blocked, broken, describe, describe_file, load, owner_of
+from kdbench.loading import GROUP, KINDS, MADE, Plugin, blocked, broken, describe, describe_file, load
 from kdbench.method import Method
 from kdbench.models import model_names
 

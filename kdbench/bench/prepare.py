@@ -53,7 +53,7 @@ def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
         dataset = find(resolved)
         check_models(resolved, dataset, registry.models)
         for teacher in imported.values():
-            check_imported(spec, teacher, dataset)
+            check_imported(spec, teacher, dataset, registry.origin_of_model(teacher.model))
         datasets.append(dataset)
         digests = dataset.train_digest, dataset.test_digest
         computing = arithmetic(numerics), code_digest(), software()
@@ -112,8 +112,9 @@ def check_models(resolved: Resolved, dataset: Dataset, own: Mapping[str, ModelMa
             raise ConfigError(f"model {name!r} cannot be built for {size}x{size} images: {error}") from error
 
 
-def check_imported(spec: RunSpec, teacher: Imported, dataset: Dataset) -> None:
-    """Raise ConfigError where an imported teacher is not the pair's, or was made for other classes."""
+def check_imported(spec: RunSpec, teacher: Imported, dataset: Dataset, code: str = "") -> None:
+    """Raise ConfigError where an imported teacher is not the pair's, was made for other classes, or is a network of a plugin
+    whose code is now another (``code``)."""
     wrong = next((pair for pair in spec.pairs if pair[0] != teacher.model), None)
     if wrong is not None:
         raise ConfigError(
@@ -123,4 +124,9 @@ def check_imported(spec: RunSpec, teacher: Imported, dataset: Dataset) -> None:
     if teacher.num_classes != dataset.num_classes:
         raise ConfigError(
             f"--teacher-from {teacher.name} tells {teacher.num_classes} classes apart, {dataset.name} has {dataset.num_classes}"
+        )
+    if teacher.code != code:
+        raise ConfigError(
+            f"--teacher-from {teacher.name} was imported when {teacher.model} was of {teacher.code or 'kdbench'}, now it is of "
+            f"{code or 'kdbench'}; import it again"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from kdbench.bench.stages import MODEL
 from kdbench.bench.store import Store, file_digest
 from kdbench.bench.teacher_names import check_teacher_name, is_teacher_name
 from kdbench.errors import ConfigError, IntegrityError, UnknownMethodError, unknown
-from kdbench.models import blank_model
+from kdbench.models import NO_MODELS, ModelMaker, blank_model
 from kdbench.report.record import write_record
 
 
 @dataclass(frozen=True)
 class Imported:
-    """An imported teacher. key: of its artefact. origin: where the weights are from, see kdbench.foreign."""
+    """An imported teacher. key: of its artefact. origin: where the weights are from, see kdbench.foreign. code: which code its
+    network is, where a plugin makes it."""
 
     name: str
     key: str
@@ -32,6 +34,7 @@ class Imported:
     num_classes: int
     image_size: int
     origin: dict[str, Any]
+    code: str = ""
 
 
 def save_teacher(
@@ -44,10 +47,13 @@ def save_teacher(
     dataset: str,
     num_classes: int,
     image_size: int,
+    own: Mapping[str, ModelMaker] = NO_MODELS,
+    code: str = "",
 ) -> str:
     """Keep checked weights as a suspect teacher; answers its key in the store.
 
-    It normalises images as the dataset it is used with says.
+    It normalises images as the dataset it is used with says. own, code: the models of plugins, and which code this one is
+    (``Registry.models``, ``Registry.origin_of_model``).
 
     Raises:
         UsageError: the name is taken by other weights, or is no name.
@@ -55,7 +61,7 @@ def save_teacher(
     check_teacher_name(name)
     store = Store(store_root)
     store.check_writable()
-    network = blank_model(model, num_classes, image_size=image_size)
+    network = blank_model(model, num_classes, image_size=image_size, own=own)
     # Counters of batches seen are of no consequence, and some files leave them out.
     missing, extra = network.load_state_dict(state, strict=False)
     if extra or any(not key.endswith("num_batches_tracked") for key in missing):
@@ -65,7 +71,7 @@ def save_teacher(
     try:
         save_module(network.eval(), workspace / MODEL, {"normalization": "dataset"})
         weights = file_digest(workspace / MODEL)
-        key = digest(["imported", weights, model, num_classes, image_size])
+        key = digest(["imported", weights, model, num_classes, image_size, *([code] if code else [])])
         path = _path(store, name)
         if path.exists() and (known := load_teacher(store, name)).key != key:
             raise ConfigError(
@@ -81,6 +87,7 @@ def save_teacher(
         shutil.rmtree(workspace, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {"key": key, "model": model, "dataset": dataset, "num_classes": num_classes, "image_size": image_size}
+    facts |= {"code": code} if code else {}
     write_record({**facts, "origin": origin}, path)
     return key
 

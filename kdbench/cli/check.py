@@ -11,7 +11,7 @@ import click
 from kdbench.cli.choice import plugin_options
 
 if TYPE_CHECKING:
-    from kdbench.loading import Choice
+    from kdbench.choice import Choice
     from kdbench.testing import Result
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from kdbench.choice import Choice
 from kdbench.errors import UsageError
 
 _VARIABLE = "KDBENCH_LOAD_PLUGINS"
@@ -23,12 +24,10 @@ _OPTIONS = (
 
 def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command these options, and hand them and $KDBENCH_LOAD_PLUGINS to it as one
-    :class:`kdbench.loading.Choice`: ``choice``."""
+    :class:`kdbench.choice.Choice`: ``choice``."""
 
     @functools.wraps(command)
     def with_choice(*arguments: Any, without: tuple[str, ...], files: tuple[Path, ...], **options: Any) -> Any:
-        from kdbench.loading import Choice
-
         wrong = [word for word in without if not word.startswith("no:")]
         if wrong:
             raise UsageError(f"-p {wrong[0]!r}: only no:NAME is known, which keeps the plugin NAME from being loaded")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kdbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from kdbench.loading import Choice
+    from kdbench.choice import Choice
 
 #: What is listed -> the kind of method that it is.
 METHODS = {"attacks": "attack", "defenses": "defense", "distillers": "distiller"}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kdbench.bench.teacher_names import check_teacher_name
+from kdbench.choice import Choice
+from kdbench.cli.choice import plugin_options
 from kdbench.cli.number import Number
 from kdbench.cli.request import store_option
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
@@ -15,6 +19,7 @@ from kdbench.text import strip_control
 
 if TYPE_CHECKING:
     from kdbench.foreign import Foreign
+    from kdbench.registry import Registry
 
 #: dataset: (classes, pixels a side), where they are its own; those of `signs` are what it draws unless told otherwise
 _FOLDER_SIZE = 224
@@ -27,6 +32,7 @@ _FOLDER_SIZE = 224
 @click.option("--num-classes", type=click.IntRange(min=2), help="Number of classes.  [default: the dataset's]")
 @click.option("--image-size", type=click.IntRange(8, 512), help="Pixels a side.  [default: the dataset's]")
 @click.option("--name", help="What the teacher is called from now on.  [default: FILE without its suffix]")
+@plugin_options
 @store_option
 @click.option("--sha256", metavar="HEX", help="Refuse any other file than the one with this SHA-256.")
 @click.option(
@@ -45,6 +51,7 @@ _FOLDER_SIZE = 224
 )
 def import_teacher_command(
     file: str,
+    choice: Choice,
     model: str | None,
     dataset: str,
     num_classes: int | None,
@@ -71,7 +78,8 @@ def import_teacher_command(
         name = name if name is not None else file.partition("/")[2].partition("@")[0]
     if model is None:
         raise ConfigError("which network the weights are of is not known here; give --model, see `kdbench list models`")
-    classes, size = _sizes(dataset, num_classes, image_size)
+    plugins = functools.cache(lambda: _registry(choice))
+    classes, size = _sizes(dataset, num_classes, image_size, lambda: plugins().datasets)
     name = name if name is not None else path.stem
     check_teacher_name(name)
     # Neither imports torch; the process that reads does so only for what looks like weights.
@@ -85,28 +93,42 @@ def import_teacher_command(
         memory_bytes=int(memory * 2**30),
         seconds=time_limit,
         expect_sha256=sha256,
+        own=lambda: plugins().models,
     )
     found.origin.update(origin)
     from kdbench.bench.teachers import save_teacher
 
     key = save_teacher(
-        store_dir, name, found.state, found.origin, model=model, dataset=dataset, num_classes=classes, image_size=size
-    )
+        store_dir, name, found.state, found.origin, model=model, dataset=dataset, num_classes=classes, image_size=size,
+        own=plugins().models, code=plugins().origin_of_model(model),
+    )  # fmt: skip
     for line in _summary(name, key, model, dataset, classes, size, found):
         click.echo(strip_control(line))
 
 
-def _sizes(dataset: str, num_classes: int | None, image_size: int | None) -> tuple[int, int]:
-    """Classes and pixels a side: the options, else the dataset's own."""
+def _registry(choice: Choice) -> Registry:
+    from kdbench.registry import Registry
+
+    return Registry.load(choice=choice)
+
+
+def _sizes(
+    dataset: str, num_classes: int | None, image_size: int | None, own: Callable[[], Collection[str]] = tuple
+) -> tuple[int, int]:
+    """Classes and pixels a side: the options, else the dataset's own. ``own``: answers the names of the datasets of plugins."""
+    from kdbench.data.facts import OFFICIAL
+
     kind, _, path = dataset.partition(":")
     if kind == "imagefolder":
         if num_classes is None:
             raise ConfigError(f"how many classes {dataset!r} has is not known here; give --num-classes")
         return num_classes, image_size or _FOLDER_SIZE
-    from kdbench.data.facts import OFFICIAL
-
+    if not path and kind not in OFFICIAL and kind in own():
+        if num_classes is None or image_size is None:
+            raise ConfigError(f"what {dataset!r} of a plugin is like is not known here; give --num-classes and --image-size")
+        return num_classes, image_size
     if path or kind not in OFFICIAL:
-        known = [*OFFICIAL, "imagefolder"]
+        known = [*OFFICIAL, *sorted(own()), "imagefolder"]
         raise UnknownMethodError(unknown("dataset", dataset, known, "a folder of yours is imagefolder:PATH"))
     facts = OFFICIAL[kind]
     return num_classes or facts.num_classes, image_size or facts.image_size

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from kdbench.loading import Choice
+    from kdbench.choice import Choice
     from kdbench.registry import Found, Registry
 
 _FROM_PLUGINS = {*METHODS, "models", "datasets"}

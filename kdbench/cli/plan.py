@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdbench.bench.forecast import Forecast
     from kdbench.bench.prepare import Prepared
     from kdbench.bench.store import Store
-    from kdbench.loading import Choice
+    from kdbench.choice import Choice
 
 
 @click.command("plan")

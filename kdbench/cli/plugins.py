@@ -10,7 +10,8 @@ import click
 from kdbench.cli.choice import plugin_options
 
 if TYPE_CHECKING:
-    from kdbench.loading import Choice, Plugin
+    from kdbench.choice import Choice
+    from kdbench.loading import Plugin
 
 _SLOW_S = 2.0
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kdbench.bench.prepare import Prepared
     from kdbench.bench.spec import RunSpec
     from kdbench.bench.store import Store
-    from kdbench.loading import Choice
+    from kdbench.choice import Choice
     from kdbench.registry import Registry
     from kdbench.report.paper import Target
 

@@ -15,7 +15,7 @@ from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from kdbench.bench.spec import RunSpec
-    from kdbench.loading import Choice
+    from kdbench.choice import Choice
 
 
 @click.command("run")

@@ -13,7 +13,7 @@ from kdbench.cli.request import divide, store_option
 from kdbench.errors import IntegrityError
 
 if TYPE_CHECKING:
-    from kdbench.loading import Choice
+    from kdbench.choice import Choice
 
 
 @click.command("verify")

@@ -10,7 +10,9 @@ import os
 import re
 import stat
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdbench.foreign.weights import Expected
+    from kdbench.models import ModelMaker
 
 _MEMORY = 2 << 30
 _SECONDS, _BYTES_A_SECOND = 4.0, 25 << 20
@@ -57,6 +60,7 @@ def read_foreign(
     memory_bytes: int = _MEMORY,
     seconds: float | None = None,
     expect_sha256: str | None = None,
+    own: Callable[[], Mapping[str, ModelMaker]] = dict,
 ) -> Foreign:
     """Read the weights of a named network from a file that nobody has to trust.
 
@@ -69,6 +73,7 @@ def read_foreign(
         seconds: wall-clock time for the file, above 0; 4 s and 1 s per 25 MiB unless given. Starting the process and importing
             torch do not count.
         expect_sha256: 64 hexadecimal digits that the file has to have.
+        own: answers the models of plugins (``Registry.models``); asked only once the file looks like weights.
 
     Raises:
         IntegrityError: the file is damaged, hostile, takes too much, or does not hold the weights of that network.
@@ -85,13 +90,14 @@ def read_foreign(
         raise ConfigError(f"{expect_sha256!r} is no SHA-256; it has 64 hexadecimal digits")
     path = Path(path)
     try:
-        return _read(path, model, num_classes, image_size, memory_bytes, seconds, expect_sha256)
+        network = partial(_state, model, num_classes, image_size, own)
+        return _read(path, network, memory_bytes, seconds, expect_sha256)
     except IntegrityError as error:
         raise IntegrityError(f"{shown(path.name)} was not imported: {error}") from None
 
 
 def _read(
-    path: Path, model: str, num_classes: int, image_size: int, memory: int, seconds: float | None, expect_sha256: str | None
+    path: Path, state: Callable[[], dict[str, Tensor]], memory: int, seconds: float | None, expect_sha256: str | None
 ) -> Foreign:
     with tempfile.TemporaryDirectory(prefix="kdbench-", ignore_cleanup_errors=True) as folder:
         # The copy is what is hashed and what is read: the original may change meanwhile.
@@ -105,14 +111,15 @@ def _read(
             how = reader.start()
             kind = reader.inspect()
             # While the other process imports torch, so does this one.
-            network, expected = _expected(model, num_classes, image_size)
+            network = state()
+            expected = {name: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in network.items()}
             facts = reader.read(expected)
-        state = _read_back(out / WEIGHTS, expected, network)
+        found = _read_back(out / WEIGHTS, expected, network)
     import torch
 
     origin = {"file": strip_control(path.name), "bytes": size, "sha256": digest, "format": kind, **facts}
     origin |= {"kdbench": __version__, "torch": torch.__version__, "confinement": how}
-    return Foreign(state, origin)
+    return Foreign(found, origin)
 
 
 def _copy(path: Path, to: Path, most: int) -> tuple[int, str]:
@@ -144,12 +151,11 @@ def _copy(path: Path, to: Path, most: int) -> tuple[int, str]:
     return size, found.hexdigest()
 
 
-def _expected(model: str, num_classes: int, image_size: int) -> tuple[dict[str, Tensor], Expected]:
-    """The network's own state, and what its entries have to look like."""
+def _state(model: str, num_classes: int, image_size: int, own: Callable[[], Mapping[str, ModelMaker]]) -> dict[str, Tensor]:
+    """The state that the network has when it is new."""
     from kdbench.models import blank_model
 
-    state = blank_model(model, num_classes, image_size=image_size).state_dict()
-    return state, {name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in state.items()}
+    return blank_model(model, num_classes, image_size=image_size, own=own()).state_dict()
 
 
 def _read_back(path: Path, expected: Expected, network: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from kdbench.bench.schedule import Schedule
 from kdbench.bench.spec import RunSpec
 from kdbench.bench.store import Store
 from kdbench.checkpoint import FolderCheckpoints
-from kdbench.loading import Choice
+from kdbench.choice import Choice
 from kdbench.models import create_model
 from kdbench.numerics import Numerics
 from kdbench.registry import Registry

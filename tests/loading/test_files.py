@@ -5,8 +5,8 @@ import json
 import pandas
 import pytest
 
+from kdbench.choice import Choice
 from kdbench.errors import UsageError
-from kdbench.loading import Choice
 from kdbench.registry import Registry
 from tests.loading.strangers import GOOD, SMALL, install, kdbench
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from kdbench.choice import Choice
 from kdbench.cli import main
 from kdbench.data import load_dataset
 from kdbench.errors import ContractError, UnknownMethodError
-from kdbench.loading import Choice
 from kdbench.models import create_model
 from kdbench.registry import Registry
 from tests.loading.strangers import kdbench
@@ -101,6 +101,31 @@ def test_a_matrix_of_ones_own(file, tmp_path):
     assert row["plugins"] == "kdbench 0.1.0; local file mine.py"
     record = json.loads((tmp_path / "o" / "run.json").read_text())
     assert record["plugins"]["model.small"] == record["plugins"]["dataset.dots"]
+
+
+def test_weights_of_ones_own_network(file, tmp_path):
+    torch.manual_seed(0)
+    torch.save(create_model("small", 3, image_size=16, own=registry(file).models).state_dict(), tmp_path / "found.pth")
+    asked = ["import-teacher", tmp_path / "found.pth", "--dataset", "dots", "--plugin-file", file, "--store", tmp_path / "s"]
+    asked += ["--num-classes", "3"]
+    short = kdbench(tmp_path / "nothing", *asked, "--model", "small")
+    assert (short.returncode, "--num-classes and --image-size" in short.stderr) == (2, True)
+    wrong = kdbench(tmp_path / "nothing", *asked, "--model", "smal", "--image-size", "16")
+    assert (wrong.returncode, "did you mean 'small'?" in wrong.stderr) == (2, True)
+    ran = kdbench(tmp_path / "nothing", *asked, "--model", "small", "--image-size", "16")
+    assert ran.returncode == 0, ran.stderr
+    use = [
+        "run", "--plugin-file", file, "--teacher-from", "found", "--student", "small", "--dataset", "dots", "--quiet",
+        "--set=distill.epochs=1", "--store", tmp_path / "s",
+    ]  # fmt: skip
+    ran = kdbench(tmp_path / "nothing", *use, "--out", tmp_path / "o")
+    assert ran.returncode == 0, ran.stderr
+    (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
+    assert (row["status"], row["attack"], row["teacher"]) == ("ok", "imported:found", "small")
+    # Another text of the file may be another network, which these weights are not of.
+    file.write_text(OWN + "# a change\n")
+    ran = kdbench(tmp_path / "nothing", *use, "--out", tmp_path / "o2")
+    assert (ran.returncode, "import it again" in ran.stderr) == (2, True)
 
 
 def test_sizes_are_kdbenchs_business(file):
