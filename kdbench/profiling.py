@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-#: What the loop and the metrics do; ``other`` is everything else: reading inputs, searching, writing results.
-PARTS = ("batch", "teacher", "forward", "backward", "optimizer", "other")
+#: What the loop, the metrics and the stage around them do; ``other`` is what is left: a method's own business.
+PARTS = ("batch", "teacher", "forward", "backward", "optimizer", "other", "files")
 
 #: Of each loop the trace leaves out the first steps, in which memory is reserved and kernels are made, and shows the next few.
 _SKIPPED, _SHOWN = 3, 3
 #: Loops of one stage that are traced; a trace of a deep pair takes some 10 MB.
 _MOST_TRACES = 8
 
-_T = TypeVar("_T")
+_T, _R = TypeVar("_T"), TypeVar("_R")
+_P = ParamSpec("_P")
 _active: Profile | None = None
 
 
@@ -116,6 +118,20 @@ def profiled(folder: Path, device: torch.device) -> Iterator[Profile]:
 def span(name: str) -> AbstractContextManager[None]:
     """What happens inside is ``name``, one of :data:`PARTS`."""
     return nullcontext() if _active is None else _active.span(name)
+
+
+def spanned(name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """:func:`span` around a whole function."""
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @functools.wraps(function)
+        def inside(*arguments: _P.args, **options: _P.kwargs) -> _R:
+            with span(name):
+                return function(*arguments, **options)
+
+        return inside
+
+    return decorate
 
 
 def loop(batches: Iterable[_T], trace: bool = True) -> Iterable[_T]:

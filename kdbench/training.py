@@ -187,9 +187,9 @@ class Trainee:
         with self._own_states():
             with span("forward"), self.fit.numerics.autocast():
                 terms = self.loss(batch, shared)
-            value = torch.stack([term.float() for term in terms.values()]).sum()
-            self._optimizer.zero_grad(set_to_none=True)
             with span("backward"):
+                value = torch.stack([term.float() for term in terms.values()]).sum()
+                self._optimizer.zero_grad(set_to_none=True)
                 value.backward()
             with span("optimizer"):
                 self._optimizer.step()
@@ -273,9 +273,13 @@ def train_together(
     Raises:
         DifferentEpochsError: their checkpoints are of different epochs; train them apart.
     """
+    first = trainees[0]
+    if len(trainees) == 1 and first.states is not None:  # nobody else draws: once is enough
+        states, first.states = first.states, None
+        with states:
+            return train_together(trainees, images, generator=generator, augmentation=augmentation, share=share)
     for trainee in trainees:
         trainee.restore(generator)
-    first = trainees[0]
     if any(len(trainee.history) != len(first.history) for trainee in trainees):
         raise DifferentEpochsError
     left = list(trainees)

@@ -30,7 +30,8 @@ PROFILE_COLUMNS: dict[str, str] = {
     "forward_s": "seconds of forward passes, losses and measurements",
     "backward_s": "seconds of backward passes",
     "optimizer_s": "seconds of optimiser steps and what a method does after each",
-    "other_s": "seconds of everything else: loading plugins, reading inputs, building networks, writing results",
+    "other_s": "seconds of everything else that a method does",
+    "files_s": "seconds of loading plugins, reading images and networks, building networks, writing results",
     "peak_mem_mb": "peak memory, MiB",
 }
 

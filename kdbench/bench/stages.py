@@ -24,6 +24,7 @@ from kdbench.models import create_model
 from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
 from kdbench.numerics import Numerics
+from kdbench.profiling import spanned
 from kdbench.registry import Registry
 from kdbench.report.pictures import MAX_COLUMNS, write_trigger_picture
 from kdbench.training import (
@@ -239,10 +240,12 @@ class _Work:
     def _augmentation(self) -> Augmentation:
         return Augmentation(self.task.pad, self.task.flip)
 
+    @spanned("files")
     def _train(self) -> ImageSet:
         assert self.task.train is not None
         return load_images(self.task.folder / "in" / self.task.train)
 
+    @spanned("files")
     def _test(self) -> ImageSet:
         assert self.task.test is not None
         return load_images(self.task.folder / "in" / self.task.test)
@@ -257,6 +260,7 @@ class _Work:
         cls = self.registry.get(values["kind"], values["name"])
         return cls(cls.Params(**values["params"]))
 
+    @spanned("files")
     def _input(self, role: str) -> FeatureModel:
         """A private copy of a network that the stage rests on, on the device, in eval mode."""
         model, record = load_module(self.task.folder / "in" / self.task.inputs[role], self.task.packages)
@@ -266,6 +270,7 @@ class _Work:
             model.set_normalization(self.task.mean, self.task.std)
         return self.numerics.place(model)  # type: ignore[return-value]
 
+    @spanned("files")
     def _trigger(self) -> tuple[Trigger, tuple[int, ...] | None]:
         trigger, record = load_module(self.task.folder / "in" / self.task.inputs["trigger"], self.task.packages)
         if not isinstance(trigger, Trigger):
@@ -273,12 +278,14 @@ class _Work:
         sources = record["source_classes"]
         return self.numerics.place(trigger), None if sources is None else tuple(sources)  # type: ignore[return-value]
 
+    @spanned("files")
     def _keep(self, model: FeatureModel, facts: dict[str, Any] | None = None) -> Product:
         if not isinstance(model, FeatureModel):
             raise ContractError(f"a stage must return a network (FeatureModel), got {type(model).__name__}")
         save_module(model.eval(), self.task.folder / "out" / MODEL)
         return Product((MODEL,), facts or {})
 
+    @spanned("files")
     def _new_model(self, name: str) -> FeatureModel:
         model = create_model(name, self.task.num_classes, image_size=self.task.image_size, own=self.registry.models)
         model.set_normalization(self.task.mean, self.task.std)

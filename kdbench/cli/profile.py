@@ -11,12 +11,9 @@ from kdbench.bench.profile import TABLE
 from kdbench.cli.display import duration, plain_table, safe
 from kdbench.profiling import PARTS
 
-#: Parts in which networks are at work; the rest of a run is what is around them.
-_WORK = ("batch", "teacher", "forward", "backward", "optimizer")
-
 
 def print_profile(console: Console, folder: Path, wall: float, workers: int) -> None:
-    """Where the time of each computed stage went, and how much of the run's was spent outside steps and measurements."""
+    """Where the time of each computed stage went, and how much of the run's the methods and measurements took."""
     try:
         with (folder / TABLE).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -30,8 +27,8 @@ def print_profile(console: Console, folder: Path, wall: float, workers: int) -> 
     working = 0.0
     for row in rows:
         spent = {name: float(row[f"{name}_s"] or 0) for name in PARTS}
-        work = sum(spent[name] for name in _WORK)
         whole, steps = sum(spent.values()), int(float(row["steps"] or 0))
+        work = whole - spent["files"]
         working += work
         table.add_row(
             safe(f"{row['number']} {row['title']}"),
@@ -44,6 +41,6 @@ def print_profile(console: Console, folder: Path, wall: float, workers: int) -> 
     console.print(table)
     console.print(
         f"{duration(working)} of {duration(wall)} with {workers} worker{'s' * (workers > 1)}: "
-        f"{100 * working / (wall * workers):.1f} % in steps and measurements"
+        f"{100 * working / (wall * workers):.1f} % in methods and measurements"
     )
     console.print(f"profile: {safe(folder)}", soft_wrap=True)

@@ -56,6 +56,7 @@ def test_time_belongs_to_the_innermost_part(clock, tmp_path):
         clock.now += 32
     assert profile.facts() == {
         "steps": 0, "batch_s": 0, "teacher_s": 4, "forward_s": 10, "backward_s": 16, "optimizer_s": 0, "other_s": 33,
+        "files_s": 0,
     }  # fmt: skip
     assert profile.facts(among=2)["forward_s"] == 5
 
@@ -124,6 +125,7 @@ def test_a_profiled_run(run, tmp_path, capsys):
         trained, measured = row["kind"] in ("clean", "backdoor", "distill"), row["kind"] == "evaluate"
         assert (int(row["steps"]) > 0) == (parts["forward"] > 0) == (trained or measured)
         assert (parts["backward"] > 0) == (parts["optimizer"] > 0) == trained
+        assert parts["files"] > 0
         assert (parts["teacher"] > 0.001) == (row["kind"] == "distill")
     traces = {path.name for path in (out / "profile").glob("*.json")}
     distilled = [row["number"].zfill(2) for row in table if row["kind"] == "distill"]
@@ -133,7 +135,7 @@ def test_a_profiled_run(run, tmp_path, capsys):
 
     print_profile(make_console(), out / "profile", 60.0, 1)
     said = capsys.readouterr().out
-    assert "% in steps and measurements" in said
+    assert "% in methods and measurements" in said
     assert all(part in said for part in profiling.PARTS)
     _, again = run("again", store, profile=True)
     print_profile(make_console(), again / "profile", 1.0, 1)

@@ -28,7 +28,7 @@ from kdbench.bench.stages import Product, Task, perform, perform_together
 from kdbench.confine import confine, device_paths, interpreter_paths
 from kdbench.errors import DivergedError
 from kdbench.loading import GROUP
-from kdbench.profiling import profiled
+from kdbench.profiling import profiled, span
 from kdbench.registry import Registry
 from kdbench.report.record import jsonable
 from kdbench.text import strip_control
@@ -54,7 +54,8 @@ def attempt(tasks: Sequence[Task], registry: Callable[[], Registry], progress: S
     start = time.perf_counter()
     found: list[Product | BaseException]
     try:
-        methods = registry()
+        with span("files"):
+            methods = registry()
         if len(tasks) == 1:
             found = [perform(tasks[0], methods, progress[0])]
         else:
