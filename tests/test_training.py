@@ -1,14 +1,17 @@
 """The loop against hand-computed values."""
 
 import os
+import statistics
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from kdbench.errors import ConfigError, DivergedError
+from kdbench.models import create_model
 from kdbench.numerics import Numerics, choose_numerics
-from kdbench.training import Fit, Recipe, Silent
+from kdbench.training import Fit, Recipe, Silent, cross_entropy
 
 
 def fit(parameters, loss, images, recipe, **kwargs):
@@ -76,6 +79,30 @@ def test_the_same_generator_seed_gives_the_same_weights(stripes):
 
     assert torch.equal(train(1), train(1))
     assert not torch.equal(train(1), train(2))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_fifty_epochs_take_no_more_memory_than_ten(stripes):
+    resident = Resident()
+    model = create_model("wrn10_1", 3).train()
+    Fit(Numerics(threads=1), resident)(
+        model, cross_entropy(model), stripes.train.subset(torch.arange(80)), Recipe(epochs=50, batch_size=40, lr=0.01),
+        generator=torch.Generator().manual_seed(0), augmentation=stripes.augmentation,
+    )  # fmt: skip
+    assert len(resident.mib) == 100
+    # A graph that is kept takes 10 MiB a step.
+    assert abs(statistics.median(resident.mib[-20:]) - statistics.median(resident.mib[10:30])) < 32
+
+
+class Resident(Silent):
+    """Memory of this process after each step."""
+
+    def __init__(self):
+        self.mib = []
+
+    def step(self, **_):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        self.mib.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
 
 
 def test_after_step_runs_after_every_step(stripes):
