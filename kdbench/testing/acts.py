@@ -92,6 +92,7 @@ def _distiller(method: Any, seed: int) -> Act:
 
 
 def _train_with(objective: nn.Module, frozen: FrozenTeacher, student: FeatureModel, seed: int) -> Act:
+    """A few steps by hand: the loop of a run ends at a loss that is not finite, which a check has to see."""
     found = Act({"teacher": frozen.model, "student": student, "objective": objective})
     parameters = [*student.parameters(), *objective.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.01)
