@@ -43,6 +43,7 @@ class ProfileFolder:
         self.folder = folder
         self.rows: list[dict[str, Any]] = []
         self._since: dict[str, float] = {}
+        self._write()  # what an earlier run into the same folder computed is not this one's
 
     def started(self, stage: Stage) -> None:
         self._since[stage.key] = time.monotonic()
@@ -60,11 +61,15 @@ class ProfileFolder:
             }
         )  # fmt: skip
         with contextlib.suppress(OSError):  # a profile is not worth a run
-            self.folder.mkdir(exist_ok=True)
             for trace in sorted((workspace / TRACES).glob("*.json")):
                 if trace.stem.isdecimal() and stat.S_ISREG(trace.lstat().st_mode):
                     shutil.move(trace, self.folder / f"{stage.number:02d}-{stage.kind}-{trace.stem}.json")
-            rows = sorted(self.rows, key=lambda row: row["number"])
+        self._write()
+
+    def _write(self) -> None:
+        rows = sorted(self.rows, key=lambda row: row["number"])
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_csv(list(PROFILE_COLUMNS), rows, self.folder / TABLE)
 
 

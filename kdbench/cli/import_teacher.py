@@ -118,20 +118,19 @@ def _sizes(
     """Classes and pixels a side: the options, else the dataset's own. ``own``: answers the names of the datasets of plugins."""
     from kdbench.data.facts import OFFICIAL
 
-    kind, _, path = dataset.partition(":")
-    if kind == "imagefolder":
+    if dataset.partition(":")[0] == "imagefolder":
         if num_classes is None:
             raise ConfigError(f"how many classes {dataset!r} has is not known here; give --num-classes")
         return num_classes, image_size or _FOLDER_SIZE
-    if not path and kind not in OFFICIAL and kind in own():
+    if dataset in OFFICIAL:
+        facts = OFFICIAL[dataset]
+        return num_classes or facts.num_classes, image_size or facts.image_size
+    if dataset in own():
         if num_classes is None or image_size is None:
             raise ConfigError(f"what {dataset!r} of a plugin is like is not known here; give --num-classes and --image-size")
         return num_classes, image_size
-    if path or kind not in OFFICIAL:
-        known = [*OFFICIAL, *sorted(own()), "imagefolder"]
-        raise UnknownMethodError(unknown("dataset", dataset, known, "a folder of yours is imagefolder:PATH"))
-    facts = OFFICIAL[kind]
-    return num_classes or facts.num_classes, image_size or facts.image_size
+    known = [*OFFICIAL, *sorted(own()), "imagefolder"]
+    raise UnknownMethodError(unknown("dataset", dataset, known, "a folder of yours is imagefolder:PATH"))
 
 
 def _summary(name: str, key: str, model: str, dataset: str, classes: int, size: int, found: Foreign) -> list[str]:

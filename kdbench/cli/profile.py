@@ -17,7 +17,10 @@ def print_profile(console: Console, folder: Path, wall: float, workers: int) -> 
     try:
         with (folder / TABLE).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-    except OSError:
+    except OSError:  # a full disk: the run itself went on
+        console.print(f"profile: {safe(folder / TABLE)} could not be written")
+        return
+    if not rows:
         console.print("profile: no stage was computed, everything was in the store")
         return
     table = plain_table("where the time went (%)", [])
