@@ -22,6 +22,7 @@ import torch
 from kdbench_fkd.method import FKD
 from torch import nn
 
+from kdbench.capture import Pass
 from kdbench.data import Batch, Dataset, load_dataset
 from kdbench.models import create_model, split_pair
 from kdbench.models.base import FeatureModel, FeatureOutput
@@ -122,18 +123,23 @@ def cohort(
         made.append((student, numerics.place(FKD().objective(frozen, student)).train()))
 
     def loss(student: FeatureModel, objective: nn.Module) -> Callable[[Batch, FeatureOutput], dict[str, torch.Tensor]]:
-        return lambda b, teacher_out: objective(b, teacher_out, student.features(b.images))
+        student_pass = Pass(student, numerics)
+        return lambda b, teacher_out: objective(b, teacher_out, student_pass(b.images))
+
+    teacher_pass = Pass(frozen.model, numerics)
 
     def share(b: Batch) -> FeatureOutput:
-        with numerics.autocast():
-            return frozen.features(b.images)
+        with torch.no_grad(), numerics.autocast():
+            return teacher_pass(b.images)
+
+    losses = [loss(*pair) for pair in made]
 
     def run(steps: int) -> None:
         recipe = Recipe(epochs=1, batch_size=batch, lr=0.05, schedule="onecycle")
         images = data.train.subset(torch.arange(steps * batch) % len(data.train))  # so that a pass has just as many steps
         trainees = [
-            Trainee(Fit(numerics, Silent()), list(pair), loss(*pair), recipe, len(images), states=RandomStates())
-            for pair in made
+            Trainee(Fit(numerics, Silent()), list(pair), one, recipe, len(images), states=RandomStates())
+            for pair, one in zip(made, losses, strict=True)
         ]
         generator = torch.Generator().manual_seed(0)
         train_together(trainees, images, generator=generator, augmentation=data.augmentation, share=share)
@@ -148,8 +154,9 @@ def in_turn(loops: list[Callable[[int], None]], count: int, steps: int, rounds: 
     return [[per_second(count, lambda r=run: r(steps), numerics.device) for run in loops] for _ in range(rounds)]
 
 
-def matrix_peak(numerics: Numerics, size: int = 2048) -> float:
+def matrix_peak(numerics: Numerics) -> float:
     """The machine's own best: multiply-adds per second of square matrices in the arithmetic of the run."""
+    size = 8192 if numerics.device.type == "cuda" else 2048  # long against the start of a kernel
     kind = torch.bfloat16 if numerics.bf16 else torch.float32
     a, b = (torch.randn(size, size, device=numerics.device).to(kind) for _ in range(2))
     return max(per_second(size**3, lambda: a @ b, numerics.device) for _ in range(6))
@@ -175,14 +182,17 @@ def multiply_adds(model: FeatureModel, size: int) -> int:
 def teacher_share(teacher: FeatureModel, size: int, batch: int, numerics: Numerics) -> float:
     """Multiply-adds per second of the frozen teacher's forward pass, as a share of :func:`matrix_peak`."""
     frozen = FrozenTeacher(numerics.place(copy.deepcopy(teacher)), "batch")
+    teacher_pass = Pass(frozen.model, numerics)
     images = torch.rand(batch, 3, size, size, device=numerics.device).contiguous(memory_format=torch.channels_last)
+    passes = 20 if numerics.device.type == "cuda" else 1  # as many at once as make the wait at the end count for little
 
     def run() -> None:
-        with numerics.autocast():
-            frozen.features(images)
+        with torch.no_grad(), numerics.autocast():
+            for _ in range(passes):
+                teacher_pass(images)
 
     run()
-    best = max(per_second(batch, run, numerics.device) for _ in range(5))
+    best = max(per_second(passes * batch, run, numerics.device) for _ in range(5))
     return best * multiply_adds(teacher, size) / matrix_peak(numerics)
 
 

@@ -352,15 +352,19 @@ def _restore(
             part.copy_(entries[""])
     for i, p in enumerate(parameters):
         prefix = f"optimizer.{i}."
+        device = p.device if optimizer.defaults["fused"] else "cpu"  # of a count of steps
         for name, value in saved.tensors.items():
             if name.startswith(prefix):
-                like = torch.empty_like(p) if value.shape == p.shape and value.ndim else torch.empty_like(value)
+                like = torch.empty_like(p) if value.shape == p.shape and value.ndim else torch.empty_like(value, device=device)
                 optimizer.state[p][name.removeprefix(prefix)] = like.copy_(value)
 
 
 def _optimizer(parameters: list[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
+    """One kernel for all parameters where torch has it right: its fused steps walk memory, and mix up a tensor with gaps."""
+    fused = all(torch.empty_like(p).stride() == p.stride() for p in parameters)
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
     return torch.optim.SGD(
-        parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0
-    )
+        parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0,
+        fused=fused,
+    )  # fmt: skip

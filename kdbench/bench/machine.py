@@ -14,9 +14,9 @@ from kdbench.numerics import Numerics
 
 #: The files and folders of kdbench that can change a number. The others draw, plan, store or talk.
 _COMPUTING = (
-    "attack.py", "attention.py", "checkpoint.py", "defense.py", "distiller.py", "matching.py", "method.py", "metrics.py",
-    "numerics.py", "repair.py", "training.py", "trigger_search.py", "triggers.py", "variance.py", "bench/modules.py",
-    "bench/rows.py", "bench/stages.py", "data", "models", "report/pictures.py",
+    "attack.py", "attention.py", "capture.py", "checkpoint.py", "defense.py", "distiller.py", "matching.py", "method.py",
+    "metrics.py", "numerics.py", "repair.py", "training.py", "trigger_search.py", "triggers.py", "variance.py",
+    "bench/modules.py", "bench/rows.py", "bench/stages.py", "data", "models", "report/pictures.py",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import torch
 
 from kdbench.attack import AttackSetting, Trigger
 from kdbench.bench.modules import load_module, save_module
+from kdbench.capture import Pass
 from kdbench.checkpoint import FolderCheckpoints
 from kdbench.data.base import Augmentation, Batch, ImageSet
 from kdbench.data.files import load_images
@@ -128,7 +129,7 @@ class _Work:
         model = self._new_model(self.task.values["model"]).train()
         self.fit(
             model,
-            cross_entropy(model),
+            cross_entropy(Pass(model, self.numerics).logits),
             self._train(),
             self._recipe(),
             generator=self._generator(),
@@ -180,9 +181,10 @@ class _Work:
                 if extra is not None:
                     objectives.append(self.numerics.place(extra).train())
             states = RandomStates()
+        student_pass = Pass(student, self.numerics)
 
         def loss(batch: Batch, teacher_out: FeatureOutput) -> dict[str, torch.Tensor]:
-            student_out = student.features(batch.images)
+            student_out = student_pass(batch.images)
             terms: dict[str, torch.Tensor] = {}
             for objective in objectives:
                 named = objective(batch, teacher_out, student_out)
@@ -324,9 +326,11 @@ def _distill_together(works: Sequence[_Work]) -> list[Product | Exception]:
         except Exception as error:
             found[i] = error
 
+    teacher_pass = Pass(teacher.model, first.numerics)
+
     def share(batch: Batch) -> FeatureOutput:
-        with first.numerics.autocast():
-            return teacher.features(batch.images)
+        with torch.no_grad(), first.numerics.autocast():
+            return teacher_pass(batch.images)
 
     def train(trainees: list[Trainee]) -> None:
         generator = torch.Generator().manual_seed(first.task.stream_seed)

@@ -18,6 +18,7 @@ from kdbench.data.tensor import (
     checked_addition,
     checked_rows,
     draw_shifts,
+    moved,
     row_order,
     shifted,
     to_float,
@@ -133,7 +134,8 @@ class StreamedImages(ImageSet):
         loader = DataLoader(source, batch_size=None, num_workers=self._workers, pin_memory=on_gpu, generator=torch.Generator())
         for rows, stored in zip(parts, loader, strict=True):
             part = _checked(stored).to(device, non_blocking=on_gpu)
-            if augmentation is not None:
-                moves = (draw.to(device) for draw in draw_shifts(len(rows), augmentation, generator))
+            moves = () if augmentation is None else draw_shifts(len(rows), augmentation, generator)
+            labels, indices, *moves = moved([self.labels[rows], rows, *moves], device)
+            if moves:
                 part = shifted(part, torch.arange(len(rows), device=part.device), *moves)
-            yield Batch(to_float(part).permute(0, 3, 1, 2), self.labels[rows].to(device), rows.to(device))
+            yield Batch(to_float(part).permute(0, 3, 1, 2), labels, indices)

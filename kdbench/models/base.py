@@ -44,6 +44,8 @@ class FeatureModel(nn.Module, ABC):
         group_channels: channels of G1..G3. tap_channels: channels of T1..T3.
         batch_norm: how a frozen copy must run its batch norms; None: as the distiller asks. A defense that hands on a
             teacher may insist.
+        capturable: :meth:`features` does the same operations for every batch of one shape: it draws nothing at random,
+            decides nothing by values and never waits for the device. Its passes can then be captured as CUDA graphs.
     """
 
     name: str
@@ -51,6 +53,7 @@ class FeatureModel(nn.Module, ABC):
     group_channels: tuple[int, ...]
     tap_channels: tuple[int, ...]
     batch_norm: BatchNormMode | None = None
+    capturable: bool = False
 
     def __init__(self) -> None:
         super().__init__()

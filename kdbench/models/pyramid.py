@@ -100,6 +100,8 @@ class Bottleneck(_Block):
 class PyramidNet(FeatureModel):
     """PyramidNet-depth with additive widening ``alpha``, built of ``block``."""
 
+    capturable = True
+
     def __init__(self, name: str, depth: int, alpha: int, block: type[BasicBlock] | type[Bottleneck], num_classes: int) -> None:
         super().__init__()
         self.name, self.num_classes = name, num_classes

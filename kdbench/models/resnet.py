@@ -34,6 +34,8 @@ class ReluFirstBlock(nn.Module):
 class ResNet(FeatureModel):
     """ResNet-(6n+2) with widths 16, 32, 64."""
 
+    capturable = True
+
     def __init__(self, name: str, depth: int, num_classes: int) -> None:
         super().__init__()
         self.name, self.num_classes = name, num_classes

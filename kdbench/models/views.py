@@ -47,6 +47,11 @@ class Edited(FeatureModel):
         self.pixel_mean, self.pixel_std = model.pixel_mean, model.pixel_std
         self.batch_norm = model.batch_norm
 
+    @property
+    def capturable(self) -> bool:  # type: ignore[override]
+        """As both parts are; an editor says so of itself by an attribute of that name."""
+        return self.model.capturable and getattr(self.editor, "capturable", False)
+
     def features(self, x: Tensor, edit: Edit | None = None) -> FeatureOutput:
         def both(i: int, g: Tensor) -> Tensor:
             g = self.editor(i, g)

@@ -44,6 +44,8 @@ class PreactBlock(nn.Module):
 class WideResNet(FeatureModel):
     """WRN-depth-width. Taps: the first batch norm of groups 2 and 3, and the final one."""
 
+    capturable = True
+
     def __init__(self, name: str, depth: int, width: int, num_classes: int) -> None:
         super().__init__()
         self.name, self.num_classes = name, num_classes

@@ -109,6 +109,8 @@ class Detoxification(nn.Module):
         params: equation, bounds and parametrisation.
     """
 
+    capturable = True
+
     def __init__(self, starts: dict[int, Tensor], params: RobustKDParams) -> None:
         super().__init__()
         self.params, self.groups = params, frozenset(starts)
