@@ -140,9 +140,14 @@ def interpreter_paths() -> list[Path]:
 
 
 def device_paths() -> list[Path]:
-    """The devices that a process has to write in order to compute on an NVIDIA or AMD GPU; none where there are none."""
+    """What a process has to write in order to compute on an NVIDIA or AMD GPU; nothing where there is none.
+
+    The devices and, for NVIDIA's driver, the folder of the process's own threads: it names those that it starts, and does not
+    start (cuInit: 304, "OS call failed") where it may not.
+    """
     names = ("nvidia*", "nvidia-caps/*", "kfd", "dri/render*")
-    return [path for name in names for path in sorted(Path("/dev").glob(name)) if path.is_char_device()]
+    devices = [path for name in names for path in sorted(Path("/dev").glob(name)) if path.is_char_device()]
+    return devices + [Path("/proc/self/task")] * any(path.name.startswith("nvidia") for path in devices)
 
 
 def limit(

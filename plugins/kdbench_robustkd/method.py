@@ -28,6 +28,7 @@ Deviations from the paper (its released code lacks this stage, so much is recons
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -35,10 +36,11 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from kdbench.capture import Pass
 from kdbench.data.base import Batch, ImageSet
 from kdbench.defense import Defense, DefenseSetting
 from kdbench.method import Info, Params, Variant
-from kdbench.models.base import GROUPS, BatchNormMode, FeatureModel
+from kdbench.models.base import GROUPS, BatchNormMode, FeatureModel, FeatureOutput
 from kdbench.models.views import Edited, batch_statistics
 from kdbench.training import Recipe
 from kdbench.variance import VarMode, feature_variance
@@ -160,9 +162,9 @@ class Detoxification(nn.Module):
         return apply(g, self.offset(i), self.mask(i), self.params.sign)
 
 
-def detoxification_loss(edited: FeatureModel, batch: Batch, params: RobustKDParams) -> dict[str, Tensor]:
-    """Eq. 10: named terms of L_t for one batch; what ``losses`` leaves out is not computed."""
-    out = edited.features(batch.images)
+def detoxification_loss(features: Callable[[Tensor], FeatureOutput], batch: Batch, params: RobustKDParams) -> dict[str, Tensor]:
+    """Eq. 10: named terms of L_t for one batch; what ``losses`` leaves out is not computed. features: the edited teacher's."""
+    out = features(batch.images)
     terms: dict[str, Tensor] = {}
     if "ce" in params.losses:
         terms["ce"] = F.cross_entropy(out.logits.float(), batch.labels)
@@ -253,10 +255,11 @@ class RobustKD(Defense):
                 weight_decay=0,
                 schedule="constant",
             )
+            features = Pass(edited, setting.numerics)
             with batch_statistics(edited, params.bn_learning == "batch"):
                 setting.fit(
                     detox,
-                    lambda batch: detoxification_loss(edited, batch, params),
+                    lambda batch: detoxification_loss(features, batch, params),
                     images,
                     recipe,
                     generator=setting.generator,

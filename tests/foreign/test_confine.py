@@ -119,10 +119,13 @@ def test_the_interpreter_needs_no_private_folder(tmp_path, monkeypatch):
 
 
 def test_devices_of_a_gpu_are_found_by_their_names(monkeypatch):
-    assert all(path.is_char_device() for path in device_paths())
+    threads = Path("/proc/self/task")
+    assert all(path.is_char_device() for path in device_paths() if path != threads)
     monkeypatch.setattr("kdbench.confine.Path.glob", lambda self, name: [self / name.replace("*", "0")])
     monkeypatch.setattr("kdbench.confine.Path.is_char_device", lambda self: self.name != "kfd")
-    assert device_paths() == [Path("/dev", name) for name in ("nvidia0", "nvidia-caps/0", "dri/render0")]
+    assert device_paths() == [Path("/dev", name) for name in ("nvidia0", "nvidia-caps/0", "dri/render0")] + [threads]
+    monkeypatch.setattr("kdbench.confine.Path.is_char_device", lambda self: self.name == "kfd")
+    assert device_paths() == [Path("/dev/kfd")]  # AMD's driver names no threads
 
 
 @pytest.mark.parametrize(

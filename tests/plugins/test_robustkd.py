@@ -106,7 +106,7 @@ def test_offset_shapes_of_pyramid200():
 def test_both_p_and_m_get_gradients_and_move(mask_param):
     model, params = trained(0), RobustKDParams(mask_param=mask_param)
     edited = Edited(model, detox_of(model, params))
-    sum(detoxification_loss(edited, next(images().batches(32)), params).values()).backward()
+    sum(detoxification_loss(edited.features, next(images().batches(32)), params).values()).backward()
     gradients = {name: leaf.grad.abs().sum() for name, leaf in edited.editor.named_parameters()}
     assert sorted(gradients) == ["a0", "a1", "a2", "p0", "p1", "p2"]
     assert all(g > 0 for g in gradients.values())
@@ -125,9 +125,9 @@ def test_losses_fall_and_accuracy_stays():
     before = accuracy(model, held_out)
     batch = next(data.batches(96))
     identity = Edited(model, Detoxification({}, params))
-    start = detoxification_loss(identity, batch, params)
+    start = detoxification_loss(identity.features, batch, params)
     edited = RobustKD(params).cleanse_teacher(model, setting())
-    end = detoxification_loss(edited, batch, params)
+    end = detoxification_loss(edited.features, batch, params)
     assert end["variance"] < 0.95 * start["variance"]
     assert sum(end.values()) < sum(start.values())
     assert accuracy(edited, held_out) >= before - 0.02
@@ -215,19 +215,19 @@ def test_unused_terms_are_not_computed(monkeypatch):
     params = RobustKDParams(losses="ce")
     edited = Edited(model, detox_of(model, params))
     monkeypatch.setattr(method, "feature_variance", lambda *a: pytest.fail("variance computed"))
-    assert set(detoxification_loss(edited, batch, params)) == {"ce"}
+    assert set(detoxification_loss(edited.features, batch, params)) == {"ce"}
     monkeypatch.undo()
     monkeypatch.setattr(method.F, "cross_entropy", lambda *a: pytest.fail("cross-entropy computed"))
-    assert set(detoxification_loss(edited, batch, RobustKDParams(losses="var"))) == {"variance"}
+    assert set(detoxification_loss(edited.features, batch, RobustKDParams(losses="var"))) == {"variance"}
 
 
 def test_variance_weight_and_layers():
     model, batch = tiny(0), next(images().batches(8))
     edited = Edited(model, detox_of(model, RobustKDParams()))
     groups = edited.features(batch.images).groups
-    got = detoxification_loss(edited, batch, RobustKDParams(var_layers="all", variance_weight=3))["variance"]
+    got = detoxification_loss(edited.features, batch, RobustKDParams(var_layers="all", variance_weight=3))["variance"]
     torch.testing.assert_close(got, 3 * sum(feature_variance(g) for g in groups))
-    got = detoxification_loss(edited, batch, RobustKDParams())["variance"]
+    got = detoxification_loss(edited.features, batch, RobustKDParams())["variance"]
     torch.testing.assert_close(got, feature_variance(groups[-1]))
 
 
