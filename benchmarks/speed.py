@@ -199,6 +199,10 @@ def teacher_share(teacher: FeatureModel, size: int, batch: int, numerics: Numeri
 def measure(pair: str, data: Dataset, batch: int, steps: int, rounds: int, numerics: Numerics, count: int) -> Timing:
     """The textbook's loop and kdbench's in turn; then kdbench's with ``count`` students and with one, if that is not 0."""
     torch.manual_seed(0)
+    cuda = numerics.device.type == "cuda"
+    if cuda:  # the pair before has its own peak
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(numerics.device)
     teacher, student = (create_model(name, data.num_classes) for name in split_pair(pair))
     for model in (teacher, student):
         model.set_normalization(data.mean, data.std)
@@ -210,8 +214,9 @@ def measure(pair: str, data: Dataset, batch: int, steps: int, rounds: int, numer
     if count:
         loops = [cohort(data, teacher, student.name, batch, numerics, count), alone]
         together = sorted(count * many / one for many, one in in_turn(loops, steps * batch, steps, rounds, numerics))
-    cuda = numerics.device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
+    peak = (
+        torch.cuda.max_memory_reserved(numerics.device) if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
+    )
     return Timing(
         pair, statistics.median(f for f, _ in found), statistics.median(o for _, o in found), ratios, together,
         teacher_share(teacher, data.image_size, batch, numerics), peak / 2**30,

@@ -6,10 +6,10 @@ and for a network that does not say that it can be captured, everything here is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,11 @@ class Pass:
     """``model.features`` of images, captured at the first batch and replayed for every batch of that shape.
 
     A model with trainable parameters is captured with its backward pass, and one without under ``no_grad``. What is handed
-    out is a copy: it stays what it is when the next batch comes. Whatever the graph does not fit is computed without it:
-    another shape, mode or arithmetic; a pass without gradients of a model that learns; a second pass before the backward one
-    of the first, whose activations it would overwrite.
+    out, gradients too, is a copy: it stays what it is when the next batch comes. Whatever the graph does not fit is computed
+    without it: another shape, mode or arithmetic; a network with hooks, or with other parameters that learn; a pass without
+    gradients of a model that learns; a second pass before the backward one of the first, whose activations it would overwrite.
+    The graph keeps the memory of its activations until the pass is dropped. A model that says that it can be captured, and
+    cannot, raises at the first batch.
 
     Args:
         model: on the device and in the mode it stays in. numerics: of the run; passes are made under its autocast.
@@ -36,49 +38,49 @@ class Pass:
 
     def __init__(self, model: FeatureModel, numerics: Numerics) -> None:
         self._model, self._numerics = model, numerics
-        self._learns = any(p.requires_grad for p in model.parameters())
+        self._parts, self._parameters = list(model.modules()), list(model.parameters())
+        self._learns = any(p.requires_grad for p in self._parameters)
         self._usable = numerics.device.type == "cuda" and model.capturable
-        self._replay: Callable[[Tensor], tuple[Tensor, ...]] | None = None
+        self._graph: _Graph | None = None
         self._fits: tuple[object, ...] = ()
-        self._open = False
 
     def __call__(self, images: Tensor) -> FeatureOutput:
         """Float images (N, 3, H, W) in [0, 1] -> features and logits."""
-        if not self._usable or self._open or images.requires_grad or torch.is_grad_enabled() != self._learns:
+        if not self._usable or images.requires_grad or torch.is_grad_enabled() != self._learns or self._hooked():
             return self._model.features(images)
-        if self._replay is None:
-            self._replay, self._fits = self._capture(images), self._now(images)
-        if self._fits != self._now(images):
+        if self._graph is None:
+            self._graph, self._fits = self._capture(images), self._now(images)
+        if self._graph.open or self._fits != self._now(images):
             return self._model.features(images)
-        found = self._replay(images)
-        if self._learns:
-            self._open = True
-            found[-1].grad_fn.register_hook(self._close)  # type: ignore[union-attr]
-        copies = tuple(t.clone() for t in found)
+        copies = tuple(t.clone() for t in self._graph(images))
         return FeatureOutput(copies[:GROUPS], copies[GROUPS : 2 * GROUPS], copies[-1])
 
     def logits(self, images: Tensor) -> Tensor:
         """Float images (N, 3, H, W) in [0, 1] -> logits (N, num_classes)."""
         return self(images).logits
 
-    def _close(self, *_: object) -> None:
-        self._open = False
-
     def _now(self, images: Tensor) -> tuple[object, ...]:
-        device = self._numerics.device.type
-        return images.shape, images.dtype, self._model.training, torch.is_autocast_enabled(device)
+        """Everything besides values that the captured kernels depend on."""
+        modes = [part.training for part in self._parts]
+        learning = [p.requires_grad for p in self._parameters]
+        return images.shape, images.dtype, torch.is_autocast_enabled(self._numerics.device.type), modes, learning
 
-    def _capture(self, images: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    def _hooked(self) -> bool:
+        """Whether a method has hung something on a part that a replay would not call."""
+        return any(p._forward_hooks or p._forward_pre_hooks or p._backward_hooks or p._backward_pre_hooks for p in self._parts)
+
+    def _capture(self, images: Tensor) -> _Graph:
         # No cache of casts: those made before a capture would not be part of it, and weights would stay what they were.
         enabled = torch.is_autocast_enabled(self._numerics.device.type)
         autocast = torch.autocast(self._numerics.device.type, dtype=torch.bfloat16, enabled=enabled, cache_enabled=False)
         capture = _capture_both if self._learns else _capture_forward
-        with autocast, _kept_buffers(self._model):
+        # A stream belongs to a device, and one that is not named to the current device, which need not be the run's.
+        with torch.cuda.device(images.device), autocast, _kept_buffers(self._model):
             return capture(_Flat(self._model), images)
 
 
 class _Flat(nn.Module):
-    """The features as a plain tuple, which is what a capture takes."""
+    """The features as a plain tuple."""
 
     def __init__(self, model: FeatureModel) -> None:
         super().__init__()
@@ -89,83 +91,148 @@ class _Flat(nn.Module):
         return *out.groups, *out.taps, out.logits
 
 
-class _Graphs(torch.autograd.Function):
-    """Both graphs as one node of autograd.
+class _Graph(Protocol):
+    """Images -> the graph's own outputs. open: whether a backward pass may still come that another replay would spoil."""
+
+    open: bool
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]: ...
+
+
+class _Forward:
+    """A captured pass without gradients. images, found: its memory."""
+
+    open = False
+
+    def __init__(self, graph: torch.cuda.CUDAGraph, images: Tensor, found: tuple[Tensor, ...]) -> None:
+        self._graph, self._images, self._found = graph, images, found
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        self._images.copy_(images)
+        self._graph.replay()
+        return self._found
+
+
+class _Turn:
+    """One replay: lives as long as somebody can go backward through it."""
+
+    done = False
+
+
+class _Both:
+    """A captured forward and backward pass, one node of autograd.
 
     Not torch.cuda.make_graphed_callables: that one keeps the captured autograd graph, and with it, on the stream of the
-    capture, the nodes that gather gradients, which then wait for one another in every step; and it fills in zeros for every
-    output that a loss leaves out.
+    capture, the nodes that gather gradients, which then wait for one another in every step; it fills in zeros for every
+    output that a loss leaves out; and what it hands out as gradients is overwritten by the next replay.
+
+    Args:
+        forward, backward: the graphs. images, found, slopes, gradients: their memory; slopes are 0. gradients: of parameters.
+        reached: for each of ``found`` the places of the parameters that it depends on.
     """
 
+    def __init__(
+        self,
+        forward: torch.cuda.CUDAGraph,
+        backward: torch.cuda.CUDAGraph,
+        images: Tensor,
+        found: tuple[Tensor, ...],
+        slopes: tuple[Tensor, ...],
+        gradients: tuple[Tensor, ...],
+        parameters: list[Tensor],
+        reached: list[set[int]],
+    ) -> None:
+        self._forward, self._backward = forward, backward
+        self._images, self._found, self._slopes, self._gradients = images, found, slopes, gradients
+        self._parameters, self._reached = parameters, reached
+        self._written: set[int] = set()
+        self._turn: weakref.ref[_Turn] | None = None
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        return _Node.apply(self, images, *self._parameters)
+
+    @property
+    def open(self) -> bool:
+        turn = None if self._turn is None else self._turn()
+        return turn is not None and not turn.done
+
+    def go_forward(self, images: Tensor) -> tuple[_Turn, tuple[Tensor, ...]]:
+        turn = _Turn()
+        self._turn = weakref.ref(turn)
+        self._images.copy_(images)
+        self._forward.replay()
+        return turn, tuple(t.detach() for t in self._found)
+
+    def go_backward(self, turn: _Turn, slopes: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+        if self._turn is None or self._turn() is not turn:
+            raise RuntimeError("a backward pass through a batch whose activations the next batch has overwritten")
+        turn.done = True
+        for i, (held, slope) in enumerate(zip(self._slopes, slopes, strict=True)):
+            if slope is not None:
+                held.copy_(slope)
+            elif i in self._written:
+                held.zero_()
+        self._written = {i for i, slope in enumerate(slopes) if slope is not None}
+        self._backward.replay()
+        # A parameter that the loss does not depend on has no gradient, which is not a gradient of 0: weights would decay.
+        learned = sorted(set().union(*(self._reached[i] for i in self._written)))
+        # Copies of all of them in a few kernels; a clone each would be hundreds.
+        copies = dict(zip(learned, torch._foreach_mul([self._gradients[k] for k in learned], 1.0), strict=True))
+        return [copies.get(k) for k in range(len(self._gradients))]
+
+
+class _Node(torch.autograd.Function):
+    """Where autograd enters :class:`_Both`."""
+
     @staticmethod
-    def forward(ctx: Any, graphs: _Both, images: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.graphs = graphs
+    def forward(ctx: Any, graph: _Both, images: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        graphs.images.copy_(images)
-        graphs.forward.replay()
-        return tuple(t.detach() for t in graphs.found)
+        ctx.graph = graph
+        ctx.turn, found = graph.go_forward(images)
+        return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
-        graphs: _Both = ctx.graphs
-        for i, (held, slope) in enumerate(zip(graphs.slopes, slopes, strict=True)):
-            if slope is not None:
-                held.copy_(slope)
-            elif i in graphs.written:
-                held.zero_()
-        graphs.written = {i for i, slope in enumerate(slopes) if slope is not None}
-        graphs.backward.replay()
-        # Detached: what is gathered may then be the graph's own memory, which stays as it is until the next backward pass.
-        return None, None, *(None if g is None else g.detach() for g in graphs.gradients)
+        return None, None, *ctx.graph.go_backward(ctx.turn, slopes)
 
 
-@dataclass
-class _Both:
-    """A forward and a backward pass. images, found, slopes, gradients: their memory; written: which slopes are not 0."""
-
-    images: Tensor
-    forward: torch.cuda.CUDAGraph
-    found: tuple[Tensor, ...]
-    slopes: tuple[Tensor, ...]
-    backward: torch.cuda.CUDAGraph
-    gradients: tuple[Tensor | None, ...]
-    written: set[int] = field(default_factory=set)
-
-
-def _capture_both(flat: _Flat, images: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
+def _capture_both(flat: _Flat, images: Tensor) -> _Both:
     parameters = [p for p in flat.parameters() if p.requires_grad]
     shown = images.clone()
     with _warming_up():
         for _ in range(_WARM_UP):
             found = flat(shown)
-            torch.autograd.grad(found, parameters, [torch.zeros_like(t) for t in found], allow_unused=True)
+            torch.autograd.grad(found, parameters, [torch.zeros_like(t) for t in found], allow_unused=True, retain_graph=True)
+        reached = _reached(found, parameters)
     del found
     forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-    with torch.cuda.graph(forward):
+    with _recording(forward):
         found = flat(shown)
     slopes = tuple(torch.zeros_like(t) for t in found)
-    with torch.cuda.graph(backward, pool=forward.pool()):
-        gradients = torch.autograd.grad(found, parameters, slopes, allow_unused=True)
-    both = _Both(shown, forward, tuple(t.detach() for t in found), slopes, backward, gradients)
-    return lambda batch: _Graphs.apply(both, batch, *parameters)
+    with _recording(backward, forward):
+        # Retained, so that going backward leaves the activations as they are and can be done again.
+        gradients = torch.autograd.grad(found, parameters, slopes, allow_unused=True, retain_graph=True)
+    return _Both(forward, backward, shown, tuple(t.detach() for t in found), slopes, gradients, parameters, reached)
 
 
-def _capture_forward(flat: _Flat, images: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
+def _reached(found: tuple[Tensor, ...], parameters: list[Tensor]) -> list[set[int]]:
+    """For each of ``found`` the places of the parameters that it depends on."""
+    slopes = [
+        torch.autograd.grad(t, parameters, torch.zeros_like(t), allow_unused=True, retain_graph=True) for t in found
+    ]  # fmt: skip
+    return [{k for k, slope in enumerate(of_one) if slope is not None} for of_one in slopes]
+
+
+def _capture_forward(flat: _Flat, images: Tensor) -> _Forward:
     shown = images.clone()
     with _warming_up():
         for _ in range(_WARM_UP):
             flat(shown)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with _recording(graph):
         found = flat(shown)
-
-    def replay(batch: Tensor) -> tuple[Tensor, ...]:
-        shown.copy_(batch)
-        graph.replay()
-        return found
-
-    return replay
+    return _Forward(graph, shown, found)
 
 
 @contextmanager
@@ -176,6 +243,11 @@ def _warming_up() -> Iterator[None]:
     with torch.cuda.stream(stream):
         yield
     torch.cuda.current_stream().wait_stream(stream)
+
+
+def _recording(graph: torch.cuda.CUDAGraph, after: torch.cuda.CUDAGraph | None = None) -> torch.cuda.graph:
+    """``after``: whose memory it shares. What other threads do meanwhile, such as a loader that pins pages, is theirs."""
+    return torch.cuda.graph(graph, pool=None if after is None else after.pool(), capture_error_mode="thread_local")
 
 
 @contextmanager

@@ -360,11 +360,16 @@ def _restore(
 
 
 def _optimizer(parameters: list[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
-    """One kernel for all parameters where torch has it right: its fused steps walk memory, and mix up a tensor with gaps."""
-    fused = all(torch.empty_like(p).stride() == p.stride() for p in parameters)
+    """A few kernels for all parameters where torch has it right: its fused steps walk memory, and mix up a tensor with gaps."""
+    fused = all(torch.empty_like(p).stride() == p.stride() for p in parameters) or None  # None: torch's second best
     if recipe.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0,
         fused=fused,
     )  # fmt: skip
+    if fused and recipe.momentum:
+        # Left to itself it makes them at the first step, and fails at a parameter whose first gradient comes later.
+        for p in parameters:
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return optimizer

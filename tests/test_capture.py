@@ -6,7 +6,7 @@ import pytest
 import torch
 from kdbench_robustkd.method import Detoxification, RobustKDParams
 
-from kdbench.capture import Pass, _Flat, _kept_buffers
+from kdbench.capture import Pass, _Both, _Flat, _kept_buffers, _reached
 from kdbench.models import create_model
 from kdbench.models.views import Edited, FrozenTeacher
 from kdbench.numerics import Numerics, choose_numerics
@@ -15,33 +15,48 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 SHAPE = (8, 3, 16, 16)
 
 
-class OneNode(torch.autograd.Function):
-    """What a capture with its backward pass is to autograd."""
+class Graph:
+    """What a CUDA graph does, by running the function again."""
 
-    @staticmethod
-    def forward(ctx, parameter, *found):
-        return tuple(t.detach() for t in found)
+    def __init__(self, run):
+        self.run, self.replays = run, 0
 
-    @staticmethod
-    def backward(ctx, *grads):
-        return torch.zeros(()), *(None for _ in grads)
+    def replay(self):
+        self.replays += 1
+        self.run()
+
+
+def both(flat, images):
+    """A captured pass without a GPU: memory of its own that every replay overwrites."""
+    parameters = list(flat.parameters())
+    shown, live = images.clone(), {}
+    found = tuple(torch.empty_like(t) for t in flat(shown))
+    slopes = tuple(torch.zeros_like(t) for t in found)
+    gradients = tuple(torch.empty_like(p) for p in parameters)
+    reached = _reached(flat(shown), parameters)
+
+    def forward():
+        with torch.enable_grad():
+            live["found"] = flat(shown)
+        for held, t in zip(found, live["found"], strict=True):
+            held.copy_(t.detach())
+
+    def backward():
+        for held, g in zip(gradients, torch.autograd.grad(live["found"], parameters, slopes, retain_graph=True), strict=True):
+            held.copy_(g)
+
+    return _Both(Graph(forward), Graph(backward), shown, found, slopes, gradients, parameters, reached)
 
 
 @pytest.fixture
-def counted(monkeypatch):
-    """A pass whose "graph" is the network itself, and how often it was replayed."""
-    replays = []
-
-    def capture(self, images):
-        flat = _Flat(self._model)
-        parameter = torch.zeros((), requires_grad=True)
-        return lambda batch: (replays.append(1), OneNode.apply(parameter, *flat(batch)))[1]
-
-    monkeypatch.setattr(Pass, "_capture", capture)
+def captured(monkeypatch):
+    """A network, its pass and a function that says how often it was replayed."""
+    monkeypatch.setattr(Pass, "_capture", lambda self, images: both(_Flat(self._model), images))
+    torch.manual_seed(0)
     model = create_model("wrn16_1", 5).train()
     run = Pass(model, Numerics())
     run._usable = True
-    return model, run, replays
+    return model, run, lambda: run._graph._forward.replays
 
 
 def test_on_a_cpu_it_is_the_network_itself():
@@ -51,45 +66,119 @@ def test_on_a_cpu_it_is_the_network_itself():
     assert torch.equal(run.logits(torch.ones(SHAPE)), model(torch.ones(SHAPE)))
 
 
-def test_each_batch_of_the_first_shape_is_replayed(counted):
-    _, run, replays = counted
+def test_each_batch_of_the_first_shape_is_replayed(captured):
+    _, run, replays = captured
     for _ in range(3):
         run(torch.rand(SHAPE)).logits.sum().backward()
-    assert len(replays) == 3
+    assert replays() == 3
 
 
-def test_a_second_pass_before_the_backward_one_is_the_networks_own(counted):
-    _, run, replays = counted
+@pytest.mark.parametrize("order", [("taps", "logits", "taps"), ("logits", "taps", "logits")])
+def test_training_is_what_it_is_without_graphs(captured, order):
+    model, run, replays = captured
+    own = copy.deepcopy(model)
+    for used in order:  # what one loss left out must not be taken from the loss before
+        images = torch.rand(SHAPE)
+        for network, features in ((own, own.features), (model, run)):
+            network.zero_grad(set_to_none=True)
+            out = features(images)
+            (out.logits if used == "logits" else out.taps[1]).square().sum().backward()
+        for one, other in zip(own.parameters(), model.parameters(), strict=True):
+            assert (one.grad is None) == (other.grad is None)
+            if one.grad is not None:
+                torch.testing.assert_close(other.grad, one.grad)
+    assert replays() == 3
+
+
+def test_gradients_are_copies_and_add_up(captured):
+    model, run, _ = captured
+    weight = model.fc.weight
+    batches = [torch.rand(SHAPE), torch.rand(SHAPE)]
+    for images in batches:
+        run(images).logits.sum().backward()
+    together = weight.grad.clone()
+    apart = []
+    for images in batches:
+        weight.grad = None
+        run(images).logits.sum().backward()
+        apart.append(weight.grad)
+    torch.testing.assert_close(apart[0] + apart[1], together)
+
+
+def test_a_second_pass_before_the_backward_one_is_the_networks_own(captured):
+    _, run, replays = captured
     first = run(torch.rand(SHAPE))
     second = run(torch.rand(SHAPE))
-    assert len(replays) == 1
+    assert replays() == 1
     (first.logits.sum() + second.logits.sum()).backward()
     run(torch.rand(SHAPE))
-    assert len(replays) == 2
+    assert replays() == 2
 
 
-def test_a_loss_without_the_logits_closes_the_pass_too(counted):
-    _, run, replays = counted
-    for _ in range(2):
-        run(torch.rand(SHAPE)).groups[0].sum().backward()
-    assert len(replays) == 2
+def test_a_pass_that_nobody_goes_back_through_does_not_stay_open(captured):
+    _, run, replays = captured
+    run(torch.rand(SHAPE))
+    run(torch.rand(SHAPE))
+    assert replays() == 2
 
 
-@pytest.mark.parametrize("change", ["shape", "mode", "autocast", "no gradients", "images that learn"])
-def test_what_the_graph_does_not_fit_is_the_networks_own(counted, change):
-    model, run, replays = counted
+def test_a_batch_may_be_gone_back_through_twice_but_not_once_it_is_overwritten(captured):
+    model, run, _ = captured
+    out = run(torch.rand(SHAPE))
+    (once,) = torch.autograd.grad(out.logits.sum(), [model.fc.weight], retain_graph=True)
+    out.logits.sum().backward(retain_graph=True)
+    torch.testing.assert_close(model.fc.weight.grad, once)
+    run(torch.rand(SHAPE))
+    with pytest.raises(RuntimeError, match="overwritten"):
+        out.logits.sum().backward()
+
+
+def change_shape(model):
+    return torch.rand(4, *SHAPE[1:])
+
+
+def change_mode(model):
+    model.final_norm.eval()
+
+
+def add_hook(model):
+    model.fc.register_forward_hook(lambda *_: None)
+
+
+def freeze(model):
+    model.fc.weight.requires_grad_(False)
+
+
+@pytest.mark.parametrize("change", [change_shape, change_mode, add_hook, freeze])
+def test_what_the_graph_does_not_fit_is_the_networks_own(captured, change):
+    model, run, replays = captured
     run(torch.rand(SHAPE)).logits.sum().backward()
-    model.train(change != "mode")
-    images = torch.rand((4 if change == "shape" else 8, *SHAPE[1:]), requires_grad=change == "images that learn")
-    with torch.set_grad_enabled(change != "no gradients"), torch.autocast("cpu", torch.bfloat16, enabled=change == "autocast"):
+    images = change(model)
+    run(torch.rand(SHAPE) if images is None else images)
+    assert replays() == 1
+
+
+@pytest.mark.parametrize("context", ["autocast", "no gradients", "images that learn"])
+def test_so_is_a_pass_of_another_kind(captured, context):
+    _, run, replays = captured
+    run(torch.rand(SHAPE)).logits.sum().backward()
+    images = torch.rand(SHAPE, requires_grad=context == "images that learn")
+    with (
+        torch.set_grad_enabled(context != "no gradients"),
+        torch.autocast("cpu", torch.bfloat16, enabled=context == "autocast"),
+    ):
         run(images)
-    assert len(replays) == 1
+    assert replays() == 1
 
 
-def test_what_is_handed_out_is_a_copy(counted):
-    _, run, _ = counted
-    held = run(torch.rand(SHAPE))
-    assert {t.grad_fn.name() for t in (*held.groups, *held.taps, held.logits)} == {"CloneBackward0"}
+def test_what_is_handed_out_stays_what_it_is(captured):
+    _, run, _ = captured
+    first = run(torch.rand(SHAPE))
+    held = [t.detach().clone() for t in (*first.groups, *first.taps, first.logits)]
+    first.logits.sum().backward()
+    run(torch.rand(SHAPE))
+    for t, was in zip((*first.groups, *first.taps, first.logits), held, strict=True):
+        assert torch.equal(t, was)
 
 
 def test_capturing_leaves_buffers_where_they_were():
@@ -129,18 +218,21 @@ def test_on_a_gpu_training_is_what_it_is_without_graphs(name, arithmetic):
     graphed = copy.deepcopy(own)
     run = Pass(graphed, numerics)
     learned = [[p for p in model.parameters() if p.requires_grad] for model in (own, graphed)]
-    for _ in range(4):
+    for used in ("all", "all", "logits", "all"):  # what one loss left out must not be taken from the loss before
         images = torch.rand((32, 3, 32, 32), device="cuda").contiguous(memory_format=torch.channels_last)
         slopes = []
         for parameters, features in zip(learned, (own.features, run), strict=True):
             with numerics.autocast():
                 out = features(images)
-                loss = out.logits.square().mean() + sum(t.float().square().mean() for t in out.taps)
+                loss = out.logits.square().mean()
+                if used == "all":
+                    loss = loss + sum(t.float().square().mean() for t in out.taps)
             for p in parameters:
                 p.grad = None
             loss.backward()
             slopes.append(torch.cat([p.grad.flatten() for p in parameters]))
-        assert run._replay is not None
+        assert run._graph is not None
+        assert not run._graph.open
         assert (slopes[0] - slopes[1]).norm() < (0.03 if arithmetic == "bf16" else 1e-4) * slopes[0].norm()
         with torch.no_grad():
             for one, other in zip(*learned, strict=True):

@@ -40,6 +40,21 @@ def test_a_tensor_with_gaps_is_trained_as_one_without(stripes, optimizer):
     torch.testing.assert_close(gaps, plain)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_parameter_may_get_its_first_gradient_later(stripes, optimizer):
+    early, late = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(2.0))
+    steps = iter(range(10))
+
+    def loss(_):
+        return {"early": early**2, "late": late**2} if next(steps) >= 4 else {"early": early**2}
+
+    fit([early, late], loss, stripes.train, Recipe(epochs=1, batch_size=24, lr=0.01, optimizer=optimizer))
+    alone = nn.Parameter(torch.tensor(2.0))
+    fit([alone], lambda _: {"a": alone**2}, stripes.train, Recipe(epochs=2, batch_size=80, lr=0.01, optimizer=optimizer))
+    assert late.item() == pytest.approx(alone.item())  # six steps each
+    assert early.item() < late.item()
+
+
 def test_onecycle_warms_up_and_decays_to_nothing():
     recipe = Recipe(epochs=1, lr=1.0, schedule="onecycle")
     rates = [recipe.rate(step, 100) for step in range(100)]

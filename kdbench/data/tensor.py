@@ -80,7 +80,7 @@ def shifted(pixels: Tensor, rows: Tensor, down: Tensor, right: Tensor, mirror: T
 
 
 def moved(columns: Sequence[Tensor], device: torch.device | str) -> list[Tensor]:
-    """CPU vectors of one length on ``device``: to a GPU in a single copy, for which nobody waits."""
+    """CPU vectors of whole numbers or flags, of one length, on ``device``: to a GPU in one copy, for which nobody waits."""
     if torch.device(device).type != "cuda":
         return [column.to(device) for column in columns]
     together = torch.stack([column.to(torch.int64) for column in columns]).pin_memory().to(device, non_blocking=True)

@@ -147,6 +147,6 @@ def make_task(told: dict[str, Any]) -> Task:
 
 def _peak_mib(device: str) -> float:
     if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device) / 2**20
+        return torch.cuda.max_memory_reserved(device) / 2**20  # allocated would leave out what graphs hold
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
