@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -22,8 +21,9 @@ import torch
 from kdbench_fkd.method import FKD
 from torch import nn
 
+from kdbench.bench.machine import peak_mib
 from kdbench.capture import Pass
-from kdbench.data import Batch, Dataset, load_dataset
+from kdbench.data import Batch, Dataset, ImageSet, load_dataset
 from kdbench.models import create_model, split_pair
 from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
@@ -112,34 +112,37 @@ def textbook(
     return run
 
 
+def images_of(data: Dataset, steps: int, batch: int) -> ImageSet:
+    """Training images, repeated where they do not suffice, a pass over which has just as many steps."""
+    return data.train.subset(torch.arange(steps * batch) % len(data.train))
+
+
 def cohort(
     data: Dataset, teacher: FeatureModel, name: str, batch: int, numerics: Numerics, count: int
 ) -> Callable[[int], None]:
     """kdbench's loop: ``count`` students of one teacher from one pass of it per batch; answers a function of the steps."""
     frozen = FrozenTeacher(numerics.place(copy.deepcopy(teacher)), FKD().batch_norm_mode())
-    made: list[tuple[FeatureModel, nn.Module]] = []
-    for _ in range(count):
-        student = numerics.place(create_model(name, data.num_classes)).train()
-        made.append((student, numerics.place(FKD().objective(frozen, student)).train()))
+    teacher_pass = Pass(frozen.model, numerics)
 
     def loss(student: FeatureModel, objective: nn.Module) -> Callable[[Batch, FeatureOutput], dict[str, torch.Tensor]]:
         student_pass = Pass(student, numerics)
         return lambda b, teacher_out: objective(b, teacher_out, student_pass(b.images))
 
-    teacher_pass = Pass(frozen.model, numerics)
-
     def share(b: Batch) -> FeatureOutput:
         with torch.no_grad(), numerics.autocast():
             return teacher_pass(b.images)
 
-    losses = [loss(*pair) for pair in made]
+    made = []
+    for _ in range(count):
+        student = numerics.place(create_model(name, data.num_classes)).train()
+        objective = numerics.place(FKD().objective(frozen, student)).train()
+        made.append(([student, objective], loss(student, objective)))
 
     def run(steps: int) -> None:
         recipe = Recipe(epochs=1, batch_size=batch, lr=0.05, schedule="onecycle")
-        images = data.train.subset(torch.arange(steps * batch) % len(data.train))  # so that a pass has just as many steps
+        images = images_of(data, steps, batch)
         trainees = [
-            Trainee(Fit(numerics, Silent()), list(pair), one, recipe, len(images), states=RandomStates())
-            for pair, one in zip(made, losses, strict=True)
+            Trainee(Fit(numerics, Silent()), trained, one, recipe, len(images), states=RandomStates()) for trained, one in made
         ]
         generator = torch.Generator().manual_seed(0)
         train_together(trainees, images, generator=generator, augmentation=data.augmentation, share=share)
@@ -199,8 +202,7 @@ def teacher_share(teacher: FeatureModel, size: int, batch: int, numerics: Numeri
 def measure(pair: str, data: Dataset, batch: int, steps: int, rounds: int, numerics: Numerics, count: int) -> Timing:
     """The textbook's loop and kdbench's in turn; then kdbench's with ``count`` students and with one, if that is not 0."""
     torch.manual_seed(0)
-    cuda = numerics.device.type == "cuda"
-    if cuda:  # the pair before has its own peak
+    if numerics.device.type == "cuda":  # the pair before has its own peak
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(numerics.device)
     teacher, student = (create_model(name, data.num_classes) for name in split_pair(pair))
@@ -214,12 +216,10 @@ def measure(pair: str, data: Dataset, batch: int, steps: int, rounds: int, numer
     if count:
         loops = [cohort(data, teacher, student.name, batch, numerics, count), alone]
         together = sorted(count * many / one for many, one in in_turn(loops, steps * batch, steps, rounds, numerics))
-    peak = (
-        torch.cuda.max_memory_reserved(numerics.device) if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
-    )
+    peak = peak_mib(numerics.device)
     return Timing(
         pair, statistics.median(f for f, _ in found), statistics.median(o for _, o in found), ratios, together,
-        teacher_share(teacher, data.image_size, batch, numerics), peak / 2**30,
+        teacher_share(teacher, data.image_size, batch, numerics), peak / 2**10,
     )  # fmt: skip
 
 

@@ -7,13 +7,12 @@ are the stages' own, without the process around them; the losses are those of FK
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterator
 
 import click
 import torch
 from kdbench_robustkd.method import Detoxification, RobustKDParams, detoxification_loss
-from speed import PAIRS, cohort
+from speed import PAIRS, cohort, images_of, per_second
 from torch import Tensor
 
 from kdbench.bench.machine import device_name
@@ -27,31 +26,17 @@ from kdbench.presets import Preset, preset_names, read_preset
 from kdbench.training import Fit, LossFunction, Recipe, Silent, Trained, cross_entropy
 
 
-def seconds_a_step(run: Callable[[int], object], steps: int, device: torch.device) -> float:
-    """Of ``run``, a function of the number of steps, after three for kernels, memory and graphs."""
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    run(3)
-    wait()
-    start = time.perf_counter()
-    run(steps)
-    wait()
-    return (time.perf_counter() - start) / steps
-
-
 def training(
     trained: Trained, loss: LossFunction, data: Dataset, batch: int, numerics: Numerics, optimizer: str = "sgd"
 ) -> Callable[[int], object]:
     """The loop of every training; answers a function of the number of steps."""
 
     def run(steps: int) -> None:
-        images = data.train.subset(torch.arange(steps * batch) % len(data.train))
         recipe = Recipe(epochs=1, batch_size=batch, lr=1e-4, optimizer=optimizer)  # type: ignore[arg-type]
         generator = torch.Generator().manual_seed(0)
-        Fit(numerics, Silent())(trained, loss, images, recipe, generator=generator, augmentation=data.augmentation)
+        Fit(numerics, Silent())(
+            trained, loss, images_of(data, steps, batch), recipe, generator=generator, augmentation=data.augmentation
+        )  # fmt: skip
 
     return run
 
@@ -114,8 +99,9 @@ def main(pairs: tuple[str, ...], preset: str, image_size: int, steps: int, devic
         click.echo(pair)
         torch.manual_seed(0)
         for what, batch, run in stages(pair, Preset(**read_preset(preset)), data, numerics):
-            seconds = seconds_a_step(run, steps, numerics.device)
-            click.echo(f"  {what:<32} batch {batch:>3} {1000 * seconds:>10.2f} ms a step {batch / seconds:>9.0f} images/s")
+            run(3)  # kernels, memory, graphs
+            rate = per_second(steps, lambda r=run: r(steps), numerics.device)
+            click.echo(f"  {what:<32} batch {batch:>3} {1000 / rate:>10.2f} ms a step {batch * rate:>9.0f} images/s")
 
 
 if __name__ == "__main__":

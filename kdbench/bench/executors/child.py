@@ -8,7 +8,6 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
-import resource
 import sys
 import time
 import traceback
@@ -23,7 +22,7 @@ import torch
 
 from kdbench.bench.executors.names import OUTCOME, TASK, TRACES
 from kdbench.bench.job import Outcome
-from kdbench.bench.machine import device_name
+from kdbench.bench.machine import device_name, peak_mib
 from kdbench.bench.stages import Product, Task, perform, perform_together
 from kdbench.confine import confine, device_paths, interpreter_paths
 from kdbench.errors import DivergedError
@@ -77,7 +76,7 @@ def _outcome(task: Task, found: Product | BaseException, seconds: float, togethe
     facts["device"] = device_name(torch.device(task.device))
     if together > 1:
         facts["cohort"] = together
-    return Outcome("ok", "", seconds, _peak_mib(task.device), facts, found.files)
+    return Outcome("ok", "", seconds, peak_mib(torch.device(task.device)), facts, found.files)
 
 
 class _Reporter:
@@ -143,10 +142,3 @@ def make_task(told: dict[str, Any]) -> Task:
     for name in ("mean", "std", "packages"):
         values[name] = tuple(values[name])
     return Task(**values | {"folder": Path(values["folder"])})
-
-
-def _peak_mib(device: str) -> float:
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_reserved(device) / 2**20  # allocated would leave out what graphs hold
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
