@@ -6,10 +6,11 @@ and for a network that does not say that it can be captured, everything here is 
 
 from __future__ import annotations
 
+import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from kdbench.numerics import Numerics
 
 #: Passes before a capture, in which libraries choose kernels and reserve memory.
 _WARM_UP = 3
+#: How far a replay may be from the network's own pass, as a share of the norm; two passes in bf16 differ by less than 0.03.
+_TOLERANCE = 0.1
 
 
 class Pass:
@@ -29,8 +32,11 @@ class Pass:
     out, gradients too, is a copy: it stays what it is when the next batch comes. Whatever the graph does not fit is computed
     without it: another shape, mode or arithmetic; a network with hooks, or with other parameters that learn; a pass without
     gradients of a model that learns; a second pass before the backward one of the first, whose activations it would overwrite.
-    The graph keeps the memory of its activations until the pass is dropped. A model that says that it can be captured, and
-    cannot, raises at the first batch.
+    The graph keeps the memory of its activations until the pass is dropped.
+
+    A graph is compared with the network's own pass before it is used, on other images and with other weights than those it
+    was captured with. Where the two differ, or the capture fails (of a model that says that it can be captured and cannot, or
+    for want of memory), a RuntimeWarning says so and every pass is the network's own.
 
     Args:
         model: on the device and in the mode it stays in. numerics: of the run; passes are made under its autocast.
@@ -39,7 +45,8 @@ class Pass:
     def __init__(self, model: FeatureModel, numerics: Numerics) -> None:
         self._model, self._numerics = model, numerics
         self._parts, self._parameters = list(model.modules()), list(model.parameters())
-        self._learns = any(p.requires_grad for p in self._parameters)
+        self._learning = [p for p in self._parameters if p.requires_grad]
+        self._learns = bool(self._learning)
         self._usable = numerics.device.type == "cuda" and model.capturable
         self._graph: _Graph | None = None
         self._fits: tuple[object, ...] = ()
@@ -49,8 +56,9 @@ class Pass:
         if not self._usable or images.requires_grad or torch.is_grad_enabled() != self._learns or self._hooked():
             return self._model.features(images)
         if self._graph is None:
-            self._graph, self._fits = self._capture(images), self._now(images)
-        if self._graph.open or self._fits != self._now(images):
+            self._graph, self._fits = self._captured(images), self._now(images)
+            self._usable = self._graph is not None
+        if self._graph is None or self._graph.open or self._fits != self._now(images):
             return self._model.features(images)
         copies = tuple(t.clone() for t in self._graph(images))
         return FeatureOutput(copies[:GROUPS], copies[GROUPS : 2 * GROUPS], copies[-1])
@@ -69,14 +77,31 @@ class Pass:
         """Whether a method has hung something on a part that a replay would not call."""
         return any(p._forward_hooks or p._forward_pre_hooks or p._backward_hooks or p._backward_pre_hooks for p in self._parts)
 
+    def _captured(self, images: Tensor) -> _Graph | None:
+        """The graph, or None where there is none that computes what the network does."""
+        try:
+            return self._capture(images)
+        except RuntimeError as error:  # torch has no narrower class for what a capture may meet
+            name = type(self._model).__name__
+            warnings.warn(f"{name} is computed without CUDA graphs, which takes longer: {error}", RuntimeWarning, stacklevel=3)
+            return None
+
     def _capture(self, images: Tensor) -> _Graph:
         # No cache of casts: those made before a capture would not be part of it, and weights would stay what they were.
         enabled = torch.is_autocast_enabled(self._numerics.device.type)
         autocast = torch.autocast(self._numerics.device.type, dtype=torch.bfloat16, enabled=enabled, cache_enabled=False)
-        capture = _capture_both if self._learns else _capture_forward
         # A stream belongs to a device, and one that is not named to the current device, which need not be the run's.
         with torch.cuda.device(images.device), autocast, _kept_buffers(self._model):
-            return capture(_Flat(self._model), images)
+            flat, shown, other = _Flat(self._model), images.clone(), 1 - images
+            with _aside():
+                for _ in range(_WARM_UP):
+                    _outcome(flat, shown, self._learning)
+                own = _outcome(flat, other, self._learning)
+                reached = _reached(flat(shown), self._learning) if self._learns else []
+            graph = _record_both(flat, shown, self._learning, reached) if self._learns else _record_forward(flat, shown)
+            if not own.agrees(_outcome(graph, other, self._learning)):
+                raise RuntimeError("replayed, it gives other features or gradients than the network itself")
+        return graph
 
 
 class _Flat(nn.Module):
@@ -197,15 +222,7 @@ class _Node(torch.autograd.Function):
         return None, None, *ctx.graph.go_backward(ctx.turn, slopes)
 
 
-def _capture_both(flat: _Flat, images: Tensor) -> _Both:
-    parameters = [p for p in flat.parameters() if p.requires_grad]
-    shown = images.clone()
-    with _warming_up():
-        for _ in range(_WARM_UP):
-            found = flat(shown)
-            torch.autograd.grad(found, parameters, [torch.zeros_like(t) for t in found], allow_unused=True, retain_graph=True)
-        reached = _reached(found, parameters)
-    del found
+def _record_both(flat: _Flat, shown: Tensor, parameters: list[Tensor], reached: list[set[int]]) -> _Both:
     forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
     with _recording(forward):
         found = flat(shown)
@@ -224,19 +241,63 @@ def _reached(found: tuple[Tensor, ...], parameters: list[Tensor]) -> list[set[in
     return [{k for k, slope in enumerate(of_one) if slope is not None} for of_one in slopes]
 
 
-def _capture_forward(flat: _Flat, images: Tensor) -> _Forward:
-    shown = images.clone()
-    with _warming_up():
-        for _ in range(_WARM_UP):
-            flat(shown)
+def _record_forward(flat: _Flat, shown: Tensor) -> _Forward:
     graph = torch.cuda.CUDAGraph()
     with _recording(graph):
         found = flat(shown)
     return _Forward(graph, shown, found)
 
 
+class _Outcome(NamedTuple):
+    """outputs: each by itself. gradients: one vector of all, and which parameters have none."""
+
+    outputs: tuple[Tensor, ...]
+    gradients: Tensor
+    without: tuple[int, ...]
+
+    def agrees(self, other: _Outcome) -> bool:
+        """Whether each output, and all gradients together, are the other's. What overflows tells nothing."""
+        pairs = [*zip(self.outputs, other.outputs, strict=True), (self.gradients, other.gradients)]
+        return self.without == other.without and all(
+            (a.float() - b.float()).norm() <= _TOLERANCE * a.float().norm() for a, b in pairs if a.isfinite().all()
+        )
+
+
+def _outcome(run: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor, parameters: list[Tensor]) -> _Outcome:
+    """What ``run`` gives with turned parameters, and the gradients of the sum of its outputs' mean squares."""
+    slopes: tuple[Tensor | None, ...] = ()
+    with _turned(parameters):
+        found = run(images)
+        if parameters:
+            loss = torch.stack([t.float().square().mean() for t in found]).sum()
+            slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
+    gradients = [slope.flatten().float() for slope in slopes if slope is not None]
+    return _Outcome(
+        tuple(t.detach() for t in found),
+        torch.cat(gradients) if gradients else found[0].new_zeros(0),
+        tuple(i for i, slope in enumerate(slopes) if slope is None),
+    )
+
+
 @contextmanager
-def _warming_up() -> Iterator[None]:
+def _turned(parameters: list[Tensor]) -> Iterator[None]:
+    """Parameters with their first dimension reversed meanwhile: other weights, no random numbers, exactly undone."""
+
+    def turn() -> None:
+        with torch.no_grad():
+            for p in parameters:
+                if p.dim():
+                    p.copy_(p.flip(0))
+
+    turn()
+    try:
+        yield
+    finally:
+        turn()
+
+
+@contextmanager
+def _aside() -> Iterator[None]:
     """On a stream of its own, as what is captured later."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

@@ -1,12 +1,13 @@
 """Passes replayed as CUDA graphs: when they are and when not; on a GPU, that they are the network's own."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 from kdbench_robustkd.method import Detoxification, RobustKDParams
 
-from kdbench.capture import Pass, _Both, _Flat, _kept_buffers, _reached
+from kdbench.capture import Pass, _Both, _Flat, _kept_buffers, _outcome, _reached
 from kdbench.models import create_model
 from kdbench.models.views import Edited, FrozenTeacher
 from kdbench.numerics import Numerics, choose_numerics
@@ -50,13 +51,15 @@ def both(flat, images):
 
 @pytest.fixture
 def captured(monkeypatch):
-    """A network, its pass and a function that says how often it was replayed."""
-    monkeypatch.setattr(Pass, "_capture", lambda self, images: both(_Flat(self._model), images))
+    """A network, its pass and a function that says how often it was replayed since it was compared with the network."""
+    monkeypatch.setattr("kdbench.capture._record_both", lambda flat, shown, parameters, reached: both(flat, shown))
+    monkeypatch.setattr("kdbench.capture._aside", nullcontext)
+    monkeypatch.setattr("torch.cuda.device", lambda device: nullcontext())
     torch.manual_seed(0)
     model = create_model("wrn16_1", 5).train()
     run = Pass(model, Numerics())
     run._usable = True
-    return model, run, lambda: run._graph._forward.replays
+    return model, run, lambda: run._graph._forward.replays - 1
 
 
 def test_on_a_cpu_it_is_the_network_itself():
@@ -179,6 +182,83 @@ def test_what_is_handed_out_stays_what_it_is(captured):
     run(torch.rand(SHAPE))
     for t, was in zip((*first.groups, *first.taps, first.logits), held, strict=True):
         assert torch.equal(t, was)
+
+
+def compared(spoil):
+    """A network's own outcome, and that of a capture that ``spoil`` has broken."""
+    torch.manual_seed(0)
+    model = create_model("wrn16_1", 5).train()
+    flat, images, learning = _Flat(model), torch.rand(SHAPE), list(model.parameters())
+    before = copy.deepcopy(model.state_dict())
+    with _kept_buffers(model):
+        own = _outcome(flat, 1 - images, learning)
+        replayed = _outcome(spoil(both(flat, images), model, images), 1 - images, learning)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    return own.agrees(replayed)
+
+
+def stale_images(graph, model, images):
+    graph._images = images.clone()
+    return graph
+
+
+def stale_weights(graph, model, images):
+    """As casts of weights that were cached before the capture."""
+    return both(_Flat(copy.deepcopy(model)), images)
+
+
+def stale_gradients(graph, model, images):
+    graph._backward.run = lambda: [g.copy_(torch.ones_like(g)) for g in graph._gradients]
+    return graph
+
+
+def missing_gradient(graph, model, images):
+    graph._reached = [of_one - {0} for of_one in graph._reached]
+    return graph
+
+
+def test_a_faithful_capture_agrees_with_the_network():
+    assert compared(lambda graph, model, images: graph)
+
+
+@pytest.mark.parametrize("spoil", [stale_images, stale_weights, stale_gradients, missing_gradient])
+def test_a_capture_that_computes_something_else_does_not(spoil):
+    assert not compared(spoil)
+
+
+def test_what_overflows_is_no_difference():
+    model = create_model("wrn16_1", 5).eval().requires_grad_(False)
+    model.fc.weight.fill_(float("inf"))
+    own = _outcome(_Flat(model), torch.rand(SHAPE), [])
+    assert own.agrees(_outcome(_Flat(model), torch.rand(SHAPE) / 100, [])) is False  # the features are finite, and others
+    assert own.agrees(own)
+
+
+def test_a_pass_is_compared_before_it_is_used(captured, monkeypatch):
+    _, run, _ = captured
+    stale = copy.deepcopy(run._model)
+    monkeypatch.setattr("kdbench.capture._record_both", lambda flat, shown, parameters, reached: both(_Flat(stale), shown))
+    with pytest.warns(RuntimeWarning, match="gives other features or gradients"):
+        run(torch.rand(SHAPE))
+    assert run._graph is None
+    run(torch.rand(SHAPE))
+    assert all(torch.equal(p, was) for p, was in zip(run._model.parameters(), stale.parameters(), strict=True))
+    assert run._model.final_norm.num_batches_tracked == 2  # of the two passes, and of no comparison
+
+
+def test_where_nothing_can_be_captured_it_is_the_network_itself_and_says_so(monkeypatch):
+    def fail(self, images):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Pass, "_capture", fail)
+    model = create_model("wrn16_1", 5).eval()
+    run = Pass(model, Numerics())
+    run._usable = True
+    images = torch.rand(SHAPE)
+    with pytest.warns(RuntimeWarning, match="WideResNet is computed without CUDA graphs, .*: CUDA out of memory"):
+        first = run.logits(images)
+    assert torch.equal(first, model(images))
+    assert torch.equal(run.logits(images), first)  # without another try
 
 
 def test_capturing_leaves_buffers_where_they_were():
