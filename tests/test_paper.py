@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from kdbench.bench.specfile import read_spec
 from kdbench.cli import main
+from kdbench.cli.reproduce import _columns, _words
 from kdbench.report.figures import draw_defenses, draw_variance, variance_ratios
 from kdbench.report.paper import (
     Number,
@@ -112,6 +113,20 @@ def test_the_command_writes_a_table_and_a_figure(tmp_path):
     assert {"fig2.png", "fig2.csv", "results.csv", "run.json"} <= {p.name for p in folder.iterdir()}
     assert "0 of the 60 printed numbers" in result.output
     assert "at least 30 % above" in result.output
+
+
+def test_an_interval_stands_beside_its_middle():
+    nan = float("nan")
+    records = [
+        {"teacher": "clean", "variance": 5.109, "variance_low": 3.9, "variance_high": 6.3, "below_low": 1, "note": None},
+        {"teacher": "ckd", "variance": 4.2, "variance_low": nan, "variance_high": nan, "below_low": 2, "note": ""},
+    ]
+    columns = _columns(records)
+    assert columns == ["teacher", "variance", "below_low"]
+    assert [list(_words(record, columns)) for record in records] == [
+        ["clean", "5.11 (3.90 to 6.30)", "1"],
+        ["ckd", "4.20", "2"],
+    ]
 
 
 def test_costs_share_stages(tmp_path):

@@ -189,7 +189,7 @@ def _print(records: Sequence[Mapping[str, Any]], told: str, how: Execution) -> N
         return
     console = make_console()
     if records:
-        columns = [name for name in records[0] if any(record.get(name) not in (None, "") for record in records)]
+        columns = _columns(records)
         table = plain_table("", columns)
         for record in records:
             table.add_row(*(safe(word) for word in _words(record, columns)))
@@ -197,10 +197,22 @@ def _print(records: Sequence[Mapping[str, Any]], told: str, how: Execution) -> N
     console.print(safe(told))
 
 
+def _columns(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those with something in them; the ends of an interval stand beside its middle."""
+    names = [name for name in records[0] if any(record.get(name) not in (None, "") for record in records)]
+    return [name for name in names if _middle(name) == name or _middle(name) not in names]
+
+
+def _middle(end: str) -> str:
+    return end.removesuffix("_low").removesuffix("_high")
+
+
 def _words(record: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
     for name in columns:
+        low, high = record.get(f"{name}_low"), record.get(f"{name}_high")
+        interval = "" if low is None or high is None or math.isnan(low) or math.isnan(high) else f" ({low:.2f} to {high:.2f})"
         value = record.get(name)
         if isinstance(value, float):
-            yield "" if math.isnan(value) else f"{value:.2f}"
+            yield "" if math.isnan(value) else f"{value:.2f}{interval}"
         else:
             yield "" if value is None else str(value)
