@@ -163,7 +163,7 @@ class _Both:
         images: Tensor,
         found: tuple[Tensor, ...],
         slopes: tuple[Tensor, ...],
-        gradients: tuple[Tensor, ...],
+        gradients: tuple[Tensor | None, ...],
         parameters: list[Tensor],
         reached: list[set[int]],
     ) -> None:
@@ -229,16 +229,23 @@ def _record_both(flat: _Flat, shown: Tensor, parameters: list[Tensor], reached: 
     slopes = tuple(torch.zeros_like(t) for t in found)
     with _recording(backward, forward):
         # Retained, so that going backward leaves the activations as they are and can be done again.
-        gradients = torch.autograd.grad(found, parameters, slopes, allow_unused=True, retain_graph=True)
+        gradients = _gradients(found, parameters, slopes)
     return _Both(forward, backward, shown, tuple(t.detach() for t in found), slopes, gradients, parameters, reached)
 
 
 def _reached(found: tuple[Tensor, ...], parameters: list[Tensor]) -> list[set[int]]:
     """For each of ``found`` the places of the parameters that it depends on."""
-    slopes = [
-        torch.autograd.grad(t, parameters, torch.zeros_like(t), allow_unused=True, retain_graph=True) for t in found
-    ]  # fmt: skip
+    slopes = [_gradients((t,), parameters, (torch.zeros_like(t),)) for t in found]
     return [{k for k, slope in enumerate(of_one) if slope is not None} for of_one in slopes]
+
+
+def _gradients(found: tuple[Tensor, ...], parameters: list[Tensor], slopes: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    """Of each parameter, None of one that nothing depends on. Outputs before the first learned layer lead to none."""
+    leading = [(t, slope) for t, slope in zip(found, slopes, strict=True) if t.requires_grad]
+    if not leading:
+        return (None,) * len(parameters)
+    outputs, slopes = zip(*leading, strict=True)
+    return torch.autograd.grad(outputs, parameters, slopes, allow_unused=True, retain_graph=True)
 
 
 def _record_forward(flat: _Flat, shown: Tensor) -> _Forward:

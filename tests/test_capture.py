@@ -7,7 +7,7 @@ import pytest
 import torch
 from kdbench_robustkd.method import Detoxification, RobustKDParams
 
-from kdbench.capture import Pass, _Both, _Flat, _kept_buffers, _outcome, _reached
+from kdbench.capture import Pass, _Both, _Flat, _gradients, _kept_buffers, _outcome, _reached
 from kdbench.models import create_model
 from kdbench.models.views import Edited, FrozenTeacher
 from kdbench.numerics import Numerics, choose_numerics
@@ -29,9 +29,9 @@ class Graph:
 
 def both(flat, images):
     """A captured pass without a GPU: memory of its own that every replay overwrites."""
-    parameters = list(flat.parameters())
+    parameters = [p for p in flat.parameters() if p.requires_grad]
     shown, live = images.clone(), {}
-    found = tuple(torch.empty_like(t) for t in flat(shown))
+    found = tuple(torch.empty_like(t, requires_grad=False) for t in flat(shown))
     slopes = tuple(torch.zeros_like(t) for t in found)
     gradients = tuple(torch.empty_like(p) for p in parameters)
     reached = _reached(flat(shown), parameters)
@@ -43,7 +43,7 @@ def both(flat, images):
             held.copy_(t.detach())
 
     def backward():
-        for held, g in zip(gradients, torch.autograd.grad(live["found"], parameters, slopes, retain_graph=True), strict=True):
+        for held, g in zip(gradients, _gradients(live["found"], parameters, slopes), strict=True):
             held.copy_(g)
 
     return _Both(Graph(forward), Graph(backward), shown, found, slopes, gradients, parameters, reached)
@@ -281,20 +281,39 @@ def test_an_edited_network_can_be_captured_if_its_editor_says_so():
     assert not create_model("timm/resnet10t", 5, image_size=32).capturable
 
 
-def detoxified():
+def detoxified(*layers):
     """A frozen network whose features are edited by what learns."""
     model = create_model("wrn16_2", 10).eval().requires_grad_(False)
     starts = {i: torch.rand(1, c, side, side) for i, (c, side) in enumerate(zip((32, 64, 128), (32, 16, 8), strict=True))}
-    return Edited(model, Detoxification(starts, RobustKDParams())).eval()
+    starts = {i: start for i, start in starts.items() if i + 1 in layers}
+    return Edited(model, Detoxification(starts, RobustKDParams(layers=layers))).eval()
+
+
+def test_features_before_the_first_edit_have_no_gradients(captured):
+    edited = detoxified(3)
+    own, run = copy.deepcopy(edited), Pass(edited, Numerics())
+    run._usable = True
+    for used in ("logits", "groups"):
+        images = torch.rand(4, 3, 32, 32)
+        for network, features in ((own, own.features), (edited, run)):
+            network.zero_grad(set_to_none=True)
+            out = features(images)
+            (out.logits if used == "logits" else sum(t.sum() for t in out.groups)).sum().backward()
+        for one, other in zip(own.parameters(), edited.parameters(), strict=True):
+            assert (one.grad is None) == (other.grad is None)
+            if one.grad is not None:
+                torch.testing.assert_close(other.grad, one.grad)
+    assert run._graph._forward.replays == 3
 
 
 @needs_gpu
-@pytest.mark.parametrize("name", ["wrn16_2", "resnet20", "pyramid110", "detoxified"])
+@pytest.mark.parametrize("name", ["wrn16_2", "resnet20", "pyramid110", "detoxified", "detoxified at last"])
 @pytest.mark.parametrize("arithmetic", ["bf16", "fp32"])
 def test_on_a_gpu_training_is_what_it_is_without_graphs(name, arithmetic):
     numerics = choose_numerics("cuda", arithmetic)
     torch.manual_seed(0)
-    own = numerics.place(detoxified() if name == "detoxified" else create_model(name, 10).train())
+    layers = {"detoxified": (1, 2, 3), "detoxified at last": (3,)}.get(name)
+    own = numerics.place(create_model(name, 10).train() if layers is None else detoxified(*layers))
     graphed = copy.deepcopy(own)
     run = Pass(graphed, numerics)
     learned = [[p for p in model.parameters() if p.requires_grad] for model in (own, graphed)]
