@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -13,6 +14,7 @@ from kdbench.cli import main
 from kdbench.cli.request import build_spec
 from kdbench.errors import ConfigError
 
+SHIPPED = sorted((Path(__file__).parents[2] / "benchmarks").glob("*.toml"))
 FILE = """
 attacks = ["lba", "badnets"]
 defenses = "all"
@@ -177,3 +179,9 @@ def test_blocks_that_will_not_do(tmp_path, old, new, words):
     assert result.exit_code == 2, result.output
     assert words in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_specs_that_are_shipped_can_be_planned(path):
+    found = CliRunner().invoke(main, ["plan", str(path), "--dataset", "signs", "--json"])
+    assert found.exit_code == 0, found.output
