@@ -24,7 +24,7 @@ def plan_of(registry, software=None, origins=None, **asked):
     for resolved in resolve_all(spec, registry):
         if origins:
             resolved.origins.update(origins)
-        settings.append(Setting(resolved, resolved.dataset, "train", "test", 10, "cpu fp32", "code", software or {}))
+        settings.append(Setting(resolved, resolved.dataset, "train", "test", 10, 800, "cpu fp32", "code", software or {}))
     return build_plan(settings)
 
 

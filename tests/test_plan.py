@@ -153,7 +153,7 @@ def test_the_test_images_are_in_the_keys_of_measurements_only(registry):
     from kdbench.bench.plan import Setting, build_plan
 
     asked = resolve(RunSpec(attacks=("badnets",), pairs=(("wrn16_2", "wrn16_1"),)), registry)
-    setting = Setting(asked, "signs", "train", "test", 10, "cpu")
+    setting = Setting(asked, "signs", "train", "test", 10, 800, "cpu")
     before, after = (build_plan([s]).stages for s in (setting, replace(setting, test_digest="other")))
     changed = {stage.kind for key, stage in after.items() if key not in before}
     assert changed == {"evaluate", "picture"}

@@ -5,24 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdbench.bench.machine import arithmetic, code_digest, software
-from kdbench.bench.plan import Setting, Stage
+from kdbench.bench.plan import Setting
 from kdbench.bench.prepare import check_target, loader
 from kdbench.bench.spec import RunSpec, resolve_all
 from kdbench.data.facts import OFFICIAL
 from kdbench.numerics import Numerics, choose_numerics
 from kdbench.registry import Registry
-from kdbench.training import Recipe
-
-#: Kinds of stage that train by the recipe they are told, on all training images.
-_BY_RECIPE = ("clean", "alone", "backdoor", "distill", "repair")
 
 
 @dataclass(frozen=True)
 class Outline:
-    """settings: as for a plan. train: training images of each. absent: datasets that are not here and only counted on."""
+    """settings: as for a plan. absent: datasets that are not here and only counted on."""
 
     settings: list[Setting]
-    train: list[int]
     absent: list[str]
     numerics: Numerics
 
@@ -35,7 +30,7 @@ def outline(spec: RunSpec, registry: Registry) -> Outline:
     """
     numerics = choose_numerics(spec.device, spec.numerics, spec.threads)
     computing = arithmetic(numerics), code_digest(), software()
-    settings, sizes, absent, find = [], [], [], loader(spec, registry.datasets)
+    settings, absent, find = [], [], loader(spec, registry.datasets)
     for resolved in resolve_all(spec, registry):
         name = resolved.dataset
         if spec.data_dir is None and name != "signs" and name in OFFICIAL:
@@ -48,16 +43,5 @@ def outline(spec: RunSpec, registry: Registry) -> Outline:
             data = find(resolved)
             name, classes, train = data.name, data.num_classes, len(data.train)
             digests = data.train_digest, data.test_digest
-        sizes.append(train)
-        settings.append(Setting(resolved, name, *digests, classes, *computing))
-    return Outline(settings, sizes, list(dict.fromkeys(absent)), numerics)
-
-
-def images_trained(stage: Stage, train: int) -> int:
-    """Images that pass through a training by recipe, each as often as it is seen; 0 for other stages.
-
-    A method's own phases (a trigger's search, a detoxification) and poisons added to the set are not in it.
-    """
-    if stage.kind not in _BY_RECIPE:
-        return 0
-    return Recipe(**stage.values["recipe"]).passes(train) * train
+        settings.append(Setting(resolved, name, *digests, classes, train, *computing))
+    return Outline(settings, list(dict.fromkeys(absent)), numerics)

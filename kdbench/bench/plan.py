@@ -11,6 +11,7 @@ from typing import Any
 from kdbench.bench.spec import Resolved
 from kdbench.registry import base_name
 from kdbench.report.columns import SCHEMA
+from kdbench.training import Recipe
 
 #: Raise it when what a stage does changes in a way that its ingredients do not show.
 STAGE_VERSION = 4
@@ -20,6 +21,8 @@ MEASURING = ("evaluate", "picture")
 #: Roles of a cell whose failure does not cost the row: C1 and C3, without which there is no verdict, and C2.
 JUDGING = ("clean_teacher", "undefended")
 CONTROLS = (*JUDGING, "alone")
+#: Kinds of stage that train by the recipe they are told.
+_BY_RECIPE = ("clean", "alone", "backdoor", "distill", "repair")
 
 
 def digest(value: Any) -> str:
@@ -50,6 +53,9 @@ class Stage:
     variants of an attack, start from the same state as well.
     context: the digests and versions that are part of its key.
     cohort: what distillations have in common that can be computed together, from one pass of their teacher; else empty.
+    networks: names of those it computes with, the one it trains or measures first. images: those that pass through a training
+    by recipe, each as often as it is seen; a method's own phases (a trigger's search, a detoxification) and poisons added to
+    the set are not in it. Both serve estimates only.
     """
 
     kind: str
@@ -63,6 +69,8 @@ class Stage:
     random: tuple[str, ...]
     context: dict[str, Any]
     cohort: str = ""
+    networks: tuple[str, ...] = ()
+    images: int = 0
 
     def random_seed(self) -> int:
         """63-bit seed of this stage."""
@@ -118,8 +126,8 @@ class Plan:
 class Setting:
     """A dataset with a preset: what one part of a plan is built for.
 
-    name: of the dataset. train_digest, test_digest: SHA-256 of its splits. numerics, code, software: what computes; see
-    kdbench.bench.machine. imported: the imported teachers of the request, by name.
+    name: of the dataset. train_digest, test_digest: SHA-256 of its splits. train: training images. numerics, code, software:
+    what computes; see kdbench.bench.machine. imported: the imported teachers of the request, by name.
     """
 
     resolved: Resolved
@@ -127,6 +135,7 @@ class Setting:
     train_digest: str
     test_digest: str
     num_classes: int
+    train: int
     numerics: str
     code: str = ""
     software: Mapping[str, str] = field(default_factory=dict)
@@ -166,9 +175,21 @@ class _Builder:
             number = len(self.plan.stages) + 1
             context = self._contexts[split]
             self.plan.stages[key] = Stage(
-                kind, key, number, title, self.number, seed, inputs, values, random, context, cohort
+                kind, key, number, title, self.number, seed, inputs, values, random, context, cohort,
+                self._networks(inputs, values), self._images(kind, values),
             )  # fmt: skip
         return key
+
+    def _networks(self, inputs: Mapping[str, str], values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Its own, and that which each of its inputs made."""
+        own = [values["model"]] if "model" in values else []
+        return (*own, *(name for key in inputs.values() for name in self.plan.stages[key].networks[:1]))
+
+    def _images(self, kind: str, values: Mapping[str, Any]) -> int:
+        if kind not in _BY_RECIPE:
+            return 0
+        seen = max(1, int(self.setting.train * values["clean_fraction"])) if kind == "repair" else self.setting.train
+        return Recipe(**values["recipe"]).passes(seen) * seen
 
     def method(self, kind: str, name: str) -> dict[str, Any]:
         if (kind, name) not in self._methods:
@@ -269,7 +290,9 @@ class _Builder:
         source, origin = imported.key, f"imported {name}"
         if source not in self.plan.stages:
             number = len(self.plan.stages) + 1
-            self.plan.stages[source] = Stage("imported", source, number, origin, self.number, 0, {}, {}, (), {})
+            self.plan.stages[source] = Stage(
+                "imported", source, number, origin, self.number, 0, {}, {}, (), {}, networks=(imported.model,)
+            )
         for distiller in self.resolved.spec.distillers:
             for defense in self.resolved.spec.defenses:
                 key, cleansed = self.student(source, origin, defense, distiller, student, seed)

@@ -55,9 +55,9 @@ def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
         for teacher in imported.values():
             check_imported(spec, teacher, dataset, registry.origin_of_model(teacher.model))
         datasets.append(dataset)
-        digests = dataset.train_digest, dataset.test_digest
+        digests, sizes = (dataset.train_digest, dataset.test_digest), (dataset.num_classes, len(dataset.train))
         computing = arithmetic(numerics), code_digest(), software()
-        settings.append(Setting(resolved, dataset.name, *digests, dataset.num_classes, *computing, imported))
+        settings.append(Setting(resolved, dataset.name, *digests, *sizes, *computing, imported))
     called: dict[str, str] = {}
     twice = next((s.name for s in settings if called.setdefault(s.name, s.resolved.dataset) != s.resolved.dataset), None)
     if twice is not None:

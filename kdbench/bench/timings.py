@@ -16,7 +16,11 @@ FILE = "timings.jsonl"
 
 @dataclass(frozen=True)
 class Cost:
-    """Expected seconds of one worker and bytes in the store. exact: from the same stage with another seed or other inputs."""
+    """Expected seconds of one worker and bytes in the store.
+
+    exact: from the same stage with another seed or other inputs; else from such as are comparable, by the image where both
+    train by recipe.
+    """
 
     seconds: float
     bytes: float
@@ -32,6 +36,7 @@ class Seen:
     seed: int
     seconds: float
     bytes: int
+    images: int
 
 
 def _exact(stage: Stage) -> str:
@@ -41,9 +46,12 @@ def _exact(stage: Stage) -> str:
 
 
 def _rough(stage: Stage) -> str:
-    """Stages that are comparable at best: same kind, same network or method, same arithmetic."""
-    what = stage.values.get("model") or stage.values.get("name")
-    return digest([stage.kind, what, stage.context.get("numerics")])[:16]
+    """Stages that are comparable at best: same kind, networks, method of their own (not a distiller), and arithmetic."""
+    return digest([stage.kind, stage.networks, stage.values.get("name"), stage.context.get("numerics")])[:16]
+
+
+def _ratio(images: int, seen: int) -> float:
+    return images / seen if images and seen else 1.0
 
 
 class Timings:
@@ -62,8 +70,9 @@ class Timings:
             try:
                 found = json.loads(line)
                 seen = Seen(
-                    str(found["title"]), str(found["key"]), int(found["seed"]), float(found["seconds"]), int(found["bytes"])
-                )
+                    str(found["title"]), str(found["key"]), int(found["seed"]), float(found["seconds"]), int(found["bytes"]),
+                    int(found.get("images", 0)),
+                )  # fmt: skip
                 self._exact.setdefault(found["exact"], []).append(seen)
                 self._rough.setdefault(found["rough"], []).append(seen)
             except (ValueError, KeyError, TypeError):
@@ -75,6 +84,7 @@ class Timings:
         line = {
             "kind": stage.kind, "title": stage.title, "key": stage.key, "seed": stage.seed, "exact": _exact(stage),
             "rough": _rough(stage), "seconds": manifest.seconds, "bytes": manifest.size,
+            "images": stage.images,
         }  # fmt: skip
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -86,7 +96,8 @@ class Timings:
         """The median of what such stages took; None where none was ever computed here."""
         for seen, exact in ((self._exact.get(_exact(stage)), True), (self._rough.get(_rough(stage)), False)):
             if seen:
-                return Cost(statistics.median(s.seconds for s in seen), statistics.median(s.bytes for s in seen), exact)
+                seconds = statistics.median(s.seconds * _ratio(stage.images, s.images) for s in seen)
+                return Cost(seconds, statistics.median(s.bytes for s in seen), exact)
         return None
 
     def namesake(self, stage: Stage) -> str | None:

@@ -124,9 +124,8 @@ def _show_costs(specs: Mapping[str, RunSpec], registry: Registry, store: Store, 
     outlines = {name: outline(spec, registry) for name, spec in specs.items()}
     slots = divide(jobs, next(iter(outlines.values())).numerics)
     seen: set[str] = set()
-    lines = [_cost(name, build_plan(o.settings), o.train, store, seen, slots.pace) for name, o in outlines.items()]
-    every = [(setting, train) for o in outlines.values() for setting, train in zip(o.settings, o.train, strict=True)]
-    together = _cost("together", build_plan(s for s, _ in every), [t for _, t in every], store, set(), slots.pace)
+    lines = [_cost(name, build_plan(o.settings), store, seen, slots.pace) for name, o in outlines.items()]
+    together = _cost("together", build_plan(s for o in outlines.values() for s in o.settings), store, set(), slots.pace)
     absent = list(dict.fromkeys(name for o in outlines.values() for name in o.absent))
     if as_json:
         found = {"targets": lines, "together": together, "jobs": slots.jobs, "datasets_not_here": absent}
@@ -135,10 +134,9 @@ def _show_costs(specs: Mapping[str, RunSpec], registry: Registry, store: Store, 
     _print_costs([*lines, together], slots.jobs, absent)
 
 
-def _cost(name: str, plan: Plan, train: Sequence[int], store: Store, seen: set[str], pace: float) -> dict[str, Any]:
-    """One line; ``seen``: stages of the lines above it, to which this one's are added. train: images of each setting."""
+def _cost(name: str, plan: Plan, store: Store, seen: set[str], pace: float) -> dict[str, Any]:
+    """One line; ``seen``: stages of the lines above it, to which this one's are added."""
     from kdbench.bench.forecast import forecast
-    from kdbench.bench.outline import images_trained
 
     found, rows = forecast(plan, store)
     run = [f for f in found if f.state == "run"]
@@ -151,7 +149,7 @@ def _cost(name: str, plan: Plan, train: Sequence[int], store: Store, seen: set[s
         "stages": len(found),
         "to_run": len(run),
         "new": len(new),
-        "images": sum(images_trained(f.stage, train[f.stage.setting]) for f in new),
+        "images": sum(f.stage.images for f in new),
         "seconds": sum(f.cost.seconds for f in new if f.cost is not None) / pace,
         "without_estimate": sum(f.cost is None for f in new),
     }
@@ -172,7 +170,8 @@ def _print_costs(lines: Sequence[Mapping[str, Any]], jobs: int, absent: Sequence
         )
     console = make_console()
     console.print(table)
-    console.print("Images: seen in training by recipe. Time: of those stages the like of which was computed here before.")
+    console.print("Images: seen in training by recipe. Time: of those stages the like of which (kind, networks, method) was")
+    console.print("computed here: a training's by the image, others (a detoxification, a measurement) as long as they were.")
     if absent:
         console.print(f"Not here, so counted with their official number of images: {', '.join(map(safe, absent))}.")
     console.print("Nothing was run.")

@@ -194,10 +194,31 @@ def test_the_plan_says_what_is_there_and_why_something_runs(registry, tmp_path, 
     other_seed, _ = planned(seeds=(1,))
     assert other_seed["train clean wrn10_1"].cost.exact
     other_teacher, _ = planned(pairs=(("resnet20", "wrn10_1"),))
-    assert not other_teacher["implant badnets in resnet20"].cost.exact, "the same attack, but in another network"
+    assert other_teacher["implant badnets in resnet20"].cost is None, "the same attack, but in another network"
     corrupt(artefact(store, "distill", "from wrn10_1 with badnets by fkd") / "manifest.json")
     damaged, _ = planned(defenses=("nad",))
     assert "no longer in the store" in {f.why for f in damaged.values()}
+
+
+def test_a_training_of_more_images_costs_more_in_proportion(registry, tmp_path, done):
+    _, store = done
+    title = "distill wrn10_1 from wrn10_1 with badnets by fkd"
+    notes = store.root / "timings.jsonl"
+    told = [json.loads(line) for line in notes.read_text().splitlines()]
+    notes.write_text("".join(json.dumps(note | {"seconds": note["images"] / 50}) + "\n" for note in told))
+
+    def planned(epochs):
+        asked = spec(seeds=(1,), overrides=BRIEF | {"distill.epochs": epochs})
+        found, _ = forecast(prepare.prepare(asked, registry, store).plan, store)
+        return next(f for f in found if f.stage.title == title)
+
+    once, thrice = planned("1"), planned("3")
+    assert once.cost.exact
+    assert thrice.stage.images == 3 * once.stage.images > 0
+    assert thrice.stage.networks == ("wrn10_1", "wrn10_1"), "the student, then its teacher"
+    assert not thrice.cost.exact
+    assert (once.cost.seconds, thrice.cost.seconds) == (once.stage.images / 50, pytest.approx(thrice.stage.images / 50))
+    assert thrice.cost.bytes == once.cost.bytes
 
 
 def test_estimates_survive_a_torn_line(registry, tmp_path, done):

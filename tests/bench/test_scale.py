@@ -62,6 +62,11 @@ class Instant:
         return
 
 
+def setting_of(stripes, spec, registry):
+    digests = stripes.train_digest, stripes.test_digest
+    return Setting(resolve(spec, registry), "stripes", *digests, 3, len(stripes.train), "cpu", "code")
+
+
 def prepared(registry, stripes, cells):
     """Four attacks x three defenses x two distillers x 64 pairs x seeds, or fewer pairs and one seed."""
     pairs = PAIRS[: max(1, round(cells / 24))]
@@ -69,7 +74,7 @@ def prepared(registry, stripes, cells):
         attacks=("badnets", "lba", "ckd", "htba"), defenses=("none", "robustkd", "nad"), distillers=("fkd", "kd"),
         pairs=pairs, seeds=tuple(range(-(-cells // (24 * len(pairs))))),
     )  # fmt: skip
-    setting = Setting(resolve(spec, registry), "stripes", stripes.train_digest, stripes.test_digest, 3, "cpu", "code")
+    setting = setting_of(stripes, spec, registry)
     return Prepared(spec, build_plan([setting]), [setting], [stripes], Numerics())
 
 
@@ -110,7 +115,7 @@ def test_running_again_what_is_done_computes_nothing(registry, stripes, tmp_path
 def test_a_larger_request_runs_the_difference(registry, stripes, tmp_path, more):
     def ready(**asked):
         spec = RunSpec(**({"attacks": ("badnets",), "pairs": (("wrn10_1", "wrn10_1"),)} | asked))
-        setting = Setting(resolve(spec, registry), "stripes", stripes.train_digest, stripes.test_digest, 3, "cpu", "code")
+        setting = setting_of(stripes, spec, registry)
         return Prepared(spec, build_plan([setting]), [setting], [stripes], Numerics())
 
     small, large, store = ready(), ready(**more), Store(tmp_path / "store")
