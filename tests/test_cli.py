@@ -393,6 +393,23 @@ def test_reasons_and_path_are_printed(fake_run, tmp_path):
     assert result.output.rstrip().endswith(str(tmp_path / "o"))
 
 
+def test_that_too_little_travelled_is_said_once(fake_run, tmp_path):
+    reason = "only 12.5 points of ASR transferred; 30 are needed to judge"
+    few = {"verdict": "inconclusive", "reason": reason, "transferred": 12.5}
+    more = reason + "; control C2 failed: boom"
+    fake_run.answer = [row(**few), row(**few, seed=1), row(**few | {"reason": more}, seed=2), row(seed=3)]
+    shown = call(*RUN, "--out", str(tmp_path / "o")).output
+    assert "2 cells are inconclusive: under 30 points" in shown
+    assert shown.count("only 12.5 points") == 1
+    assert "seed 2: only 12.5 points" in shown
+    assert "boom" in shown
+    assert "seed 3: because" in shown
+    fake_run.answer = [row(**few)]
+    shown = call(*RUN, "--out", str(tmp_path / "one")).output
+    assert reason in shown
+    assert "cells are inconclusive" not in shown
+
+
 def test_safe():
     assert safe("a\x1b[0m\nb[bold]") == "a [0m b\\[bold]"
 

@@ -117,14 +117,27 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
     return table
 
 
+def _only_inconclusive(row: dict[str, Any]) -> bool:
+    """Whether all that its reason says is how little transferred, which the table says too."""
+    from kdbench.metrics import verdict
+
+    return row.get("verdict") == "inconclusive" and row.get("reason") == verdict(row["transferred"], None, 0.0)[1]
+
+
 def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> None:
-    """The table, the reason of every row, and where the files are."""
+    """The table, the reasons of its rows, and where the files are."""
+    from kdbench.metrics import TRANSFER_FLOOR
+
     console.print(result_table(rows, console.width))
+    unsure = [row for row in rows if _only_inconclusive(row)]
     for row in rows:
-        if row.get("reason"):
+        if row.get("reason") and (len(unsure) == 1 or not _only_inconclusive(row)):
             pair = f"{row.get('teacher')}-{row.get('student')}"
             what = f"{row.get('attack')} / {row.get('defense')} / {row.get('distiller')} / {pair} / seed {row.get('seed')}"
             console.print(f"  {safe(what)}: {safe(row['reason'])}")
+    if len(unsure) > 1:
+        few = f"under {TRANSFER_FLOOR:.0f} points of ASR transferred, too few to judge"
+        console.print(f"  {len(unsure)} cells are inconclusive: {few}")
     console.print("C1: student of the clean teacher. C3: student of the backdoored teacher, undefended.")
     console.print(f"results: {safe(out)}", soft_wrap=True)
 
