@@ -12,7 +12,7 @@ from typing import Any
 
 from kdbench.report.columns import conclusive_removed
 from kdbench.report.noise import t_interval
-from kdbench.report.paired import grouped
+from kdbench.report.paired import by_seed, grouped
 from kdbench.report.read import read_results
 
 COLUMNS = (
@@ -29,7 +29,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield _line("---" for _ in COLUMNS)
     groups = grouped(ok, ("teacher", "student", "attack", "distiller", "defense"))
     for (teacher, student, attack, distiller, defense), members in sorted(groups.items(), key=_order):
-        named = {row["seed"]: row for row in members}
+        named = by_seed(members)
         of = [named.get(seed) for seed in seeds]
         yield _line((
             f"{teacher}-{student}", attack, f"{distiller} {defense}",
