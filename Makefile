@@ -20,7 +20,7 @@ test: install lint
 
 # The numbers of the reliability tests in full: 50 kills, 300 damaged files, 10,000 cells, 90 hostile files. About 20 minutes.
 soak: install
-	KDBENCH_SOAK=1 $(VENV)/bin/python -m pytest -q -s --durations=30 tests/bench tests/foreign tests/data/test_archive.py
+	KDBENCH_SOAK=1 $(VENV)/bin/python -m pytest -q -s --durations=30 tests/bench tests/untrusted
 
 # Images a second, against the loop that the field's scripts have. About 10 minutes on two cores.
 bench: install

@@ -21,13 +21,12 @@ import torch
 from kdbench_fkd.method import FKD
 from torch import nn
 
-from kdbench.bench.machine import peak_mib
 from kdbench.capture import Pass
 from kdbench.data import Batch, Dataset, ImageSet, load_dataset
 from kdbench.models import create_model, split_pair
 from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
-from kdbench.numerics import Numerics, choose_numerics
+from kdbench.numerics import Numerics, choose_numerics, peak_mib
 from kdbench.training import Fit, RandomStates, Recipe, Silent, Trainee, train_together
 
 PAIRS = ("wrn28_4-wrn16_2", "wrn28_4-resnet56", "pyramid200-pyramid110")

@@ -15,14 +15,13 @@ from kdbench_robustkd.method import Detoxification, RobustKDParams, detoxificati
 from speed import PAIRS, cohort, images_of, per_second
 from torch import Tensor
 
-from kdbench.bench.machine import device_name
+from kdbench.bench.request.presets import Preset, preset_names, read_preset
 from kdbench.capture import Pass
 from kdbench.data import Batch, Dataset, load_dataset
 from kdbench.models import create_model, split_pair
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import Edited
-from kdbench.numerics import Numerics, choose_numerics
-from kdbench.presets import Preset, preset_names, read_preset
+from kdbench.numerics import Numerics, choose_numerics, device_name
 from kdbench.training import Fit, LossFunction, Recipe, Silent, Trained, cross_entropy
 
 

@@ -15,6 +15,7 @@ import click
 import torch
 from kdbench_robustkd.method import RobustKD, RobustKDParams, detoxification_loss
 
+from kdbench.bench.request.presets import Preset, read_preset
 from kdbench.data import load_dataset
 from kdbench.data.base import ImageSet
 from kdbench.defense import DefenseSetting
@@ -22,7 +23,6 @@ from kdbench.models import create_model
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import batch_statistics
 from kdbench.numerics import Numerics, choose_numerics
-from kdbench.presets import Preset, read_preset
 from kdbench.repair import fine_tune, held_out
 from kdbench.training import Fit, Silent
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 from kdbench import errors, hookspecs
-from kdbench.bench.profile import PROFILE_COLUMNS
+from kdbench.bench.run.profile import PROFILE_COLUMNS
 from kdbench.cli import _COMMANDS, _exit_code, main
 from kdbench.report.columns import COLUMNS, SCHEMA
 from kdbench.report.paired import COLUMNS as PAIRED
-from kdbench.testing.checks import every_check
+from kdbench.testing.kit import every_check
 
 PATH = Path(__file__).with_name("reference.md")
 VARIABLES = {

@@ -20,7 +20,7 @@ class Trigger(nn.Module, ABC):
     """Float images (N, 3, H, W) in [0, 1] -> the same with the trigger, in a new tensor of the same shape and range.
 
     Deterministic, and one image's result never depends on the rest of its batch. Tensors are buffers, other attributes
-    numbers, texts or lists of them: it is kept in a file (see kdbench.bench.modules) and restored in another process,
+    numbers, texts or lists of them: it is kept in a file (see kdbench.models.files) and restored in another process,
     without its constructor. No gradient is needed through it.
     """
 

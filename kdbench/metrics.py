@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,8 @@ from torch import Tensor
 from kdbench.data.base import ImageSet
 from kdbench.errors import ConfigError, ContractError, DivergedError
 from kdbench.numerics import Numerics
-from kdbench.profiling import loop, span
+from kdbench.training.profiling import loop, span
 
-TRANSFER_FLOOR = 30.0
-STOPPED_REMOVED = 90.0
-STOPPED_ACC_LOSS = 3.0
-PARTLY_REMOVED = 50.0
 _RATES = ("acc", "asr", "ra", "base")
 
 
@@ -157,53 +152,3 @@ def count(
         base=Rate(int((plain[others] == target_class).sum()), n),
         asr_hits=hits.numpy(),
     )
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """What a defense is judged by, in percentage points and percent, each with a 95 % interval.
-
-    transferred = C3 - C1; removed = 100 (C3 - ASR) / (C3 - C1), None when nothing transferred.
-    """
-
-    transferred: float
-    transferred_interval: tuple[float, float]
-    removed: float | None
-    removed_interval: tuple[float, float] | None
-
-
-def transfer(student: np.ndarray, clean_control: np.ndarray, undefended: np.ndarray, resamples: int = 2000) -> Transfer:
-    """Excess over C1, from the per-image hits (bool (n,)) of the three students on the same triggered images.
-
-    Intervals: percentile bootstrap over test images, the three students paired. They speak of the test sample only, not of
-    the spread between training seeds.
-    """
-    hits = np.stack([student, clean_control, undefended]).astype(np.float64)
-    n = hits.shape[1]
-    weights = _resampled(n, resamples)
-    asr, c1, c3 = hits.mean(1) * 100
-    asr_b, c1_b, c3_b = (weights @ hits.T / n * 100).T
-    low, high = np.percentile(c3_b - c1_b, [2.5, 97.5])
-    moved = float(c3 - c1)
-    if moved <= 0:
-        return Transfer(moved, (float(low), float(high)), None, None)
-    gone = c3_b - c1_b > 0  # a resample in which nothing transferred has no ratio
-    r_low, r_high = np.percentile(100 * (c3_b - asr_b)[gone] / (c3_b - c1_b)[gone], [2.5, 97.5])
-    return Transfer(moved, (float(low), float(high)), float(100 * (c3 - asr) / moved), (float(r_low), float(r_high)))
-
-
-@lru_cache(maxsize=4)
-def _resampled(n: int, resamples: int) -> np.ndarray:
-    """How often each of ``n`` images is in each resample, (resamples, n): the same for every cell with as many images."""
-    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
-
-
-def verdict(transferred: float, removed: float | None, acc_lost: float) -> tuple[str, str]:
-    """(verdict, reason). ``acc_lost``: undefended minus defended student ACC, points."""
-    if transferred < TRANSFER_FLOOR or removed is None:
-        return "inconclusive", f"only {transferred:.1f} points of ASR transferred; {TRANSFER_FLOOR:.0f} are needed to judge"
-    if removed >= STOPPED_REMOVED and acc_lost <= STOPPED_ACC_LOSS:
-        return "stopped", f"removed {removed:.0f} %, {acc_lost:.1f} points of ACC lost"
-    if removed >= PARTLY_REMOVED:
-        return "partly", f"removed {removed:.0f} %, {acc_lost:.1f} points of ACC lost"
-    return "not stopped", f"removed {removed:.0f} %"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import resource
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,3 +81,16 @@ def _cpu_multiplies_bf16() -> bool:
         return False
     flags = Path("/proc/cpuinfo")
     return flags.exists() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu``, or what the card is called."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def peak_mib(device: torch.device) -> float:
+    """Largest memory of this process so far, MiB: on a GPU what was reserved there, on a CPU what was resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 2**20  # allocated would leave out what graphs hold
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -7,7 +7,7 @@ import torch
 
 from kdbench.data.base import Augmentation, Dataset
 from kdbench.data.tensor import TensorImages
-from kdbench.registry import Registry
+from kdbench.loading.registry import Registry
 
 # The networks here are tiny, and two threads that spin on a core someone else uses are many times slower than one.
 torch.set_num_threads(1)
@@ -51,3 +51,12 @@ def stripes():
 def _own_store(tmp_path_factory, monkeypatch):
     """No test reads or fills the user's store."""
     monkeypatch.setenv("KDBENCH_STORE", str(tmp_path_factory.getbasetemp() / "store"))
+
+
+@pytest.fixture
+def sandbox(tmp_path_factory):
+    """A folder with something outside the folder to unpack to. Its path is short, so that it fits into a tar's header."""
+    folder = tmp_path_factory.mktemp("s")
+    (folder / "outside").mkdir()
+    (folder / "outside" / "victim").write_text("untouched")
+    return folder

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from kdbench.bench import prepare, runner
-from kdbench.bench.events import Quiet
-from kdbench.bench.executors.inline import InlineExecutor
-from kdbench.bench.plan import Setting, build_plan
-from kdbench.bench.spec import RunSpec, resolve, resolve_all
-from kdbench.bench.store import Store
+from kdbench.bench.plan import prepare
+from kdbench.bench.plan.build import build_plan
+from kdbench.bench.plan.plan import Setting
+from kdbench.bench.request.spec import RunSpec, resolve, resolve_all
+from kdbench.bench.run import runner
+from kdbench.bench.run.events import Quiet
+from kdbench.bench.store.artefacts import Store
+from kdbench.bench.work.executors.inline import InlineExecutor
 
 
 def go(spec: RunSpec, registry, out, store=None, reporter=None, executor=None, **options):

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from kdbench.bench.prepare import load
-from kdbench.bench.spec import RunSpec, resolve
+from kdbench.bench.plan.prepare import load
+from kdbench.bench.request.spec import RunSpec, resolve
 from kdbench.errors import DivergedError
 from kdbench.metrics import evaluate
 from kdbench.numerics import Numerics

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from kdbench.errors import ConfigError, ContractError
-from kdbench.metrics import Rate, count, evaluate, transfer, verdict
+from kdbench.metrics import Rate, count, evaluate
 from kdbench.numerics import Numerics
+from kdbench.report.verdict import transfer, verdict
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 2, 1, 0, 1])
 

@@ -47,7 +47,7 @@ def test_every_dependency_is_pinned():
 def test_the_wheel_holds_core_plugins_and_presets_and_nothing_called_plugins(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("kdbench", "plugins", "benchmarks/paper"):
+    for name in ("kdbench", "plugins"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
@@ -57,8 +57,8 @@ def test_the_wheel_holds_core_plugins_and_presets_and_nothing_called_plugins(tmp
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert not [name for name in names if name.startswith(("plugins/", "tests/"))]
-    assert {"kdbench_paper/table4.toml", "kdbench_paper/printed.csv"} <= set(names)
-    assert {"kdbench/presets/quick.toml", "kdbench/cli/run.py", "kdbench_lba/method.py"} <= set(names)
+    assert {"kdbench/paper/requests/table4.toml", "kdbench/paper/requests/printed.csv"} <= set(names)
+    assert {"kdbench/bench/request/presets/quick.toml", "kdbench/cli/run.py", "kdbench_lba/method.py"} <= set(names)
     (metadata,) = [name for name in names if name.endswith("entry_points.txt")]
     assert "lba = kdbench_lba" in zipfile.ZipFile(wheel).read(metadata).decode()
 

@@ -10,7 +10,7 @@ import click
 
 from kdbench import __version__
 from kdbench.errors import IntegrityError, KdbenchError, UsageError
-from kdbench.text import strip_control
+from kdbench.untrusted.text import strip_control
 
 #: name: (module, attribute, help in one line)
 _COMMANDS = {

@@ -11,7 +11,7 @@ import click
 from kdbench.cli.choice import plugin_options
 
 if TYPE_CHECKING:
-    from kdbench.choice import Choice
+    from kdbench.loading.choice import Choice
     from kdbench.testing import Result
 
 
@@ -25,7 +25,7 @@ def check_command(ctx: click.Context, names: tuple[str, ...], choice: Choice, as
 
     NAME is a method, a variant of one, or KIND.NAME. Exits with 1 when a check fails that is not among its known failures.
     """
-    from kdbench.registry import Registry
+    from kdbench.loading.registry import Registry
     from kdbench.testing import run_checks
 
     registry = Registry.load(choice=choice)

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from kdbench.choice import Choice
 from kdbench.errors import UsageError
+from kdbench.loading.choice import Choice
 
 _VARIABLE = "KDBENCH_LOAD_PLUGINS"
 _OPTIONS = (
@@ -24,7 +24,7 @@ _OPTIONS = (
 
 def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command these options, and hand them and $KDBENCH_LOAD_PLUGINS to it as one
-    :class:`kdbench.choice.Choice`: ``choice``."""
+    :class:`kdbench.loading.choice.Choice`: ``choice``."""
 
     @functools.wraps(command)
     def with_choice(*arguments: Any, without: tuple[str, ...], files: tuple[Path, ...], **options: Any) -> Any:

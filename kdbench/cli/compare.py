@@ -36,7 +36,7 @@ def compare_command(a: Path, b: Path, as_json: bool) -> None:
     found = compare(*files)
     names = [str(file.path) for file in files]
     if as_json:
-        from kdbench.report.record import jsonable
+        from kdbench._files import jsonable
 
         value = {"a": names[0], "b": names[1], **found.as_dict()}
         click.echo(json.dumps(jsonable(value), indent=1, sort_keys=True, allow_nan=False))

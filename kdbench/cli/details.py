@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kdbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from kdbench.choice import Choice
+    from kdbench.loading.choice import Choice
 
 #: What is listed -> the kind of method that it is.
 METHODS = {"attacks": "attack", "defenses": "defense", "distillers": "distiller"}
@@ -19,7 +19,7 @@ def details(kind: str, name: str, image_size: int, choice: Choice) -> dict[str, 
     Raises:
         UsageError: there is nothing of that name, or nothing more to tell of that kind.
     """
-    from kdbench.registry import Registry, base_name
+    from kdbench.loading.registry import Registry, base_name
 
     registry = Registry.load(choice=choice)
     if kind in METHODS:

@@ -16,10 +16,10 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from kdbench.bench.events import Quiet
+from kdbench._files import jsonable
+from kdbench.bench.run.events import Quiet
 from kdbench.report.columns import conclusive_removed
-from kdbench.report.record import jsonable
-from kdbench.text import strip_control
+from kdbench.untrusted.text import strip_control
 
 PLAIN_WIDTH = 120
 PROGRESS_EVERY_S = 15.0
@@ -119,14 +119,14 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
 
 def _only_inconclusive(row: dict[str, Any]) -> bool:
     """Whether all that its reason says is how little transferred, which the table says too."""
-    from kdbench.metrics import verdict
+    from kdbench.report.verdict import verdict
 
     return row.get("verdict") == "inconclusive" and row.get("reason") == verdict(row["transferred"], None, 0.0)[1]
 
 
 def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> None:
     """The table, the reasons of its rows, and where the files are."""
-    from kdbench.metrics import TRANSFER_FLOOR
+    from kdbench.report.verdict import TRANSFER_FLOOR
 
     console.print(result_table(rows, console.width))
     unsure = [row for row in rows if _only_inconclusive(row)]

@@ -20,11 +20,11 @@ from kdbench.cli.request import divide
 from kdbench.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from kdbench.bench.executors.local import LocalExecutor
-    from kdbench.bench.prepare import Prepared
-    from kdbench.bench.spec import RunSpec
-    from kdbench.bench.store import Store
-    from kdbench.registry import Registry
+    from kdbench.bench.plan.prepare import Prepared
+    from kdbench.bench.request.spec import RunSpec
+    from kdbench.bench.store.artefacts import Store
+    from kdbench.bench.work.executors.local import LocalExecutor
+    from kdbench.loading.registry import Registry
 
 _OUTPUTS = ("results.csv", "leaderboard.csv", "run.json")
 _OPTIONS = (
@@ -73,7 +73,7 @@ class Execution:
 
     def executor(self) -> LocalExecutor:
         """A new one; close it."""
-        from kdbench.bench.executors.local import Limits, LocalExecutor
+        from kdbench.bench.work.executors.local import Limits, LocalExecutor
 
         memory = None if self.memory_limit is None else self.memory_limit * 1024
         return LocalExecutor(jobs=self.jobs, limits=Limits(self.time_limit, memory))
@@ -101,7 +101,7 @@ def execute(
     Args:
         folder: of the results; made. fresh: it was made for this request, and goes if the request is refused.
     """
-    from kdbench.bench.prepare import prepare
+    from kdbench.bench.plan.prepare import prepare
 
     check_out(folder, spec)
     try:
@@ -120,7 +120,7 @@ def _watch(
     prepared: Prepared, registry: Registry, folder: Path, store: Store, executor: LocalExecutor, how: Execution
 ) -> tuple[int, list[dict[str, Any]]]:
     """Run and watch; the exit code and the rows."""
-    from kdbench.bench import runner
+    from kdbench.bench.run import runner
     from kdbench.cli.display import make_console, make_display
     from kdbench.cli.profile import print_profile
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdbench.bench.teacher_names import check_teacher_name
-from kdbench.choice import Choice
+from kdbench.bench.store.teacher_names import check_teacher_name
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.number import Number
 from kdbench.cli.request import store_option
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
-from kdbench.text import strip_control
+from kdbench.loading.choice import Choice
+from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
-    from kdbench.foreign import Foreign
-    from kdbench.registry import Registry
+    from kdbench.loading.registry import Registry
+    from kdbench.untrusted.weights import Foreign
 
 #: dataset: (classes, pixels a side), where they are its own; those of `signs` are what it draws unless told otherwise
 _FOLDER_SIZE = 224
@@ -68,7 +68,7 @@ def import_teacher_command(
     in a process of its own that can reach nothing else; nothing in it is executed, and there is no option to trust it. Exits
     with 4 when it is refused, 2 when the request is wrong.
     """
-    from kdbench.foreign import hub
+    from kdbench.untrusted.weights import hub
 
     path, origin = Path(file), {}
     if file.startswith(hub.PREFIX):
@@ -83,7 +83,7 @@ def import_teacher_command(
     name = name if name is not None else path.stem
     check_teacher_name(name)
     # Neither imports torch; the process that reads does so only for what looks like weights.
-    from kdbench.foreign import read_foreign
+    from kdbench.untrusted.weights import read_foreign
 
     found = read_foreign(
         path,
@@ -96,7 +96,7 @@ def import_teacher_command(
         own=lambda: plugins().models,
     )
     found.origin.update(origin)
-    from kdbench.bench.teachers import save_teacher
+    from kdbench.bench.store.teachers import save_teacher
 
     key = save_teacher(
         store_dir, name, found.state, found.origin, model=model, dataset=dataset, num_classes=classes, image_size=size,
@@ -107,7 +107,7 @@ def import_teacher_command(
 
 
 def _registry(choice: Choice) -> Registry:
-    from kdbench.registry import Registry
+    from kdbench.loading.registry import Registry
 
     return Registry.load(choice=choice)
 
@@ -134,7 +134,7 @@ def _sizes(
 
 
 def _summary(name: str, key: str, model: str, dataset: str, classes: int, size: int, found: Foreign) -> list[str]:
-    from kdbench.foreign.weights import BODY
+    from kdbench.untrusted.weights.weights import BODY
 
     learned = [name for name in found.state if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
     parameters = sum(found.state[name].numel() for name in learned)

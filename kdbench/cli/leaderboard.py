@@ -85,9 +85,9 @@ def _outputs(out: Path, files: list[Results]) -> tuple[Path, Path, Path]:
 def _print_json(
     rows: list[dict[str, Any]], compared: list[dict[str, Any]], control: list[dict[str, Any]], paths: tuple[Path, ...]
 ) -> None:
+    from kdbench._files import jsonable
     from kdbench.report.leaderboard import as_records, leaderboard, overall
     from kdbench.report.notes import notes
-    from kdbench.report.record import jsonable
 
     value = {
         "files": [str(path) for path in paths],

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from kdbench.choice import Choice
-    from kdbench.registry import Found, Registry
+    from kdbench.loading.choice import Choice
+    from kdbench.loading.registry import Found, Registry
 
 _FROM_PLUGINS = {*METHODS, "models", "datasets"}
 _KINDS = (*METHODS, "models", "datasets", "presets", "teachers")
@@ -62,10 +62,10 @@ def list_command(kind: str | None, name: str | None, image_size: int, choice: Ch
 
 def _collect(kinds: list[str], choice: Choice) -> dict[str, list[dict[str, Any]]]:
     """Kind -> what there is of it; ``broken`` beside them where methods are among the kinds."""
+    from kdbench.bench.request.presets import preset_names
     from kdbench.data import dataset_names
+    from kdbench.loading.registry import Registry
     from kdbench.models import model_names
-    from kdbench.presets import preset_names
-    from kdbench.registry import Registry
 
     found: dict[str, list[dict[str, Any]]] = {}
     load = bool(set(kinds) & _FROM_PLUGINS)
@@ -101,8 +101,8 @@ def _method(name: str, item: Found) -> Iterator[dict[str, Any]]:
 
 def _teachers() -> list[dict[str, Any]]:
     """The imported teachers of the default store."""
-    from kdbench.bench.store import Store
-    from kdbench.bench.teachers import load_teacher, teacher_names
+    from kdbench.bench.store.artefacts import Store
+    from kdbench.bench.store.teachers import load_teacher, teacher_names
 
     store = Store()
     found = [load_teacher(store, name) for name in teacher_names(store)]
@@ -118,7 +118,7 @@ def _about_dataset(name: str, registry: Registry) -> str:
 
 def _about(preset: str) -> str:
     """The comment on the first line of a preset's file."""
-    lines = (resources.files("kdbench.presets") / f"{preset}.toml").read_text(encoding="utf-8").splitlines()
+    lines = (resources.files("kdbench.bench.request.presets") / f"{preset}.toml").read_text(encoding="utf-8").splitlines()
     return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kdbench.scaffold import KINDS, distribution, write_plugin
+from kdbench.loading.scaffold import KINDS, distribution, write_plugin
 
 
 @click.command("new-plugin")

@@ -15,11 +15,11 @@ from kdbench.cli.request import build_spec, divide, request_options, store_optio
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kdbench.bench.executors.slots import Slots
-    from kdbench.bench.forecast import Forecast
-    from kdbench.bench.prepare import Prepared
-    from kdbench.bench.store import Store
-    from kdbench.choice import Choice
+    from kdbench.bench.plan.prepare import Prepared
+    from kdbench.bench.run.forecast import Forecast
+    from kdbench.bench.store.artefacts import Store
+    from kdbench.bench.work.executors.slots import Slots
+    from kdbench.loading.choice import Choice
 
 
 @click.command("plan")
@@ -34,8 +34,8 @@ def plan_command(
     spec_file: Path | None, choice: Choice, store_dir: Path | None, jobs: int, as_toml: bool, as_json: bool, **options: Any
 ) -> None:
     """Show what a request comes to: its stages, which are in the store, which will run and why, time and disk."""
-    from kdbench.bench.store import Store
-    from kdbench.registry import Registry
+    from kdbench.bench.store.artefacts import Store
+    from kdbench.loading.registry import Registry
 
     if spec_file is not None:
         if options["spec"] is not None:
@@ -44,19 +44,19 @@ def plan_command(
     registry, store = Registry.load(choice=choice), Store(store_dir)
     spec = build_spec(registry, store, **options)
     if as_toml:
-        from kdbench.bench.specfile import write_spec
+        from kdbench.bench.request.specfile import write_spec
 
         click.echo(write_spec(spec), nl=False)
         return
-    from kdbench.bench.prepare import prepare
+    from kdbench.bench.plan.prepare import prepare
 
     show_plan(prepare(spec, registry, store), store, jobs, as_json)
 
 
 def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> None:
     """Print the stages with their states and costs, the cells, and every resolved number."""
-    from kdbench.bench.forecast import forecast
-    from kdbench.report.record import jsonable
+    from kdbench._files import jsonable
+    from kdbench.bench.run.forecast import forecast
 
     plan = prepared.plan
     found, rows = forecast(plan, store)

@@ -10,8 +10,8 @@ import click
 from kdbench.cli.choice import plugin_options
 
 if TYPE_CHECKING:
-    from kdbench.choice import Choice
-    from kdbench.loading import Plugin
+    from kdbench.loading.choice import Choice
+    from kdbench.loading.plugin import Plugin
 
 _SLOW_S = 2.0
 
@@ -25,7 +25,7 @@ def plugins_command(choice: Choice, as_json: bool) -> None:
     $KDBENCH_LOAD_PLUGINS, if set, names the only ones to load, by plugin or distribution, separated by commas; empty for none.
     """
     from kdbench.hookspecs import API_VERSION
-    from kdbench.registry import Registry
+    from kdbench.loading.registry import Registry
 
     found = [_record(plugin) for plugin in Registry.load(choice=choice).plugins]
     if as_json:

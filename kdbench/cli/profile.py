@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kdbench.bench.profile import TABLE
+from kdbench.bench.run.profile import TABLE
 from kdbench.cli.display import duration, plain_table, safe
-from kdbench.profiling import PARTS
+from kdbench.training.profiling import PARTS
 
 
 def print_profile(console: Console, folder: Path, wall: float, workers: int) -> None:

@@ -17,13 +17,13 @@ from kdbench.cli.request import build_spec, divide, request_options, store_optio
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kdbench.bench.plan import Plan
-    from kdbench.bench.prepare import Prepared
-    from kdbench.bench.spec import RunSpec
-    from kdbench.bench.store import Store
-    from kdbench.choice import Choice
-    from kdbench.registry import Registry
-    from kdbench.report.paper import Target
+    from kdbench.bench.plan.plan import Plan
+    from kdbench.bench.plan.prepare import Prepared
+    from kdbench.bench.request.spec import RunSpec
+    from kdbench.bench.store.artefacts import Store
+    from kdbench.loading.choice import Choice
+    from kdbench.loading.registry import Registry
+    from kdbench.paper.printed import Target
 
 _ALL = "all"
 
@@ -58,9 +58,9 @@ def reproduce_command(
         raise ConfigError(
             "--spec and the name of a table or figure are two requests; use kdbench run --spec for a file of yours"
         )
-    from kdbench.bench.store import Store
-    from kdbench.registry import Registry
-    from kdbench.report.paper import read_target, target_names, target_path
+    from kdbench.bench.store.artefacts import Store
+    from kdbench.loading.registry import Registry
+    from kdbench.paper.printed import read_target, target_names, target_path
 
     wanted = list(dict.fromkeys(n for name in names for n in (target_names() if name == _ALL else [name])))
     targets = {name: read_target(target_path(name)) for name in wanted}
@@ -90,7 +90,7 @@ def _report(
     name: str, target: Target, prepared: Prepared, rows: list[dict[str, Any]], store: Store, folder: Path, how: Execution
 ) -> None:
     """Write the comparison or the figure, and say what is in it."""
-    from kdbench.report import paper
+    from kdbench.paper import printed as paper
 
     if target.table is not None:
         records = paper.beside_the_paper(target, rows)
@@ -100,8 +100,8 @@ def _report(
         told = f"{target.title}: {have} of the {total} printed numbers have one of ours beside them; {path}"
         _print(records, told, how)
         return
-    from kdbench.bench.variances import variances
-    from kdbench.report import figures
+    from kdbench.paper import figures
+    from kdbench.paper.variances import variances
 
     path = folder / f"{name}.png"
     if target.figure == "defenses":
@@ -118,8 +118,8 @@ def _report(
 
 def _show_costs(specs: Mapping[str, RunSpec], registry: Registry, store: Store, jobs: int, as_json: bool) -> None:
     """What each costs by itself, what it adds to those above it, and what all of them cost together."""
-    from kdbench.bench.outline import outline
-    from kdbench.bench.plan import build_plan
+    from kdbench.bench.plan.build import build_plan
+    from kdbench.bench.plan.outline import outline
 
     outlines = {name: outline(spec, registry) for name, spec in specs.items()}
     slots = divide(jobs, next(iter(outlines.values())).numerics)
@@ -136,7 +136,7 @@ def _show_costs(specs: Mapping[str, RunSpec], registry: Registry, store: Store, 
 
 def _cost(name: str, plan: Plan, store: Store, seen: set[str], pace: float) -> dict[str, Any]:
     """One line; ``seen``: stages of the lines above it, to which this one's are added."""
-    from kdbench.bench.forecast import forecast
+    from kdbench.bench.run.forecast import forecast
 
     found, rows = forecast(plan, store)
     run = [f for f in found if f.state == "run"]
@@ -178,8 +178,8 @@ def _print_costs(lines: Sequence[Mapping[str, Any]], jobs: int, absent: Sequence
 
 
 def _print(records: Sequence[Mapping[str, Any]], told: str, how: Execution) -> None:
+    from kdbench._files import jsonable
     from kdbench.cli.display import make_console, plain_table, safe
-    from kdbench.report.record import jsonable
 
     if how.as_json:
         click.echo(json.dumps(jsonable({"event": "paper", "text": told, "records": list(records)}), allow_nan=False))

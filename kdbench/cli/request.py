@@ -12,12 +12,12 @@ import click
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kdbench.bench.executors.slots import Slots
-    from kdbench.bench.spec import RunSpec
-    from kdbench.bench.store import Store
+    from kdbench.bench.request.spec import RunSpec
+    from kdbench.bench.store.artefacts import Store
+    from kdbench.bench.work.executors.slots import Slots
+    from kdbench.loading.registry import Registry
     from kdbench.models import ModelMaker
     from kdbench.numerics import Numerics
-    from kdbench.registry import Registry
 
 PAPER_PAIRS = (
     "wrn28_4-wrn16_4",
@@ -106,10 +106,10 @@ def build_spec(
     """
     from pydantic import ValidationError
 
-    from kdbench.bench.spec import RunSpec
-    from kdbench.bench.specfile import read_spec
+    from kdbench.bench.request.spec import RunSpec
+    from kdbench.bench.request.specfile import read_spec
     from kdbench.data import check_dataset_name
-    from kdbench.registry import base_name
+    from kdbench.loading.registry import base_name
 
     asked: dict[str, Any] = {} if spec is None else read_spec(spec)
     named = {"attacks": attacks, "teacher_from": teacher_from, "defenses": defenses, "distillers": distillers}
@@ -147,7 +147,7 @@ def build_spec(
 
 
 def _of_method(key: str) -> bool:
-    from kdbench.loading import KINDS
+    from kdbench.loading.plugin import KINDS
 
     return key.partition(".")[0] in KINDS
 
@@ -164,7 +164,7 @@ def _explain(error: Any) -> str:
 
 def divide(jobs: int, numerics: Numerics) -> Slots:
     """How ``--jobs`` is met on this machine; says so where that is fewer side by side."""
-    from kdbench.bench.executors.slots import share_machine
+    from kdbench.bench.work.executors.slots import share_machine
 
     slots = share_machine(jobs, numerics)
     if slots.note:
@@ -174,7 +174,7 @@ def divide(jobs: int, numerics: Numerics) -> Slots:
 
 def imported_models(store: Store, names: Iterable[str]) -> list[str]:
     """The architectures of the imported teachers named."""
-    from kdbench.bench.teachers import load_teacher
+    from kdbench.bench.store.teachers import load_teacher
 
     return [load_teacher(store, name).model for name in names]
 
@@ -221,7 +221,7 @@ def parse_pairs(
 
 def _from_hub(name: str) -> str:
     """A network by the name of a hub's repository: the one that it describes."""
-    from kdbench.foreign import hub
+    from kdbench.untrusted.weights import hub
 
     if not name.startswith(hub.PREFIX):
         return name

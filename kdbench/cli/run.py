@@ -14,8 +14,8 @@ from kdbench.cli.request import build_spec, request_options, store_option
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kdbench.bench.spec import RunSpec
-    from kdbench.choice import Choice
+    from kdbench.bench.request.spec import RunSpec
+    from kdbench.loading.choice import Choice
 
 
 @click.command("run")
@@ -46,13 +46,13 @@ def run_command(
     try:
         if not dry_run:
             executor.warm_up()  # imports torch while we do
-        from kdbench.bench.store import Store
-        from kdbench.registry import Registry
+        from kdbench.bench.store.artefacts import Store
+        from kdbench.loading.registry import Registry
 
         registry, store = Registry.load(choice=choice), Store(store_dir)
         spec = build_spec(registry, store, **options)
         if dry_run:
-            from kdbench.bench.prepare import prepare
+            from kdbench.bench.plan.prepare import prepare
             from kdbench.cli.plan import show_plan
 
             show_plan(prepare(spec, registry, store), store, how.jobs, how.as_json)

@@ -23,7 +23,7 @@ def store_command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 def ls_command(store_dir: Path | None, as_json: bool) -> None:
     """List what the store holds, oldest first."""
-    from kdbench.bench.store import Store
+    from kdbench.bench.store.artefacts import Store
     from kdbench.cli.display import duration, make_console, plain_table, safe
 
     store = Store(store_dir)
@@ -49,7 +49,7 @@ def ls_command(store_dir: Path | None, as_json: bool) -> None:
 @store_option
 def verify_command(store_dir: Path | None) -> None:
     """Compare every file with its SHA-256; what is damaged is put aside. Exits with 4 if anything was."""
-    from kdbench.bench.store import Store
+    from kdbench.bench.store.artefacts import Store
 
     store = Store(store_dir)
     whole, damaged = store.verify()
@@ -73,7 +73,7 @@ def verify_command(store_dir: Path | None) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 def gc_command(store_dir: Path | None, days: float, unused_days: float | None, dry_run: bool) -> None:
     """Delete what nobody needs: leftovers of killed runs, what was put aside and, on demand, old results."""
-    from kdbench.bench.store import Store, remove
+    from kdbench.bench.store.artefacts import Store, remove
 
     store = Store(store_dir)
     freed, count = 0, 0

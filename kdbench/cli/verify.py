@@ -13,7 +13,7 @@ from kdbench.cli.request import divide, store_option
 from kdbench.errors import IntegrityError
 
 if TYPE_CHECKING:
-    from kdbench.choice import Choice
+    from kdbench.loading.choice import Choice
 
 
 @click.command("verify")
@@ -36,12 +36,12 @@ def verify_command(
     """
     import secrets
 
-    from kdbench.bench import verify
-    from kdbench.bench.executors.local import LocalExecutor
-    from kdbench.bench.prepare import prepare
-    from kdbench.bench.store import Store
+    from kdbench.bench.plan.prepare import prepare
+    from kdbench.bench.run import verify
+    from kdbench.bench.store.artefacts import Store
+    from kdbench.bench.work.executors.local import LocalExecutor
     from kdbench.cli.display import make_display, safe
-    from kdbench.registry import Registry
+    from kdbench.loading.registry import Registry
     from kdbench.report.read import read_results
 
     store, registry = Store(store_dir), Registry.load(choice=choice)

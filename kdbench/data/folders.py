@@ -9,7 +9,7 @@ import torch
 
 from kdbench.data.base import Augmentation, Dataset
 from kdbench.data.common import Request, finish, need_folder, padding
-from kdbench.data.decode import image_set
+from kdbench.data.load import image_set
 from kdbench.errors import DatasetError
 
 # The statistics of ImageNet that torchvision's models use; near enough for any photographs.

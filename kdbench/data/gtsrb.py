@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdbench.data.base import Augmentation, Dataset
 from kdbench.data.common import Request, finish, need_folder, padding
-from kdbench.data.decode import image_set
+from kdbench.data.load import image_set
 from kdbench.errors import DatasetError
 
 CLASSES = 43

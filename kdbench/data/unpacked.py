@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 from kdbench.data import cache
-from kdbench.data.archive import leftovers, unpack
-from kdbench.data.archive_limits import DEFAULT, Limits
 from kdbench.errors import IntegrityError
+from kdbench.untrusted.archive.limits import DEFAULT, Limits
+from kdbench.untrusted.archive.unpack import leftovers, unpack
 
 
 def unpacked(archive: Path, cache_dir: Path, limits: Limits = DEFAULT) -> Path:

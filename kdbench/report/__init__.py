@@ -1,0 +1,1 @@
+"""Tables written and read back, verdicts, ranking, comparison. Nothing here imports torch but ``pictures``."""

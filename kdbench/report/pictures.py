@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kdbench.report.tables import write_atomically
+from kdbench._files import write_atomically
 
 MAX_COLUMNS = 6
 

@@ -22,8 +22,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kdbench.metrics import STOPPED_ACC_LOSS
 from kdbench.report.paired import common, paired_difference
+from kdbench.report.verdict import STOPPED_ACC_LOSS
 
 #: Seeds that a ranking takes: one says nothing of another training.
 MIN_SEEDS = 2

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from kdbench._files import write_atomically
 from kdbench.report.columns import COLUMNS
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\n")
@@ -30,17 +30,6 @@ def cell(value: Any) -> str | int | float:
         return round(number, DECIMALS) + 0.0 if math.isfinite(number) else ""  # + 0.0 turns -0.0 into 0.0
     text = str(value).replace("\r\n", "\n").replace("\r", "\n")  # a lone one is not quoted, and starts a row in a spreadsheet
     return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
-
-
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a file beside ``path``, then put it in place; a failure leaves the old file alone."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:

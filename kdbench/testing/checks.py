@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +47,7 @@ class Check:
     run: Callable[[Subject], None]
 
 
-_ALL: dict[str, Check] = {}
+REGISTERED: dict[str, Check] = {}
 
 
 def check(text: str, *kinds: str) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
@@ -55,19 +55,11 @@ def check(text: str, *kinds: str) -> Callable[[Callable[[Subject], None]], Calla
 
     def add(function: Callable[[Subject], None]) -> Callable[[Subject], None]:
         name = function.__name__
-        assert name not in _ALL, name
-        _ALL[name] = Check(name, kinds or KINDS, text, function)
+        assert name not in REGISTERED, name
+        REGISTERED[name] = Check(name, kinds or KINDS, text, function)
         return function
 
     return add
-
-
-def every_check() -> Iterator[Check]:
-    """All of them, in the order in which they are run."""
-    # Each module adds its own when it is imported; what concerns every method comes first.
-    from kdbench.testing import attacks, common, defenses, distillers  # noqa: F401
-
-    yield from _ALL.values()
 
 
 def ensure(true: object, message: str) -> None:

@@ -154,7 +154,7 @@ def file(subject: Subject) -> None:
     import tempfile
     from pathlib import Path
 
-    from kdbench.bench.modules import load_module, save_module
+    from kdbench.models.files import load_module, save_module
 
     images = scene.dataset().test.read(torch.arange(16))
     package = subject.cls.__module__.partition(".")[0]

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kdbench.loading import FILE_MODULE, describe_file, load
+from kdbench.loading.plugin import FILE_MODULE, describe_file, load
 from kdbench.method import Method
 
 _PRELOAD = ["torch", "torch._dynamo", "kdbench.testing.acts"]

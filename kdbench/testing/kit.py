@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kdbench.loading.registry import Registry
 from kdbench.method import Method
-from kdbench.registry import Registry
-from kdbench.testing.checks import Check, CheckFailedError, NotApplicableError, Subject, every_check
+from kdbench.testing import attacks, common, defenses, distillers  # noqa: F401 - each adds its own checks
+from kdbench.testing.checks import REGISTERED, Check, CheckFailedError, NotApplicableError, Subject
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class Result:
     status: Literal["ok", "failed", "known", "not applicable"]
     text: str = ""
     seconds: float = 0.0
+
+
+def every_check() -> Iterator[Check]:
+    """All of them, in the order in which they are run."""
+    yield from REGISTERED.values()
 
 
 @dataclass(frozen=True)

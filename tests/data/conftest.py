@@ -25,12 +25,3 @@ def signs43(tmp_path):
         save(base / "GTSRB" / "Final_Test" / "Images" / f"{label:05d}.ppm", 100 + label)
     (base / "GT-final_test.csv").write_text(GTSRB_HEAD + "".join(f"{k:05d}.ppm;9;8;0;0;8;8;{k}\n" for k in range(43)))
     return base
-
-
-@pytest.fixture
-def sandbox(tmp_path_factory):
-    """A folder with something outside the folder to unpack to. Its path is short, so that it fits into a tar's header."""
-    folder = tmp_path_factory.mktemp("s")
-    (folder / "outside").mkdir()
-    (folder / "outside" / "victim").write_text("untouched")
-    return folder

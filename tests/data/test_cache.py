@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kdbench.data import cache as cache_module
-from kdbench.data import decode as decode_module
+from kdbench.data import load as load_module
 from kdbench.data import load_dataset
 from tests.data.pictures import folder, save
 
@@ -22,7 +22,7 @@ def test_cache_is_used_and_rebuilt(tree, monkeypatch):
     assert len(entries) == 2
     assert {e.suffix for e in (tree.parent / "cache").iterdir()} == {".safetensors", ".lock"}
     with monkeypatch.context() as patch:
-        patch.setattr(decode_module, "decode_image", lambda *a: pytest.fail("decoded again"))
+        patch.setattr(load_module, "decode_image", lambda *a: pytest.fail("decoded again"))
         assert folder(tree).digest == first.digest
     for damage in (lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b[:50], lambda b: b""):
         for entry in entries:
@@ -56,7 +56,7 @@ def test_an_interrupted_cache_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_two_runs_decode_once(tree, monkeypatch):
-    decode, begun, count = decode_module.decode_image, threading.Event(), []
+    decode, begun, count = load_module.decode_image, threading.Event(), []
 
     def slow(path, size):
         count.append(path)
@@ -64,7 +64,7 @@ def test_two_runs_decode_once(tree, monkeypatch):
         time.sleep(0.02)
         return decode(path, size)
 
-    monkeypatch.setattr(decode_module, "decode_image", slow)
+    monkeypatch.setattr(load_module, "decode_image", slow)
     other = threading.Thread(target=folder, args=(tree,))
     other.start()
     assert begun.wait(10)

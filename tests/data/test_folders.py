@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from kdbench.data import decode as decode_module
+from kdbench.data import load as load_module
 from kdbench.data import load_dataset
 from kdbench.errors import ConfigError, DatasetError
 from tests.data.pictures import folder, save
@@ -62,7 +62,7 @@ def test_sizes_keep_rows_by_the_seed(tree):
 def test_folders_and_files_that_cannot_be_read(tree, monkeypatch):
     (tree / "train" / "bee" / "x.png").symlink_to(tree / "gone.png")
     for limit in (2**32, 0):
-        monkeypatch.setattr(decode_module, "MEMORY_LIMIT", limit)
+        monkeypatch.setattr(load_module, "MEMORY_LIMIT", limit)
         with pytest.raises(DatasetError, match=r"cannot use .*bee/x\.png: No such file"):
             folder(tree)
     scandir = os.scandir

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdbench.data import Augmentation
-from kdbench.data import decode as decode_module
+from kdbench.data import load as load_module
 from kdbench.data.stream import StreamedImages
 from kdbench.errors import DatasetError
 from tests.data.pictures import folder, seeded
@@ -27,7 +27,7 @@ def test_a_stream_names_the_file_it_cannot_decode(tree, workers):
 def test_streamed_images_match_decoded_ones(tree, monkeypatch):
     held = folder(tree).train
     with monkeypatch.context() as patch:
-        patch.setattr(decode_module, "MEMORY_LIMIT", 0)
+        patch.setattr(load_module, "MEMORY_LIMIT", 0)
         data = folder(tree, train_size=12)
         streamed = folder(tree).train
         assert data.digest == folder(tree, train_size=12).digest != folder(tree).digest

@@ -16,8 +16,8 @@ import torch
 from kdbench.data import folders as folders_module
 from kdbench.data import unpacked as unpacked_module
 from kdbench.errors import ConfigError, DatasetError, IntegrityError
-from tests.data.hostile_archives import Part, archives, listing, zipped
 from tests.data.pictures import folder, save
+from tests.untrusted.archive.hostile_archives import Part, archives, listing, zipped
 
 MODES = {"zip": "zip", "tar": "w", "tar.gz": "w:gz", "tgz": "w:gz", "tar.xz": "w:xz", "tar.bz2": "w:bz2"}
 

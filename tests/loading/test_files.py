@@ -5,9 +5,9 @@ import json
 import pandas
 import pytest
 
-from kdbench.choice import Choice
 from kdbench.errors import UsageError
-from kdbench.registry import Registry
+from kdbench.loading.choice import Choice
+from kdbench.loading.registry import Registry
 from tests.loading.strangers import GOOD, SMALL, install, kdbench
 
 #: Its trigger is a class of the file, which every later stage has to find again.

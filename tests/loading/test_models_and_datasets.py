@@ -7,12 +7,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from kdbench.choice import Choice
 from kdbench.cli import main
 from kdbench.data import load_dataset
 from kdbench.errors import ContractError, UnknownMethodError
+from kdbench.loading.choice import Choice
+from kdbench.loading.registry import Registry
 from kdbench.models import create_model
-from kdbench.registry import Registry
 from tests.loading.strangers import kdbench
 
 #: A dataset in fewer than twenty lines, and a network, in one file.

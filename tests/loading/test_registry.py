@@ -1,6 +1,6 @@
 """What is there when all goes well."""
 
-from kdbench.loading import source_digest
+from kdbench.loading.plugin import source_digest
 
 
 def test_the_methods_of_the_mission_are_there(registry):

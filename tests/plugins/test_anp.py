@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from kdbench_anp.method import ANP, THRESHOLDS, ANPParams, Neurons, adversarial_noise
 from kdbench_fkd.method import FKD
 
-from kdbench.checkpoint import FolderCheckpoints
 from kdbench.errors import ConfigError
 from kdbench.metrics import accuracy as counted
 from kdbench.models import create_model
@@ -19,6 +18,7 @@ from kdbench.models.views import FrozenTeacher, batch_statistics
 from kdbench.numerics import Numerics
 from kdbench.repair import held_out
 from kdbench.training import Fit, Silent
+from kdbench.training.checkpoint import FolderCheckpoints
 from tests.plugins.tiny import digest, images, setting, tiny
 
 SHORT = {"iterations": 12, "batch_size": 16}

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from kdbench_fineprune.method import FinePruneParams, FinePruning, Pruned, mean_activation, site_of
 
-from kdbench.bench.modules import load_module, save_module
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import ConfigError
 from kdbench.metrics import accuracy as counted
 from kdbench.models import create_model
+from kdbench.models.files import load_module, save_module
 from kdbench.models.views import Edited, FrozenTeacher
 from kdbench.numerics import Numerics
 from kdbench.repair import fine_tune, held_out

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from kdbench_badnets.method import BadNets
 
 from kdbench.cli import main
-from kdbench.registry import Registry
+from kdbench.loading.registry import Registry
 from kdbench.testing import CheckFailedError, NotApplicableError, checks_for, parametrize_with_checks, run_checks
 from tests.testing.mutants import MUTANTS, NeverNothing
 

@@ -1,1 +1,0 @@
-"""Where jobs are computed: see kdbench.bench.job for the boundary."""

@@ -1,0 +1,24 @@
+"""Digests, and the names of the files of an artefact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+MODEL, TRIGGER, PICTURE = "model.safetensors", "trigger.safetensors", "trigger.png"
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of canonical JSON: key order and int-valued floats do not matter, everything else does."""
+    return hashlib.sha256(json.dumps(_canonical(value), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _canonical(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(v) for v in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,1 @@
+"""What follows from a request: cells, the stages they share, and the key of each."""

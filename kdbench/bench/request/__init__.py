@@ -1,0 +1,1 @@
+"""What is asked for: the request, its file, its presets."""

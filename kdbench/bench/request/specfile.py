@@ -1,0 +1,109 @@
+"""Requests as TOML files. A file says what the command line says: axes, what holds for all of them, and ``[set]``.
+
+An option given beside a file replaces the file's field wherever the file has it, in its blocks too; what ``[set]`` says of
+methods that are thereby gone is gone as well.
+
+attacks = ["lba", "ckd"]                # or "all"
+defenses = ["none", "robustkd"]
+pairs = ["wrn28_4-wrn16_2"]             # or ["timm/resnet18", "wrn16_2"] where a name holds a dash
+datasets = ["gtsrb"]
+seeds = [0, 1, 2]
+data_dir = "DATA"                       # relative to the file
+
+[[also]]                                # further cells; what is not given here is as above
+distillers = ["fkd.weak"]
+
+[set]
+distill.epochs = 20
+attack.lba.patch_fraction = 0.35
+defense.robustkd.m5.m_max = 0.05        # makes the variant robustkd.m5, to be named among the defenses
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdbench.bench.request.spec import Block, RunSpec
+from kdbench.errors import ConfigError, unknown
+
+_AXES = ("attacks", "teacher_from", "defenses", "distillers", "pairs", "datasets", "presets", "seeds")
+_FIELDS = [name for name in RunSpec.model_fields if name != "overrides"]
+_BLOCK = list(Block.model_fields)
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """The fields of a request that a file gives, pairs still in words, overrides as text.
+
+    Raises:
+        ConfigError: it cannot be read, is no TOML, or has a field that no request has.
+    """
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"spec {path} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"spec {path} is not TOML: {error}") from error
+    values = found.pop("set", {})
+    found.pop("paper", None)  # what of the paper the request answers: read by kdbench.paper.printed
+    if not isinstance(values, dict):
+        raise ConfigError(f"spec {path}: [set] must be a table, e.g. distill.epochs = 20")
+    also = found.get("also", [])
+    if not isinstance(also, list) or not all(isinstance(block, dict) for block in also):
+        raise ConfigError(f"spec {path}: also must be tables, each under a line [[also]]")
+    _check_axes(path, found, [*_FIELDS, "[set]"])
+    for block in also:
+        _check_axes(path, block, _BLOCK)
+    if "data_dir" in found:
+        found["data_dir"] = (path.parent / str(found["data_dir"])).expanduser()
+    found["overrides"] = {key: value if isinstance(value, str) else _toml(value) for key, value in _flat("", values)}
+    return found
+
+
+def _check_axes(path: Path, table: dict[str, Any], fields: list[str]) -> None:
+    """Refuse what no request has; a single word for an axis becomes a list of one, in place."""
+    for name, value in table.items():
+        if name not in fields:
+            raise ConfigError(f"spec {path}: {unknown('field', name, fields)}")
+        if name in _AXES:
+            table[name] = [value] if isinstance(value, str | int) else value
+            if not isinstance(table[name], list):
+                raise ConfigError(f"spec {path}: {name} must be a list, got {value!r}")
+
+
+def write_spec(spec: RunSpec) -> str:
+    """The request as a file, what is at its default left out."""
+    given = spec.model_dump(mode="json", exclude_defaults=True)
+    overrides, also = given.pop("overrides", {}), given.pop("also", [])
+    lines = [f"{name} = {_toml(value)}" for name, value in given.items()]
+    for block in also:
+        lines += ["", "[[also]]", *(f"{name} = {_toml(value)}" for name, value in block.items())]
+    if overrides:
+        lines += ["", "[set]", *(f"{key} = {_word(raw)}" for key, raw in sorted(overrides.items()))]
+    return "\n".join(lines) + "\n"
+
+
+def _word(raw: str) -> str:
+    """A value as ``--set`` takes it, where that is TOML; else in quotes."""
+    try:
+        tomllib.loads(f"value = {raw}")
+    except tomllib.TOMLDecodeError:
+        return json.dumps(raw)
+    return raw
+
+
+def _toml(value: Any) -> str:
+    """Numbers, switches, texts and lists are written in TOML as in JSON."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        key = f"{prefix}.{name}" if prefix else name
+        if isinstance(value, dict):
+            yield from _flat(key, value)
+        else:
+            yield key, value

@@ -1,0 +1,1 @@
+"""What carries a plan out: schedule, runner, rows, timings."""

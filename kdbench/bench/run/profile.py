@@ -1,0 +1,76 @@
+"""What ``kdbench run --profile`` writes: ``profile/stages.csv`` and traces, ``profile/NUMBER-KIND-LOOP.json``."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+from kdbench.bench.plan.plan import Stage
+from kdbench.bench.work.job import TRACES, Outcome
+from kdbench.report.tables import write_csv
+from kdbench.training.profiling import PARTS
+
+TABLE = "stages.csv"
+
+PROFILE_COLUMNS: dict[str, str] = {
+    "number": "of the stage in the plan",
+    "kind": "kind of stage",
+    "title": "what it does",
+    "status": "how it ended",
+    "wall_s": "seconds from laying out its inputs to its outcome; of several that shared a process, of all of them",
+    "seconds": "seconds in its process from loading plugins to the last file written; of several in a process, an equal share",
+    "steps": "optimiser steps and measured batches",
+    "batch_s": "seconds of gathering and augmenting batches",
+    "teacher_s": "seconds of the frozen teacher's forward pass",
+    "forward_s": "seconds of forward passes, losses and measurements",
+    "backward_s": "seconds of backward passes",
+    "optimizer_s": "seconds of optimiser steps and what a method does after each",
+    "other_s": "seconds of everything else that a method does",
+    "files_s": "seconds of loading plugins, reading images and networks, building networks, writing results",
+    "peak_mem_mb": "peak memory, MiB",
+}
+
+
+class ProfileFolder:
+    """Gathers what the processes of a run say of their time. The files are untrusted: a plugin may have written them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+        self._since: dict[str, float] = {}
+        self._write()  # what an earlier run into the same folder computed is not this one's
+
+    def started(self, stage: Stage) -> None:
+        self._since[stage.key] = time.monotonic()
+
+    def ended(self, stage: Stage, outcome: Outcome, workspace: Path) -> None:
+        """Take the profile out of an outcome's facts, where it would be stored, and its traces out of the job's folder."""
+        wall = time.monotonic() - self._since[stage.key]
+        told = outcome.facts.pop("profile", None)
+        parts = told if isinstance(told, dict) else {}
+        self.rows.append(
+            {
+                "number": stage.number, "kind": stage.kind, "title": stage.title, "status": outcome.status, "wall_s": wall,
+                "seconds": outcome.seconds, "peak_mem_mb": outcome.peak_mb,
+                **{name: _number(parts.get(name)) for name in ("steps", *(f"{part}_s" for part in PARTS))},
+            }
+        )  # fmt: skip
+        with contextlib.suppress(OSError):  # a profile is not worth a run
+            for trace in sorted((workspace / TRACES).glob("*.json")):
+                if trace.stem.isdecimal() and stat.S_ISREG(trace.lstat().st_mode):
+                    shutil.move(trace, self.folder / f"{stage.number:02d}-{stage.kind}-{trace.stem}.json")
+        self._write()
+
+    def _write(self) -> None:
+        rows = sorted(self.rows, key=lambda row: row["number"])
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_csv(list(PROFILE_COLUMNS), rows, self.folder / TABLE)
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

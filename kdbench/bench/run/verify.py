@@ -1,0 +1,119 @@
+"""Is a run's table what it says it is? Digests compared, and some of its cells computed again from nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from kdbench.bench.plan.plan import Plan
+from kdbench.bench.plan.prepare import Prepared
+from kdbench.bench.request.spec import RunSpec
+from kdbench.bench.run.events import Reporter
+from kdbench.bench.run.runner import run
+from kdbench.bench.store.artefacts import Store
+from kdbench.bench.work.job import Executor
+from kdbench.errors import ConfigError
+from kdbench.loading.registry import Registry
+from kdbench.report.columns import COLUMNS
+from kdbench.report.read import UNSTEADY, Results
+from kdbench.report.tables import cell
+
+STEADY = tuple(name for name in COLUMNS if name not in UNSTEADY)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A column in which a row, computed again, is not what the table says."""
+
+    line: int
+    column: str
+    table: Any
+    again: Any
+
+
+def read_request(folder: Path) -> RunSpec:
+    """The request that a run's folder is the answer to.
+
+    Raises:
+        ConfigError: the folder has no usable run.json.
+    """
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return RunSpec(**record["config"]["request"])
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise ConfigError(
+            f"{folder} has no run.json that can be read ({type(error).__name__}); name the folder of a run"
+        ) from error
+
+
+def other_keys(results: Results, plan: Plan) -> list[int]:
+    """Lines of the rows that this machine, with its software and data, would not compute under the same key."""
+    keys = {cell.key for cell in plan.cells}
+    return [line for line, row in zip(results.lines, results.rows, strict=True) if row["config_digest"] not in keys]
+
+
+def check_weights(results: Results, plan: Plan, store: Store) -> tuple[int, list[int], list[int]]:
+    """(rows whose weights are in the store and are theirs, lines of rows whose weights are others, lines of those not there).
+
+    Raises nothing for damaged artefacts: they are put aside and count as not there.
+    """
+    cells = {cell.key: cell for cell in plan.cells}
+    same, wrong, gone = 0, [], []
+    for line, row in zip(results.lines, results.rows, strict=True):
+        known = cells.get(row["config_digest"])
+        if known is None or row["status"] != "ok":
+            continue
+        held = {role: store.verified(known.trained[role]) for role in ("teacher", "student")}
+        if any(manifest is None for manifest in held.values()):
+            gone.append(line)
+        elif all(manifest.files["model.safetensors"]["sha256"] == row[f"{role}_sha256"] for role, manifest in held.items()):
+            same += 1
+        else:
+            wrong.append(line)
+    return same, wrong, gone
+
+
+def choose(results: Results, plan: Plan, count: int, seed: int) -> list[int]:
+    """Lines of up to ``count`` rows of status ok that can be computed again here, at random."""
+    keys = {cell.key for cell in plan.cells}
+    rows = zip(results.lines, results.rows, strict=True)
+    possible = [line for line, row in rows if row["status"] == "ok" and row["config_digest"] in keys]
+    return sorted(random.Random(seed).sample(possible, min(count, len(possible))))
+
+
+def again(
+    results: Results,
+    lines: list[int],
+    prepared: Prepared,
+    registry: Registry,
+    store: Store,
+    folder: Path,
+    reporter: Reporter,
+    executor: Executor,
+) -> list[Difference]:
+    """Compute rows anew in a store under ``folder``, and say where they differ (timings and memory aside).
+
+    Nothing but imported teachers, which cannot be computed, is taken from ``store``.
+    """
+    rows = dict(zip(results.lines, results.rows, strict=True))
+    wanted = {rows[line]["config_digest"]: line for line in lines}
+    cells = [cell for cell in prepared.plan.cells if cell.key in wanted]
+    empty = Store(folder / "store")
+    for stage in prepared.plan.stages.values():
+        if stage.kind == "imported":
+            empty.take_over(stage.key, store)
+    narrowed = replace(prepared, plan=Plan(prepared.plan.stages, cells))
+    found = run(narrowed, registry, folder / "out", reporter, empty, executor)
+    differences = []
+    for known, row in zip(cells, found, strict=True):
+        line = wanted[known.key]
+        for name in STEADY:
+            told, computed = cell(rows[line][name]), cell(row[name])
+            if told != computed:
+                differences.append(Difference(line, name, told, computed))
+    return differences

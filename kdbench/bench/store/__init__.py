@@ -1,0 +1,1 @@
+"""What is kept: artefacts under their keys, images, imported teachers."""

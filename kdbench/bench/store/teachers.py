@@ -1,0 +1,120 @@
+"""Teachers from elsewhere, kept in the store under a name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from kdbench._files import write_record
+from kdbench.bench.keys import MODEL, digest
+from kdbench.bench.store.artefacts import Store, file_digest
+from kdbench.bench.store.teacher_names import check_teacher_name, is_teacher_name
+from kdbench.errors import ConfigError, IntegrityError, UnknownMethodError, unknown
+from kdbench.models import NO_MODELS, ModelMaker, blank_model
+from kdbench.models.files import save_module
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An imported teacher. key: of its artefact. origin: where the weights are from, see kdbench.untrusted.weights.
+    code: which code its network is, where a plugin makes it."""
+
+    name: str
+    key: str
+    model: str
+    dataset: str
+    num_classes: int
+    image_size: int
+    origin: dict[str, Any]
+    code: str = ""
+
+
+def save_teacher(
+    store_root: Path | None,
+    name: str,
+    state: dict[str, Tensor],
+    origin: dict[str, Any],
+    *,
+    model: str,
+    dataset: str,
+    num_classes: int,
+    image_size: int,
+    own: Mapping[str, ModelMaker] = NO_MODELS,
+    code: str = "",
+) -> str:
+    """Keep checked weights as a suspect teacher; answers its key in the store.
+
+    It normalises images as the dataset it is used with says. own, code: the models of plugins, and which code this one is
+    (``Registry.models``, ``Registry.origin_of_model``).
+
+    Raises:
+        UsageError: the name is taken by other weights, or is no name.
+    """
+    check_teacher_name(name)
+    store = Store(store_root)
+    store.check_writable()
+    network = blank_model(model, num_classes, image_size=image_size, own=own)
+    # Counters of batches seen are of no consequence, and some files leave them out.
+    missing, extra = network.load_state_dict(state, strict=False)
+    if extra or any(not key.endswith("num_batches_tracked") for key in missing):
+        raise IntegrityError(f"the weights are not those of {model}: missing {missing[:3]}, unexpected {extra[:3]}")
+    workspace = store.root / "work" / f"import-{uuid.uuid4().hex}"
+    workspace.mkdir(parents=True)
+    try:
+        save_module(network.eval(), workspace / MODEL, {"normalization": "dataset"})
+        weights = file_digest(workspace / MODEL)
+        key = digest(["imported", weights, model, num_classes, image_size, *([code] if code else [])])
+        path = _path(store, name)
+        if path.exists() and (known := load_teacher(store, name)).key != key:
+            raise ConfigError(
+                f"a teacher {name!r} is already there, with other weights ({known.origin.get('sha256', known.key)}); "
+                "choose another --name"
+            )
+        if store.verified(key) is None:
+            store.publish(
+                key, workspace, (MODEL,), kind="imported", title=f"imported {name}", facts={"origin": origin}, seconds=0.0,
+                peak_mb=0.0, ingredients={"weights": weights, "model": model},
+            )  # fmt: skip
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"key": key, "model": model, "dataset": dataset, "num_classes": num_classes, "image_size": image_size}
+    facts |= {"code": code} if code else {}
+    write_record({**facts, "origin": origin}, path)
+    return key
+
+
+def load_teacher(store: Store, name: str) -> Imported:
+    """Look an imported teacher up.
+
+    Raises:
+        UnknownMethodError: there is none of that name. IntegrityError: its entry or its weights are damaged.
+    """
+    path = _path(store, name) if is_teacher_name(name) else None
+    if path is None or not path.is_file():
+        raise UnknownMethodError(unknown("imported teacher", name, teacher_names(store), "see `kdbench import-teacher --help`"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        teacher = Imported(name=name, **found)
+    except (ValueError, TypeError) as error:
+        raise IntegrityError(f"the entry of the imported teacher {name!r} is damaged; import it again") from error
+    if store.verified(teacher.key) is None:
+        path.unlink(missing_ok=True)
+        raise IntegrityError(f"the weights of the imported teacher {name!r} are damaged or gone; import it again")
+    return teacher
+
+
+def teacher_names(store: Store) -> list[str]:
+    """Sorted names of the imported teachers."""
+    return sorted(path.stem for path in (store.root / "teachers").glob("*.json"))
+
+
+def _path(store: Store, name: str) -> Path:
+    return store.root / "teachers" / f"{name}.json"

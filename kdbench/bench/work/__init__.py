@@ -1,0 +1,1 @@
+"""What computes: the kinds of stage, the job of one, and the executors that run jobs."""

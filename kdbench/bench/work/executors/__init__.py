@@ -1,0 +1,1 @@
+"""Where jobs are computed: see kdbench.bench.work.job for the boundary."""

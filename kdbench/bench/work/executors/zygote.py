@@ -1,0 +1,111 @@
+"""``python -m kdbench.bench.work.executors.zygote``: has everything imported and nothing loaded, and forks for each job.
+
+So each job has a process of its own, started in milliseconds, that has held nothing of another job's; this one never sees more
+of a job than the name of its folder. Lines of JSON on standard input start jobs; lines on standard output say what happens.
+It ends, and takes its children along, when standard input does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+
+# The first optimiser of a process imports it, which takes a second: here once, and not in every training.
+import torch._dynamo  # noqa: F401
+
+from kdbench.bench.work.executors import child
+from kdbench.bench.work.job import LOG
+from kdbench.untrusted.confine import die_with_parent
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    running: dict[int, str] = {}
+    pending = b""
+    _say({"ready": os.getpid()})
+    while True:
+        ready, _, _ = select.select([0, wake_read], [], [])
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+        for pid, status in _reaped():
+            if pid in running:
+                _say({"job": running.pop(pid), "exit": os.waitstatus_to_exitcode(status)})
+        if 0 in ready:
+            data = os.read(0, 65536)
+            if not data:
+                break
+            *lines, pending = (pending + data).split(b"\n")
+            for line in lines:
+                order = json.loads(line)
+                running[_fork(order)] = order["token"]
+    for pid in running:
+        with contextlib.suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _reaped() -> list[tuple[int, int]]:
+    found = []
+    with contextlib.suppress(ChildProcessError):
+        while (one := os.waitpid(-1, os.WNOHANG))[0]:
+            found.append(one)
+    return found
+
+
+def _fork(order: dict[str, str]) -> int:
+    pid = os.fork()
+    if pid:
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)  # here and in the child: whoever comes first
+        _say({"job": order["token"], "pid": pid})
+        return pid
+    code = 70
+    try:
+        _become(order)
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _become(order: dict[str, str]) -> None:
+    """The child: a group of its own that dies with its parent, no way back but one pipe, output into a file."""
+    with contextlib.suppress(OSError):
+        os.setpgid(0, 0)
+    die_with_parent()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    folder = Path(order["folder"])
+    events = os.dup(1)
+    os.set_inheritable(events, False)
+    null, log = os.open(os.devnull, os.O_RDONLY), os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.closerange(3, events)
+    os.closerange(events + 1, 256)
+    if order.get("device") is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = order["device"]
+    child.run(folder, order["token"], events)
+
+
+def _say(message: dict[str, object]) -> None:
+    os.write(1, json.dumps(message).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

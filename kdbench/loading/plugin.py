@@ -1,0 +1,250 @@
+"""Loads one plugin, and says of one that cannot be loaded why. Nothing that it does while it is imported ends the program,
+but for killing the process itself (``os._exit``, a crash in C); ``-p no:NAME`` then keeps it out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import inspect
+import re
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import pluggy
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from kdbench import hookspecs
+from kdbench.attack import Attack
+from kdbench.defense import Defense
+from kdbench.distiller import Distiller
+from kdbench.errors import ContractError, UsageError, unknown
+from kdbench.loading.choice import owner_of
+from kdbench.method import Info, Method
+
+GROUP = "kdbench"
+KINDS: dict[str, type[Method]] = {"attack": Attack, "distiller": Distiller, "defense": Defense}
+#: What is returned as a function under a name.
+MADE = ("model", "dataset")
+#: Modules of one-off plugins are called by this and the file's name.
+FILE_MODULE = "kdbench_file_"
+_NAME = r"[a-z0-9][a-z0-9_]*"
+_CORE = Path(hookspecs.__file__).parent
+_QUIET = (str(_CORE), str(Path(pluggy.__file__).parent), "<frozen")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One thing that a plugin brings. kind: attack, distiller, defense, model or dataset. made: the class or function."""
+
+    kind: str
+    name: str
+    made: Any
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point of the group ``kdbench``, or one file, and what came of loading it.
+
+    name: of the entry point, or the file's without its suffix. module: what the entry point names. distribution, version: who
+    installed it; ``local file NAME.py`` and none for a file. status: ``blocked`` was not imported. api: the versions of the
+    contract that it says it works with, empty where it does not say. path: its main file, if known. source: SHA-256 of its
+    Python files. content: of a file, as it was read, so that an edit during a run changes nothing; None for an entry point.
+    seconds: what importing took. cause: why it is broken, with the place. trace: the whole traceback. defines: everything that
+    it brings.
+    """
+
+    name: str
+    module: str
+    distribution: str
+    version: str = ""
+    status: Literal["ok", "broken", "blocked"] = "ok"
+    api: str = ""
+    path: Path | None = None
+    source: str = ""
+    content: bytes | None = field(default=None, repr=False)
+    seconds: float = 0.0
+    cause: str = ""
+    trace: str = ""
+    defines: tuple[Definition, ...] = field(default=(), repr=False)
+
+    @property
+    def owner(self) -> str:
+        """Its distribution and version."""
+        return f"{self.distribution} {self.version}".strip()
+
+    @property
+    def is_file(self) -> bool:
+        return self.content is not None
+
+
+def describe(point: EntryPoint) -> Plugin:
+    """What is known of a plugin without importing it."""
+    version = point.dist.version if point.dist is not None else ""
+    path = None
+    with contextlib.suppress(ImportError, ValueError):
+        found = importlib.util.find_spec(point.module.partition(".")[0])
+        path = Path(found.origin) if found is not None and found.origin is not None else None
+    return Plugin(point.name, point.value, owner_of(point), version, path=path)
+
+
+def describe_file(path: Path) -> Plugin:
+    """What a file is as a plugin, read and not yet run.
+
+    Raises:
+        UsageError: there is no such file, or its name is no name.
+    """
+    name = path.stem
+    if path.suffix != ".py" or not re.fullmatch(_NAME, name):
+        raise UsageError(f"--plugin-file {path}: its name must be NAME.py, of a-z, 0-9 and, after the first, _")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"--plugin-file {path} cannot be read: {error.strerror or error}") from error
+    return Plugin(name, FILE_MODULE + name, f"local file {path.name}", path=path.resolve(), content=content)
+
+
+def load(known: Plugin) -> Plugin:
+    """Import a plugin and call its hooks; broken if anything about it is wrong."""
+    start = time.perf_counter()
+    changed: dict[str, Any] = {}
+    try:
+        # What a plugin prints must not end up in somebody's JSON.
+        with contextlib.redirect_stdout(sys.stderr):
+            plugin = _run(known) if known.is_file else EntryPoint(known.name, known.module, GROUP).load()
+            changed["seconds"] = time.perf_counter() - start
+            changed["api"] = _api(plugin)
+            changed["defines"] = _definitions(plugin, known.name)
+        changed["source"] = _digest({known.name: known.content}) if known.is_file else source_digest(plugin)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may even call sys.exit while it is imported
+        changed |= {"status": "broken", "defines": (), "cause": _worded(error), "trace": traceback.format_exc()}
+        changed.setdefault("seconds", time.perf_counter() - start)
+    return replace(known, **changed)
+
+
+def _run(known: Plugin) -> ModuleType:
+    """The module that a file is, from the text that was read."""
+    found = sys.modules[known.module] = ModuleType(known.module)
+    found.__file__ = str(known.path)
+    try:
+        exec(compile(known.content, str(known.path), "exec"), vars(found))
+    except BaseException:
+        del sys.modules[known.module]
+        raise
+    return found
+
+
+def broken(plugin: Plugin, cause: str) -> Plugin:
+    """The same plugin, unusable for a reason that lies outside it."""
+    return replace(plugin, status="broken", defines=(), cause=cause)
+
+
+def blocked(plugin: Plugin) -> Plugin:
+    """The same plugin, not imported because nobody wants it."""
+    return replace(plugin, status="blocked")
+
+
+def _worded(error: BaseException) -> str:
+    """What went wrong and in which line of the plugin, in one line of text."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SyntaxError):
+        return text  # says where by itself
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_QUIET)]
+    return f"{text} ({frames[-1].filename}:{frames[-1].lineno})" if frames else text
+
+
+def _api(plugin: object) -> str:
+    asked = getattr(plugin, "kdbench_api", "")
+    try:
+        fits = SpecifierSet(asked).contains(hookspecs.API_VERSION)
+    except (InvalidSpecifier, TypeError, AttributeError):
+        raise ContractError(f"kdbench_api is {asked!r}, no range of versions; write for example '>=1,<2'") from None
+    if not fits:
+        raise ContractError(
+            f"it works with kdbench_api {asked}, this kdbench has {hookspecs.API_VERSION}; install another version of either"
+        )
+    return str(asked)
+
+
+def _definitions(plugin: object, name: str) -> tuple[Definition, ...]:
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin, name=name)
+    known = {hook for hook in vars(manager.hook) if getattr(manager.hook, hook).has_spec()}
+    for hook in vars(manager.hook).keys() - known:
+        raise ContractError(unknown("hook", hook, known))
+    if not manager.get_hookcallers(plugin):
+        raise ContractError("it implements no hook; is @kdbench.hookspecs.hookimpl missing?")
+    found: dict[tuple[str, str], Definition] = {}
+    for kind in (*KINDS, *MADE):
+        for answer in getattr(manager.hook, f"kdbench_{kind}s")():
+            for made in _methods(kind, answer) if kind in KINDS else _functions(kind, answer):
+                if (kind, made.name) in found:
+                    raise ContractError(f"it defines the {kind} {made.name!r} twice")
+                found[kind, made.name] = made
+    return tuple(found.values())
+
+
+def _methods(kind: str, answer: object) -> Iterator[Definition]:
+    if not isinstance(answer, list | tuple):
+        raise ContractError(f"kdbench_{kind}s must return a list of classes, got {answer!r}")
+    for method in answer:
+        _check(kind, method)
+        yield Definition(kind, method.info.name, method)
+
+
+def _functions(kind: str, answer: object) -> Iterator[Definition]:
+    if not isinstance(answer, dict):
+        raise ContractError(f"kdbench_{kind}s must return a dict of names and functions, got {answer!r}")
+    for name, function in answer.items():
+        if not isinstance(name, str) or not re.fullmatch(_NAME, name):
+            raise ContractError(f"kdbench_{kind}s uses the name {name!r}; allowed are a-z, 0-9 and, after the first, _")
+        if not callable(function):
+            raise ContractError(f"kdbench_{kind}s must return functions, got {function!r} for {name!r}")
+        yield Definition(kind, name, function)
+
+
+def _check(kind: str, method: object) -> None:
+    base = KINDS[kind]
+    if not (isinstance(method, type) and issubclass(method, base)):
+        raise ContractError(f"kdbench_{kind}s must return subclasses of kdbench.{kind}.{base.__name__}, got {method!r}")
+    info = getattr(method, "info", None)
+    if not isinstance(info, Info):
+        raise ContractError(f"{method.__name__}.info must be a kdbench.method.Info")
+    for name in (info.name, *method.variants):  # they become part of file names, and a point stands between the two
+        if not re.fullmatch(_NAME, name):
+            raise ContractError(f"{method.__name__} uses the name {name!r}; allowed are a-z, 0-9 and, after the first, _")
+    for name, variant in method.variants.items():
+        unknown_fields = sorted(set(variant.params) - set(method.Params.model_fields))
+        if unknown_fields:
+            raise ContractError(f"variant {info.name}.{name} sets {', '.join(unknown_fields)}, which {info.name} does not have")
+    if inspect.isabstract(method):
+        missing = ", ".join(sorted(method.__abstractmethods__))
+        raise ContractError(f"{method.__name__} does not define {missing}; is it misspelt?")
+
+
+def source_digest(plugin: object) -> str:
+    """SHA-256 over names and bytes of the Python files of the package or module that ``plugin`` is, or is defined in."""
+    module = plugin if isinstance(plugin, ModuleType) else sys.modules[type(plugin).__module__]
+    if module.__file__ is None:
+        return _digest({})
+    path = Path(module.__file__)
+    files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
+    return _digest({file.relative_to(path.parent).as_posix(): file.read_bytes() for file in files})
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    found = hashlib.sha256()
+    for name, data in files.items():
+        found.update(f"{name}\0{len(data)}\0".encode() + data)
+    return found.hexdigest()

@@ -1,0 +1,1 @@
+"""The RobustKD paper: its printed numbers, its tables and figures as requests, ours beside them."""

@@ -1,0 +1,89 @@
+"""The process that reads a foreign file. It is confined before it looks at it, and answers in lines of JSON.
+
+Standard input: a request, then, once the file looks like weights, what they should be. Standard output:
+``{"confined": how}``, ``{"kind": kind}``, ``{"ready": true}``, ``{"done": facts}``; ``{"refused": why}`` instead of any of the
+last three. The weights are the file ``weights`` in the folder it may write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import IntegrityError
+from kdbench.untrusted.confine import confine, die_with_parent, interpreter_paths, limit
+
+WEIGHTS = "weights"
+_STARTING_CPU_S = 300
+
+
+def main() -> None:
+    """Serve one request and end."""
+    request = json.loads(sys.stdin.readline())
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # Whatever a library prints must not be taken for an answer.
+    os.dup2(2, 1)
+    die_with_parent()
+    folder, memory = Path.cwd(), request["memory"]
+    limit(memory, _STARTING_CPU_S + request["seconds"], memory)
+    paths = interpreter_paths()
+    # Asked for only now: the system's temporary folder must count as private above.
+    os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
+    how = confine([*paths, Path(request["file"])], [folder])
+
+    def say(**answer: Any) -> None:
+        print(json.dumps(answer), file=channel, flush=True)
+
+    say(confined=how)
+    try:
+        _serve(Path(request["file"]), folder, memory, say)
+    except IntegrityError as error:
+        say(refused=str(error))
+    except MemoryError:
+        # Said without allocating: there may be nothing left.
+        os.write(channel.fileno(), b'{"memory": true}\n')
+
+
+def _serve(path: Path, folder: Path, memory: int, say: Any) -> None:
+    from kdbench.untrusted.weights.kinds import kind_of
+
+    kind = kind_of(path)
+    say(kind=kind)
+    from kdbench.untrusted.weights import weights
+
+    _warm_up()
+    say(ready=True)
+    expected = {name: (tuple(shape), dtype) for name, shape, dtype in json.loads(sys.stdin.readline())}
+    limit(memory, address_space=True)
+    loaded = weights.load_checkpoint(path, kind)
+    try:
+        state, wrappers = weights.unwrap(loaded)
+        state, prefixes = weights.rename(state, expected)
+        found, converted, absent = weights.to_weights(state, expected)
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        if "allocate memory" in str(error):
+            raise MemoryError from None
+        # What cannot even be looked at is not sound; which of torch's checks it fails does not matter.
+        raise IntegrityError(f"its tensors cannot be read ({type(error).__name__}); save plain dense tensors") from None
+    from safetensors.torch import save_file
+
+    save_file(found, folder / WEIGHTS)
+    say(done={"wrappers": wrappers, "prefixes": prefixes, "converted": converted, "absent": absent})
+
+
+def _warm_up() -> None:
+    """Import what torch and safetensors import late, so that the time for the file is spent on the file."""
+    import io
+
+    import torch
+    from safetensors.torch import load, save
+
+    held = io.BytesIO()
+    torch.save({"x": torch.zeros(1)}, held)
+    held.seek(0)
+    torch.load(held, map_location="cpu", weights_only=True)
+    load(save({"x": torch.zeros(1)}))

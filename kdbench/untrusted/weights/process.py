@@ -1,0 +1,189 @@
+"""Starting, asking and ending the process that reads a foreign file. Its answers are not believed either."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import kdbench
+from kdbench.errors import IntegrityError, KdbenchError
+from kdbench.untrusted.confine import import_paths
+from kdbench.untrusted.text import strip_control
+from kdbench.untrusted.weights.kinds import KINDS
+
+if TYPE_CHECKING:
+    from kdbench.untrusted.weights.weights import Expected
+
+_STARTING_S = 180.0
+"""Seconds to start Python and import torch, from a slow disk at worst; no foreign byte takes part in it."""
+_LINE = 1 << 16
+# The same kdbench as here, wherever it lies, without opening the folder around it to imports.
+_CODE = """
+import importlib.util, sys
+sys.path += [entry for entry in {paths!r} if entry not in sys.path]
+spec = importlib.util.spec_from_file_location("kdbench", {file!r}, submodule_search_locations=[{folder!r}])
+sys.modules["kdbench"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["kdbench"])
+from kdbench.untrusted.weights.child import main
+main()
+"""
+
+
+class Reader:
+    """One process that reads one file, in three steps: :meth:`start`, :meth:`inspect`, :meth:`read`.
+
+    Args:
+        file: what to read. folder: empty, where it may write, and its working folder. memory: bytes. seconds: for the file.
+    """
+
+    def __init__(self, file: Path, folder: Path, memory: int, seconds: float) -> None:
+        self.memory, self.seconds, self.left = memory, seconds, seconds
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._answers = b""
+        package = Path(kdbench.__file__)
+        code = _CODE.format(paths=import_paths(), file=str(package), folder=str(package.parent))
+        kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+        # One thread: each one more takes memory, and reading a file does not gain by them.
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-B", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+                cwd=folder, env={"CUDA_VISIBLE_DEVICES": "", **threads, **kept}, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise KdbenchError(f"cannot start a Python process to read the file: {error}") from error
+        self._send({"file": str(file), "memory": memory, "seconds": int(seconds) + 1})
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._kill()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            with contextlib.suppress(OSError):
+                stream.close()
+
+    def start(self) -> str:
+        """Wait until it is confined; answers how."""
+        how = self._ask("confined", _STARTING_S)
+        if not isinstance(how, str) or not re.fullmatch(r"none|landlock [1-7]", how):
+            raise self._broken("answered nonsense")
+        return how
+
+    def inspect(self) -> str:
+        """Have it look at the file's outer structure; answers its kind."""
+        kind = self._timed("kind")
+        if kind not in KINDS:
+            raise IntegrityError("the process that read it answered nonsense; do not use that file")
+        return kind
+
+    def read(self, expected: Expected) -> dict[str, Any]:
+        """Have it write the weights; answers what it did to them: part of ``Foreign.origin``."""
+        from kdbench.untrusted.weights.weights import BODY, CONVERTED, PREFIXES, WRAPPERS
+
+        self._ask("ready", _STARTING_S)
+        self._send([[name, shape, dtype] for name, (shape, dtype) in expected.items()])
+        facts = self._timed("done")
+        allowed = {"wrappers": WRAPPERS, "prefixes": (*PREFIXES, BODY), "converted": CONVERTED}
+        try:
+            found = {name: [known[known.index(item)] for item in facts[name]] for name, known in allowed.items()}
+            absent = min(int(facts["absent"]), len(expected))
+        except (TypeError, ValueError, KeyError):
+            raise IntegrityError("the process that read it answered nonsense; do not use that file") from None
+        return {
+            "converted": found["converted"], "unwrapped": found["wrappers"], "prefixes": found["prefixes"],
+            "absent_counters": absent,
+        }  # fmt: skip
+
+    def _timed(self, name: str) -> Any:
+        """An answer within the time that is left for the file."""
+        begun = time.monotonic()
+        try:
+            return self._ask(name, self.left, about_the_file=True)
+        finally:
+            self.left -= time.monotonic() - begun
+
+    def _ask(self, name: str, seconds: float, *, about_the_file: bool = False) -> Any:
+        answer = self._answer(time.monotonic() + seconds)
+        if answer is None:
+            if not about_the_file:
+                raise self._broken(f"was not there after {seconds:.0f} s")
+            self._kill()
+            raise IntegrityError(f"reading it took longer than {self.seconds:.0f} s; if it is that large, allow more time")
+        if "refused" in answer:
+            raise IntegrityError(strip_control(answer["refused"])[:600])
+        if "memory" in answer:
+            raise self._too_large()
+        if name in answer:
+            return answer[name]
+        if not about_the_file:
+            raise self._broken("ended")
+        raise self._died()
+
+    def _answer(self, deadline: float) -> dict[str, Any] | None:
+        """The next line as a table; empty at the end or for anything else, None when it is too late."""
+        stream = self._process.stdout
+        with selectors.DefaultSelector() as selector:
+            selector.register(stream, selectors.EVENT_READ)
+            while b"\n" not in self._answers:
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    return None
+                part = os.read(stream.fileno(), _LINE)
+                self._answers += part
+                if not part or len(self._answers) > _LINE:
+                    return {}
+        line, _, self._answers = self._answers.partition(b"\n")
+        try:
+            answer = json.loads(line)
+        except (ValueError, RecursionError):
+            return {}
+        return answer if isinstance(answer, dict) else {}
+
+    def _send(self, what: Any) -> None:
+        # It may have ended; then there is an answer, or its end is one.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(what).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
+
+    def _too_large(self) -> IntegrityError:
+        return IntegrityError(
+            f"reading it takes more than {self.memory / 2**30:.3g} GiB of memory; if it is that large, allow more"
+        )
+
+    def _died(self) -> IntegrityError:
+        """It ended without an answer: killed, crashed or out of memory."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        code = self._process.poll()
+        if "MemoryError" in self._said():
+            return self._too_large()
+        how = f"was ended by signal {-code}" if code is not None and code < 0 else f"failed ({self._said() or code})"
+        return IntegrityError(f"the process that read it {how}; do not use that file, or save a state_dict() anew")
+
+    def _broken(self, how: str) -> KdbenchError:
+        self._kill()
+        return KdbenchError(f"the confined Python process {how} before it saw the file: {self._said() or 'it said nothing'}")
+
+    def _said(self) -> str:
+        """The last line on its standard error, at most 200 characters."""
+        size = os.fstat(self._errors.fileno()).st_size
+        text = os.pread(self._errors.fileno(), 2000, max(0, size - 2000)).decode("utf-8", "replace").strip()
+        return strip_control(text.rpartition("\n")[2])[:200]

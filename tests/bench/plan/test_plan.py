@@ -1,0 +1,160 @@
+"""Stages are shared where they can be, and keyed by what can change their result."""
+
+import pytest
+
+from kdbench.bench.keys import digest
+from kdbench.bench.request.spec import RunSpec, resolve
+from kdbench.errors import ConfigError, PluginLoadError, UnknownMethodError
+from tests.runs import plan_of as plan
+
+
+def kinds(plan):
+    return [stage.kind for stage in plan.stages.values() if stage.kind not in ("evaluate", "picture")]
+
+
+def test_teachers_and_controls_are_trained_once_for_all_cells(registry):
+    crossed = plan(registry, attacks=("badnets", "lba"), defenses=("none", "robustkd", "nad"))
+    assert len(crossed.cells) == 6
+    # one clean teacher and the student alone (C2), two backdoors, C1 once, C3 twice, RobustKD twice; NAD repairs C3's students
+    assert {k: kinds(crossed).count(k) for k in set(kinds(crossed))} == {
+        "clean": 1,
+        "alone": 1,
+        "backdoor": 2,
+        "cleanse": 2,
+        "distill": 5,
+        "repair": 2,
+    }
+
+
+def test_a_cell_knows_the_teacher_that_its_defense_cleansed(registry):
+    crossed = plan(registry, defenses=("none", "robustkd", "nad"))
+    of = {cell.names["defense"]: cell.trained.get("cleansed") for cell in crossed.cells}
+    assert of["none"] is None
+    assert of["nad"] is None
+    assert crossed.stages[of["robustkd"]].kind == "cleanse"
+
+
+def test_the_undefended_cell_is_the_control(registry):
+    cell = plan(registry).cells[0]
+    assert cell.trained["student"] == cell.trained["undefended"]
+    assert cell.trained["student"] != cell.trained["clean_teacher"]
+
+
+def test_defended_and_undefended_students_draw_the_same_batches(registry):
+    crossed = plan(registry, defenses=("none", "robustkd"))
+    seeds = {stage.random_seed() for stage in crossed.stages.values() if stage.kind == "distill"}
+    assert len(seeds) == 1
+
+
+def test_no_controls_leaves_them_out(registry):
+    lonely = plan(registry, defenses=("robustkd",), controls=False)
+    assert kinds(lonely) == ["clean", "backdoor", "cleanse", "distill"]
+
+
+def test_seeds_share_nothing(registry):
+    assert len(plan(registry, seeds=(0, 1)).stages) == 2 * len(plan(registry).stages)
+
+
+def test_an_override_changes_only_the_stages_it_can_reach(registry):
+    before = {stage.kind: stage.key for stage in plan(registry, controls=False).stages.values()}
+    changed = plan(registry, controls=False, overrides={"distill.lr": "0.5"})
+    after = {stage.kind: stage.key for stage in changed.stages.values()}
+    assert before["clean"] == after["clean"]
+    assert before["backdoor"] == after["backdoor"]
+    assert before["distill"] != after["distill"]
+
+
+def test_digest_ignores_order_and_float_spelling_but_not_values():
+    assert digest({"a": 1, "b": 2.0}) == digest({"b": 2, "a": 1.0})
+    assert digest({"a": 1}) != digest({"a": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"distill.epocs": "3"}, "did you mean 'distill.epochs'"),
+        ({"distil.epochs": "3"}, "unknown --set key"),
+        ({"distill.epochs": "many"}, "integer"),
+        ({"distill.epochs": "true"}, "epochs is not a switch"),
+        ({"attack.badnets.size": "false"}, "size is not a switch"),
+        ({"distill.lr": "-1"}, "greater than 0"),
+        ({"attack.lba.side": "3"}, "not part of this run"),
+        ({"attack.badnets.poison_rte": "0.1"}, "did you mean 'attack.badnets.poison_rate'"),
+        ({"clean_fraction": "2"}, "less than or equal to 1"),
+    ],
+)
+def test_bad_overrides_are_named(registry, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(registry, overrides=overrides)
+
+
+def test_unknown_names_say_what_exists(registry):
+    with pytest.raises(UnknownMethodError, match="there is an attack of that name"):
+        plan(registry, defenses=("lba",))
+    with pytest.raises(UnknownMethodError, match="did you mean 'robustkd'"):
+        plan(registry, defenses=("robustk",))
+    with pytest.raises(UnknownMethodError, match="did you mean 'quick'"):
+        plan(registry, presets=("quik",))
+
+
+def test_an_unknown_name_points_at_broken_plugins(registry):
+    from kdbench.loading.plugin import Plugin
+    from kdbench.loading.registry import Registry
+
+    foo = Plugin("foo", "kdbench_foo", "kdbench-foo", "1.0", status="broken", cause="ImportError: no module")
+    broken = Registry(methods=registry.methods, plugins=[foo])
+    with pytest.raises(PluginLoadError, match=r"foo \(kdbench-foo 1.0\) \[ImportError"):
+        plan(broken, attacks=("foo",))
+
+
+def test_whoever_sets_epochs_gets_them(registry):
+    def recipe(**overrides):
+        return resolve(
+            RunSpec(attacks=("badnets",), pairs=(("wrn16_2", "wrn16_1"),), overrides=overrides), registry
+        ).preset.distill
+
+    assert recipe().passes(320) > 2
+    assert recipe(**{"distill.epochs": "2"}).passes(320) == 2
+    assert recipe(**{"distill.epochs": "2", "distill.min_steps": "50", "distill.batch_size": "32"}).passes(320) == 5
+
+
+def test_other_software_or_another_plugin_source_is_another_stage(registry):
+    before = plan(registry, {"torch": "1"})
+    assert not plan(registry, {"torch": "2"}).stages.keys() & before.stages.keys()
+    after = plan(registry, {"torch": "1"}, {("attack", "badnets"): "kdbench 0 other"})
+    of = [{s.title: s.key for s in p.stages.values()} for p in (before, after)]
+    assert of[0]["train clean wrn16_2"] == of[1]["train clean wrn16_2"]
+    assert of[0]["implant badnets in wrn16_2"] != of[1]["implant badnets in wrn16_2"]
+
+
+def test_more_of_anything_recomputes_nothing(registry):
+    small = plan(registry)
+    for more in (
+        {"defenses": ("none", "robustkd", "nad")},
+        {"pairs": (("wrn16_2", "wrn16_1"), ("wrn16_2", "wrn10_1"))},
+        {"attacks": ("lba", "badnets")},
+        {"seeds": (3, 0)},
+        {"presets": ("standard", "quick")},
+    ):
+        assert small.stages.keys() <= plan(registry, **more).stages.keys(), more
+        assert {c.key for c in small.cells} <= {c.key for c in plan(registry, **more).cells}, more
+
+
+def test_presets_and_datasets_are_axes(registry):
+    crossed = plan(registry, presets=("quick", "standard"), datasets=("signs", "cifar10"))
+    assert [(c.names["dataset"], c.names["preset"]) for c in crossed.cells] == [
+        ("signs", "quick"), ("cifar10", "quick"), ("signs", "standard"), ("cifar10", "standard")
+    ]  # fmt: skip
+
+
+def test_the_test_images_are_in_the_keys_of_measurements_only(registry):
+    from dataclasses import replace
+
+    from kdbench.bench.plan.build import build_plan
+    from kdbench.bench.plan.plan import Setting
+
+    asked = resolve(RunSpec(attacks=("badnets",), pairs=(("wrn16_2", "wrn16_1"),)), registry)
+    setting = Setting(asked, "signs", "train", "test", 10, 800, "cpu")
+    before, after = (build_plan([s]).stages for s in (setting, replace(setting, test_digest="other")))
+    changed = {stage.kind for key, stage in after.items() if key not in before}
+    assert changed == {"evaluate", "picture"}

@@ -1,0 +1,76 @@
+"""``kdbench new-plugin``: what it writes installs, appears, runs and passes the kit, unedited."""
+
+import json
+import re
+
+import pandas
+import pytest
+from click.testing import CliRunner
+
+from kdbench.cli import main
+from kdbench.loading.scaffold import KINDS
+from tests.loading.strangers import SMALL, kdbench, own_tests, pip_install
+
+NAMES = {kind: f"my_{kind}" for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """The three packages as they were written, and the folder in which pip installed them."""
+    folder = tmp_path_factory.mktemp("mine")
+    for kind, name in NAMES.items():
+        ran = CliRunner().invoke(main, ["new-plugin", kind, name, "--out", str(folder / name)])
+        assert ran.exit_code == 0, ran.output
+        assert f"kdbench check {name}" in ran.output
+    pip_install(folder / "site", [folder / name for name in NAMES.values()])
+    return folder
+
+
+def test_they_are_listed(packages):
+    ran = kdbench(packages / "site", "plugins", "--json")
+    found = {p["name"]: p for p in json.loads(ran.stdout)["plugins"]}
+    for kind, name in NAMES.items():
+        plugin = found[name]
+        assert (plugin["status"], plugin["defines"], plugin["api"]) == ("ok", [f"{kind} {name}"], ">=1,<2"), plugin["cause"]
+        assert plugin["distribution"] == f"kdbench-my-{kind}"
+
+
+def test_their_own_tests_pass(packages):
+    """The kit is among them."""
+    ran = own_tests(packages / "site", [packages / name for name in NAMES.values()])
+    assert ran.returncode == 0, ran.stdout
+    assert int(re.search(r"(\d+) passed", ran.stdout)[1]) >= 35
+
+
+def test_the_command_finds_them(packages):
+    ran = kdbench(packages / "site", "check", NAMES["distiller"], "--json")
+    assert ran.returncode == 0, ran.stdout
+    assert json.loads(ran.stdout)["failed"] == 0
+
+
+def test_they_run_in_a_matrix(packages, tmp_path):
+    ran = kdbench(
+        packages / "site", "run", "--attack", "my_attack", "--defense", "my_defense", "--distiller", "my_distiller", *SMALL,
+        "--set", "poison.epochs=1", "--out", tmp_path / "o", "--quiet",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
+    assert row["status"] == "ok"
+    assert "kdbench-my-attack 0.1.0; kdbench-my-defense 0.1.0; kdbench-my-distiller 0.1.0" in row["plugins"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["attack", "My"], "'My' is no name for a plugin"),
+        (["attack", "../x"], "no name for a plugin"),
+        (["attak", "x"], "attak"),
+        (["attack", "x", "--out", "."], "exists already"),
+    ],
+)
+def test_a_wrong_request_writes_nothing(tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    ran = CliRunner().invoke(main, ["new-plugin", *arguments])
+    assert ran.exit_code == 2
+    assert says in ran.output
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,111 @@
+"""Hostile files stay out.
+
+The quick tests take a few of each family; KDBENCH_SOAK=1 takes all of them through the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.sizes import SOAK
+from tests.untrusted.weights.files import build
+from tests.untrusted.weights.hostile import HOSTILE, MODEL
+
+soak = pytest.mark.skipif(not SOAK, reason="takes minutes; set KDBENCH_SOAK=1")
+_QUICK = (
+    "reduce: os.system",
+    "legacy: os.system",
+    "opcodes: BUILD of an OrderedDict",
+    "bare pickle: protocol 4, called safetensors",
+    "memory: a terabyte of bytes",
+    "TorchScript, called safetensors",
+    "zip: a member twice",
+    "safetensors: a header of 100 MB",
+    "tensor: methods replaced",
+    "file: a pipe",
+)
+_SECONDS, _MEMORY = 10, 2 << 30
+"""What a hostile file may take at most: seconds and bytes, of the largest process."""
+
+
+def _refused(name, folder, capfd):
+    """Import a hostile file by the command line; answers the seconds and bytes that it took."""
+    path, canary = build(name, folder)
+    command = [sys.executable, "-m", "kdbench", "import-teacher", path, "--model", MODEL, "--dataset", "cifar10"]
+    started = time.monotonic()
+    ran = subprocess.Popen([*command, "--store", folder / "store"])
+    _, status, used = os.wait4(ran.pid, 0)
+    ran.returncode = os.waitstatus_to_exitcode(status)
+    took = time.monotonic() - started
+    said = capfd.readouterr()
+    assert ran.returncode == 4, said.err
+    assert HOSTILE[name].why in said.err
+    assert "weights_only=False" not in said.err
+    assert said.out == ""
+    assert not canary.exists()
+    assert not (folder / "store").exists()
+    return took, used.ru_maxrss * 1024
+
+
+@pytest.mark.parametrize("name", _QUICK)
+def test_a_hostile_file_is_refused(tmp_path, capfd, name):
+    _, used = _refused(name, tmp_path, capfd)
+    assert used <= _MEMORY
+
+
+@soak
+@pytest.mark.parametrize("name", HOSTILE)
+def test_every_hostile_file_is_refused_in_time(tmp_path, capfd, name):
+    took, used = _refused(name, tmp_path, capfd)
+    with capfd.disabled():
+        print(f"\n{name}: {took:.1f} s, {used / 2**20:.0f} MiB", end=" ")
+    assert took <= _SECONDS
+    assert used <= _MEMORY
+
+
+def test_there_are_sixty_hostile_files():
+    assert len(HOSTILE) >= 60
+    assert set(_QUICK) <= set(HOSTILE)
+
+
+def _unpickle(path):
+    """What an unsuspecting user does, with a name that torch does not take for another format."""
+    path = path.rename(path.with_suffix(".pth"))
+    code = "import sys, torch; torch.load(sys.argv[1], weights_only=False)"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code, path], capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "reduce: os.system" else pytest.param(name, marks=soak) for name, case in HOSTILE.items() if case.runs],
+)
+def test_the_payloads_work(tmp_path, name):
+    path, canary = build(name, tmp_path)
+    assert not canary.exists()
+    _unpickle(path)
+    assert canary.exists()
+
+
+@soak
+def test_a_killed_parent_leaves_no_reader_behind(tmp_path):
+    path, _ = build("time: keys of equal hash", tmp_path)
+    command = [sys.executable, "-m", "kdbench", "import-teacher", path, "--model", MODEL, "--dataset", "cifar10"]
+    parent = subprocess.Popen(
+        [*command, "--time-limit", "600", "--store", tmp_path / "store"], env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    time.sleep(8)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    assert len(children) == 1
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    time.sleep(1)
+    # Where nobody collects it, what is dead stays listed.
+    listed = Path("/proc", children[0], "stat")
+    assert not listed.exists() or listed.read_text().rpartition(")")[2].split()[0] == "Z"
