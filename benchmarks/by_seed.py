@@ -1,7 +1,9 @@
-"""A table for README.md from a results.csv: ``python benchmarks/by_seed.py benchmarks/results/gtsrb-controls``.
+"""A table for README.md from a results.csv: ``python benchmarks/by_seed.py
+benchmarks/results/gtsrb-controls``.
 
-A row a pair, attack, distiller and defense; rates in %, by seed or their mean with half of Student's 95 % interval over the
-seeds. ``-``: that seed is lacking, or too little transferred to speak of a share.
+A row a pair, attack, distiller and defense; rates in %, by seed or their mean with half of
+Student's 95 % interval over the seeds. ``-``: that seed is lacking, or too little transferred to
+speak of a share.
 """
 
 from __future__ import annotations
@@ -16,9 +18,17 @@ from kdbench.report.paired import by_seed, grouped
 from kdbench.report.read import read_results
 
 COLUMNS = (
-    "pair", "attack", "distiller, defense", "teacher ACC / ASR", "C1 by seed", "C3 by seed", "ACC", "ASR by seed", "ASR",
+    "pair",
+    "attack",
+    "distiller, defense",
+    "teacher ACC / ASR",
+    "C1 by seed",
+    "C3 by seed",
+    "ACC",
+    "ASR by seed",
+    "ASR",
     "removed by seed",
-)  # fmt: skip
+)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -28,16 +38,25 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield _line(COLUMNS)
     yield _line("---" for _ in COLUMNS)
     groups = grouped(ok, ("teacher", "student", "attack", "distiller", "defense"))
-    for (teacher, student, attack, distiller, defense), members in sorted(groups.items(), key=_order):
+    for (teacher, student, attack, distiller, defense), members in sorted(
+        groups.items(), key=_order
+    ):
         named = by_seed(members)
         of = [named.get(seed) for seed in seeds]
-        yield _line((
-            f"{teacher}-{student}", attack, f"{distiller} {defense}",
-            f"{_mean(members, 'teacher_acc')} / {_mean(members, 'teacher_asr')}",
-            _each(of, lambda row: row["clean_teacher_asr"], 1), _each(of, lambda row: row["undefended_asr"], 1),
-            _mean(members, "student_acc"), _each(of, lambda row: row["student_asr"], 1), _mean(members, "student_asr"),
-            "" if defense == "none" else _each(of, conclusive_removed, 0),
-        ))  # fmt: skip
+        yield _line(
+            (
+                f"{teacher}-{student}",
+                attack,
+                f"{distiller} {defense}",
+                f"{_mean(members, 'teacher_acc')} / {_mean(members, 'teacher_asr')}",
+                _each(of, lambda row: row["clean_teacher_asr"], 1),
+                _each(of, lambda row: row["undefended_asr"], 1),
+                _mean(members, "student_acc"),
+                _each(of, lambda row: row["student_asr"], 1),
+                _mean(members, "student_asr"),
+                "" if defense == "none" else _each(of, conclusive_removed, 0),
+            )
+        )
 
 
 def _order(group: tuple[tuple[Any, ...], Any]) -> tuple[Any, ...]:

@@ -1,9 +1,12 @@
-"""How fast kdbench distils, against the loop that the field's scripts have: ``python benchmarks/speed.py`` (``make bench``).
+"""How fast kdbench distils, against the loop that the field's scripts have: ``python
+benchmarks/speed.py`` (``make bench``).
 
-Both loops train the same student from the same teacher by FKD, on the same images, batch by batch, several rounds in turn in
-one process, so that what disturbs the machine disturbs both. The textbook's: a DataLoader that shifts, flips and normalises
-PIL images one by one, float32, contiguous layout, the teacher in the graph, the loss read after every step. kdbench's is the
-stage's own, without the process around it: ``train_together`` over an image set, in whatever arithmetic ``auto`` chooses.
+Both loops train the same student from the same teacher by FKD, on the same images, batch by batch,
+several rounds in turn in one process, so that what disturbs the machine disturbs both. The
+textbook's: a DataLoader that shifts, flips and normalises PIL images one by one, float32,
+contiguous layout, the teacher in the graph, the loss read after every step. kdbench's is the
+stage's own, without the process around it: ``train_together`` over an image set, in whatever
+arithmetic ``auto`` chooses.
 """
 
 from __future__ import annotations
@@ -34,8 +37,9 @@ PAIRS = ("wrn28_4-wrn16_2", "wrn28_4-resnet56", "pyramid200-pyramid110")
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one pair. textbook, kdbench: images/s, medians. ratios: of the two, round by round, ascending. together: how many
-    times faster several students of the teacher are trained together than one after the other, ascending."""
+    """Of one pair. textbook, kdbench: images/s, medians. ratios: of the two, round by round,
+    ascending. together: how many times faster several students of the teacher are trained together
+    than one after the other, ascending."""
 
     pair: str
     textbook: float
@@ -73,10 +77,14 @@ def textbook(
             pixels = data.train.read(torch.arange(len(data.train)))
             self.pictures = [to_pil_image(picture) for picture in pixels]
             self.labels = data.train.labels.tolist()
-            self.change = transforms.Compose([
-                transforms.RandomCrop(data.image_size, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
-                transforms.Normalize(data.mean, data.std),
-            ])  # fmt: skip
+            self.change = transforms.Compose(
+                [
+                    transforms.RandomCrop(data.image_size, padding=4),
+                    transforms.RandomHorizontalFlip(),
+                    transforms.ToTensor(),
+                    transforms.Normalize(data.mean, data.std),
+                ]
+            )
 
         def __len__(self) -> int:
             return len(self.labels)
@@ -89,7 +97,12 @@ def textbook(
         model.set_normalization((0.0,) * 3, (1.0,) * 3)
     objective = FKD().objective(FrozenTeacher(teacher), student).to(device).train()
     optimizer = torch.optim.SGD(
-        [*student.parameters(), *objective.parameters()], lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True, foreach=False
+        [*student.parameters(), *objective.parameters()],
+        lr=0.05,
+        momentum=0.9,
+        weight_decay=5e-4,
+        nesterov=True,
+        foreach=False,
     )
     loader = DataLoader(Pictures(), batch_size=batch, shuffle=True, drop_last=True)
 
@@ -98,7 +111,11 @@ def textbook(
         while done < steps:
             for images, labels in loader:
                 images, labels = images.to(device), labels.to(device)
-                terms = objective(Batch(images, labels, labels), teacher.features(images), student.features(images))
+                terms = objective(
+                    Batch(images, labels, labels),
+                    teacher.features(images),
+                    student.features(images),
+                )
                 loss = torch.stack(list(terms.values())).sum()
                 optimizer.zero_grad()
                 loss.backward()
@@ -112,18 +129,22 @@ def textbook(
 
 
 def images_of(data: Dataset, steps: int, batch: int) -> ImageSet:
-    """Training images, repeated where they do not suffice, a pass over which has just as many steps."""
+    """Training images, repeated where they do not suffice, a pass over which has just as many
+    steps."""
     return data.train.subset(torch.arange(steps * batch) % len(data.train))
 
 
 def cohort(
     data: Dataset, teacher: FeatureModel, name: str, batch: int, numerics: Numerics, count: int
 ) -> Callable[[int], None]:
-    """kdbench's loop: ``count`` students of one teacher from one pass of it per batch; answers a function of the steps."""
+    """kdbench's loop: ``count`` students of one teacher from one pass of it per batch; answers a
+    function of the steps."""
     frozen = FrozenTeacher(numerics.place(copy.deepcopy(teacher)), FKD().batch_norm_mode())
     teacher_pass = Pass(frozen.model, numerics)
 
-    def loss(student: FeatureModel, objective: nn.Module) -> Callable[[Batch, FeatureOutput], dict[str, torch.Tensor]]:
+    def loss(
+        student: FeatureModel, objective: nn.Module
+    ) -> Callable[[Batch, FeatureOutput], dict[str, torch.Tensor]]:
         student_pass = Pass(student, numerics)
         return lambda b, teacher_out: objective(b, teacher_out, student_pass(b.images))
 
@@ -141,23 +162,35 @@ def cohort(
         recipe = Recipe(epochs=1, batch_size=batch, lr=0.05, schedule="onecycle")
         images = images_of(data, steps, batch)
         trainees = [
-            Trainee(Fit(numerics, Silent()), trained, one, recipe, len(images), states=RandomStates()) for trained, one in made
+            Trainee(
+                Fit(numerics, Silent()), trained, one, recipe, len(images), states=RandomStates()
+            )
+            for trained, one in made
         ]
         generator = torch.Generator().manual_seed(0)
-        train_together(trainees, images, generator=generator, augmentation=data.augmentation, share=share)
+        train_together(
+            trainees, images, generator=generator, augmentation=data.augmentation, share=share
+        )
 
     return run
 
 
-def in_turn(loops: list[Callable[[int], None]], count: int, steps: int, rounds: int, numerics: Numerics) -> list[list[float]]:
-    """Images a second of each loop, round by round; ``count`` is of one loop's images in a round."""
+def in_turn(
+    loops: list[Callable[[int], None]], count: int, steps: int, rounds: int, numerics: Numerics
+) -> list[list[float]]:
+    """Images a second of each loop, round by round; ``count`` is of one loop's images in a
+    round."""
     for run in loops:
         run(2)  # kernels, memory, the first imports
-    return [[per_second(count, lambda r=run: r(steps), numerics.device) for run in loops] for _ in range(rounds)]
+    return [
+        [per_second(count, lambda r=run: r(steps), numerics.device) for run in loops]
+        for _ in range(rounds)
+    ]
 
 
 def matrix_peak(numerics: Numerics) -> float:
-    """The machine's own best: multiply-adds per second of square matrices in the arithmetic of the run."""
+    """The machine's own best: multiply-adds per second of square matrices in the arithmetic of the
+    run."""
     size = 8192 if numerics.device.type == "cuda" else 2048  # long against the start of a kernel
     kind = torch.bfloat16 if numerics.bf16 else torch.float32
     a, b = (torch.randn(size, size, device=numerics.device).to(kind) for _ in range(2))
@@ -182,11 +215,15 @@ def multiply_adds(model: FeatureModel, size: int) -> int:
 
 
 def teacher_share(teacher: FeatureModel, size: int, batch: int, numerics: Numerics) -> float:
-    """Multiply-adds per second of the frozen teacher's forward pass, as a share of :func:`matrix_peak`."""
+    """Multiply-adds per second of the frozen teacher's forward pass, as a share of
+    :func:`matrix_peak`."""
     frozen = FrozenTeacher(numerics.place(copy.deepcopy(teacher)), "batch")
     teacher_pass = Pass(frozen.model, numerics)
-    images = torch.rand(batch, 3, size, size, device=numerics.device).contiguous(memory_format=torch.channels_last)
-    passes = 20 if numerics.device.type == "cuda" else 1  # as many at once as make the wait at the end count for little
+    images = torch.rand(batch, 3, size, size, device=numerics.device).contiguous(
+        memory_format=torch.channels_last
+    )
+    # as many at once as make the wait at the end count for little
+    passes = 20 if numerics.device.type == "cuda" else 1
 
     def run() -> None:
         with torch.no_grad(), numerics.autocast():
@@ -198,8 +235,11 @@ def teacher_share(teacher: FeatureModel, size: int, batch: int, numerics: Numeri
     return best * multiply_adds(teacher, size) / matrix_peak(numerics)
 
 
-def measure(pair: str, data: Dataset, batch: int, steps: int, rounds: int, numerics: Numerics, count: int) -> Timing:
-    """The textbook's loop and kdbench's in turn; then kdbench's with ``count`` students and with one, if that is not 0."""
+def measure(
+    pair: str, data: Dataset, batch: int, steps: int, rounds: int, numerics: Numerics, count: int
+) -> Timing:
+    """The textbook's loop and kdbench's in turn; then kdbench's with ``count`` students and with
+    one, if that is not 0."""
     torch.manual_seed(0)
     if numerics.device.type == "cuda":  # the pair before has its own peak
         torch.cuda.empty_cache()
@@ -214,12 +254,20 @@ def measure(pair: str, data: Dataset, batch: int, steps: int, rounds: int, numer
     together: list[float] = []
     if count:
         loops = [cohort(data, teacher, student.name, batch, numerics, count), alone]
-        together = sorted(count * many / one for many, one in in_turn(loops, steps * batch, steps, rounds, numerics))
+        together = sorted(
+            count * many / one
+            for many, one in in_turn(loops, steps * batch, steps, rounds, numerics)
+        )
     peak = peak_mib(numerics.device)
     return Timing(
-        pair, statistics.median(f for f, _ in found), statistics.median(o for _, o in found), ratios, together,
-        teacher_share(teacher, data.image_size, batch, numerics), peak / 2**10,
-    )  # fmt: skip
+        pair,
+        statistics.median(f for f, _ in found),
+        statistics.median(o for _, o in found),
+        ratios,
+        together,
+        teacher_share(teacher, data.image_size, batch, numerics),
+        peak / 2**10,
+    )
 
 
 @click.command(help=__doc__)
@@ -230,7 +278,13 @@ def measure(pair: str, data: Dataset, batch: int, steps: int, rounds: int, numer
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", type=int)
-@click.option("--cohort", "count", default=4, show_default=True, help="Students side by side; 0: not measured.")
+@click.option(
+    "--cohort",
+    "count",
+    default=4,
+    show_default=True,
+    help="Students side by side; 0: not measured.",
+)
 @click.option("--json", "as_json", is_flag=True)
 def main(
     pairs: tuple[str, ...],
@@ -245,20 +299,38 @@ def main(
 ) -> None:
     numerics = choose_numerics(device, "auto", threads)
     torch.set_num_threads(numerics.threads)
-    data = load_dataset("signs", image_size=image_size, train_size=max(1024, steps * batch_size), test_size=50)
-    where = torch.cuda.get_device_name(numerics.device) if numerics.device.type == "cuda" else f"{os.cpu_count()} cores"
+    data = load_dataset(
+        "signs", image_size=image_size, train_size=max(1024, steps * batch_size), test_size=50
+    )
+    where = (
+        torch.cuda.get_device_name(numerics.device)
+        if numerics.device.type == "cuda"
+        else f"{os.cpu_count()} cores"
+    )
     if not as_json:
-        click.echo(f"{where}, {numerics}; batch {batch_size}, {image_size}x{image_size}, {rounds} rounds of {steps} steps")
-        click.echo("images/s of distillation   textbook   kdbench   ratio (lowest to highest)   teacher of peak   memory, GiB")
+        click.echo(
+            f"{where}, {numerics}; batch {batch_size}, {image_size}x{image_size}, {rounds} rounds "
+            f"of {steps} steps"
+        )
+        click.echo(
+            "images/s of distillation   textbook   kdbench   ratio (lowest to highest)   teacher "
+            "of peak   memory, GiB"
+        )
     for pair in pairs:
         t = measure(pair, data, batch_size, steps, rounds, numerics, count)
         if as_json:
             click.echo(json.dumps({"where": where, "numerics": str(numerics), **asdict(t)}))
             continue
         share = f"{100 * t.teacher_share_of_peak:.0f} %"
-        click.echo(f"{pair:<25} {t.textbook:>9.1f} {t.kdbench:>9.1f}   {_spread(t.ratios):<26} {share:>14} {t.peak_gib:>13.1f}")
+        click.echo(
+            f"{pair:<25} {t.textbook:>9.1f} {t.kdbench:>9.1f}   {_spread(t.ratios):<26} "
+            f"{share:>14} {t.peak_gib:>13.1f}"
+        )
         if t.together:
-            click.echo(f"  {count} students of it together, against one after the other: {_spread(t.together)} times as fast")
+            click.echo(
+                f"  {count} students of it together, against one after the other: "
+                f"{_spread(t.together)} times as fast"
+            )
 
 
 def _spread(values: list[float]) -> str:

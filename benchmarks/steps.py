@@ -1,7 +1,9 @@
-"""What a step of each kind of stage takes at a preset's batch sizes: ``python benchmarks/steps.py --pair TEACHER-STUDENT``.
+"""What a step of each kind of stage takes at a preset's batch sizes: ``python benchmarks/steps.py
+--pair TEACHER-STUDENT``.
 
-With the images that ``kdbench reproduce all --dry-run`` counts, this projects what the paper's tables cost on a machine. Loops
-are the stages' own, without the process around them; the losses are those of FKD, of plain training and of RobustKD.
+With the images that ``kdbench reproduce all --dry-run`` counts, this projects what the paper's
+tables cost on a machine. Loops are the stages' own, without the process around them; the losses are
+those of FKD, of plain training and of RobustKD.
 """
 
 from __future__ import annotations
@@ -26,7 +28,12 @@ from kdbench.training import Fit, LossFunction, Recipe, Silent, Trained, cross_e
 
 
 def training(
-    trained: Trained, loss: LossFunction, data: Dataset, batch: int, numerics: Numerics, optimizer: str = "sgd"
+    trained: Trained,
+    loss: LossFunction,
+    data: Dataset,
+    batch: int,
+    numerics: Numerics,
+    optimizer: str = "sgd",
 ) -> Callable[[int], object]:
     """The loop of every training; answers a function of the number of steps."""
 
@@ -34,8 +41,13 @@ def training(
         recipe = Recipe(epochs=1, batch_size=batch, lr=1e-4, optimizer=optimizer)  # type: ignore[arg-type]
         generator = torch.Generator().manual_seed(0)
         Fit(numerics, Silent())(
-            trained, loss, images_of(data, steps, batch), recipe, generator=generator, augmentation=data.augmentation
-        )  # fmt: skip
+            trained,
+            loss,
+            images_of(data, steps, batch),
+            recipe,
+            generator=generator,
+            augmentation=data.augmentation,
+        )
 
     return run
 
@@ -49,35 +61,65 @@ def detoxified(teacher: FeatureModel, data: Dataset, numerics: Numerics) -> Edit
     return numerics.place(Edited(frozen, Detoxification(starts, RobustKDParams()))).eval()  # type: ignore[return-value]
 
 
-def stages(pair: str, sizes: Preset, data: Dataset, numerics: Numerics) -> Iterator[tuple[str, int, Callable[[int], object]]]:
-    """(what it is, batch size, function of the number of steps) of each kind of stage, to be run in turn."""
-    teacher, student = (numerics.place(create_model(name, data.num_classes)).train() for name in split_pair(pair))
+def stages(
+    pair: str, sizes: Preset, data: Dataset, numerics: Numerics
+) -> Iterator[tuple[str, int, Callable[[int], object]]]:
+    """(what it is, batch size, function of the number of steps) of each kind of stage, to be run in
+    turn."""
+    teacher, student = (
+        numerics.place(create_model(name, data.num_classes)).train() for name in split_pair(pair)
+    )
     for model in (teacher, student):
         model.set_normalization(data.mean, data.std)  # type: ignore[operator]
 
-    def loop(trained: Trained, loss: LossFunction, batch: int, optimizer: str = "sgd") -> Callable[[int], object]:
+    def loop(
+        trained: Trained, loss: LossFunction, batch: int, optimizer: str = "sgd"
+    ) -> Callable[[int], object]:
         return training(trained, loss, data, batch, numerics, optimizer)
 
     batch = sizes.clean.batch_size
-    yield "train the clean teacher", batch, loop(teacher, cross_entropy(Pass(teacher, numerics).logits), batch)
+    yield (
+        "train the clean teacher",
+        batch,
+        loop(teacher, cross_entropy(Pass(teacher, numerics).logits), batch),
+    )
     batch = sizes.poison.batch_size
     yield "implant: train the teacher", batch, loop(teacher, cross_entropy(teacher), batch)
 
-    edited = detoxified(teacher, data, numerics)  # a trained one: an untrained Pyramid's features overflow
+    # a trained one: an untrained Pyramid's features overflow
+    edited = detoxified(teacher, data, numerics)
     params, features = RobustKDParams(), Pass(edited, numerics)
     pattern = torch.rand(data.train.shape, device=numerics.device).requires_grad_()
 
     def search(batch: Batch) -> dict[str, Tensor]:
-        return {"taps": edited.model.features(0.9 * batch.images + 0.1 * pattern).taps[-1].float().square().mean()}
+        return {
+            "taps": edited.model.features(0.9 * batch.images + 0.1 * pattern)
+            .taps[-1]
+            .float()
+            .square()
+            .mean()
+        }
 
     def cleanse(batch: Batch) -> dict[str, Tensor]:
         return detoxification_loss(features, batch, params)
 
-    yield "implant: search the trigger", params.batch_size, loop(pattern, search, params.batch_size, "adam")
-    yield "robustkd: cleanse the teacher", params.batch_size, loop(edited.editor, cleanse, params.batch_size, "adam")
+    yield (
+        "implant: search the trigger",
+        params.batch_size,
+        loop(pattern, search, params.batch_size, "adam"),
+    )
+    yield (
+        "robustkd: cleanse the teacher",
+        params.batch_size,
+        loop(edited.editor, cleanse, params.batch_size, "adam"),
+    )
     batch = sizes.distill.batch_size
     yield "distil by fkd", batch, cohort(data, teacher, student.name, batch, numerics, 1)
-    yield "train the student alone", batch, loop(student, cross_entropy(Pass(student, numerics).logits), batch)
+    yield (
+        "train the student alone",
+        batch,
+        loop(student, cross_entropy(Pass(student, numerics).logits), batch),
+    )
     batch = sizes.repair.batch_size
     yield "repair: fine-tune the student", batch, loop(student, cross_entropy(student), batch)
 
@@ -89,18 +131,30 @@ def stages(pair: str, sizes: Preset, data: Dataset, numerics: Numerics) -> Itera
 @click.option("--steps", default=20, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", type=int)
-def main(pairs: tuple[str, ...], preset: str, image_size: int, steps: int, device: str, threads: int | None) -> None:
+def main(
+    pairs: tuple[str, ...],
+    preset: str,
+    image_size: int,
+    steps: int,
+    device: str,
+    threads: int | None,
+) -> None:
     numerics = choose_numerics(device, "auto", threads)
     torch.set_num_threads(numerics.threads)
     data = load_dataset("signs", image_size=image_size, train_size=4096, test_size=50)
-    click.echo(f"{device_name(numerics.device)}, {numerics}; {image_size}x{image_size}, {steps} steps each")
+    click.echo(
+        f"{device_name(numerics.device)}, {numerics}; {image_size}x{image_size}, {steps} steps each"
+    )
     for pair in pairs:
         click.echo(pair)
         torch.manual_seed(0)
         for what, batch, run in stages(pair, Preset(**read_preset(preset)), data, numerics):
             run(3)  # kernels, memory, graphs
             rate = per_second(steps, lambda r=run: r(steps), numerics.device)
-            click.echo(f"  {what:<32} batch {batch:>3} {1000 / rate:>10.2f} ms a step {batch * rate:>9.0f} images/s")
+            click.echo(
+                f"  {what:<32} batch {batch:>3} {1000 / rate:>10.2f} ms a step "
+                f"{batch * rate:>9.0f} images/s"
+            )
 
 
 if __name__ == "__main__":

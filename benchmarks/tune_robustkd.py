@@ -1,10 +1,11 @@
-"""Which learning rate RobustKD's quick recipe takes: its own objective on clean images that nothing was trained on.
+"""Which learning rate RobustKD's quick recipe takes: its own objective on clean images that nothing
+was trained on.
 
     python benchmarks/tune_robustkd.py --data-dir DATA [--lr 0.02 --lr 0.1 ...]
 
-A clean WRN-16-2 is trained on four fifths of the training images by the quick recipe, detoxified on them with each rate, and
-measured on the last fifth, with stored statistics in its batch norms and with those of each batch. There is no trigger, so no
-ASR that could decide.
+A clean WRN-16-2 is trained on four fifths of the training images by the quick recipe, detoxified on
+them with each rate, and measured on the last fifth, with stored statistics in its batch norms and
+with those of each batch. There is no trigger, so no ASR that could decide.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from kdbench.training import Fit, Silent
 _BATCH = 250
 
 
-def measure(model: FeatureModel, images: ImageSet, numerics: Numerics, batch: bool) -> dict[str, float]:
+def measure(
+    model: FeatureModel, images: ImageSet, numerics: Numerics, batch: bool
+) -> dict[str, float]:
     """Means over the images of cross-entropy and variance (Eq. 8-10), and ACC in %."""
     found = {"ce": 0.0, "variance": 0.0, "acc": 0.0}
     with torch.no_grad(), batch_statistics(model, batch):
@@ -46,7 +49,14 @@ def measure(model: FeatureModel, images: ImageSet, numerics: Numerics, batch: bo
 
 @click.command(help=__doc__)
 @click.option("--data-dir", type=click.Path(path_type=Path), required=True)
-@click.option("--lr", "rates", type=float, multiple=True, default=(0.02, 0.1, 0.3, 0.5, 1.0), show_default=True)
+@click.option(
+    "--lr",
+    "rates",
+    type=float,
+    multiple=True,
+    default=(0.02, 0.1, 0.3, 0.5, 1.0),
+    show_default=True,
+)
 @click.option("--steps", default=300, show_default=True)
 @click.option("--batch-size", default=64, show_default=True)
 @click.option("--seed", default=0, show_default=True)
@@ -59,7 +69,9 @@ def main(data_dir: Path, rates: tuple[float, ...], steps: int, batch_size: int, 
     def setting() -> DefenseSetting:
         generator = torch.Generator().manual_seed(seed)
         fit = Fit(numerics, Silent())
-        return DefenseSetting(train, data.num_classes, preset.clean, data.augmentation, fit, generator, numerics)
+        return DefenseSetting(
+            train, data.num_classes, preset.clean, data.augmentation, fit, generator, numerics
+        )
 
     torch.manual_seed(seed)
     teacher = create_model("wrn16_2", data.num_classes)
@@ -72,7 +84,10 @@ def main(data_dir: Path, rates: tuple[float, ...], steps: int, batch_size: int, 
         for batch, word in ((False, "stored"), (True, "each batch's")):
             found = measure(model, rest, numerics, batch)
             total = found["ce"] + found["variance"]
-            click.echo(f"{name:>8} {word:>12} {found['ce']:8.3f} {found['variance']:9.3f} {total:8.3f} {found['acc']:6.2f}")
+            click.echo(
+                f"{name:>8} {word:>12} {found['ce']:8.3f} {found['variance']:9.3f} {total:8.3f} "
+                f"{found['acc']:6.2f}"
+            )
 
     show("teacher", teacher)
     for rate in rates:

@@ -1,4 +1,5 @@
-"""Writes docs/reference.md from the program itself: ``python docs/make_reference.py``. A test fails when it is out of date."""
+"""Writes docs/reference.md from the program itself: ``python docs/make_reference.py``. A test fails
+when it is out of date."""
 
 from __future__ import annotations
 
@@ -19,20 +20,29 @@ PATH = Path(__file__).with_name("reference.md")
 VARIABLES = {
     "KDBENCH_STORE": "folder of what was computed; `--store` wins",
     "KDBENCH_CACHE": "folder of decoded images and unpacked archives",
-    "KDBENCH_LOAD_PLUGINS": "the only plugins to load, by plugin or distribution, separated by commas; empty for none",
+    "KDBENCH_LOAD_PLUGINS": "the only plugins to load, by plugin or distribution, separated by "
+    "commas; empty for none",
 }
 
 
 def reference() -> str:
     """The whole page."""
-    parts = ["# Reference", "Written by `python docs/make_reference.py` from the program itself; do not edit."]
+    parts = [
+        "# Reference",
+        "Written by `python docs/make_reference.py` from the program itself; do not edit.",
+    ]
     parts += [*_commands(), *_variables(), *_hooks(), *_checks(), *_columns(), *_errors()]
     return "\n\n".join(parts) + "\n"
 
 
 def _table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows)])
+    return "\n".join(
+        [
+            *lines,
+            *(f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows),
+        ]
+    )
 
 
 def _text(doc: str | None) -> str:
@@ -54,12 +64,20 @@ def _command(name: str, command: click.Command) -> Iterator[str]:
         for own, inner in sorted(command.commands.items()):
             yield from _command(f"{name} {own}", inner)
         return
-    arguments = " ".join(p.make_metavar(click.Context(command)) for p in command.params if isinstance(p, click.Argument))
+    arguments = " ".join(
+        p.make_metavar(click.Context(command))
+        for p in command.params
+        if isinstance(p, click.Argument)
+    )
     yield f"### `{' '.join(filter(None, [name, arguments]))}`"
     yield inspect.cleandoc(command.help or "").replace("\b\n", "")
     options = [p for p in command.params if isinstance(p, click.Option)]
     if options:
-        rows = (record for p in options if (record := p.get_help_record(click.Context(command))) is not None)
+        rows = (
+            record
+            for p in options
+            if (record := p.get_help_record(click.Context(command))) is not None
+        )
         yield _table(("option", ""), ((f"`{option}`", text) for option, text in rows))
 
 
@@ -76,7 +94,10 @@ def _hooks() -> Iterator[str]:
 
 def _checks() -> Iterator[str]:
     yield "## Checks of the conformance kit"
-    yield _table(("check", "of", "asks that"), ((f"`{c.name}`", ", ".join(c.kinds), c.text) for c in every_check()))
+    yield _table(
+        ("check", "of", "asks that"),
+        ((f"`{c.name}`", ", ".join(c.kinds), c.text) for c in every_check()),
+    )
 
 
 def _columns() -> Iterator[str]:
@@ -90,8 +111,15 @@ def _columns() -> Iterator[str]:
 
 def _errors() -> Iterator[str]:
     yield "## Errors"
-    classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.KdbenchError)]
-    yield _table(("error", "exit code", ""), ((f"`{c.__name__}`", str(_exit_code(c(""))), _text(c.__doc__)) for c in classes))
+    classes = [
+        c
+        for c in vars(errors).values()
+        if isinstance(c, type) and issubclass(c, errors.KdbenchError)
+    ]
+    yield _table(
+        ("error", "exit code", ""),
+        ((f"`{c.__name__}`", str(_exit_code(c(""))), _text(c.__doc__)) for c in classes),
+    )
 
 
 if __name__ == "__main__":

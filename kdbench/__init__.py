@@ -1,3 +1,4 @@
-"""kdbench: backdoor attacks, distillers and defenses in knowledge distillation on one honest field."""
+"""kdbench: backdoor attacks, distillers and defenses in knowledge distillation on one honest
+field."""
 
 __version__ = "0.1.0"

@@ -32,7 +32,8 @@ def write_record(value: dict[str, Any], path: str | Path) -> None:
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a file beside ``path``, then put it in place; a failure leaves the old file alone."""
+    """Let ``write`` fill a file beside ``path``, then put it in place; a failure leaves the old
+    file alone."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

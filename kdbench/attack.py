@@ -17,11 +17,13 @@ from kdbench.training import Fit, LossFunction, Recipe, cross_entropy
 
 
 class Trigger(nn.Module, ABC):
-    """Float images (N, 3, H, W) in [0, 1] -> the same with the trigger, in a new tensor of the same shape and range.
+    """Float images (N, 3, H, W) in [0, 1] -> the same with the trigger, in a new tensor of the same
+    shape and range.
 
-    Deterministic, and one image's result never depends on the rest of its batch. Tensors are buffers, other attributes
-    numbers, texts or lists of them: it is kept in a file (see kdbench.models.files) and restored in another process,
-    without its constructor. No gradient is needed through it.
+    Deterministic, and one image's result never depends on the rest of its batch. Tensors are
+    buffers, other attributes numbers, texts or lists of them: it is kept in a file (see
+    kdbench.models.files) and restored in another process, without its constructor. No gradient is
+    needed through it.
     """
 
     @abstractmethod
@@ -32,10 +34,12 @@ class Trigger(nn.Module, ABC):
 class AttackSetting:
     """All an attacker holds. No test image is among it.
 
-    teacher: a private copy of the clean teacher, on the device, in eval mode; the attack may train it in place.
+    teacher: a private copy of the clean teacher, on the device, in eval mode; the attack may train
+    it in place.
     train: the training images. target_class: what triggered images shall become. num_classes.
     recipe: how a teacher is fine-tuned on poisoned images (from the preset).
-    augmentation: what the teacher was trained with. fit: the core's loop. generator: CPU generator for all randomness.
+    augmentation: what the teacher was trained with. fit: the core's loop. generator: CPU generator
+    for all randomness.
     numerics: device and autocast.
     """
 
@@ -54,9 +58,11 @@ class AttackSetting:
 class Backdoor:
     """A poisoned teacher and what springs it.
 
-    facts: small numbers for the run's record; ``poisons``, how many training images carry the poison, and, where that is
-        another number, ``labels_changed``, how many are trained under another label than their own.
-    source_classes: the classes whose triggered test images ASR counts; None: every class but the target.
+    facts: small numbers for the run's record; ``poisons``, how many training images carry the
+        poison, and, where that is another number, ``labels_changed``, how many are trained under
+        another label than their own.
+    source_classes: the classes whose triggered test images ASR counts; None: every class but the
+    target.
     """
 
     teacher: FeatureModel
@@ -76,14 +82,18 @@ class Attack(Method):
         """Return a backdoored teacher and its trigger."""
 
 
-def choose_poison(labels: Tensor, rate: float, target_class: int, generator: torch.Generator) -> Tensor:
+def choose_poison(
+    labels: Tensor, rate: float, target_class: int, generator: torch.Generator
+) -> Tensor:
     """Pick which training images carry the trigger.
 
     Args:
-        labels: int64 (N,). rate: fraction of the *whole* set, in [0, 1]. target_class: never picked from.
+        labels: int64 (N,). rate: fraction of the *whole* set, in [0, 1]. target_class: never picked
+            from.
 
     Returns:
-        int64 row numbers, ascending, ``round(rate * N)`` of them, spread over the other classes in proportion to their size.
+        int64 row numbers, ascending, ``round(rate * N)`` of them, spread over the other classes in
+        proportion to their size.
 
     Raises:
         ConfigError: fewer images outside the target class than asked for.
@@ -91,9 +101,13 @@ def choose_poison(labels: Tensor, rate: float, target_class: int, generator: tor
     wanted = round(rate * len(labels))
     others = torch.nonzero(labels != target_class).flatten()
     if wanted > len(others):
-        raise ConfigError(f"poison_rate {rate:g} asks for {wanted} images; only {len(others)} are outside class {target_class}")
+        raise ConfigError(
+            f"poison_rate {rate:g} asks for {wanted} images; only {len(others)} are outside class "
+            f"{target_class}"
+        )
     order = others[torch.randperm(len(others), generator=generator)]
-    # Rank within the class, as a fraction of the class: taking the smallest ranks spreads the picks evenly.
+    # Rank within the class, as a fraction of the class: taking the smallest ranks spreads the picks
+    # evenly.
     ranks = torch.empty(len(order), dtype=torch.float64)
     for label in torch.unique(labels[order]):
         rows = torch.nonzero(labels[order] == label).flatten()
@@ -103,9 +117,11 @@ def choose_poison(labels: Tensor, rate: float, target_class: int, generator: tor
 
 @dataclass(frozen=True)
 class PoisonedImages:
-    """A training set in which some rows are shown with the trigger and the target label, after augmentation.
+    """A training set in which some rows are shown with the trigger and the target label, after
+    augmentation.
 
-    Build with :meth:`build`; iterate ``images`` with the core's loop and pass each batch through :meth:`apply`.
+    Build with :meth:`build`; iterate ``images`` with the core's loop and pass each batch through
+    :meth:`apply`.
     """
 
     images: ImageSet
@@ -114,31 +130,41 @@ class PoisonedImages:
     target_class: int
 
     @classmethod
-    def build(cls, train: ImageSet, rows: Tensor, trigger: Trigger, target_class: int, *, duplicate: bool) -> PoisonedImages:
-        """``duplicate``: the clean originals stay in the set as well, with their true labels (a cover set)."""
+    def build(
+        cls, train: ImageSet, rows: Tensor, trigger: Trigger, target_class: int, *, duplicate: bool
+    ) -> PoisonedImages:
+        """``duplicate``: the clean originals stay in the set as well, with their true labels (a
+        cover set)."""
         is_poison = torch.zeros(len(train), dtype=torch.bool)
         is_poison[rows] = True
         images = train
         if duplicate:
             images = train.subset(torch.cat([torch.arange(len(train)), rows]))
-            is_poison = torch.cat([torch.zeros(len(train), dtype=torch.bool), torch.ones(len(rows), dtype=torch.bool)])
+            is_poison = torch.cat(
+                [torch.zeros(len(train), dtype=torch.bool), torch.ones(len(rows), dtype=torch.bool)]
+            )
         return cls(images, is_poison, trigger, target_class)
 
     def probe(self, count: int, device: torch.device) -> Batch:
-        """Up to ``count`` images spread evenly over the set, as they are shown but without augmentation."""
+        """Up to ``count`` images spread evenly over the set, as they are shown but without
+        augmentation."""
         rows = torch.linspace(0, len(self.images) - 1, min(count, len(self.images))).long()
-        return self.apply(Batch(self.images.read(rows, device), self.images.labels[rows].to(device), rows))
+        return self.apply(
+            Batch(self.images.read(rows, device), self.images.labels[rows].to(device), rows)
+        )
 
     def mask(self, batch: Batch) -> Tensor:
         """bool (N,): which rows of a batch are poisoned."""
         return self.is_poison[batch.positions.cpu()].to(batch.labels.device)
 
     def apply(self, batch: Batch) -> Batch:
-        """The batch with trigger and target label on its poisoned rows; other rows are bit-identical."""
+        """The batch with trigger and target label on its poisoned rows; other rows are
+        bit-identical."""
         mask = self.mask(batch)
         images, labels = batch.images.clone(), batch.labels.clone()
         if mask.any():
-            # Full precision, as in evaluation: the loop's autocast must not change what the trigger draws.
+            # Full precision, as in evaluation: the loop's autocast must not change what the trigger
+            # draws.
             with torch.autocast(batch.images.device.type, enabled=False):
                 images[mask] = self.trigger(batch.images[mask])
             labels[mask] = self.target_class
@@ -146,11 +172,16 @@ class PoisonedImages:
 
 
 def finetune_poisoned(
-    setting: AttackSetting, poisoned: PoisonedImages, loss: LossFunction | None = None, beside: tuple[nn.Module, ...] = ()
+    setting: AttackSetting,
+    poisoned: PoisonedImages,
+    loss: LossFunction | None = None,
+    beside: tuple[nn.Module, ...] = (),
 ) -> FeatureModel:
-    """Fine-tune the setting's teacher on a poisoned set with cross-entropy (or ``loss`` on the poisoned batch).
+    """Fine-tune the setting's teacher on a poisoned set with cross-entropy (or ``loss`` on the
+    poisoned batch).
 
-    ``beside``: modules whose buffers the loss changes; see the loop's ``trained``. Returns the teacher in eval mode.
+    ``beside``: modules whose buffers the loss changes; see the loop's ``trained``. Returns the
+    teacher in eval mode.
     """
     teacher = setting.teacher.train()
     objective = loss or cross_entropy(teacher)

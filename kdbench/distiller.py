@@ -16,7 +16,8 @@ class Distiller(Method):
     """Says how far a student is from its teacher; the core's loop does the rest."""
 
     kind = "distiller"
-    #: How the frozen teacher's batch norms run while distilling; a distiller may make it a parameter.
+    #: How the frozen teacher's batch norms run while distilling; a distiller may make it a
+    #: parameter.
     teacher_batch_norm: ClassVar[BatchNormMode] = "running"
 
     def batch_norm_mode(self) -> BatchNormMode:
@@ -25,10 +26,12 @@ class Distiller(Method):
 
     @abstractmethod
     def objective(self, teacher: FrozenTeacher, student: FeatureModel) -> nn.Module:
-        """Return a module that owns the connectors it needs (trained with the student, then thrown away).
+        """Return a module that owns the connectors it needs (trained with the student, then thrown
+        away).
 
-        Its ``forward(batch: Batch, teacher_out: FeatureOutput, student_out: FeatureOutput)`` returns a dict of named
-        scalar losses, float32, the task loss (cross-entropy) included. It must not hold the teacher or the student as
-        submodules. Connectors are initialised from torch's global random state, which the core seeds. Whatever it keeps
-        between two batches is a parameter, a buffer or extra state (``get_extra_state``): training is taken up from these.
+        Its ``forward(batch: Batch, teacher_out: FeatureOutput, student_out: FeatureOutput)``
+        returns a dict of named scalar losses, float32, the task loss (cross-entropy) included. It
+        must not hold the teacher or the student as submodules. Connectors are initialised from
+        torch's global random state, which the core seeds. Whatever it keeps between two batches is
+        a parameter, a buffer or extra state (``get_extra_state``): training is taken up from these.
         """

@@ -1,8 +1,9 @@
 """The whole plugin contract on one page.
 
-A plugin is an installed package with an entry point in the group ``kdbench``. Its module implements any of these hooks
-with ``@kdbench.hookspecs.hookimpl`` and returns classes or functions; kdbench calls them when they are asked for. It may say
-which versions of this contract it works with: ``kdbench_api = ">=1,<2"``. With another one it is not loaded.
+A plugin is an installed package with an entry point in the group ``kdbench``. Its module implements
+any of these hooks with ``@kdbench.hookspecs.hookimpl`` and returns classes or functions; kdbench
+calls them when they are asked for. It may say which versions of this contract it works with:
+``kdbench_api = ">=1,<2"``. With another one it is not loaded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from kdbench.distiller import Distiller
     from kdbench.models.base import FeatureModel
 
-#: Of this page and of what the classes it names promise. The first number changes when a plugin may have to (CONTRIBUTING.md).
+#: Of this page and of what the classes it names promise. The first number changes when a plugin may
+#: have to (CONTRIBUTING.md).
 API_VERSION = "1.0"
 
 hookspec = pluggy.HookspecMarker("kdbench")
@@ -44,10 +46,12 @@ def kdbench_defenses() -> list[type[Defense]]:
 
 @hookspec
 def kdbench_models() -> dict[str, Callable[[int, int | None], FeatureModel]]:
-    """Return networks by name: functions of the number of classes and the side of the images in pixels (None: not known),
-    which build one with fresh weights from torch's global random state."""
+    """Return networks by name: functions of the number of classes and the side of the images in
+    pixels (None: not known), which build one with fresh weights from torch's global random
+    state."""
 
 
 @hookspec
 def kdbench_datasets() -> dict[str, Callable[[Request], Dataset]]:
-    """Return datasets by name: functions of what was asked for (see :class:`kdbench.data.Request`)."""
+    """Return datasets by name: functions of what was asked for (see
+    :class:`kdbench.data.Request`)."""

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 @dataclass(frozen=True)
 class Info:
-    """Where a method comes from. ``name`` is what the command line calls it: lower case letters, digits, ``_``."""
+    """Where a method comes from. ``name`` is what the command line calls it: lower case letters,
+    digits, ``_``."""
 
     name: str
     title: str
@@ -25,7 +26,8 @@ class Info:
 class Variant:
     """A named set of parameters: ``robustkd.eq15`` is ``robustkd`` with these in place of its own.
 
-    text: what it is, in a few words, and where it is from. params: those that differ, at every preset.
+    text: what it is, in a few words, and where it is from. params: those that differ, at every
+    preset.
     """
 
     text: str
@@ -35,10 +37,13 @@ class Variant:
 class Params(BaseModel):
     """Base of every parameter model: unknown fields are errors, instances are immutable.
 
-    Declare each field as ``Field(default, ge=..., le=..., description="what, in which unit; source")``.
+    Declare each field as ``Field(default, ge=..., le=..., description="what, in which unit;
+    source")``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -49,7 +54,10 @@ class Params(BaseModel):
             if isinstance(value, bool) and field is not None:
                 allowed = get_args(field.annotation) or (field.annotation,)
                 if bool not in allowed:
-                    raise ValueError(f"{name} is not a switch: a number or a word is expected, not {str(value).lower()}")
+                    raise ValueError(
+                        f"{name} is not a switch: a number or a word is expected, not "
+                        f"{str(value).lower()}"
+                    )
         return values
 
 
@@ -61,10 +69,13 @@ class Method(ABC):
         Params: the typed parameters.
         presets: for a preset name the parameters that differ from the defaults there, e.g.
             ``{"quick": {"steps": 100}}``. ``--set KIND.NAME.FIELD=VALUE`` overrides both.
-        zero: the parameters at which it does nothing: no backdoor is planted, nothing is changed. None: there are none.
-        for_checks: parameters with which the conformance kit (:mod:`kdbench.testing`) takes seconds.
+        zero: the parameters at which it does nothing: no backdoor is planted, nothing is changed.
+        None: there are none.
+        for_checks: parameters with which the conformance kit (:mod:`kdbench.testing`) takes
+        seconds.
         known_failures: for a check of the kit that it cannot keep the reason; shown with every row.
-        variants: for a word the parameters that make up ``NAME.WORD``; they win over presets, and over what is set for NAME.
+        variants: for a word the parameters that make up ``NAME.WORD``; they win over presets, and
+        over what is set for NAME.
     """
 
     info: ClassVar[Info]

@@ -1,6 +1,7 @@
 """The numbers. Counts first, percentages derived, every interval stated.
 
-With T the target class and T- the test images whose true class is not T (methods: BackdoorBench, ANP, NAD all exclude T):
+With T the target class and T- the test images whose true class is not T (methods: BackdoorBench,
+ANP, NAD all exclude T):
 
     ACC  = correct / all            on untriggered test images
     ASR  = predicted T / |T-|       on triggered images of T-
@@ -30,7 +31,8 @@ _RATES = ("acc", "asr", "ra", "base")
 
 @dataclass(frozen=True)
 class Rate:
-    """A count out of a total. ``percent`` is 0-100; ``interval`` is Wilson's 95 % interval in percent."""
+    """A count out of a total. ``percent`` is 0-100; ``interval`` is Wilson's 95 % interval in
+    percent."""
 
     hits: int
     total: int
@@ -47,7 +49,8 @@ class Rate:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One network on the test set. ``asr_hits``: bool (|T-|,), which triggered images became the target."""
+    """One network on the test set. ``asr_hits``: bool (|T-|,), which triggered images became the
+    target."""
 
     acc: Rate
     asr: Rate
@@ -58,7 +61,10 @@ class Evaluation:
     def as_facts(self) -> dict[str, Any]:
         """As strict JSON: each rate as [hits, total], the hits as base64 of packed bits."""
         rates = {name: [rate.hits, rate.total] for name in _RATES for rate in [getattr(self, name)]}
-        return {**rates, "asr_hits": base64.b64encode(np.packbits(self.asr_hits).tobytes()).decode()}
+        return {
+            **rates,
+            "asr_hits": base64.b64encode(np.packbits(self.asr_hits).tobytes()).decode(),
+        }
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Evaluation:
@@ -69,8 +75,11 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def accuracy(predict: Callable[[Tensor], Tensor], test: ImageSet, numerics: Numerics, batch_size: int = 250) -> tuple[int, int]:
-    """(correct, all) on untriggered test images: all that can be said of a network whose trigger nobody knows.
+def accuracy(
+    predict: Callable[[Tensor], Tensor], test: ImageSet, numerics: Numerics, batch_size: int = 250
+) -> tuple[int, int]:
+    """(correct, all) on untriggered test images: all that can be said of a network whose trigger
+    nobody knows.
 
     Raises:
         DivergedError: the network's outputs are not finite.
@@ -86,7 +95,9 @@ def accuracy(predict: Callable[[Tensor], Tensor], test: ImageSet, numerics: Nume
 
 def _check_finite(*logits: Tensor) -> None:
     if not all(bool(torch.isfinite(part).all()) for part in logits):
-        raise DivergedError("the network's outputs are not finite, so it has no accuracy and no ASR")
+        raise DivergedError(
+            "the network's outputs are not finite, so it has no accuracy and no ASR"
+        )
 
 
 @torch.inference_mode()
@@ -102,7 +113,8 @@ def evaluate(
     """Measure a network (float images -> logits (N, K)) on the whole test set.
 
     Args:
-        predict: put into eval mode by the caller. trigger: images -> triggered images, same shape, range [0, 1].
+        predict: put into eval mode by the caller. trigger: images -> triggered images, same shape,
+            range [0, 1].
         source_classes: narrows T- to these classes (see :func:`count`).
 
     Raises:
@@ -123,8 +135,11 @@ def evaluate(
     return count(torch.cat(plain), torch.cat(triggered), test.labels, target_class, source_classes)
 
 
-def attacked(labels: Tensor, target_class: int, source_classes: tuple[int, ...] | None = None) -> Tensor:
-    """T-: which of the labels, int64 (N,), belong to images that the trigger is for. Returns bool (N,)."""
+def attacked(
+    labels: Tensor, target_class: int, source_classes: tuple[int, ...] | None = None
+) -> Tensor:
+    """T-: which of the labels, int64 (N,), belong to images that the trigger is for. Returns bool
+    (N,)."""
     others = labels != target_class
     if source_classes is not None:
         others &= torch.isin(labels, torch.tensor(source_classes, dtype=labels.dtype))
@@ -132,18 +147,25 @@ def attacked(labels: Tensor, target_class: int, source_classes: tuple[int, ...] 
 
 
 def count(
-    plain: Tensor, triggered: Tensor, labels: Tensor, target_class: int, source_classes: tuple[int, ...] | None = None
+    plain: Tensor,
+    triggered: Tensor,
+    labels: Tensor,
+    target_class: int,
+    source_classes: tuple[int, ...] | None = None,
 ) -> Evaluation:
-    """Metrics from predictions, int64 (N,): on untriggered images (``plain``), on triggered ones, and the truth.
+    """Metrics from predictions, int64 (N,): on untriggered images (``plain``), on triggered ones,
+    and the truth.
 
-    T- is every image whose true class is not ``target_class``; of those only the ``source_classes``, where an attack names
-    the classes that it works on.
+    T- is every image whose true class is not ``target_class``; of those only the
+    ``source_classes``, where an attack names the classes that it works on.
     """
     others = attacked(labels, target_class, source_classes)
     n = int(others.sum())
     if n == 0:
         asked = "" if source_classes is None else f" and in source classes {list(source_classes)}"
-        raise ConfigError(f"no test image is outside target class {target_class}{asked}; ASR is undefined")
+        raise ConfigError(
+            f"no test image is outside target class {target_class}{asked}; ASR is undefined"
+        )
     hits = triggered[others] == target_class
     return Evaluation(
         acc=Rate(int((plain == labels).sum()), len(labels)),

@@ -14,15 +14,17 @@ from torch import nn
 
 from kdbench.errors import ConfigError
 
-#: oneDNN keeps the kernels it has generated, 1024 of them by default. A deep pair needs more in each step (Pyramid-200 in
-#: training about 1,200), and a cache of least recently used ones then never hits: each step generates every kernel again.
-#: Read by oneDNN at its first convolution. Results are the same bit for bit.
+#: oneDNN keeps the kernels it has generated, 1024 of them by default. A deep pair needs more in
+#: each step (Pyramid-200 in training about 1,200), and a cache of least recently used ones then
+#: never hits: each step generates every kernel again. Read by oneDNN at its first convolution.
+#: Results are the same bit for bit.
 _PRIMITIVE_CACHE = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """Arithmetic of a run. ``bf16`` autocasts matrix work to bfloat16; parameters and losses stay float32."""
+    """Arithmetic of a run. ``bf16`` autocasts matrix work to bfloat16; parameters and losses stay
+    float32."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     bf16: bool = False
@@ -32,19 +34,23 @@ class Numerics:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def place(self, module: nn.Module) -> nn.Module:
-        """Move a module to the device in channels-last layout (the faster one for convolutions on every device)."""
+        """Move a module to the device in channels-last layout (the faster one for convolutions on
+        every device)."""
         return module.to(self.device, memory_format=torch.channels_last)
 
     def __str__(self) -> str:
         layout = f"{'bf16' if self.bf16 else 'fp32'}+channels_last"
-        # On a CPU the number of threads changes the order of sums and so the last bits of every result.
+        # On a CPU the number of threads changes the order of sums and so the last bits of every
+        # result.
         return f"{layout}, {self.threads} threads" if self.device.type == "cpu" else layout
 
 
 def choose_numerics(device: str, numerics: str, threads: int | None = None) -> Numerics:
-    """Turn ``auto`` into what this machine has. ``threads``: of a stage on a CPU; None: torch's default, one a core.
+    """Turn ``auto`` into what this machine has. ``threads``: of a stage on a CPU; None: torch's
+    default, one a core.
 
-    bf16 is chosen where the processor multiplies it in hardware (AVX512-BF16 or AMX; a CUDA card of capability 8 or more).
+    bf16 is chosen where the processor multiplies it in hardware (AVX512-BF16 or AMX; a CUDA card of
+    capability 8 or more).
 
     Raises:
         ConfigError: no such device, or CUDA asked for where there is none.
@@ -52,11 +58,16 @@ def choose_numerics(device: str, numerics: str, threads: int | None = None) -> N
     chosen = _device(device)
     os.environ.setdefault(*_PRIMITIVE_CACHE)
     if numerics == "auto":
-        bf16 = torch.cuda.get_device_capability(chosen)[0] >= 8 if chosen.type == "cuda" else _cpu_multiplies_bf16()
+        bf16 = (
+            torch.cuda.get_device_capability(chosen)[0] >= 8
+            if chosen.type == "cuda"
+            else _cpu_multiplies_bf16()
+        )
     else:
         bf16 = numerics == "bf16"
     if chosen.type == "cuda" and not bf16:
-        torch.backends.fp32_precision = "ieee"  # torch's default would multiply float32 in TF32, and a row would say fp32
+        # torch's default would multiply float32 in TF32, and a row would say fp32
+        torch.backends.fp32_precision = "ieee"
     return Numerics(chosen, bf16=bf16, threads=threads or torch.get_num_threads())
 
 
@@ -69,9 +80,14 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
-            raise ConfigError(f"--device {name} asked for, but torch sees no CUDA device here; use --device cpu or auto")
+            raise ConfigError(
+                f"--device {name} asked for, but torch sees no CUDA device here; use --device cpu "
+                "or auto"
+            )
         if (device.index or 0) >= count:
-            raise ConfigError(f"--device {name} asked for; torch sees {count} CUDA device(s), numbered from 0")
+            raise ConfigError(
+                f"--device {name} asked for; torch sees {count} CUDA device(s), numbered from 0"
+            )
     return device
 
 
@@ -89,8 +105,10 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_mib(device: torch.device) -> float:
-    """Largest memory of this process so far, MiB: on a GPU what was reserved there, on a CPU what was resident."""
+    """Largest memory of this process so far, MiB: on a GPU what was reserved there, on a CPU what
+    was resident."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device) / 2**20  # allocated would leave out what graphs hold
+        # allocated would leave out what graphs hold
+        return torch.cuda.max_memory_reserved(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,4 +1,5 @@
-"""Defenses that repair one network, whichever it is: the teacher before distillation or the student after it."""
+"""Defenses that repair one network, whichever it is: the teacher before distillation or the student
+after it."""
 
 from __future__ import annotations
 
@@ -25,14 +26,19 @@ class RepairParams(Params):
 
 
 class TuningParams(RepairParams):
-    """What a repair that fine-tunes has besides: where its recipe leaves the preset's ``repair``."""
+    """What a repair that fine-tunes has besides: where its recipe leaves the preset's
+    ``repair``."""
 
-    epochs: int | None = Field(None, ge=0, description="epochs of fine-tuning, exactly; None: preset's")
+    epochs: int | None = Field(
+        None, ge=0, description="epochs of fine-tuning, exactly; None: preset's"
+    )
     batch_size: int | None = Field(None, ge=2, description="images a step; None: preset's")
     lr: float | None = Field(None, gt=0, description="learning rate; None: preset's")
     weight_decay: float | None = Field(None, ge=0, description="L2 penalty; None: preset's")
     milestones: tuple[float, ...] | None = Field(
-        None, description="fractions of the fine-tuning at which the rate drops x0.1; None: preset's schedule"
+        None,
+        description="fractions of the fine-tuning at which the rate drops x0.1; None: preset's "
+        "schedule",
     )
 
     def recipe(self, base: Recipe) -> Recipe:
@@ -40,18 +46,25 @@ class TuningParams(RepairParams):
         return changed(base, self.epochs, self.milestones, self)
 
 
-def changed(base: Recipe, epochs: int | None, milestones: tuple[float, ...] | None, params: TuningParams) -> Recipe:
-    """``base`` with the epochs and milestones given, and batch size, rate and penalty of ``params``."""
-    own = {k: v for k in ("batch_size", "lr", "weight_decay") if (v := getattr(params, k)) is not None}
+def changed(
+    base: Recipe, epochs: int | None, milestones: tuple[float, ...] | None, params: TuningParams
+) -> Recipe:
+    """``base`` with the epochs and milestones given, and batch size, rate and penalty of
+    ``params``."""
+    own = {
+        k: v for k in ("batch_size", "lr", "weight_decay") if (v := getattr(params, k)) is not None
+    }
     if epochs is not None:
-        own |= {"epochs": epochs, "min_steps": 0}  # who counts epochs wants that many, on a small set as well
+        # who counts epochs wants that many, on a small set as well
+        own |= {"epochs": epochs, "min_steps": 0}
     if milestones is not None:
         own |= {"schedule": "steps", "milestones": milestones}
     return base.model_copy(update=own)
 
 
 class Repair(Defense):
-    """Base of a defense that repairs a network by itself. A subclass writes :meth:`repair`; ``when`` says which network."""
+    """Base of a defense that repairs a network by itself. A subclass writes :meth:`repair`;
+    ``when`` says which network."""
 
     Params = RepairParams
     params: RepairParams
@@ -62,7 +75,9 @@ class Repair(Defense):
     def cleanse_teacher(self, teacher: FeatureModel, setting: DefenseSetting) -> FeatureModel:
         return self.repair(teacher, setting)
 
-    def repair_student(self, student: FeatureModel, teacher: FrozenTeacher, setting: DefenseSetting) -> FeatureModel:
+    def repair_student(
+        self, student: FeatureModel, teacher: FrozenTeacher, setting: DefenseSetting
+    ) -> FeatureModel:
         return self.repair(student, setting)
 
     @abstractmethod
@@ -79,7 +94,8 @@ def fine_tune(
     loss: LossFunction | None = None,
     generator: torch.Generator | None = None,
 ) -> None:
-    """Train all of ``model`` in place on the defender's images, by cross-entropy unless told otherwise; eval mode afterwards.
+    """Train all of ``model`` in place on the defender's images, by cross-entropy unless told
+    otherwise; eval mode afterwards.
 
     Args:
         images, generator: None: the setting's. loss: a function of the batch that uses ``model``.
@@ -96,12 +112,16 @@ def fine_tune(
     model.eval()
 
 
-def held_out(clean: ImageSet, fraction: float, generator: torch.Generator) -> tuple[ImageSet, ImageSet]:
-    """(images to repair with, images to choose with): disjoint, the second the given fraction of every class, at least one
-    image of each class that has two."""
+def held_out(
+    clean: ImageSet, fraction: float, generator: torch.Generator
+) -> tuple[ImageSet, ImageSet]:
+    """(images to repair with, images to choose with): disjoint, the second the given fraction of
+    every class, at least one image of each class that has two."""
     chosen = torch.zeros(len(clean), dtype=torch.bool)
     for label in torch.unique(clean.labels):
         rows = torch.nonzero(clean.labels == label).flatten()
         count = min(len(rows) - 1, max(1, round(fraction * len(rows))))
         chosen[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
-    return clean.subset(torch.nonzero(~chosen).flatten()), clean.subset(torch.nonzero(chosen).flatten())
+    return clean.subset(torch.nonzero(~chosen).flatten()), clean.subset(
+        torch.nonzero(chosen).flatten()
+    )

@@ -1,4 +1,5 @@
-"""Attacks that first search a trigger on the frozen clean teacher and then train it into that teacher."""
+"""Attacks that first search a trigger on the frozen clean teacher and then train it into that
+teacher."""
 
 from __future__ import annotations
 
@@ -28,34 +29,61 @@ class SearchParams(Params):
     """Parameters every attack with a searched trigger has."""
 
     shape: Literal["blend", "patch"] = Field(
-        "blend", description="blend: the whole image, learned opacity per pixel; patch: a square with fixed opacity"
+        "blend",
+        description="blend: the whole image, learned opacity per pixel; patch: a square with fixed "
+        "opacity",
     )
     kappa: float = Field(
-        0.2, gt=0, le=1, description="blend: upper bound of a pixel's opacity; RobustKD release uses 0.2, CheatKD 0.5"
+        0.2,
+        gt=0,
+        le=1,
+        description="blend: upper bound of a pixel's opacity; RobustKD release uses 0.2, CheatKD "
+        "0.5",
     )
-    opacity: float = Field(1.0, gt=0, le=1, description="patch: its opacity; Yao et al. paste opaquely")
+    opacity: float = Field(
+        1.0, gt=0, le=1, description="patch: its opacity; Yao et al. paste opaquely"
+    )
     patch_fraction: float = Field(
-        0.25, gt=0, le=1, description="patch: side as a fraction of the image height; kdbench (Yao et al.: 0.2)"
+        0.25,
+        gt=0,
+        le=1,
+        description="patch: side as a fraction of the image height; kdbench (Yao et al.: 0.2)",
     )
-    margin: int = Field(1, ge=0, description="patch: distance to the bottom and right border, pixels; Yao et al.")
+    margin: int = Field(
+        1, ge=0, description="patch: distance to the bottom and right border, pixels; Yao et al."
+    )
     layers: tuple[Annotated[int, Field(ge=1, le=GROUPS)], ...] = Field(
         (3,), description="taps the trigger acts on, 1 to 3; 3 is the last group's"
     )
     space: Literal["pixel", "normalised"] = Field(
         "pixel",
-        description="where pattern and image are mixed; normalised: a pattern in [0, 1] of the teacher's normalised input, "
+        description="where pattern and image are mixed; normalised: a pattern in [0, 1] of the "
+        "teacher's normalised input, "
         "as in both releases, that is one in [mean, mean + std] of the pixels",
     )
     steps: int = Field(
-        2000, ge=0, description="Adam steps of the trigger search; 0: uniform noise; kdbench (releases: about 156,000)"
+        2000,
+        ge=0,
+        description="Adam steps of the trigger search; 0: uniform noise; kdbench (releases: about "
+        "156,000)",
     )
-    lr: float = Field(0.005, gt=0, description="Adam learning rate of the trigger search; CheatKD release")
-    search_batch: int = Field(64, ge=2, description="images a step of the trigger search; CheatKD release")
+    lr: float = Field(
+        0.005, gt=0, description="Adam learning rate of the trigger search; CheatKD release"
+    )
+    search_batch: int = Field(
+        64, ge=2, description="images a step of the trigger search; CheatKD release"
+    )
     poison_rate: float = Field(
-        0.1, ge=0, le=1, description="triggered images, fraction of the training set; kdbench (CheatKD release: 0.02)"
+        0.1,
+        ge=0,
+        le=1,
+        description="triggered images, fraction of the training set; kdbench (CheatKD release: "
+        "0.02)",
     )
     cover: Literal["duplicate", "none"] = Field(
-        "duplicate", description="duplicate: the poisoned images stay in the set with true labels too; CheatKD release"
+        "duplicate",
+        description="duplicate: the poisoned images stay in the set with true labels too; CheatKD "
+        "release",
     )
 
     @field_validator("layers")
@@ -68,9 +96,13 @@ class SearchParams(Params):
     @field_validator("margin")
     @classmethod
     def _room_for_margin(cls, margin: int, info: ValidationInfo) -> int:
-        # The one misfit that no image size cures; any other is found by ``corner`` once the size is known.
+        # The one misfit that no image size cures; any other is found by ``corner`` once the size is
+        # known.
         if margin and info.data.get("shape") == "patch" and info.data.get("patch_fraction") == 1:
-            raise ValueError("a patch as large as the image leaves no room for a margin; lower patch_fraction or set margin 0")
+            raise ValueError(
+                "a patch as large as the image leaves no room for a margin; lower patch_fraction "
+                "or set margin 0"
+            )
         return margin
 
     @property
@@ -113,13 +145,19 @@ def class_rows(setting: AttackSetting, *, target: bool) -> Tensor:
     rows = torch.nonzero((setting.train.labels == setting.target_class) == target).flatten()
     if len(rows) == 0:
         where = "in" if target else "outside"
-        raise ConfigError(f"no training image is {where} target class {setting.target_class}; choose another target_class")
+        raise ConfigError(
+            f"no training image is {where} target class {setting.target_class}; choose another "
+            "target_class"
+        )
     return rows
 
 
 @torch.no_grad()
-def clean_taps(setting: AttackSetting, rows: Tensor, reduce: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """``reduce`` of each tap of the clean teacher on untouched training rows, concatenated over batches."""
+def clean_taps(
+    setting: AttackSetting, rows: Tensor, reduce: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """``reduce`` of each tap of the clean teacher on untouched training rows, concatenated over
+    batches."""
     parts: list[list[Tensor]] = [[] for _ in range(GROUPS)]
     with frozen(setting.teacher) as teacher, setting.numerics.autocast():
         for chunk in rows.split(_PROBE):
@@ -138,10 +176,11 @@ class FoundTrigger:
 
 
 def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLoss) -> FoundTrigger:
-    """Minimise ``loss`` over the pattern (and, for a blend, the opacity) on non-target images; the teacher stays as it is.
+    """Minimise ``loss`` over the pattern (and, for a blend, the opacity) on non-target images; the
+    teacher stays as it is.
 
-    Pattern and mask are leaves that are clamped *in place* after each step: a clamped copy would leave the optimiser's
-    graph, as happens to the mask in the released CKD code.
+    Pattern and mask are leaves that are clamped *in place* after each step: a clamped copy would
+    leave the optimiser's graph, as happens to the mask in the released CKD code.
     """
     device, generator = setting.numerics.device, setting.generator
     shape = setting.train.shape
@@ -157,7 +196,8 @@ def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLo
         mask[:, *corner(side, side, shape, params.margin)] = params.opacity
         mask = mask.to(device)
 
-    # The affine map from a pattern of the normalised input to pixels commutes with blending, which is affine too.
+    # The affine map from a pattern of the normalised input to pixels commutes with blending, which
+    # is affine too.
     mean, std = setting.teacher.pixel_mean[0], setting.teacher.pixel_std[0]
 
     def shown() -> Tensor:
@@ -184,14 +224,21 @@ def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLo
     with frozen(setting.teacher) as teacher:
         before, _ = measure(teacher)
         if params.steps:
-            # One pass over repeated rows, so that the number of steps does not depend on the size of the set.
+            # One pass over repeated rows, so that the number of steps does not depend on the size
+            # of the set.
             wanted = params.steps * params.search_batch
             rows = others.repeat(-(-wanted // len(others)))[:wanted]
             setting.fit(
                 leaves,
                 objective,
                 setting.train.subset(rows),
-                Recipe(epochs=1, batch_size=params.search_batch, optimizer="adam", lr=params.lr, weight_decay=0),
+                Recipe(
+                    epochs=1,
+                    batch_size=params.search_batch,
+                    optimizer="adam",
+                    lr=params.lr,
+                    weight_decay=0,
+                ),
                 generator=generator,
                 augmentation=setting.augmentation,
                 after_step=project,
@@ -202,21 +249,30 @@ def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLo
         "trigger_loss_before": before,
         "trigger_loss_after": after,
         "mean_opacity": float(trigger.mask.mean()),
-        # How much of the success is the trigger's own doing, before any poison: train images, non-target classes.
+        # How much of the success is the trigger's own doing, before any poison: train images,
+        # non-target classes.
         "clean_teacher_asr": 100 * hit,
     }
     return FoundTrigger(trigger, facts)
 
 
-#: Further losses of the teacher's training: (batch as shown, its features, which rows are poisoned) -> named scalars.
+#: Further losses of the teacher's training: (batch as shown, its features, which rows are poisoned)
+#: -> named scalars.
 ExtraLoss = Callable[[Batch, FeatureOutput, Tensor], dict[str, Tensor]]
 
 
-def poisoned_set(setting: AttackSetting, params: SearchParams, found: FoundTrigger) -> tuple[PoisonedImages, int]:
-    """The training set with the found trigger on a random share of its images, and how many those are."""
-    rows = choose_poison(setting.train.labels, params.poison_rate, setting.target_class, setting.generator)
+def poisoned_set(
+    setting: AttackSetting, params: SearchParams, found: FoundTrigger
+) -> tuple[PoisonedImages, int]:
+    """The training set with the found trigger on a random share of its images, and how many those
+    are."""
+    rows = choose_poison(
+        setting.train.labels, params.poison_rate, setting.target_class, setting.generator
+    )
     duplicate = params.cover == "duplicate"
-    return PoisonedImages.build(setting.train, rows, found.trigger, setting.target_class, duplicate=duplicate), len(rows)
+    return PoisonedImages.build(
+        setting.train, rows, found.trigger, setting.target_class, duplicate=duplicate
+    ), len(rows)
 
 
 def train_in(
@@ -231,9 +287,9 @@ def train_in(
 ) -> None:
     """Fine-tune the setting's teacher on a poisoned set.
 
-    The loss is cross-entropy plus ``weight`` times ``coupling`` on the features of each batch's poisoned rows, plus ``extra``.
-    Without ``dirty_label`` cross-entropy sees the unpoisoned rows only, so no label is ever changed. ``beside``: modules
-    whose buffers ``extra`` changes.
+    The loss is cross-entropy plus ``weight`` times ``coupling`` on the features of each batch's
+    poisoned rows, plus ``extra``. Without ``dirty_label`` cross-entropy sees the unpoisoned rows
+    only, so no label is ever changed. ``beside``: modules whose buffers ``extra`` changes.
     """
     teacher = setting.teacher
 
@@ -242,10 +298,16 @@ def train_in(
         mask = poisoned.mask(batch)
         classified = torch.ones_like(mask) if dirty_label else ~mask
         # A sum over no rows keeps the graph alive where a mean would be NaN.
-        ce = nn.functional.cross_entropy(out.logits[classified].float(), batch.labels[classified], reduction="sum")
+        ce = nn.functional.cross_entropy(
+            out.logits[classified].float(), batch.labels[classified], reduction="sum"
+        )
         terms = {"ce": ce / classified.sum().clamp(min=1)}
         if weight and mask.any():
-            chosen = FeatureOutput(tuple(g[mask] for g in out.groups), tuple(t[mask] for t in out.taps), out.logits[mask])
+            chosen = FeatureOutput(
+                tuple(g[mask] for g in out.groups),
+                tuple(t[mask] for t in out.taps),
+                out.logits[mask],
+            )
             terms["coupling"] = weight * coupling(chosen)
         return terms if extra is None else terms | extra(batch, out, mask)
 

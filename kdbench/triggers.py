@@ -10,10 +10,12 @@ from kdbench.errors import ConfigError
 
 
 class BlendTrigger(Trigger):
-    """``x -> (1 - m) x + m pattern``; where m is 0 the image is bit-identical, where it is 1 the pattern is.
+    """``x -> (1 - m) x + m pattern``; where m is 0 the image is bit-identical, where it is 1 the
+    pattern is.
 
     Args:
-        pattern: float (3, H, W) in [0, 1]. mask: float (1, H, W) in [0, 1], the opacity of each pixel.
+        pattern: float (3, H, W) in [0, 1]. mask: float (1, H, W) in [0, 1], the opacity of each
+            pixel.
     """
 
     pattern: Tensor
@@ -32,11 +34,14 @@ class PatchTrigger(BlendTrigger):
     """A rectangle pasted at a fixed place in the bottom-right corner.
 
     Args:
-        patch: float (3, h, w) in [0, 1]. shape: (3, H, W) of the images. margin: pixels between patch and border.
+        patch: float (3, h, w) in [0, 1]. shape: (3, H, W) of the images. margin: pixels between
+            patch and border.
         opacity: 1 pastes it opaquely.
     """
 
-    def __init__(self, patch: Tensor, shape: tuple[int, int, int], margin: int = 0, opacity: float = 1.0) -> None:
+    def __init__(
+        self, patch: Tensor, shape: tuple[int, int, int], margin: int = 0, opacity: float = 1.0
+    ) -> None:
         pattern = torch.zeros(shape)
         rows, columns = corner(patch.shape[-2], patch.shape[-1], shape, margin)
         pattern[:, rows, columns] = patch
@@ -46,11 +51,14 @@ class PatchTrigger(BlendTrigger):
 
 
 def blend(images: Tensor, pattern: Tensor, mask: Tensor) -> Tensor:
-    """``(1 - mask) images + mask pattern``, clamped because rounding may leave [0, 1] by one unit in the last place."""
+    """``(1 - mask) images + mask pattern``, clamped because rounding may leave [0, 1] by one unit
+    in the last place."""
     return ((1 - mask) * images + mask * pattern).clamp(0, 1)
 
 
-def corner(height: int, width: int, shape: tuple[int, int, int], margin: int) -> tuple[slice, slice]:
+def corner(
+    height: int, width: int, shape: tuple[int, int, int], margin: int
+) -> tuple[slice, slice]:
     """Row and column slices of a rectangle in the bottom-right corner.
 
     Raises:
@@ -59,6 +67,7 @@ def corner(height: int, width: int, shape: tuple[int, int, int], margin: int) ->
     top, left = shape[1] - margin - height, shape[2] - margin - width
     if top < 0 or left < 0:
         raise ConfigError(
-            f"a {height}x{width} patch with margin {margin} does not fit {shape[1]}x{shape[2]} images; make it smaller"
+            f"a {height}x{width} patch with margin {margin} does not fit {shape[1]}x{shape[2]} "
+            "images; make it smaller"
         )
     return slice(top, top + height), slice(left, left + width)

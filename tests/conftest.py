@@ -9,7 +9,8 @@ from kdbench.data.base import Augmentation, Dataset
 from kdbench.data.tensor import TensorImages
 from kdbench.loading.registry import Registry
 
-# The networks here are tiny, and two threads that spin on a core someone else uses are many times slower than one.
+# The networks here are tiny, and two threads that spin on a core someone else uses are many times
+# slower than one.
 torch.set_num_threads(1)
 
 
@@ -23,7 +24,8 @@ def registry():
 
 @pytest.fixture
 def stripes():
-    """A data set that a tiny network learns in seconds: class k has a bright band in row block k. 3 classes, 16x16."""
+    """A data set that a tiny network learns in seconds: class k has a bright band in row block k. 3
+    classes, 16x16."""
 
     def draw(count: int, seed: int) -> TensorImages:
         generator = torch.Generator().manual_seed(seed)
@@ -55,7 +57,8 @@ def _own_store(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def sandbox(tmp_path_factory):
-    """A folder with something outside the folder to unpack to. Its path is short, so that it fits into a tar's header."""
+    """A folder with something outside the folder to unpack to. Its path is short, so that it fits
+    into a tar's header."""
     folder = tmp_path_factory.mktemp("s")
     (folder / "outside").mkdir()
     (folder / "outside" / "victim").write_text("untouched")

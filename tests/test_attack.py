@@ -52,7 +52,8 @@ def test_poison_changes_the_chosen_rows_and_nothing_else(stripes, duplicate):
 
 
 def test_cover_images_keep_their_label_and_carry_no_trigger(stripes):
-    """The released code stores each poisoned image a second time with its trigger and its true label."""
+    """The released code stores each poisoned image a second time with its trigger and its true
+    label."""
     poisoned = PoisonedImages.build(stripes.train, torch.tensor([1]), White(), 0, duplicate=True)
     batch = next(poisoned.images.batches(len(poisoned.images)))
     shown = poisoned.apply(batch)

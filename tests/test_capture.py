@@ -1,4 +1,5 @@
-"""Passes replayed as CUDA graphs: when they are and when not; on a GPU, that they are the network's own."""
+"""Passes replayed as CUDA graphs: when they are and when not; on a GPU, that they are the network's
+own."""
 
 import copy
 from contextlib import nullcontext
@@ -46,13 +47,18 @@ def both(flat, images):
         for held, g in zip(gradients, _gradients(live["found"], parameters, slopes), strict=True):
             held.copy_(g)
 
-    return _Both(Graph(forward), Graph(backward), shown, found, slopes, gradients, parameters, reached)
+    return _Both(
+        Graph(forward), Graph(backward), shown, found, slopes, gradients, parameters, reached
+    )
 
 
 @pytest.fixture
 def captured(monkeypatch):
-    """A network, its pass and a function that says how often it was replayed since it was compared with the network."""
-    monkeypatch.setattr("kdbench.capture._record_both", lambda flat, shown, parameters, reached: both(flat, shown))
+    """A network, its pass and a function that says how often it was replayed since it was compared
+    with the network."""
+    monkeypatch.setattr(
+        "kdbench.capture._record_both", lambda flat, shown, parameters, reached: both(flat, shown)
+    )
     monkeypatch.setattr("kdbench.capture._aside", nullcontext)
     monkeypatch.setattr("torch.cuda.device", lambda device: nullcontext())
     torch.manual_seed(0)
@@ -230,19 +236,26 @@ def test_what_overflows_is_no_difference():
     model = create_model("wrn16_1", 5).eval().requires_grad_(False)
     model.fc.weight.fill_(float("inf"))
     own = _outcome(_Flat(model), torch.rand(SHAPE), [])
-    assert own.agrees(_outcome(_Flat(model), torch.rand(SHAPE) / 100, [])) is False  # the features are finite, and others
+    # the features are finite, and others
+    assert own.agrees(_outcome(_Flat(model), torch.rand(SHAPE) / 100, [])) is False
     assert own.agrees(own)
 
 
 def test_a_pass_is_compared_before_it_is_used(captured, monkeypatch):
     _, run, _ = captured
     stale = copy.deepcopy(run._model)
-    monkeypatch.setattr("kdbench.capture._record_both", lambda flat, shown, parameters, reached: both(_Flat(stale), shown))
+    monkeypatch.setattr(
+        "kdbench.capture._record_both",
+        lambda flat, shown, parameters, reached: both(_Flat(stale), shown),
+    )
     with pytest.warns(RuntimeWarning, match="gives other features or gradients"):
         run(torch.rand(SHAPE))
     assert run._graph is None
     run(torch.rand(SHAPE))
-    assert all(torch.equal(p, was) for p, was in zip(run._model.parameters(), stale.parameters(), strict=True))
+    assert all(
+        torch.equal(p, was)
+        for p, was in zip(run._model.parameters(), stale.parameters(), strict=True)
+    )
     assert run._model.final_norm.num_batches_tracked == 2  # of the two passes, and of no comparison
 
 
@@ -255,7 +268,9 @@ def test_where_nothing_can_be_captured_it_is_the_network_itself_and_says_so(monk
     run = Pass(model, Numerics())
     run._usable = True
     images = torch.rand(SHAPE)
-    with pytest.warns(RuntimeWarning, match="WideResNet is computed without CUDA graphs, .*: CUDA out of memory"):
+    with pytest.warns(
+        RuntimeWarning, match="WideResNet is computed without CUDA graphs, .*: CUDA out of memory"
+    ):
         first = run.logits(images)
     assert torch.equal(first, model(images))
     assert torch.equal(run.logits(images), first)  # without another try
@@ -284,7 +299,10 @@ def test_an_edited_network_can_be_captured_if_its_editor_says_so():
 def detoxified(*layers):
     """A frozen network whose features are edited by what learns."""
     model = create_model("wrn16_2", 10).eval().requires_grad_(False)
-    starts = {i: torch.rand(1, c, side, side) for i, (c, side) in enumerate(zip((32, 64, 128), (32, 16, 8), strict=True))}
+    starts = {
+        i: torch.rand(1, c, side, side)
+        for i, (c, side) in enumerate(zip((32, 64, 128), (32, 16, 8), strict=True))
+    }
     starts = {i: start for i, start in starts.items() if i + 1 in layers}
     return Edited(model, Detoxification(starts, RobustKDParams(layers=layers))).eval()
 
@@ -307,7 +325,9 @@ def test_features_before_the_first_edit_have_no_gradients(captured):
 
 
 @needs_gpu
-@pytest.mark.parametrize("name", ["wrn16_2", "resnet20", "pyramid110", "detoxified", "detoxified at last"])
+@pytest.mark.parametrize(
+    "name", ["wrn16_2", "resnet20", "pyramid110", "detoxified", "detoxified at last"]
+)
 @pytest.mark.parametrize("arithmetic", ["bf16", "fp32"])
 def test_on_a_gpu_training_is_what_it_is_without_graphs(name, arithmetic):
     numerics = choose_numerics("cuda", arithmetic)
@@ -317,8 +337,11 @@ def test_on_a_gpu_training_is_what_it_is_without_graphs(name, arithmetic):
     graphed = copy.deepcopy(own)
     run = Pass(graphed, numerics)
     learned = [[p for p in model.parameters() if p.requires_grad] for model in (own, graphed)]
-    for used in ("all", "all", "logits", "all"):  # what one loss left out must not be taken from the loss before
-        images = torch.rand((32, 3, 32, 32), device="cuda").contiguous(memory_format=torch.channels_last)
+    # what one loss left out must not be taken from the loss before
+    for used in ("all", "all", "logits", "all"):
+        images = torch.rand((32, 3, 32, 32), device="cuda").contiguous(
+            memory_format=torch.channels_last
+        )
         slopes = []
         for parameters, features in zip(learned, (own.features, run), strict=True):
             with numerics.autocast():
@@ -332,7 +355,9 @@ def test_on_a_gpu_training_is_what_it_is_without_graphs(name, arithmetic):
             slopes.append(torch.cat([p.grad.flatten() for p in parameters]))
         assert run._graph is not None
         assert not run._graph.open
-        assert (slopes[0] - slopes[1]).norm() < (0.03 if arithmetic == "bf16" else 1e-4) * slopes[0].norm()
+        assert (slopes[0] - slopes[1]).norm() < (0.03 if arithmetic == "bf16" else 1e-4) * slopes[
+            0
+        ].norm()
         with torch.no_grad():
             for one, other in zip(*learned, strict=True):
                 one -= 0.01 * one.grad
@@ -350,5 +375,7 @@ def test_on_a_gpu_a_frozen_teachers_pass_is_its_own():
         held = [(images, run(images)) for images in torch.rand((3, 32, 3, 32, 32), device="cuda")]
         for images, found in held:
             expected = teacher.features(images)
-            for one, other in zip((*expected.taps, expected.logits), (*found.taps, found.logits), strict=True):
+            for one, other in zip(
+                (*expected.taps, expected.logits), (*found.taps, found.logits), strict=True
+            ):
                 torch.testing.assert_close(one, other, rtol=2e-2, atol=2e-2)

@@ -1,4 +1,5 @@
-"""The documentation is true: the reference is what the program says, and the tutorial's files work as they stand."""
+"""The documentation is true: the reference is what the program says, and the tutorial's files work
+as they stand."""
 
 import importlib.util
 import re
@@ -26,7 +27,13 @@ def test_the_reference_is_up_to_date():
 
 
 @pytest.mark.parametrize(
-    "page", [*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md"]
+    "page",
+    [
+        *DOCS.glob("*.md"),
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "benchmarks/README.md",
+    ],
 )
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
@@ -38,7 +45,9 @@ def test_every_command_that_is_shown_exists():
     from kdbench.cli import _COMMANDS
 
     for page in (*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
-        shown = re.findall(r"(?:^ {4}|`)kdbench (?!-)([a-z][a-z-]*)", page.read_text(), re.MULTILINE)
+        shown = re.findall(
+            r"(?:^ {4}|`)kdbench (?!-)([a-z][a-z-]*)", page.read_text(), re.MULTILINE
+        )
         assert set(shown) <= set(_COMMANDS), page.name
 
 
@@ -63,7 +72,9 @@ def test_the_tutorials_attack_is_short(tutorial):
 
 def test_the_tutorials_own_tests_pass(tutorial):
     """The kit is among them, with a known failure."""
-    ran = own_tests(tutorial / "site", [tutorial / f"kdbench-{name}" for name in ("backweak", "clp")])
+    ran = own_tests(
+        tutorial / "site", [tutorial / f"kdbench-{name}" for name in ("backweak", "clp")]
+    )
     assert ran.returncode == 0, ran.stdout
     assert int(re.search(r"(\d+) passed", ran.stdout)[1]) >= 24
     assert "1 xfailed" in ran.stdout
@@ -80,11 +91,29 @@ def test_the_tutorials_command_runs(tutorial, tmp_path):
         arrays |= {f"{split}_images": images, f"{split}_labels": labels}
     np.savez(tmp_path / "arrays.npz", **arrays)
     ran = kdbench(
-        tutorial / "site", "run", "--plugin-file", tutorial / "arrays.py", "--dataset", "arrays", "--data-dir", tmp_path,
-        "--attack", "backweak", "--defense", "clp", "--pair", "wrn10_1-wrn10_1", "--no-controls",
-        *(f"--set={name}.epochs=1" for name in ("clean", "poison", "distill")), "--out", tmp_path / "o", "--quiet",
-    )  # fmt: skip
+        tutorial / "site",
+        "run",
+        "--plugin-file",
+        tutorial / "arrays.py",
+        "--dataset",
+        "arrays",
+        "--data-dir",
+        tmp_path,
+        "--attack",
+        "backweak",
+        "--defense",
+        "clp",
+        "--pair",
+        "wrn10_1-wrn10_1",
+        "--no-controls",
+        *(f"--set={name}.epochs=1" for name in ("clean", "poison", "distill")),
+        "--out",
+        tmp_path / "o",
+        "--quiet",
+    )
     assert ran.returncode == 0, ran.stderr
     (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
     assert (row["status"], row["dataset"], row["n_test"]) == ("ok", "arrays", 40)
-    assert row["plugins"].endswith("; local file arrays.py; clp is known to fail another_seed: it draws nothing at random")
+    assert row["plugins"].endswith(
+        "; local file arrays.py; clp is known to fail another_seed: it draws nothing at random"
+    )

@@ -75,7 +75,14 @@ def test_the_folder_holds_what_the_readme_promises(finished):
     record = json.loads((out / "run.json").read_text())
     assert record["config"]["parts"][0]["methods"]["attack.badnets"]["poison_rate"] == 0.15
     trained = [stage for stage in record["stages"] if stage["kind"] not in ("evaluate", "picture")]
-    assert {stage["kind"] for stage in trained} == {"clean", "alone", "backdoor", "distill", "cleanse", "repair"}
+    assert {stage["kind"] for stage in trained} == {
+        "clean",
+        "alone",
+        "backdoor",
+        "distill",
+        "cleanse",
+        "repair",
+    }
     assert all(stage["facts"]["loss"] > 0 for stage in trained)
     picture = out / "trigger-badnets-wrn10_1-seed0.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -102,13 +109,21 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(registry, 
 def equal(registry, tmp_path_factory):
     """(attack, defense) -> row, for methods that have to be equal to others once a weight is 0."""
     once = {f"{key}.epochs": "1" for key in ("clean", "poison", "distill", "repair")}
-    ckd = {"attack.ckd.steps": "5", "attack.ckd.search_batch": "16", "attack.ckd.lowvar.lowvar": "0"}
+    ckd = {
+        "attack.ckd.steps": "5",
+        "attack.ckd.search_batch": "16",
+        "attack.ckd.lowvar.lowvar": "0",
+    }
     none = {"defense.nad.none.beta": "[0, 0, 0]"}
     asked = spec(
         attacks=("ckd", "ckd.lowvar"),
         defenses=("none", "robustkd.zero", "finetune", "nad.none"),
         train_size=200,
-        overrides={key: value for key, value in {**SMALL, **once, **ckd, **none}.items() if "badnets" not in key},
+        overrides={
+            key: value
+            for key, value in {**SMALL, **once, **ckd, **none}.items()
+            if "badnets" not in key
+        },
     )
     rows = go(asked, registry, tmp_path_factory.mktemp("equal"))
     return {(row["attack"], row["defense"]): row for row in rows}
@@ -156,8 +171,15 @@ def test_a_diverged_training_is_a_row_that_says_so_and_never_a_zero(registry, tm
 
 
 def test_a_network_that_already_diverged_is_not_measured(registry, tmp_path):
-    """Weights can overflow after the loop's last look at the loss; NaN logits would read as class 0."""
+    """Weights can overflow after the loop's last look at the loss; NaN logits would read as class
+    0."""
     asked = spec()
     dataset = load(asked, resolve(asked, registry))
     with pytest.raises(DivergedError, match="not finite"):
-        evaluate(lambda x: torch.full((len(x), 4), float("nan")), lambda x: x, dataset.test, 0, Numerics())
+        evaluate(
+            lambda x: torch.full((len(x), 4), float("nan")),
+            lambda x: x,
+            dataset.test,
+            0,
+            Numerics(),
+        )

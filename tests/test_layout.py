@@ -1,4 +1,5 @@
-"""The layout keeps its promises: imports go one way, files at the top are the contract, reading tables takes no torch."""
+"""The layout keeps its promises: imports go one way, files at the top are the contract, reading
+tables takes no torch."""
 
 from __future__ import annotations
 
@@ -15,14 +16,17 @@ import kdbench
 
 ROOT = Path(kdbench.__file__).parent
 MODULES = {
-    ".".join(("kdbench", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+    ".".join(("kdbench", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    ): path
     for path in sorted(ROOT.rglob("*.py"))
 }
 
 #: Packages whose inside a plugin may import, beside the files at the top.
 OPEN_PACKAGES = ("data", "models", "testing", "training")
 
-#: What a unit (a file at the top, or a package) may import of the others, in the order of this list only.
+#: What a unit (a file at the top, or a package) may import of the others, in the order of this list
+#: only.
 FLOORS = (
     ("errors", "_files", "method"),
     ("untrusted.text", "untrusted.confine", "untrusted.archive"),
@@ -38,12 +42,14 @@ FLOORS = (
     ("cli",),
 )
 
-#: The same inside bench: a request becomes a plan, a plan is computed, what is computed is kept and becomes rows.
+#: The same inside bench: a request becomes a plan, a plan is computed, what is computed is kept and
+#: becomes rows.
 BENCH = ("keys", "request", "store", "plan", "work", "run")
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Every module of kdbench that a file imports, inside functions too; names that are no module count as their module."""
+    """Every module of kdbench that a file imports, inside functions too; names that are no module
+    count as their module."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -53,11 +59,14 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def ours(path: Path) -> list[str]:
-    return sorted({name for name in imported(path) if name.partition(".")[0] == "kdbench"} - {"kdbench"})
+    return sorted(
+        {name for name in imported(path) if name.partition(".")[0] == "kdbench"} - {"kdbench"}
+    )
 
 
 def place(module: str, order: tuple[str, ...]) -> int | None:
-    """Where a module stands in an order of prefixes, the longest that fits; None where none does."""
+    """Where a module stands in an order of prefixes, the longest that fits; None where none
+    does."""
     fitting = [name for name in order if module == name or module.startswith(f"{name}.")]
     return order.index(max(fitting, key=len)) if fitting else None
 
@@ -70,7 +79,8 @@ def floor(module: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "module", [name for name in MODULES if name not in ("kdbench", "kdbench.__main__", "kdbench.untrusted")]
+    "module",
+    [name for name in MODULES if name not in ("kdbench", "kdbench.__main__", "kdbench.untrusted")],
 )
 def test_imports_go_one_way(module):
     upward = [name for name in ours(MODULES[module]) if floor(name) > floor(module)]
@@ -83,7 +93,8 @@ def test_imports_go_one_way(module):
 
 
 def test_there_is_no_circle():
-    TopologicalSorter({name: set(ours(path)) - {name} for name, path in MODULES.items()}).prepare()  # raises CycleError
+    # raises CycleError
+    TopologicalSorter({name: set(ours(path)) - {name} for name, path in MODULES.items()}).prepare()
 
 
 def test_plugins_import_the_contract_only():
@@ -91,14 +102,24 @@ def test_plugins_import_the_contract_only():
     for path in sorted((ROOT.parent / "plugins").rglob("*.py")):
         for name in ours(path):
             first = name.split(".")[1]
-            top = name.count(".") == 1 and (ROOT / f"{first}.py").exists() and not first.startswith("_")
-            assert top or first in OPEN_PACKAGES, f"{path.name} imports {name}, which is no part of the contract"
+            top = (
+                name.count(".") == 1
+                and (ROOT / f"{first}.py").exists()
+                and not first.startswith("_")
+            )
+            assert top or first in OPEN_PACKAGES, (
+                f"{path.name} imports {name}, which is no part of the contract"
+            )
 
 
 def test_methods_import_no_machine():
     for package in OPEN_PACKAGES[:2] + OPEN_PACKAGES[3:]:
         for path in sorted((ROOT / package).rglob("*.py")):
-            assert not [name for name in ours(path) if name.startswith(("kdbench.bench", "kdbench.cli", "kdbench.report"))]
+            assert not [
+                name
+                for name in ours(path)
+                if name.startswith(("kdbench.bench", "kdbench.cli", "kdbench.report"))
+            ]
 
 
 READS_TABLES = ("leaderboard", "compare", "new_plugin", "store")
@@ -118,7 +139,9 @@ READS_TABLES = ("leaderboard", "compare", "new_plugin", "store")
 )
 def test_reading_tables_takes_no_torch(code):
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}; import sys; sys.exit('torch' in sys.modules)"], capture_output=True, check=False
+        [sys.executable, "-c", f"{code}; import sys; sys.exit('torch' in sys.modules)"],
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
 
@@ -126,7 +149,13 @@ def test_reading_tables_takes_no_torch(code):
 def test_commands_that_read_tables_take_no_torch(tmp_path):
     """The whole commands, not only their imports: a table is read, ranked and compared."""
     results = next((ROOT.parent / "benchmarks" / "results").rglob("results.csv"))
-    for arguments in (["leaderboard", str(results), "--out", str(tmp_path / "l.csv")], ["compare", str(results), str(results)]):
-        code = f"from kdbench.cli import main; import sys; main({arguments!r}, standalone_mode=False); sys.exit('torch' in sys.modules)"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    for arguments in (
+        ["leaderboard", str(results), "--out", str(tmp_path / "l.csv")],
+        ["compare", str(results), str(results)],
+    ):
+        code = f"import kdbench.cli; kdbench.cli.main({arguments!r}, standalone_mode=False)"
+        code += "; import sys; sys.exit('torch' in sys.modules)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -23,7 +23,12 @@ def test_a_constant_predictor_has_full_asr_and_the_targets_share_as_accuracy():
 
 def test_a_trigger_blind_perfect_predictor_has_no_asr():
     result = count(LABELS, LABELS, LABELS, target_class=0)
-    assert (result.acc.percent, result.asr.percent, result.ra.percent, result.base.percent) == (100.0, 0.0, 100.0, 0.0)
+    assert (result.acc.percent, result.asr.percent, result.ra.percent, result.base.percent) == (
+        100.0,
+        0.0,
+        100.0,
+        0.0,
+    )
 
 
 def test_images_of_the_target_class_never_count_as_hits():
@@ -34,8 +39,11 @@ def test_images_of_the_target_class_never_count_as_hits():
 
 
 @pytest.mark.parametrize("classes", [10, 43])
-def test_every_image_outside_the_target_is_triggered_whatever_the_number_of_classes(stripes, classes):
-    """The released code triggers only a tenth of CIFAR-10's test set because 100 classes are hard-coded."""
+def test_every_image_outside_the_target_is_triggered_whatever_the_number_of_classes(
+    stripes, classes
+):
+    """The released code triggers only a tenth of CIFAR-10's test set because 100 classes are
+    hard-coded."""
     labels = torch.arange(4 * classes) % classes
     images = stripes.test.read(torch.arange(1)).mul(0)
     from kdbench.data.tensor import TensorImages

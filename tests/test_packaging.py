@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists())
+FOLDERS = sorted(
+    path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists()
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +34,28 @@ def test_every_plugin_folder_is_packaged_mapped_and_has_its_entry_point(setup_cf
 
 
 def test_every_package_of_the_core_is_listed(setup_cfg):
-    found = {str(p.parent.relative_to(ROOT)).replace("/", ".") for p in (ROOT / "kdbench").rglob("__init__.py")}
-    assert found == {name for name in setup_cfg["options"]["packages"].split() if not name.startswith("kdbench_")}
+    found = {
+        str(p.parent.relative_to(ROOT)).replace("/", ".")
+        for p in (ROOT / "kdbench").rglob("__init__.py")
+    }
+    assert found == {
+        name for name in setup_cfg["options"]["packages"].split() if not name.startswith("kdbench_")
+    }
 
 
 def test_every_dependency_is_pinned():
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg")
-    names = {line.split(">=")[0].strip() for line in parser["options"]["install_requires"].split("\n") if line.strip()}
-    pins = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    names = {
+        line.split(">=")[0].strip()
+        for line in parser["options"]["install_requires"].split("\n")
+        if line.strip()
+    }
+    pins = {
+        line.split("==")[0].lower()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
     assert names <= pins
 
 
@@ -51,23 +66,57 @@ def test_the_wheel_holds_core_plugins_and_presets_and_nothing_called_plugins(tmp
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert not [name for name in names if name.startswith(("plugins/", "tests/"))]
-    assert {"kdbench/paper/requests/table4.toml", "kdbench/paper/requests/printed.csv"} <= set(names)
-    assert {"kdbench/bench/request/presets/quick.toml", "kdbench/cli/run.py", "kdbench_lba/method.py"} <= set(names)
+    assert {"kdbench/paper/requests/table4.toml", "kdbench/paper/requests/printed.csv"} <= set(
+        names
+    )
+    assert {
+        "kdbench/bench/request/presets/quick.toml",
+        "kdbench/cli/run.py",
+        "kdbench_lba/method.py",
+    } <= set(names)
     (metadata,) = [name for name in names if name.endswith("entry_points.txt")]
     assert "lba = kdbench_lba" in zipfile.ZipFile(wheel).read(metadata).decode()
 
 
 def test_the_installed_command_runs_a_cell(tmp_path):
     command = [
-        *(str(Path(sys.executable).with_name("kdbench")), "run", "--attack", "badnets", "--pair", "wrn10_1-wrn10_1"),
-        *("--no-controls", "--train-size", "64", "--test-size", "40", "--out", str(tmp_path / "run")),
-        *(word for key in ("clean", "poison", "distill") for word in ("--set", f"{key}.min_steps=0")),
+        *(
+            str(Path(sys.executable).with_name("kdbench")),
+            "run",
+            "--attack",
+            "badnets",
+            "--pair",
+            "wrn10_1-wrn10_1",
+        ),
+        *(
+            "--no-controls",
+            "--train-size",
+            "64",
+            "--test-size",
+            "40",
+            "--out",
+            str(tmp_path / "run"),
+        ),
+        *(
+            word
+            for key in ("clean", "poison", "distill")
+            for word in ("--set", f"{key}.min_steps=0")
+        ),
         *(word for key in ("clean", "poison", "distill") for word in ("--set", f"{key}.epochs=1")),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

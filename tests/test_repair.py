@@ -1,4 +1,5 @@
-"""What repairs share: which network, whose recipe, which images; and the equality of NAD without attention and fine-tuning."""
+"""What repairs share: which network, whose recipe, which images; and the equality of NAD without
+attention and fine-tuning."""
 
 import torch
 from kdbench_finetune.method import FineTuning
@@ -17,13 +18,18 @@ def test_nad_without_attention_is_fine_tuning_bit_for_bit():
 
 
 def test_fine_tuning_for_no_epoch_changes_nothing():
-    assert digest(FineTuning(TuningParams(epochs=0)).repair(trained(0), setting())) == digest(trained(0))
+    assert digest(FineTuning(TuningParams(epochs=0)).repair(trained(0), setting())) == digest(
+        trained(0)
+    )
 
 
 def test_fine_tuning_learns():
     model = tiny(0)
     before = accuracy(model, images())
-    assert accuracy(FineTuning(TuningParams(epochs=10, lr=0.05)).repair(model, setting()), images()) > before + 0.2
+    assert (
+        accuracy(FineTuning(TuningParams(epochs=10, lr=0.05)).repair(model, setting()), images())
+        > before + 0.2
+    )
     assert not model.training
 
 
@@ -39,7 +45,13 @@ def test_a_recipe_of_ones_own_leaves_the_rest_to_the_preset():
     base = Recipe(epochs=2, min_steps=50, batch_size=32, lr=0.1, schedule="onecycle")
     assert TuningParams().recipe(base) == base
     own = TuningParams(epochs=5, lr=0.01, milestones=(0.5,)).recipe(base)
-    assert (own.epochs, own.min_steps, own.batch_size, own.lr, own.schedule) == (5, 0, 32, 0.01, "steps")
+    assert (own.epochs, own.min_steps, own.batch_size, own.lr, own.schedule) == (
+        5,
+        0,
+        32,
+        0.01,
+        "steps",
+    )
 
 
 def test_held_out_images_are_a_share_of_every_class_and_disjoint():
@@ -48,7 +60,9 @@ def test_held_out_images_are_a_share_of_every_class_and_disjoint():
     assert len(repair) + len(chosen) == 103
     assert torch.bincount(chosen.labels).tolist() == [5, 5, 5, 5]
     rows = {tuple(x.flatten()[:40].tolist()) for x in chosen.read(torch.arange(len(chosen)))}
-    assert not rows & {tuple(x.flatten()[:40].tolist()) for x in repair.read(torch.arange(len(repair)))}
+    assert not rows & {
+        tuple(x.flatten()[:40].tolist()) for x in repair.read(torch.arange(len(repair)))
+    }
 
 
 def test_held_out_leaves_a_single_image_to_the_repair():

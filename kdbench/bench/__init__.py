@@ -1,1 +1,2 @@
-"""The machine: a request becomes a plan, the plan is computed, results are stored and become rows."""
+"""The machine: a request becomes a plan, the plan is computed, results are stored and become
+rows."""

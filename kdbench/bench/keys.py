@@ -10,8 +10,11 @@ MODEL, TRIGGER, PICTURE = "model.safetensors", "trigger.safetensors", "trigger.p
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of canonical JSON: key order and int-valued floats do not matter, everything else does."""
-    return hashlib.sha256(json.dumps(_canonical(value), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """SHA-256 of canonical JSON: key order and int-valued floats do not matter, everything else
+    does."""
+    return hashlib.sha256(
+        json.dumps(_canonical(value), sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def _canonical(value: Any) -> Any:

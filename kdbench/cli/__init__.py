@@ -1,4 +1,5 @@
-"""The command line. Subcommands are imported when they are called, so that ``kdbench --help`` costs nothing."""
+"""The command line. Subcommands are imported when they are called, so that ``kdbench --help`` costs
+nothing."""
 
 from __future__ import annotations
 
@@ -15,21 +16,57 @@ from kdbench.untrusted.text import strip_control
 #: name: (module, attribute, help in one line)
 _COMMANDS = {
     "check": ("kdbench.cli.check", "check_command", "Check that a method keeps its contract."),
-    "compare": ("kdbench.cli.compare", "compare_command", "Say what changed between two results.csv, and whether it is noise."),
+    "compare": (
+        "kdbench.cli.compare",
+        "compare_command",
+        "Say what changed between two results.csv, and whether it is noise.",
+    ),
     "import-teacher": (
         "kdbench.cli.import_teacher",
         "import_teacher_command",
         "Read foreign weights, confined, and keep them as safetensors.",
     ),
-    "leaderboard": ("kdbench.cli.leaderboard", "leaderboard_command", "Merge runs into one ranking."),
-    "plan": ("kdbench.cli.plan", "plan_command", "Show what a request comes to: stages, what is cached, time and disk."),
-    "new-plugin": ("kdbench.cli.new_plugin", "new_plugin_command", "Write a package for a method of your own."),
-    "plugins": ("kdbench.cli.plugins", "plugins_command", "Show the plugins, and why one could not be loaded."),
-    "reproduce": ("kdbench.cli.reproduce", "reproduce_command", "Run the paper's tables and figures, ours beside the printed."),
+    "leaderboard": (
+        "kdbench.cli.leaderboard",
+        "leaderboard_command",
+        "Merge runs into one ranking.",
+    ),
+    "plan": (
+        "kdbench.cli.plan",
+        "plan_command",
+        "Show what a request comes to: stages, what is cached, time and disk.",
+    ),
+    "new-plugin": (
+        "kdbench.cli.new_plugin",
+        "new_plugin_command",
+        "Write a package for a method of your own.",
+    ),
+    "plugins": (
+        "kdbench.cli.plugins",
+        "plugins_command",
+        "Show the plugins, and why one could not be loaded.",
+    ),
+    "reproduce": (
+        "kdbench.cli.reproduce",
+        "reproduce_command",
+        "Run the paper's tables and figures, ours beside the printed.",
+    ),
     "store": ("kdbench.cli.store", "store_command", "List, verify and tidy what was computed."),
-    "verify": ("kdbench.cli.verify", "verify_command", "Check a run's digests and run some of its cells again."),
-    "list": ("kdbench.cli.list", "list_command", "Show attacks, defenses, distillers, models, datasets and presets."),
-    "run": ("kdbench.cli.run", "run_command", "Run attacks against defenses and write the results to a folder."),
+    "verify": (
+        "kdbench.cli.verify",
+        "verify_command",
+        "Check a run's digests and run some of its cells again.",
+    ),
+    "list": (
+        "kdbench.cli.list",
+        "list_command",
+        "Show attacks, defenses, distillers, models, datasets and presets.",
+    ),
+    "run": (
+        "kdbench.cli.run",
+        "run_command",
+        "Run attacks against defenses and write the results to a folder.",
+    ),
 }
 
 
@@ -38,7 +75,8 @@ def _exit_code(error: KdbenchError) -> int:
 
 
 class LazyGroup(click.Group):
-    """A group that knows its subcommands by name and imports them on demand; the one place where errors are worded."""
+    """A group that knows its subcommands by name and imports them on demand; the one place where
+    errors are worded."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
@@ -66,7 +104,9 @@ class LazyGroup(click.Group):
             raise
         except Exception:  # a defect of kdbench: its traceback is what we need to see
             traceback.print_exc()
-            click.echo("This is a defect of kdbench; please report it with the lines above.", err=True)
+            click.echo(
+                "This is a defect of kdbench; please report it with the lines above.", err=True
+            )
             ctx.exit(3)
 
 

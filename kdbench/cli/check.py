@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def check_command(ctx: click.Context, names: tuple[str, ...], choice: Choice, as_json: bool) -> None:
-    """Check that a method keeps its contract: the same conformance kit for built-ins and strangers, on a CPU, without data.
+def check_command(
+    ctx: click.Context, names: tuple[str, ...], choice: Choice, as_json: bool
+) -> None:
+    """Check that a method keeps its contract: the same conformance kit for built-ins and strangers,
+    on a CPU, without data.
 
-    NAME is a method, a variant of one, or KIND.NAME. Exits with 1 when a check fails that is not among its known failures.
+    NAME is a method, a variant of one, or KIND.NAME. Exits with 1 when a check fails that is not
+    among its known failures.
     """
     from kdbench.loading.registry import Registry
     from kdbench.testing import run_checks
@@ -41,11 +45,20 @@ def check_command(ctx: click.Context, names: tuple[str, ...], choice: Choice, as
         click.echo(json.dumps({"failed": failed, "checks": told}, indent=1, allow_nan=False))
     else:
         total = sum(map(len, found.values()))
-        click.echo(f"{total - failed} of {total} checks hold" if failed else f"all {total} checks hold or do not apply")
+        click.echo(
+            f"{total - failed} of {total} checks hold"
+            if failed
+            else f"all {total} checks hold or do not apply"
+        )
     ctx.exit(1 if failed else 0)
 
 
 def _tell(result: Result) -> None:
     from kdbench.cli.display import safe
 
-    click.echo(safe(f"  {result.status:<14} {result.name:<24} {result.seconds:5.1f} s  {result.text}".rstrip()))
+    click.echo(
+        safe(
+            f"  {result.status:<14} {result.name:<24} {result.seconds:5.1f} s  "
+            f"{result.text}".rstrip()
+        )
+    )

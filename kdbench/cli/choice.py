@@ -1,4 +1,5 @@
-"""Which plugins a command loads: the options that say so, shared by every command that loads any."""
+"""Which plugins a command loads: the options that say so, shared by every command that loads
+any."""
 
 from __future__ import annotations
 
@@ -15,9 +16,19 @@ from kdbench.loading.choice import Choice
 
 _VARIABLE = "KDBENCH_LOAD_PLUGINS"
 _OPTIONS = (
-    click.option("-p", "without", multiple=True, metavar="no:NAME", help="Do not load the plugin NAME; repeatable."),
     click.option(
-        "--plugin-file", "files", multiple=True, type=click.Path(path_type=Path), help="Load NAME.py as a plugin; repeatable."
+        "-p",
+        "without",
+        multiple=True,
+        metavar="no:NAME",
+        help="Do not load the plugin NAME; repeatable.",
+    ),
+    click.option(
+        "--plugin-file",
+        "files",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="Load NAME.py as a plugin; repeatable.",
     ),
 )
 
@@ -27,10 +38,15 @@ def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
     :class:`kdbench.loading.choice.Choice`: ``choice``."""
 
     @functools.wraps(command)
-    def with_choice(*arguments: Any, without: tuple[str, ...], files: tuple[Path, ...], **options: Any) -> Any:
+    def with_choice(
+        *arguments: Any, without: tuple[str, ...], files: tuple[Path, ...], **options: Any
+    ) -> Any:
         wrong = [word for word in without if not word.startswith("no:")]
         if wrong:
-            raise UsageError(f"-p {wrong[0]!r}: only no:NAME is known, which keeps the plugin NAME from being loaded")
+            raise UsageError(
+                f"-p {wrong[0]!r}: only no:NAME is known, which keeps the plugin NAME from being "
+                "loaded"
+            )
         asked = os.environ.get(_VARIABLE)
         only = None if asked is None else frozenset(asked.replace(",", " ").split())
         choice = Choice(only, frozenset(word.removeprefix("no:") for word in without), files)

@@ -22,12 +22,13 @@ _LISTED = 20
 @click.argument("b", metavar="B", type=_PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def compare_command(a: Path, b: Path, as_json: bool) -> None:
-    """Say what changed from A to B, and whether it is noise. A and B are runs' folders or results.csv.
+    """Say what changed from A to B, and whether it is noise. A and B are runs' folders or
+    results.csv.
 
-    Every cell that both hold is compared; settings with two or more seeds in both also by their means over these seeds. A
-    change is more than noise if it stays so after Holm's correction for the number of differences that were looked at. For
-    single cells noise is that of the test images only. Exits with 0 whatever changed, with 2 where the two cannot be
-    compared.
+    Every cell that both hold is compared; settings with two or more seeds in both also by their
+    means over these seeds. A change is more than noise if it stays so after Holm's correction for
+    the number of differences that were looked at. For single cells noise is that of the test images
+    only. Exits with 0 whatever changed, with 2 where the two cannot be compared.
     """
     from kdbench.report.compare import compare
     from kdbench.report.read import read_results
@@ -58,7 +59,10 @@ def _show(found: Comparison, names: list[str]) -> None:
         if len(cells) > _LISTED:
             console.print(f"only in {letter}: {len(cells) - _LISTED} more; --json names them all")
     noises = {
-        "single cells": (found.cells, "that of the test images; another training seed may change more"),
+        "single cells": (
+            found.cells,
+            "that of the test images; another training seed may change more",
+        ),
         "means over seeds": (found.over_seeds, "the spread between seeds, paired"),
     }
     for title, (family, noise) in noises.items():
@@ -67,8 +71,10 @@ def _show(found: Comparison, names: list[str]) -> None:
             tested = [change for change in family.changes if change.p is not None]
             beyond = sum(change.more_than_noise is True for change in tested)
             console.print(
-                f"{title}: {family.compared} numbers compared, {len(tested)} of them changed, {beyond} by more than noise "
-                f"(Holm: the chance of a false alarm anywhere is at most {100 * LEVEL:.0f} %). Noise: {noise}."
+                f"{title}: {family.compared} numbers compared, {len(tested)} of them changed, "
+                f"{beyond} by more than noise "
+                f"(Holm: the chance of a false alarm anywhere is at most {100 * LEVEL:.0f} %). "
+                f"Noise: {noise}."
             )
     _show_causes(console, found)
 
@@ -102,18 +108,28 @@ def _show_causes(console: Console, found: Comparison) -> None:
     from kdbench.cli.display import safe
 
     for cause in found.causes:
-        values = "" if cause["a"] is None and cause["b"] is None else f": {_value(cause['a'])} in A, {_value(cause['b'])} in B"
+        values = (
+            ""
+            if cause["a"] is None and cause["b"] is None
+            else f": {_value(cause['a'])} in A, {_value(cause['b'])} in B"
+        )
         console.print(
-            f"possible cause: {safe(cause['column'])} differs in {cause['cells']} of {found.shared} cells{safe(values)}"
+            f"possible cause: {safe(cause['column'])} differs in {cause['cells']} of "
+            f"{found.shared} cells{safe(values)}"
         )
     if found.cells.changes and not found.causes:
-        console.print("no cause is recorded: parameters, machine, software and teachers are the same by their digests")
+        console.print(
+            "no cause is recorded: parameters, machine, software and teachers are the same by "
+            "their digests"
+        )
 
 
 def _words(cell: dict[str, Any]) -> str:
     seeds = cell.get("seeds", [cell.get("seed")])
     end = f"seed {seeds[0]}" if "seed" in cell else f"seeds {', '.join(map(str, seeds))}"
-    return " / ".join([*(str(value) for name, value in cell.items() if name not in ("seed", "seeds")), end])
+    return " / ".join(
+        [*(str(value) for name, value in cell.items() if name not in ("seed", "seeds")), end]
+    )
 
 
 def _value(value: Any) -> str:

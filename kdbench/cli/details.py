@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 METHODS = {"attacks": "attack", "defenses": "defense", "distillers": "distiller"}
 
 
-def details(kind: str, name: str, image_size: int, choice: Choice) -> dict[str, list[dict[str, Any]]]:
+def details(
+    kind: str, name: str, image_size: int, choice: Choice
+) -> dict[str, list[dict[str, Any]]]:
     """Title of a table -> its rows.
 
     Raises:
@@ -24,10 +26,17 @@ def details(kind: str, name: str, image_size: int, choice: Choice) -> dict[str, 
     registry = Registry.load(choice=choice)
     if kind in METHODS:
         cls, variant = registry.find(f"{METHODS[kind]}.{name}")
-        return {f"{name}, --set {METHODS[kind]}.{base_name(name)}.FIELD=VALUE": _parameters(cls, variant)}
+        return {
+            f"{name}, --set {METHODS[kind]}.{base_name(name)}.FIELD=VALUE": _parameters(
+                cls, variant
+            )
+        }
     if kind == "models":
         return _groups(name, image_size, registry.models)
-    raise UsageError(f"nothing more is known of {kind} than `kdbench list {kind}` tells; NAME goes with methods and models")
+    raise UsageError(
+        f"nothing more is known of {kind} than `kdbench list {kind}` tells; NAME goes with methods "
+        "and models"
+    )
 
 
 def _parameters(cls: Any, variant: str) -> list[dict[str, Any]]:
@@ -35,9 +44,18 @@ def _parameters(cls: Any, variant: str) -> list[dict[str, Any]]:
     found = []
     own = cls.variants[variant].params if variant else {}
     for name, field in cls.Params.model_fields.items():
-        others = [f"{preset} {values[name]!r}" for preset, values in cls.presets.items() if name in values]
+        others = [
+            f"{preset} {values[name]!r}" for preset, values in cls.presets.items() if name in values
+        ]
         value = own.get(name, field.default)
-        found.append({"field": name, "value": repr(value), "presets": "; ".join(others), "what": field.description or ""})
+        found.append(
+            {
+                "field": name,
+                "value": repr(value),
+                "presets": "; ".join(others),
+                "what": field.description or "",
+            }
+        )
     return found
 
 
@@ -52,11 +70,24 @@ def _groups(name: str, size: int, own: Any) -> dict[str, list[dict[str, Any]]]:
     side = model.blank_size if isinstance(model, ExternalModel) else size
     with torch.no_grad():
         out = model.features(torch.zeros(1, 3, side, side))
-    ends = [end.path for end in model.ends] if isinstance(model, ExternalModel) else [""] * len(out.groups)
+    ends = (
+        [end.path for end in model.ends]
+        if isinstance(model, ExternalModel)
+        else [""] * len(out.groups)
+    )
     rows = []
-    for i, (group, tap, norm) in enumerate(zip(out.groups, out.taps, model.tap_norms(), strict=True)):
+    for i, (group, tap, norm) in enumerate(
+        zip(out.groups, out.taps, model.tap_norms(), strict=True)
+    ):
         shape, tapped = ("x".join(map(str, tensor.shape[1:])) for tensor in (group, tap))
-        rows.append({"group": f"G{i + 1}", "channels x height x width": shape, "tap": tapped, "module": ends[i]})
+        rows.append(
+            {
+                "group": f"G{i + 1}",
+                "channels x height x width": shape,
+                "tap": tapped,
+                "module": ends[i],
+            }
+        )
         rows[-1]["tap's batch norm"] = "none" if norm is None else "yes"
     count = sum(parameter.numel() for parameter in model.parameters())
     return {f"{name} at {side}x{side}, {count:,} parameters with 10 classes": rows}

@@ -1,4 +1,5 @@
-"""What a person, or a program, sees of a run. ``step`` comes with every optimiser step and does next to nothing."""
+"""What a person, or a program, sees of a run. ``step`` comes with every optimiser step and does
+next to nothing."""
 
 from __future__ import annotations
 
@@ -33,12 +34,21 @@ def safe(value: Any) -> str:
 def make_console() -> Console:
     """Standard output; 120 columns where it is not a terminal."""
     terminal = sys.stdout.isatty()
-    return Console(file=sys.stdout, width=None if terminal else PLAIN_WIDTH, highlight=False, emoji=False)
+    return Console(
+        file=sys.stdout, width=None if terminal else PLAIN_WIDTH, highlight=False, emoji=False
+    )
 
 
 def plain_table(title: str, columns: Iterable[str]) -> Table:
     """A table without frame, one space between columns."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
@@ -50,7 +60,11 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = int(seconds) // 60
-    return f"{minutes} min {int(seconds) % 60:02d} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return (
+        f"{minutes} min {int(seconds) % 60:02d} s"
+        if minutes < 120
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
 
 
 def _facts(facts: dict[str, Any]) -> str:
@@ -72,7 +86,8 @@ def _number(value: Any) -> str:
 
 def cell_line(row: dict[str, Any]) -> str:
     """One finished cell in words."""
-    setting = f"{row.get('attack')} / {row.get('defense')} / {row.get('teacher')}-{row.get('student')} seed {row.get('seed')}"
+    pair = f"{row.get('teacher')}-{row.get('student')}"
+    setting = f"{row.get('attack')} / {row.get('defense')} / {pair} seed {row.get('seed')}"
     if row.get("status") != "ok":
         return strip_control(f"{setting} | {row.get('status')}: {row.get('reason')}")
     numbers = f"student ACC {_number(row.get('student_acc'))} ASR {_number(row.get('student_asr'))}"
@@ -104,13 +119,23 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
         teacher, student = row.get("teacher"), row.get("student")
         joint = "-\n" if narrow or len(f"{teacher}{student}") > 18 else "-"
         defense = safe(row.get("defense")) + (f"\n{safe(row.get('distiller'))}" if many else "")
-        setting = [safe(row.get("attack")), defense, f"{safe(teacher)}{joint}{safe(student)}", safe(row.get("seed"))]
+        setting = [
+            safe(row.get("attack")),
+            defense,
+            f"{safe(teacher)}{joint}{safe(student)}",
+            safe(row.get("seed")),
+        ]
         ok = row.get("status") == "ok"
         table.add_row(
             *(["\n".join([*setting[:3], f"seed {setting[3]}"])] if narrow else setting),
             "/".join(_number(row.get(name)) for name in ("teacher_acc", "teacher_asr")),
-            "/".join(_number(row.get(name)) for name in ("student_acc", "student_asr", "student_ra")),
-            *(_number(row.get(name)) for name in ("clean_teacher_asr", "undefended_asr", "transferred")),
+            "/".join(
+                _number(row.get(name)) for name in ("student_acc", "student_asr", "student_ra")
+            ),
+            *(
+                _number(row.get(name))
+                for name in ("clean_teacher_asr", "undefended_asr", "transferred")
+            ),
             _number(conclusive_removed(row)),
             safe((row.get("verdict") or "-") if ok else row.get("status")),
         )
@@ -121,7 +146,10 @@ def _only_inconclusive(row: dict[str, Any]) -> bool:
     """Whether all that its reason says is how little transferred, which the table says too."""
     from kdbench.report.verdict import verdict
 
-    return row.get("verdict") == "inconclusive" and row.get("reason") == verdict(row["transferred"], None, 0.0)[1]
+    return (
+        row.get("verdict") == "inconclusive"
+        and row.get("reason") == verdict(row["transferred"], None, 0.0)[1]
+    )
 
 
 def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> None:
@@ -133,12 +161,15 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
     for row in rows:
         if row.get("reason") and (len(unsure) == 1 or not _only_inconclusive(row)):
             pair = f"{row.get('teacher')}-{row.get('student')}"
-            what = f"{row.get('attack')} / {row.get('defense')} / {row.get('distiller')} / {pair} / seed {row.get('seed')}"
+            methods = " / ".join(str(row.get(kind)) for kind in ("attack", "defense", "distiller"))
+            what = f"{methods} / {pair} / seed {row.get('seed')}"
             console.print(f"  {safe(what)}: {safe(row['reason'])}")
     if len(unsure) > 1:
         few = f"under {TRANSFER_FLOOR:.0f} points of ASR transferred, too few to judge"
         console.print(f"  {len(unsure)} cells are inconclusive: {few}")
-    console.print("C1: student of the clean teacher. C3: student of the backdoored teacher, undefended.")
+    console.print(
+        "C1: student of the clean teacher. C3: student of the backdoored teacher, undefended."
+    )
     console.print(f"results: {safe(out)}", soft_wrap=True)
 
 
@@ -204,16 +235,34 @@ class PlainDisplay(_Paced):
 
     def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
         super().run_started(stages, to_run, cells, out)
-        print(f"{stages} stages, {to_run} of them to run, {cells} cells -> {strip_control(out)}", flush=True)
+        print(
+            f"{stages} stages, {to_run} of them to run, {cells} cells -> {strip_control(out)}",
+            flush=True,
+        )
         if note:
             print(f"note: {strip_control(note)}", flush=True)
 
-    def step(self, number: int, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+    def step(
+        self,
+        number: int,
+        *,
+        epoch: int,
+        epochs: int,
+        done: int,
+        total: int,
+        loss: float | None,
+        images: int,
+    ) -> None:
         if self.due(number):
             shown = f" | loss {loss:.4g}" if loss is not None else ""
-            print(f"{self.where(number)} | epoch {epoch}/{epochs} | step {done}/{total}{shown}", flush=True)
+            print(
+                f"{self.where(number)} | epoch {epoch}/{epochs} | step {done}/{total}{shown}",
+                flush=True,
+            )
 
-    def stage_finished(self, number: int, title: str, seconds: float, facts: dict[str, Any]) -> None:
+    def stage_finished(
+        self, number: int, title: str, seconds: float, facts: dict[str, Any]
+    ) -> None:
         if not _minor(title):
             parts = [self.where(number, title), duration(seconds), _facts(facts)]
             print(" | ".join(part for part in parts if part), flush=True)
@@ -252,9 +301,20 @@ class LiveDisplay(Display):
         self.active: dict[int, _Active] = {}
         self.events: deque[str] = deque(maxlen=5)
 
-    def step(self, number: int, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+    def step(
+        self,
+        number: int,
+        *,
+        epoch: int,
+        epochs: int,
+        done: int,
+        total: int,
+        loss: float | None,
+        images: int,
+    ) -> None:
         at = self.active.get(number)
-        if at is None or done < at.done or total != at.total:  # a stage may train more than once, or go on from a checkpoint
+        # a stage may train more than once, or go on from a checkpoint
+        if at is None or done < at.done or total != at.total:
             at = self.active[number] = _Active(time.monotonic(), first=done)
         at.epoch, at.epochs, at.done, at.total = epoch, epochs, done, total
         at.loss = at.loss if loss is None else loss
@@ -263,7 +323,9 @@ class LiveDisplay(Display):
         super().run_started(stages, to_run, cells, out)
         if note:
             self.console.print(f"note: {safe(note)}")
-        self.live = Live(console=self.console, get_renderable=self.render, refresh_per_second=4, transient=True)
+        self.live = Live(
+            console=self.console, get_renderable=self.render, refresh_per_second=4, transient=True
+        )
         self.live.start()
 
     def render(self) -> Group:
@@ -278,7 +340,11 @@ class LiveDisplay(Display):
             line = f"now: {safe(self.where(number))}"
             if at.total:
                 spent, steps = max(now - at.since, 1e-9), at.done - at.first
-                left = f" | about {duration(spent * (at.total - at.done) / steps)} left" if steps else ""
+                left = (
+                    f" | about {duration(spent * (at.total - at.done) / steps)} left"
+                    if steps
+                    else ""
+                )
                 loss = "-" if at.loss is None else f"{at.loss:.4g}"
                 line += f" | epoch {at.epoch}/{at.epochs} | loss {loss}{left}"
             lines.append(line)
@@ -288,7 +354,9 @@ class LiveDisplay(Display):
         super().stage_started(number, title)
         self.active[number] = _Active(time.monotonic())
 
-    def stage_finished(self, number: int, title: str, seconds: float, facts: dict[str, Any]) -> None:
+    def stage_finished(
+        self, number: int, title: str, seconds: float, facts: dict[str, Any]
+    ) -> None:
         self._ended(number)
         if not _minor(title):
             parts = (self.where(number, title), duration(seconds), _facts(facts))
@@ -316,7 +384,8 @@ class LiveDisplay(Display):
 
 
 class JsonDisplay(_Paced):
-    """JSON lines on standard output, each with ``event``; progress inside a stage about every 15 seconds."""
+    """JSON lines on standard output, each with ``event``; progress inside a stage about every 15
+    seconds."""
 
     def _print(self, event: str, **values: Any) -> None:
         print(json.dumps(jsonable({"event": event, **values}), allow_nan=False), flush=True)
@@ -325,16 +394,32 @@ class JsonDisplay(_Paced):
         super().run_started(stages, to_run, cells, out)
         self._print("run_started", stages=stages, to_run=to_run, cells=cells, out=out, note=note)
 
-    def step(self, number: int, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+    def step(
+        self,
+        number: int,
+        *,
+        epoch: int,
+        epochs: int,
+        done: int,
+        total: int,
+        loss: float | None,
+        images: int,
+    ) -> None:
         if self.due(number):
-            self._print("step", number=number, epoch=epoch, epochs=epochs, done=done, total=total, loss=loss)
+            self._print(
+                "step", number=number, epoch=epoch, epochs=epochs, done=done, total=total, loss=loss
+            )
 
     def stage_started(self, number: int, title: str) -> None:
         super().stage_started(number, title)
         self._print("stage_started", number=number, title=title)
 
-    def stage_finished(self, number: int, title: str, seconds: float, facts: dict[str, Any]) -> None:
-        self._print("stage_finished", number=number, title=title, seconds=round(seconds, 3), facts=facts)
+    def stage_finished(
+        self, number: int, title: str, seconds: float, facts: dict[str, Any]
+    ) -> None:
+        self._print(
+            "stage_finished", number=number, title=title, seconds=round(seconds, 3), facts=facts
+        )
 
     def stage_failed(self, number: int, title: str, reason: str) -> None:
         self._print("stage_failed", number=number, title=title, reason=reason)
@@ -343,7 +428,12 @@ class JsonDisplay(_Paced):
         self._print("cell_finished", row=row)
 
     def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
-        self._print("run_finished", cells=len(rows), ok=sum(row.get("status") == "ok" for row in rows), out=out)
+        self._print(
+            "run_finished",
+            cells=len(rows),
+            ok=sum(row.get("status") == "ok" for row in rows),
+            out=out,
+        )
 
 
 def make_display(quiet: bool, as_json: bool) -> Display:
@@ -353,4 +443,8 @@ def make_display(quiet: bool, as_json: bool) -> Display:
     if quiet:
         return QuietDisplay()
     console = make_console()
-    return LiveDisplay(console) if console.is_terminal and not console.is_dumb_terminal else PlainDisplay()
+    return (
+        LiveDisplay(console)
+        if console.is_terminal and not console.is_dumb_terminal
+        else PlainDisplay()
+    )

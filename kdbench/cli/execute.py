@@ -28,9 +28,23 @@ if TYPE_CHECKING:
 
 _OUTPUTS = ("results.csv", "leaderboard.csv", "run.json")
 _OPTIONS = (
-    click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Stages computed side by side."),
-    click.option("--time-limit", type=Number(min=1), default=86400.0, show_default=True, help="Seconds for one stage."),
-    click.option("--memory-limit", type=Number(min=0.1), help="GiB of resident memory for one stage."),
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Stages computed side by side.",
+    ),
+    click.option(
+        "--time-limit",
+        type=Number(min=1),
+        default=86400.0,
+        show_default=True,
+        help="Seconds for one stage.",
+    ),
+    click.option(
+        "--memory-limit", type=Number(min=0.1), help="GiB of resident memory for one stage."
+    ),
     click.option(
         "--checkpoint-every",
         type=Number(min=0),
@@ -45,7 +59,11 @@ _OPTIONS = (
         show_default=True,
         help="Students of one teacher trained side by side from one pass of it, at most.",
     ),
-    click.option("--profile", is_flag=True, help="Write where the time of each stage went, and traces, to OUT/profile."),
+    click.option(
+        "--profile",
+        is_flag=True,
+        help="Write where the time of each stage went, and traces, to OUT/profile.",
+    ),
     click.option("--fail-fast", is_flag=True, help="Stop at the first stage that fails."),
     click.option("--quiet", is_flag=True, help="Print only the folder of the results."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON lines."),
@@ -80,7 +98,8 @@ class Execution:
 
 
 def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of :class:`Execution`, and hand them to it as one, checked: ``how``."""
+    """Give a command the options of :class:`Execution`, and hand them to it as one, checked:
+    ``how``."""
 
     @functools.wraps(command)
     def with_execution(*arguments: Any, **options: Any) -> Any:
@@ -94,12 +113,20 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def execute(
-    spec: RunSpec, registry: Registry, folder: Path, store: Store, executor: LocalExecutor, how: Execution, *, fresh: bool
+    spec: RunSpec,
+    registry: Registry,
+    folder: Path,
+    store: Store,
+    executor: LocalExecutor,
+    how: Execution,
+    *,
+    fresh: bool,
 ) -> tuple[int, Prepared, list[dict[str, Any]]]:
     """Prepare and run a request: (exit code, what was prepared, the rows).
 
     Args:
-        folder: of the results; made. fresh: it was made for this request, and goes if the request is refused.
+        folder: of the results; made. fresh: it was made for this request, and goes if the request
+            is refused.
     """
     from kdbench.bench.plan.prepare import prepare
 
@@ -117,7 +144,12 @@ def execute(
 
 
 def _watch(
-    prepared: Prepared, registry: Registry, folder: Path, store: Store, executor: LocalExecutor, how: Execution
+    prepared: Prepared,
+    registry: Registry,
+    folder: Path,
+    store: Store,
+    executor: LocalExecutor,
+    how: Execution,
 ) -> tuple[int, list[dict[str, Any]]]:
     """Run and watch; the exit code and the rows."""
     from kdbench.bench.run import runner
@@ -129,9 +161,17 @@ def _watch(
     before = signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends
     try:
         rows = runner.run(
-            prepared, registry, folder, display, store, executor, fail_fast=how.fail_fast, checkpoint_s=how.checkpoint_every,
-            cohort=how.cohort, profile=how.profile,
-        )  # fmt: skip
+            prepared,
+            registry,
+            folder,
+            display,
+            store,
+            executor,
+            fail_fast=how.fail_fast,
+            checkpoint_s=how.checkpoint_every,
+            cohort=how.cohort,
+            profile=how.profile,
+        )
     except KeyboardInterrupt:
         display.close()
         click.echo(f"Interrupted. What was measured so far is in {folder}. To go on:", err=True)
@@ -144,7 +184,11 @@ def _watch(
         print_profile(make_console(), folder / "profile", time.monotonic() - start, executor.jobs)
     left = len(prepared.plan.cells) - len(rows) if how.fail_fast else 0
     if left:
-        click.echo(f"Stopped at the first failure: {left} of {len(prepared.plan.cells)} cells were not run.", err=True)
+        click.echo(
+            f"Stopped at the first failure: {left} of {len(prepared.plan.cells)} cells were not "
+            "run.",
+            err=True,
+        )
     return (0 if not left and all(row.get("status") == "ok" for row in rows) else 1), rows
 
 
@@ -159,7 +203,8 @@ def resume_command(arguments: list[str], folder: Path) -> str:
 
 
 def check_out(folder: Path, spec: RunSpec) -> None:
-    """Create the folder and write to it once, before hours are spent. One that holds the same request's results is taken up.
+    """Create the folder and write to it once, before hours are spent. One that holds the same
+    request's results is taken up.
 
     Raises:
         ConfigError: it cannot be written to, or holds the results of another request.
@@ -169,16 +214,21 @@ def check_out(folder: Path, spec: RunSpec) -> None:
     there = [name for name in _OUTPUTS if (folder / name).exists()]
     if there:
         try:
-            request = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]["request"]
+            request = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"][
+                "request"
+            ]
         except (OSError, ValueError, KeyError, TypeError):
             request = None
         if request != spec.model_dump(mode="json"):
             raise ConfigError(
-                f"--out {folder} already holds results of another request ({', '.join(there)}); name another folder"
+                f"--out {folder} already holds results of another request ({', '.join(there)}); "
+                "name another folder"
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ConfigError(f"--out {folder} cannot be written to ({error.strerror or error}); name another folder") from error
+        raise ConfigError(
+            f"--out {folder} cannot be written to ({error.strerror or error}); name another folder"
+        ) from error

@@ -21,20 +21,36 @@ if TYPE_CHECKING:
     from kdbench.loading.registry import Registry
     from kdbench.untrusted.weights import Foreign
 
-#: dataset: (classes, pixels a side), where they are its own; those of `signs` are what it draws unless told otherwise
+#: dataset: (classes, pixels a side), where they are its own; those of `signs` are what it draws
+#: unless told otherwise
 _FOLDER_SIZE = 224
 
 
 @click.command("import-teacher")
 @click.argument("file")
-@click.option("--model", help="Network that the weights are of; see `kdbench list models`.  [default: the hub's]")
-@click.option("--dataset", required=True, help="Dataset that it was trained on; a folder of yours is imagefolder:PATH.")
-@click.option("--num-classes", type=click.IntRange(min=2), help="Number of classes.  [default: the dataset's]")
-@click.option("--image-size", type=click.IntRange(8, 512), help="Pixels a side.  [default: the dataset's]")
-@click.option("--name", help="What the teacher is called from now on.  [default: FILE without its suffix]")
+@click.option(
+    "--model",
+    help="Network that the weights are of; see `kdbench list models`.  [default: the hub's]",
+)
+@click.option(
+    "--dataset",
+    required=True,
+    help="Dataset that it was trained on; a folder of yours is imagefolder:PATH.",
+)
+@click.option(
+    "--num-classes", type=click.IntRange(min=2), help="Number of classes.  [default: the dataset's]"
+)
+@click.option(
+    "--image-size", type=click.IntRange(8, 512), help="Pixels a side.  [default: the dataset's]"
+)
+@click.option(
+    "--name", help="What the teacher is called from now on.  [default: FILE without its suffix]"
+)
 @plugin_options
 @store_option
-@click.option("--sha256", metavar="HEX", help="Refuse any other file than the one with this SHA-256.")
+@click.option(
+    "--sha256", metavar="HEX", help="Refuse any other file than the one with this SHA-256."
+)
 @click.option(
     "--memory",
     type=Number(1, 1024),
@@ -64,9 +80,10 @@ def import_teacher_command(
 ) -> None:
     """Read foreign weights, confined, and keep them as safetensors.
 
-    FILE is safetensors, or a state_dict() saved with torch.save, or hf:OWNER/NAME@COMMIT on the Hugging Face hub. It is read
-    in a process of its own that can reach nothing else; nothing in it is executed, and there is no option to trust it. Exits
-    with 4 when it is refused, 2 when the request is wrong.
+    FILE is safetensors, or a state_dict() saved with torch.save, or hf:OWNER/NAME@COMMIT on the
+    Hugging Face hub. It is read in a process of its own that can reach nothing else; nothing in it
+    is executed, and there is no option to trust it. Exits with 4 when it is refused, 2 when the
+    request is wrong.
     """
     from kdbench.untrusted.weights import hub
 
@@ -77,7 +94,10 @@ def import_teacher_command(
         num_classes = num_classes or fetched.num_classes
         name = name if name is not None else file.partition("/")[2].partition("@")[0]
     if model is None:
-        raise ConfigError("which network the weights are of is not known here; give --model, see `kdbench list models`")
+        raise ConfigError(
+            "which network the weights are of is not known here; give --model, see `kdbench list "
+            "models`"
+        )
     plugins = functools.cache(lambda: _registry(choice))
     classes, size = _sizes(dataset, num_classes, image_size, lambda: plugins().datasets)
     name = name if name is not None else path.stem
@@ -99,9 +119,17 @@ def import_teacher_command(
     from kdbench.bench.store.teachers import save_teacher
 
     key = save_teacher(
-        store_dir, name, found.state, found.origin, model=model, dataset=dataset, num_classes=classes, image_size=size,
-        own=plugins().models, code=plugins().origin_of_model(model),
-    )  # fmt: skip
+        store_dir,
+        name,
+        found.state,
+        found.origin,
+        model=model,
+        dataset=dataset,
+        num_classes=classes,
+        image_size=size,
+        own=plugins().models,
+        code=plugins().origin_of_model(model),
+    )
     for line in _summary(name, key, model, dataset, classes, size, found):
         click.echo(strip_control(line))
 
@@ -113,35 +141,55 @@ def _registry(choice: Choice) -> Registry:
 
 
 def _sizes(
-    dataset: str, num_classes: int | None, image_size: int | None, own: Callable[[], Collection[str]] = tuple
+    dataset: str,
+    num_classes: int | None,
+    image_size: int | None,
+    own: Callable[[], Collection[str]] = tuple,
 ) -> tuple[int, int]:
-    """Classes and pixels a side: the options, else the dataset's own. ``own``: answers the names of the datasets of plugins."""
+    """Classes and pixels a side: the options, else the dataset's own. ``own``: answers the names of
+    the datasets of plugins."""
     from kdbench.data.facts import OFFICIAL
 
     if dataset.partition(":")[0] == "imagefolder":
         if num_classes is None:
-            raise ConfigError(f"how many classes {dataset!r} has is not known here; give --num-classes")
+            raise ConfigError(
+                f"how many classes {dataset!r} has is not known here; give --num-classes"
+            )
         return num_classes, image_size or _FOLDER_SIZE
     if dataset in OFFICIAL:
         facts = OFFICIAL[dataset]
         return num_classes or facts.num_classes, image_size or facts.image_size
     if dataset in own():
         if num_classes is None or image_size is None:
-            raise ConfigError(f"what {dataset!r} of a plugin is like is not known here; give --num-classes and --image-size")
+            raise ConfigError(
+                f"what {dataset!r} of a plugin is like is not known here; give --num-classes and "
+                "--image-size"
+            )
         return num_classes, image_size
     known = [*OFFICIAL, *sorted(own()), "imagefolder"]
-    raise UnknownMethodError(unknown("dataset", dataset, known, "a folder of yours is imagefolder:PATH"))
+    raise UnknownMethodError(
+        unknown("dataset", dataset, known, "a folder of yours is imagefolder:PATH")
+    )
 
 
-def _summary(name: str, key: str, model: str, dataset: str, classes: int, size: int, found: Foreign) -> list[str]:
+def _summary(
+    name: str, key: str, model: str, dataset: str, classes: int, size: int, found: Foreign
+) -> list[str]:
     from kdbench.untrusted.weights.weights import BODY
 
-    learned = [name for name in found.state if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    learned = [
+        name
+        for name in found.state
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+    ]
     parameters = sum(found.state[name].numel() for name in learned)
     origin: dict[str, Any] = found.origin
     changes = [f"{dtype} became float32" for dtype in origin["converted"]]
     changes += [f"taken out of {key!r}" for key in origin["unwrapped"]]
-    changes += [f"{prefix!r} {'put' if prefix == BODY else 'removed'} before every name" for prefix in origin["prefixes"]]
+    changes += [
+        f"{prefix!r} {'put' if prefix == BODY else 'removed'} before every name"
+        for prefix in origin["prefixes"]
+    ]
     if origin["absent_counters"]:
         changes.append(f"{origin['absent_counters']} counters of batches were absent and are 0")
     return [
@@ -150,7 +198,8 @@ def _summary(name: str, key: str, model: str, dataset: str, classes: int, size: 
         f"  file      {origin['file']}, {origin['format']}, {origin['bytes']:,} bytes",
         f"  SHA-256   {origin['sha256']}",
         f"  changed   {'; '.join(changes) or 'nothing'}",
-        f"  read by   torch {origin['torch']}, kdbench {origin['kdbench']}, confined by: {origin['confinement']}",
+        f"  read by   torch {origin['torch']}, kdbench {origin['kdbench']}, confined by: "
+        f"{origin['confinement']}",
         f"  key       {key}",
         "It is a suspect teacher: whether it carries a backdoor is not known. Use it with",
         f"  kdbench run --teacher-from {name}",

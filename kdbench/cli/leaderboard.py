@@ -16,10 +16,26 @@ if TYPE_CHECKING:
     from kdbench.report.read import Results
 
 #: Column of the leaderboard: heading.
-_SHOWN = {"rank": "rank", "defense": "defense", "student_asr": "ASR", "": "95 % interval", "acc_lost": "ACC lost"}
+_SHOWN = {
+    "rank": "rank",
+    "defense": "defense",
+    "student_asr": "ASR",
+    "": "95 % interval",
+    "acc_lost": "ACC lost",
+}
 _SHOWN |= {"n_seeds": "seeds", "verdict": "verdict", "rank_reason": "remark"}
-_SHOWN_OVERALL = {"rank": "rank", "defense": "defense", "worst_attack": "worst attack", "student_asr": "ASR"}
-_SHOWN_OVERALL |= {"": "95 % interval", "acc_lost": "ACC lost", "n_seeds": "seeds", "n_attacks": "attacks"}
+_SHOWN_OVERALL = {
+    "rank": "rank",
+    "defense": "defense",
+    "worst_attack": "worst attack",
+    "student_asr": "ASR",
+}
+_SHOWN_OVERALL |= {
+    "": "95 % interval",
+    "acc_lost": "ACC lost",
+    "n_seeds": "seeds",
+    "n_attacks": "attacks",
+}
 _SHOWN_OVERALL |= {"missing_attacks": "missing", "rank_reason": "remark"}
 _PAIRED = "paired.csv"
 
@@ -31,18 +47,20 @@ _PAIRED = "paired.csv"
     type=click.Path(path_type=Path),
     default="leaderboard.csv",
     show_default=True,
-    help="The ranking for each attack; beside it, the worst case over attacks goes to NAME-overall.csv, the defenses one "
+    help="The ranking for each attack; beside it, the worst case over attacks goes to "
+    "NAME-overall.csv, the defenses one "
     f"against another to {_PAIRED}.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def leaderboard_command(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Merge runs into one ranking. RUN is a run's folder or a results.csv.
 
-    For each dataset, attack, distiller and pair the defenses are ranked by the student's mean ASR, lowest first, and over all
-    attacks by the worst of them. A defense shares the rank of the best of its group unless their difference, paired seed by
-    seed, is more than chance; one that loses more than 3 points of ACC comes after all that do not; what was not measured at
-    two seeds, or is inconclusive, has no rank. Every two defenses are compared too, corrected for the number of comparisons.
-    Files that exist are overwritten.
+    For each dataset, attack, distiller and pair the defenses are ranked by the student's mean ASR,
+    lowest first, and over all attacks by the worst of them. A defense shares the rank of the best
+    of its group unless their difference, paired seed by seed, is more than chance; one that loses
+    more than 3 points of ACC comes after all that do not; what was not measured at two seeds, or is
+    inconclusive, has no rank. Every two defenses are compared too, corrected for the number of
+    comparisons. Files that exist are overwritten.
     """
     from kdbench.report.leaderboard import write_leaderboard, write_overall
     from kdbench.report.paired import against_control, comparisons, write_paired
@@ -57,7 +75,9 @@ def leaderboard_command(runs: tuple[Path, ...], out: Path, as_json: bool) -> Non
         write_overall(rows, paths[1])
         write_paired([*compared, *control], paths[2])
     except OSError as error:
-        raise ConfigError(f"--out {out} cannot be written ({error.strerror or error}); name another file") from error
+        raise ConfigError(
+            f"--out {out} cannot be written ({error.strerror or error}); name another file"
+        ) from error
     if as_json:
         _print_json(rows, compared, control, paths)
     else:
@@ -68,22 +88,30 @@ def _outputs(out: Path, files: list[Results]) -> tuple[Path, Path, Path]:
     """The three files to write.
 
     Raises:
-        ConfigError: ``out`` is a folder or has the name of another of the three, or one of them was read.
+        ConfigError: ``out`` is a folder or has the name of another of the three, or one of them was
+            read.
     """
     if not out.name or out.is_dir():
         raise ConfigError(f"--out {out} is a folder; name a file, e.g. {out / 'leaderboard.csv'}")
     if out.name == _PAIRED:
-        raise ConfigError(f"--out {out}: {_PAIRED} is for the comparisons of the defenses; name another file")
+        raise ConfigError(
+            f"--out {out}: {_PAIRED} is for the comparisons of the defenses; name another file"
+        )
     paths = out, out.with_name(f"{out.stem}-overall{out.suffix}"), out.with_name(_PAIRED)
     read = {file.path.resolve() for file in files}
     for path in paths:
         if path.resolve() in read:
-            raise ConfigError(f"--out would overwrite {path}, which is one of the runs; name another file")
+            raise ConfigError(
+                f"--out would overwrite {path}, which is one of the runs; name another file"
+            )
     return paths
 
 
 def _print_json(
-    rows: list[dict[str, Any]], compared: list[dict[str, Any]], control: list[dict[str, Any]], paths: tuple[Path, ...]
+    rows: list[dict[str, Any]],
+    compared: list[dict[str, Any]],
+    control: list[dict[str, Any]],
+    paths: tuple[Path, ...],
 ) -> None:
     from kdbench._files import jsonable
     from kdbench.report.leaderboard import as_records, leaderboard, overall
@@ -114,17 +142,28 @@ def _show(
     from kdbench.report.notes import notes
 
     console = make_console()
-    _show_groups(console, as_records(leaderboard(rows)), ("attack", "distiller", "teacher", "student"), _SHOWN)
-    _show_groups(console, as_records(overall(rows)), ("distiller", "teacher", "student"), _SHOWN_OVERALL)
+    _show_groups(
+        console,
+        as_records(leaderboard(rows)),
+        ("attack", "distiller", "teacher", "student"),
+        _SHOWN,
+    )
+    _show_groups(
+        console, as_records(overall(rows)), ("distiller", "teacher", "student"), _SHOWN_OVERALL
+    )
     _show_comparisons(console, compared, "ASR, one defense against another")
-    _show_comparisons(console, control, "ASR, what the trigger does to any network (C1) against each defense")
+    _show_comparisons(
+        console, control, "ASR, what the trigger does to any network (C1) against each defense"
+    )
     if compared or control:
         console.print(
-            "Comparisons are paired by seeds; a tie is a difference that is no more than chance (Holm, in each of the two "
+            "Comparisons are paired by seeds; a tie is a difference that is no more than chance "
+            "(Holm, in each of the two "
             "kinds: the chance of a false finding anywhere is at most 5 %). ACC too is in the file."
         )
     console.print(
-        "ASR: of the student, mean over seeds. Equal ranks: the paired difference from the best of the group may be 0."
+        "ASR: of the student, mean over seeds. Equal ranks: the paired difference from the best of "
+        "the group may be 0."
     )
     twice = f", {read - len(rows)} of them twice and counted once" if read > len(rows) else ""
     console.print(f"{read} rows from {files} file{'s' if files > 1 else ''}{twice}")
@@ -133,14 +172,18 @@ def _show(
     console.print(f"leaderboard: {', '.join(safe(path) for path in paths)}", soft_wrap=True)
 
 
-def _show_groups(console: Console, records: list[dict[str, Any]], names: tuple[str, ...], shown: dict[str, str]) -> None:
+def _show_groups(
+    console: Console, records: list[dict[str, Any]], names: tuple[str, ...], shown: dict[str, str]
+) -> None:
     """One table for what is ranked together."""
     from kdbench.cli.display import plain_table, safe
 
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         title = " / ".join(str(record[name]) for name in ("dataset", *names, "preset"))
-        groups.setdefault(title if "attack" in names else f"{title}: worst case over attacks", []).append(record)
+        groups.setdefault(
+            title if "attack" in names else f"{title}: worst case over attacks", []
+        ).append(record)
     for title, members in groups.items():
         table = plain_table(safe(title), shown.values())
         for record in members:
@@ -170,7 +213,8 @@ def _show_comparisons(console: Console, compared: list[dict[str, Any]], what: st
                 f"{record['low']:+.1f} to {record['high']:+.1f}",
                 f"{record['p_holm']:.2g}",
                 str(record["n_seeds"]),
-                safe(record["finding"]) + ("" if record["same_teachers"] else " (not the same teachers)"),
+                safe(record["finding"])
+                + ("" if record["same_teachers"] else " (not the same teachers)"),
             )
         console.print(table)
         console.print()

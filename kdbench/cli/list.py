@@ -35,10 +35,18 @@ _DATASETS = {
 @click.command("list")
 @click.argument("kind", required=False, type=click.Choice(_KINDS))
 @click.argument("name", required=False)
-@click.option("--image-size", type=click.IntRange(8, 512), default=32, show_default=True, help="Of a model's images, pixels.")
+@click.option(
+    "--image-size",
+    type=click.IntRange(8, 512),
+    default=32,
+    show_default=True,
+    help="Of a model's images, pixels.",
+)
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def list_command(kind: str | None, name: str | None, image_size: int, choice: Choice, as_json: bool) -> None:
+def list_command(
+    kind: str | None, name: str | None, image_size: int, choice: Choice, as_json: bool
+) -> None:
     """Show what can be run, all of it or one KIND, and which plugins could not be loaded.
 
     With the NAME of a method its parameters, with that of a model its feature groups.
@@ -76,27 +84,41 @@ def _collect(kinds: list[str], choice: Choice) -> dict[str, list[dict[str, Any]]
             found[kind] = [{"name": name} for name in names]
         elif kind == "datasets":
             names = [*dataset_names(), *registry.datasets]
-            found[kind] = [{"name": name, "about": _about_dataset(name, registry)} for name in names]
+            found[kind] = [
+                {"name": name, "about": _about_dataset(name, registry)} for name in names
+            ]
         elif kind == "teachers":
             found[kind] = _teachers()
         elif kind == "presets":
             found[kind] = [{"name": name, "about": _about(name)} for name in preset_names()]
         else:
             found[kind] = [
-                entry for name, item in sorted(registry.methods[METHODS[kind]].items()) for entry in _method(name, item)
+                entry
+                for name, item in sorted(registry.methods[METHODS[kind]].items())
+                for entry in _method(name, item)
             ]
     if load:
-        found["broken"] = [{"plugin": plugin, "cause": cause} for plugin, cause in sorted(registry.broken.items())]
+        found["broken"] = [
+            {"plugin": plugin, "cause": cause} for plugin, cause in sorted(registry.broken.items())
+        ]
     return found
 
 
 def _method(name: str, item: Found) -> Iterator[dict[str, Any]]:
-    """A method and, after it, its variants; those have a text and parameters instead of a publication."""
+    """A method and, after it, its variants; those have a text and parameters instead of a
+    publication."""
     info = item.cls.info
     of = {"plugin": item.plugin.name, "version": item.plugin.version}
     yield {"name": name, "title": info.title, "venue": info.venue, "year": info.year, **of}
     for word, variant in item.cls.variants.items():
-        yield {"name": f"{name}.{word}", "title": variant.text, "venue": "", "year": "", **of, "params": variant.params}
+        yield {
+            "name": f"{name}.{word}",
+            "title": variant.text,
+            "venue": "",
+            "year": "",
+            **of,
+            "params": variant.params,
+        }
 
 
 def _teachers() -> list[dict[str, Any]]:
@@ -107,7 +129,13 @@ def _teachers() -> list[dict[str, Any]]:
     store = Store()
     found = [load_teacher(store, name) for name in teacher_names(store)]
     return [
-        {"name": t.name, "model": t.model, "dataset": t.dataset, "sha256": str(t.origin.get("sha256", ""))[:12]} for t in found
+        {
+            "name": t.name,
+            "model": t.model,
+            "dataset": t.dataset,
+            "sha256": str(t.origin.get("sha256", ""))[:12],
+        }
+        for t in found
     ]
 
 
@@ -118,14 +146,20 @@ def _about_dataset(name: str, registry: Registry) -> str:
 
 def _about(preset: str) -> str:
     """The comment on the first line of a preset's file."""
-    lines = (resources.files("kdbench.bench.request.presets") / f"{preset}.toml").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (resources.files("kdbench.bench.request.presets") / f"{preset}.toml")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
     return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
 
 
 def _table(title: str, entries: list[dict[str, Any]]) -> Table:
     from kdbench.cli.display import plain_table, safe
 
-    shown = [{**e, "venue": f"{e['venue']} {e['year']}".strip()} if "venue" in e else e for e in entries]
+    shown = [
+        {**e, "venue": f"{e['venue']} {e['year']}".strip()} if "venue" in e else e for e in entries
+    ]
     columns = [name for name in (shown[0] if shown else {"name": ""}) if name != "year"]
     table = plain_table(title, columns)
     for entry in shown:

@@ -12,13 +12,18 @@ from kdbench.loading.scaffold import KINDS, distribution, write_plugin
 @click.command("new-plugin")
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to make.  [default: kdbench-NAME]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to make.  [default: kdbench-NAME]"
+)
 def new_plugin_command(kind: str, name: str, out: Path | None) -> None:
     """Write an installable package with a method of your own, its entry point, tests and README.
 
-    It installs, appears in kdbench list, runs and passes kdbench check as it is written; then change it.
+    It installs, appears in kdbench list, runs and passes kdbench check as it is written; then
+    change it.
     """
     folder = out if out is not None else Path(distribution(name))
     for path in write_plugin(kind, name, folder):
         click.echo(path)
-    click.echo(f"\nNext:\n  pip install -e {folder}\n  kdbench check {name}\n  kdbench list {kind}s")
+    click.echo(
+        f"\nNext:\n  pip install -e {folder}\n  kdbench check {name}\n  kdbench list {kind}s"
+    )

@@ -27,13 +27,26 @@ if TYPE_CHECKING:
 @request_options
 @plugin_options
 @store_option
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Workers to estimate the time for.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Workers to estimate the time for.",
+)
 @click.option("--toml", "as_toml", is_flag=True, help="Print the request as a spec file instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan_command(
-    spec_file: Path | None, choice: Choice, store_dir: Path | None, jobs: int, as_toml: bool, as_json: bool, **options: Any
+    spec_file: Path | None,
+    choice: Choice,
+    store_dir: Path | None,
+    jobs: int,
+    as_toml: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Show what a request comes to: its stages, which are in the store, which will run and why, time and disk."""
+    """Show what a request comes to: its stages, which are in the store, which will run and why,
+    time and disk."""
     from kdbench.bench.store.artefacts import Store
     from kdbench.loading.registry import Registry
 
@@ -67,37 +80,66 @@ def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> Non
     if as_json:
         stages = [
             {
-                "number": f.stage.number, "kind": f.stage.kind, "title": f.stage.title, "seed": f.stage.seed,
-                "key": f.stage.key, "state": f.state, "why": f.why,
-                "seconds": None if f.cost is None else f.cost.seconds, "bytes": None if f.cost is None else f.cost.bytes,
+                "number": f.stage.number,
+                "kind": f.stage.kind,
+                "title": f.stage.title,
+                "seed": f.stage.seed,
+                "key": f.stage.key,
+                "state": f.state,
+                "why": f.why,
+                "seconds": None if f.cost is None else f.cost.seconds,
+                "bytes": None if f.cost is None else f.cost.bytes,
             }
             for f in found
-        ]  # fmt: skip
+        ]
         cells = [cell.names for cell in plan.cells]
-        told = {"summary": summary, "stages": stages, "cells": cells, "config": {"request": request, "parts": parts}}
+        told = {
+            "summary": summary,
+            "stages": stages,
+            "cells": cells,
+            "config": {"request": request, "parts": parts},
+        }
         click.echo(json.dumps(jsonable({**told, "machine": machine}), indent=1, allow_nan=False))
         return
     _print_tables(found, [cell.names for cell in plan.cells], request, parts, machine, summary)
 
 
 def _print_tables(
-    found: list[Forecast], cells: list[dict[str, Any]], request: Any, parts: list[Any], machine: Any, summary: dict[str, Any]
+    found: list[Forecast],
+    cells: list[dict[str, Any]],
+    request: Any,
+    parts: list[Any],
+    machine: Any,
+    summary: dict[str, Any],
 ) -> None:
     from kdbench.cli.display import duration, make_console, plain_table, safe
 
     console = make_console()
-    table = plain_table(f"stages: {len(found)}", ["number", "state", "time", "title", "seed", "why"])
+    table = plain_table(
+        f"stages: {len(found)}", ["number", "state", "time", "title", "seed", "why"]
+    )
     for f in found:
-        cost = "" if f.state != "run" else "?" if f.cost is None else f"{'' if f.cost.exact else '~'}{duration(f.cost.seconds)}"
+        cost = (
+            ""
+            if f.state != "run"
+            else "?"
+            if f.cost is None
+            else f"{'' if f.cost.exact else '~'}{duration(f.cost.seconds)}"
+        )
         seed = "" if f.stage.kind in ("evaluate", "picture", "imported") else f.stage.seed
-        table.add_row(*(safe(v) for v in (f.stage.number, f.state, cost, f.stage.title, seed, f.why)))
+        table.add_row(
+            *(safe(v) for v in (f.stage.number, f.state, cost, f.stage.title, seed, f.why))
+        )
     console.print(table)
     names = ("dataset", "preset", "attack", "defense", "distiller", "teacher", "student", "seed")
     table = plain_table(f"cells: {len(cells)}", names)
     for cell in cells:
         table.add_row(*(safe(cell[name]) for name in names))
     console.print(table)
-    numbers = {"request": request, **{f"{p['dataset']}, preset {p['preset']['name']}, with --set": p for p in parts}}
+    numbers = {
+        "request": request,
+        **{f"{p['dataset']}, preset {p['preset']['name']}, with --set": p for p in parts},
+    }
     for title, values in {**numbers, "this machine": machine}.items():
         table = plain_table(safe(title), ["name", "value"])
         for name, value in _flat("", values):
@@ -129,14 +171,17 @@ def _words(summary: dict[str, Any]) -> Iterator[str]:
     from kdbench.cli.display import duration
 
     s = summary
-    yield f"{s['cells']} cells, {s['rows_cached']} of them in the store; {s['stages']} stages, shared ones counted once:"
+    cells = f"{s['cells']} cells, {s['rows_cached']} of them in the store"
+    yield f"{cells}; {s['stages']} stages, shared ones counted once:"
     yield f"{s['cached']} in the store, {s['to_run']} to run, {s['not_needed']} not needed"
     known = s["to_run"] - s["without_estimate"]
     if known:
-        estimate = f"estimate: {duration(s['seconds'])} with {s['jobs']} worker{'s' if s['jobs'] > 1 else ''}"
+        workers = f"{s['jobs']} worker{'s' if s['jobs'] > 1 else ''}"
+        estimate = f"estimate: {duration(s['seconds'])} with {workers}"
         yield f"{estimate}, {s['bytes'] / 2**20:.0f} MiB in the store, for {known} stages"
     if s["without_estimate"]:
-        yield f"no estimate for {s['without_estimate']} stages: nothing like them was computed here yet"
+        without = s["without_estimate"]
+        yield f"no estimate for {without} stages: nothing like them was computed here yet"
     yield "nothing was run"
 
 
@@ -146,4 +191,7 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
         for name, inner in value.items():
             yield from _flat(f"{prefix}.{name}" if prefix else str(name), inner)
     else:
-        yield prefix, json.dumps(value, default=str) if isinstance(value, list | tuple | dict) else value
+        yield (
+            prefix,
+            json.dumps(value, default=str) if isinstance(value, list | tuple | dict) else value,
+        )

@@ -13,7 +13,8 @@ from kdbench.training.profiling import PARTS
 
 
 def print_profile(console: Console, folder: Path, wall: float, workers: int) -> None:
-    """Where the time of each computed stage went, and how much of the run's the methods and measurements took."""
+    """Where the time of each computed stage went, and how much of the run's the methods and
+    measurements took."""
     try:
         with (folder / TABLE).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))

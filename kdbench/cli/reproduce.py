@@ -32,10 +32,18 @@ _ALL = "all"
 @click.argument("names", metavar="table3|table4|...|fig7|all", nargs=-1, required=True)
 @request_options
 @plugin_options
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results, one folder in it for each NAME.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the results, one folder in it for each NAME.",
+)
 @store_option
 @execution_options
-@click.option("--dry-run", is_flag=True, help="Show what each table and figure costs, shared stages once; run nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show what each table and figure costs, shared stages once; run nothing.",
+)
 @click.pass_context
 def reproduce_command(
     ctx: click.Context,
@@ -50,22 +58,29 @@ def reproduce_command(
 ) -> None:
     """Run a table or a figure of the RobustKD paper and put our numbers beside the printed ones.
 
-    Each is a request: what it asks for (the paper's datasets, pairs and attacks, preset paper, three seeds) gives way to the
-    options, e.g. --dataset gtsrb --data-dir DATA --preset quick. Beside what kdbench run writes there is NAME.csv (ours, the
-    paper's, the difference, and with what else a printed number is at odds) or NAME.png.
+    Each is a request: what it asks for (the paper's datasets, pairs and attacks, preset paper,
+    three seeds) gives way to the options, e.g. --dataset gtsrb --data-dir DATA --preset quick.
+    Beside what kdbench run writes there is NAME.csv (ours, the paper's, the difference, and with
+    what else a printed number is at odds) or NAME.png.
     """
     if options["spec"] is not None:
         raise ConfigError(
-            "--spec and the name of a table or figure are two requests; use kdbench run --spec for a file of yours"
+            "--spec and the name of a table or figure are two requests; use kdbench run --spec for "
+            "a file of yours"
         )
     from kdbench.bench.store.artefacts import Store
     from kdbench.loading.registry import Registry
     from kdbench.paper.printed import read_target, target_names, target_path
 
-    wanted = list(dict.fromkeys(n for name in names for n in (target_names() if name == _ALL else [name])))
+    wanted = list(
+        dict.fromkeys(n for name in names for n in (target_names() if name == _ALL else [name]))
+    )
     targets = {name: read_target(target_path(name)) for name in wanted}
     registry, store = Registry.load(choice=choice), Store(store_dir)
-    specs = {name: build_spec(registry, store, **(options | {"spec": target_path(name)})) for name in wanted}
+    specs = {
+        name: build_spec(registry, store, **(options | {"spec": target_path(name)}))
+        for name in wanted
+    }
     if dry_run:
         _show_costs(specs, registry, store, how.jobs, how.as_json)
         return
@@ -76,7 +91,9 @@ def reproduce_command(
         executor = how.executor()
         folder = base / name
         try:
-            code, prepared, rows = execute(specs[name], registry, folder, store, executor, how, fresh=not folder.exists())
+            code, prepared, rows = execute(
+                specs[name], registry, folder, store, executor, how, fresh=not folder.exists()
+            )
         finally:
             executor.close()
         if code == 130:
@@ -87,7 +104,13 @@ def reproduce_command(
 
 
 def _report(
-    name: str, target: Target, prepared: Prepared, rows: list[dict[str, Any]], store: Store, folder: Path, how: Execution
+    name: str,
+    target: Target,
+    prepared: Prepared,
+    rows: list[dict[str, Any]],
+    store: Store,
+    folder: Path,
+    how: Execution,
 ) -> None:
     """Write the comparison or the figure, and say what is in it."""
     from kdbench.paper import printed as paper
@@ -97,7 +120,8 @@ def _report(
         path = folder / f"{name}.csv"
         paper.write_beside_the_paper(records, path)
         have, total = paper.coverage(target, records)
-        told = f"{target.title}: {have} of the {total} printed numbers have one of ours beside them; {path}"
+        counted = f"{have} of the {total} printed numbers have one of ours beside them"
+        told = f"{target.title}: {counted}; {path}"
         _print(records, told, how)
         return
     from kdbench.paper import figures
@@ -116,19 +140,35 @@ def _report(
     _print(records, f"{target.title}: {drawn}. The paper: {target.claim}.", how)
 
 
-def _show_costs(specs: Mapping[str, RunSpec], registry: Registry, store: Store, jobs: int, as_json: bool) -> None:
-    """What each costs by itself, what it adds to those above it, and what all of them cost together."""
+def _show_costs(
+    specs: Mapping[str, RunSpec], registry: Registry, store: Store, jobs: int, as_json: bool
+) -> None:
+    """What each costs by itself, what it adds to those above it, and what all of them cost
+    together."""
     from kdbench.bench.plan.build import build_plan
     from kdbench.bench.plan.outline import outline
 
     outlines = {name: outline(spec, registry) for name, spec in specs.items()}
     slots = divide(jobs, next(iter(outlines.values())).numerics)
     seen: set[str] = set()
-    lines = [_cost(name, build_plan(o.settings), store, seen, slots.pace) for name, o in outlines.items()]
-    together = _cost("together", build_plan(s for o in outlines.values() for s in o.settings), store, set(), slots.pace)
+    lines = [
+        _cost(name, build_plan(o.settings), store, seen, slots.pace) for name, o in outlines.items()
+    ]
+    together = _cost(
+        "together",
+        build_plan(s for o in outlines.values() for s in o.settings),
+        store,
+        set(),
+        slots.pace,
+    )
     absent = list(dict.fromkeys(name for o in outlines.values() for name in o.absent))
     if as_json:
-        found = {"targets": lines, "together": together, "jobs": slots.jobs, "datasets_not_here": absent}
+        found = {
+            "targets": lines,
+            "together": together,
+            "jobs": slots.jobs,
+            "datasets_not_here": absent,
+        }
         click.echo(json.dumps(found, indent=1, allow_nan=False))
         return
     _print_costs([*lines, together], slots.jobs, absent)
@@ -158,22 +198,44 @@ def _cost(name: str, plan: Plan, store: Store, seen: set[str], pace: float) -> d
 def _print_costs(lines: Sequence[Mapping[str, Any]], jobs: int, absent: Sequence[str]) -> None:
     from kdbench.cli.display import duration, make_console, plain_table, safe
 
-    names = ("name", "cells", "in the store", "stages", "to run", "not in the ones above: stages", "images", "time", "of")
+    names = (
+        "name",
+        "cells",
+        "in the store",
+        "stages",
+        "to run",
+        "not in the ones above: stages",
+        "images",
+        "time",
+        "of",
+    )
     table = plain_table(f"what it costs, with {jobs} worker{'s' if jobs > 1 else ''}", names)
     for line in lines:
         known = line["new"] - line["without_estimate"]
         table.add_row(
-            *(safe(line[key]) for key in ("name", "cells", "rows_cached", "stages", "to_run", "new")),
+            *(
+                safe(line[key])
+                for key in ("name", "cells", "rows_cached", "stages", "to_run", "new")
+            ),
             f"{line['images'] / 1e6:,.1f} M",
             f"~{duration(line['seconds'])}" if known else "",
             f"{known} stages" if known else "",
         )
     console = make_console()
     console.print(table)
-    console.print("Images: seen in training by recipe. Time: of those stages the like of which (kind, networks, method) was")
-    console.print("computed here: a training's by the image, others (a detoxification, a measurement) as long as they were.")
+    console.print(
+        "Images: seen in training by recipe. Time: of those stages the like of which (kind, "
+        "networks, method) was"
+    )
+    console.print(
+        "computed here: a training's by the image, others (a detoxification, a measurement) as "
+        "long as they were."
+    )
     if absent:
-        console.print(f"Not here, so counted with their official number of images: {', '.join(map(safe, absent))}.")
+        console.print(
+            "Not here, so counted with their official number of images: "
+            f"{', '.join(map(safe, absent))}."
+        )
     console.print("Nothing was run.")
 
 
@@ -182,7 +244,12 @@ def _print(records: Sequence[Mapping[str, Any]], told: str, how: Execution) -> N
     from kdbench.cli.display import make_console, plain_table, safe
 
     if how.as_json:
-        click.echo(json.dumps(jsonable({"event": "paper", "text": told, "records": list(records)}), allow_nan=False))
+        click.echo(
+            json.dumps(
+                jsonable({"event": "paper", "text": told, "records": list(records)}),
+                allow_nan=False,
+            )
+        )
         return
     if how.quiet:
         return
@@ -198,7 +265,9 @@ def _print(records: Sequence[Mapping[str, Any]], told: str, how: Execution) -> N
 
 def _columns(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Those with something in them; the ends of an interval stand beside its middle."""
-    names = [name for name in records[0] if any(record.get(name) not in (None, "") for record in records)]
+    names = [
+        name for name in records[0] if any(record.get(name) not in (None, "") for record in records)
+    ]
     return [name for name in names if _middle(name) == name or _middle(name) not in names]
 
 
@@ -209,7 +278,11 @@ def _middle(end: str) -> str:
 def _words(record: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
     for name in columns:
         low, high = record.get(f"{name}_low"), record.get(f"{name}_high")
-        interval = "" if low is None or high is None or math.isnan(low) or math.isnan(high) else f" ({low:.2f} to {high:.2f})"
+        interval = (
+            ""
+            if low is None or high is None or math.isnan(low) or math.isnan(high)
+            else f" ({low:.2f} to {high:.2f})"
+        )
         value = record.get(name)
         if isinstance(value, float):
             yield "" if math.isnan(value) else f"{value:.2f}{interval}"

@@ -1,4 +1,5 @@
-"""The options that say what is asked for, shared by every command that takes a request, and their translation."""
+"""The options that say what is asked for, shared by every command that takes a request, and their
+translation."""
 
 from __future__ import annotations
 
@@ -38,32 +39,98 @@ _OPTION_OF = {
     "overrides": "--set",
 }
 _OPTIONS = (
-    click.option("--spec", type=click.Path(path_type=Path), help="TOML file with a request; options given beside it win."),
-    click.option("--attack", "attacks", multiple=True, help="Attack; repeatable; 'all' for every one."),
-    click.option("--teacher-from", multiple=True, help="Imported teacher, as it is, instead of an attack; repeatable."),
-    click.option("--defense", "defenses", multiple=True, help="Defense; repeatable; or 'all'.  [default: none]"),
-    click.option("--distiller", "distillers", multiple=True, help="Distiller; as above.  [default: fkd]"),
-    click.option("--pair", "pairs", multiple=True, help="TEACHER-STUDENT; repeatable; 'all' for the six pairs of the paper."),
+    click.option(
+        "--spec",
+        type=click.Path(path_type=Path),
+        help="TOML file with a request; options given beside it win.",
+    ),
+    click.option(
+        "--attack", "attacks", multiple=True, help="Attack; repeatable; 'all' for every one."
+    ),
+    click.option(
+        "--teacher-from",
+        multiple=True,
+        help="Imported teacher, as it is, instead of an attack; repeatable.",
+    ),
+    click.option(
+        "--defense",
+        "defenses",
+        multiple=True,
+        help="Defense; repeatable; or 'all'.  [default: none]",
+    ),
+    click.option(
+        "--distiller", "distillers", multiple=True, help="Distiller; as above.  [default: fkd]"
+    ),
+    click.option(
+        "--pair",
+        "pairs",
+        multiple=True,
+        help="TEACHER-STUDENT; repeatable; 'all' for the six pairs of the paper.",
+    ),
     click.option("--teacher", help="Teacher whose name holds a dash; with --student."),
-    click.option("--student", help="Student whose name holds a dash; with --teacher or --teacher-from."),
-    click.option("--dataset", "datasets", multiple=True, help="Dataset; repeatable; or imagefolder:PATH.  [default: signs]"),
+    click.option(
+        "--student", help="Student whose name holds a dash; with --teacher or --teacher-from."
+    ),
+    click.option(
+        "--dataset",
+        "datasets",
+        multiple=True,
+        help="Dataset; repeatable; or imagefolder:PATH.  [default: signs]",
+    ),
     click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of the dataset."),
-    click.option("--download", is_flag=True, default=None, help="Fetch the dataset where torchvision can."),
+    click.option(
+        "--download", is_flag=True, default=None, help="Fetch the dataset where torchvision can."
+    ),
     click.option("--image-size", type=int, help="Pixels a side."),
     click.option("--num-classes", type=int, help="Number of classes."),
     click.option("--train-size", type=int, help="Training images."),
     click.option("--test-size", type=int, help="Test images."),
-    click.option("--data-seed", type=int, help="Seed of what a dataset draws or splits; all --seeds share it.  [default: 0]"),
-    click.option("--preset", "presets", multiple=True, help="Training lengths and rates; repeatable.  [default: quick]"),
+    click.option(
+        "--data-seed",
+        type=int,
+        help="Seed of what a dataset draws or splits; all --seeds share it.  [default: 0]",
+    ),
+    click.option(
+        "--preset",
+        "presets",
+        multiple=True,
+        help="Training lengths and rates; repeatable.  [default: quick]",
+    ),
     click.option("--seed", type=click.IntRange(min=0), help="Root seed.  [default: 0]"),
-    click.option("--seeds", type=click.IntRange(min=1), help="How many seeds, from --seed upwards.  [default: 1]"),
+    click.option(
+        "--seeds",
+        type=click.IntRange(min=1),
+        help="How many seeds, from --seed upwards.  [default: 1]",
+    ),
     click.option("--target-class", type=int, help="The attacker's target.  [default: 0]"),
-    click.option("--clean-fraction", type=float, help="The defender's share of the training images, above 0 to 1."),
-    click.option("--controls/--no-controls", default=None, help="Train the controls; no verdict without.  [default: controls]"),
+    click.option(
+        "--clean-fraction",
+        type=float,
+        help="The defender's share of the training images, above 0 to 1.",
+    ),
+    click.option(
+        "--controls/--no-controls",
+        default=None,
+        help="Train the controls; no verdict without.  [default: controls]",
+    ),
     click.option("--device", metavar="auto|cpu|cuda", help="Where to compute.  [default: auto]"),
-    click.option("--numerics", type=click.Choice(["auto", "fp32", "bf16"]), help="Arithmetic.  [default: auto]"),
-    click.option("--threads", type=click.IntRange(min=1), help="A stage's threads on a CPU.  [default: one a core]"),
-    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override one number; repeatable."),
+    click.option(
+        "--numerics",
+        type=click.Choice(["auto", "fp32", "bf16"]),
+        help="Arithmetic.  [default: auto]",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        help="A stage's threads on a CPU.  [default: one a core]",
+    ),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override one number; repeatable.",
+    ),
 )
 store_option = click.option(
     "--store",
@@ -99,7 +166,8 @@ def build_spec(
     settings: tuple[str, ...] = (),
     **rest: Any,
 ) -> RunSpec:
-    """Turn a spec file and the options into a request; an option that is given replaces the file's field.
+    """Turn a spec file and the options into a request; an option that is given replaces the file's
+    field.
 
     Raises:
         UsageError: a name does not exist, or a value is out of range (names the option).
@@ -112,7 +180,12 @@ def build_spec(
     from kdbench.loading.registry import base_name
 
     asked: dict[str, Any] = {} if spec is None else read_spec(spec)
-    named = {"attacks": attacks, "teacher_from": teacher_from, "defenses": defenses, "distillers": distillers}
+    named = {
+        "attacks": attacks,
+        "teacher_from": teacher_from,
+        "defenses": defenses,
+        "distillers": distillers,
+    }
     named |= {"pairs": pairs, "datasets": datasets, "presets": presets}
     asked |= {name: list(values) for name, values in named.items() if values}
     asked |= {name: value for name, value in rest.items() if value is not None}
@@ -120,7 +193,10 @@ def build_spec(
     # An option replaces the file's field wherever the file has it.
     given = {"pairs"} if pairs or teacher or student else set()
     given |= {name for name, values in named.items() if values}
-    blocks = [{name: value for name, value in block.items() if name not in given} for block in asked.pop("also", [])]
+    blocks = [
+        {name: value for name, value in block.items() if name not in given}
+        for block in asked.pop("also", [])
+    ]
     for name, kind in (("attacks", "attack"), ("defenses", "defense"), ("distillers", "distiller")):
         for table in (asked, *blocks):
             if name in table:
@@ -130,7 +206,11 @@ def build_spec(
     if seed is not None or seeds is not None:
         asked["seeds"] = list(range(seed or 0, (seed or 0) + (seeds or 1)))
     asked["pairs"] = parse_pairs(
-        asked.get("pairs", ()), teacher, student, imported_models(store, asked.get("teacher_from", ())), registry.models
+        asked.get("pairs", ()),
+        teacher,
+        student,
+        imported_models(store, asked.get("teacher_from", ())),
+        registry.models,
     )
     for block in blocks:
         if "pairs" in block:
@@ -139,8 +219,16 @@ def build_spec(
     try:
         found = RunSpec(**asked)
         if given:  # what the file sets for methods that the options have replaced is not missed
-            there = {f"{kind}.{name}" for kind, full in found.methods() for name in (full, base_name(full))}
-            from_file = {key: raw for key, raw in from_file.items() if key.rpartition(".")[0] in there or not _of_method(key)}
+            there = {
+                f"{kind}.{name}"
+                for kind, full in found.methods()
+                for name in (full, base_name(full))
+            }
+            from_file = {
+                key: raw
+                for key, raw in from_file.items()
+                if key.rpartition(".")[0] in there or not _of_method(key)
+            }
         return found.model_copy(update={"overrides": from_file | own})
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
@@ -191,7 +279,8 @@ def parse_pairs(
     imported: list[str],
     own: Mapping[str, ModelMaker] = MappingProxyType({}),
 ) -> tuple[tuple[str, str], ...]:
-    """Pairs from ``--pair``, from ``--teacher`` with ``--student``, and from imported teachers with ``--student``.
+    """Pairs from ``--pair``, from ``--teacher`` with ``--student``, and from imported teachers with
+    ``--student``.
 
     ``own``: the models of plugins.
 
@@ -208,14 +297,18 @@ def parse_pairs(
             found.append(split_pair(str(pair), own))
     teachers = [teacher] if teacher is not None else imported if student is not None else []
     if (teacher is not None and student is None) or (student is not None and not teachers):
-        raise ConfigError("--teacher and --student belong together; give both, or --pair TEACHER-STUDENT")
+        raise ConfigError(
+            "--teacher and --student belong together; give both, or --pair TEACHER-STUDENT"
+        )
     found += [(name, student) for name in teachers if student is not None]
     found = [(_from_hub(teacher), _from_hub(student)) for teacher, student in found]
     for pair in found:
         for name in pair:
             check_model_name(name, own)
     if not found:
-        raise ConfigError("no pair given; add --pair TEACHER-STUDENT, e.g. --pair wrn16_2-wrn16_1, or --pair all")
+        raise ConfigError(
+            "no pair given; add --pair TEACHER-STUDENT, e.g. --pair wrn16_2-wrn16_1, or --pair all"
+        )
     return tuple(dict.fromkeys(found))
 
 
@@ -226,7 +319,11 @@ def _from_hub(name: str) -> str:
     if not name.startswith(hub.PREFIX):
         return name
     found = hub.architecture(name)
-    click.echo(f"{name} is {found}; it is trained from fresh weights (its own come in by kdbench import-teacher)", err=True)
+    click.echo(
+        f"{name} is {found}; it is trained from fresh weights (its own come in by kdbench "
+        "import-teacher)",
+        err=True,
+    )
     return found
 
 
@@ -240,6 +337,8 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
     for item in settings:
         key, equals, value = item.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"--set {item!r} is not KEY=VALUE; write for example --set clean.epochs=2")
+            raise ConfigError(
+                f"--set {item!r} is not KEY=VALUE; write for example --set clean.epochs=2"
+            )
         found[key.strip()] = value.strip()
     return found

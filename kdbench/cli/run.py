@@ -21,10 +21,18 @@ if TYPE_CHECKING:
 @click.command("run")
 @request_options
 @plugin_options
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: runs/TIME-ATTACK-DEFENSE-PAIR]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the results.  [default: runs/TIME-ATTACK-DEFENSE-PAIR]",
+)
 @store_option
 @execution_options
-@click.option("--dry-run", is_flag=True, help="Show the stages, what they cost, the cells and every number; run nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show the stages, what they cost, the cells and every number; run nothing.",
+)
 @click.pass_context
 def run_command(
     ctx: click.Context,
@@ -38,9 +46,10 @@ def run_command(
 ) -> None:
     """Run attacks against defenses and write the results to a folder.
 
-    Every combination of attack, defense, distiller, pair, dataset, preset and seed is one cell, one row of results.csv.
-    What the store has is not computed again; a run that was interrupted goes on when it is called again. Exits with 0 when
-    every cell was measured, 1 when one failed, 2 when the request is wrong, 130 when interrupted.
+    Every combination of attack, defense, distiller, pair, dataset, preset and seed is one cell, one
+    row of results.csv. What the store has is not computed again; a run that was interrupted goes on
+    when it is called again. Exits with 0 when every cell was measured, 1 when one failed, 2 when
+    the request is wrong, 130 when interrupted.
     """
     executor = how.executor()
     try:
@@ -67,8 +76,8 @@ def run_command(
 
 
 def default_out(spec: RunSpec) -> Path:
-    """Make ``runs/TIME-ATTACK-DEFENSE-PAIR``, with a count where there are several: a new folder, even if two runs start
-    in the same second.
+    """Make ``runs/TIME-ATTACK-DEFENSE-PAIR``, with a count where there are several: a new folder,
+    even if two runs start in the same second.
 
     Raises:
         ConfigError: it cannot be made here.
@@ -79,7 +88,11 @@ def default_out(spec: RunSpec) -> Path:
 
     pairs = ["-".join(pair) for pair in spec.pairs]
     attacks = [*spec.attacks, *spec.teacher_from]
-    parts = [time.strftime("%Y%m%d-%H%M%S"), one(attacks, "attacks"), one(list(spec.defenses), "defenses")]
+    parts = [
+        time.strftime("%Y%m%d-%H%M%S"),
+        one(attacks, "attacks"),
+        one(list(spec.defenses), "defenses"),
+    ]
     base = Path("runs") / "-".join([*parts, one(pairs, "pairs")])
     folder, number = base, 2
     while True:
@@ -89,4 +102,6 @@ def default_out(spec: RunSpec) -> Path:
         except FileExistsError:
             folder, number = base.with_name(f"{base.name}-{number}"), number + 1
         except OSError as error:
-            raise ConfigError(f"{folder} cannot be made ({error.strerror or error}); name a folder with --out") from error
+            raise ConfigError(
+                f"{folder} cannot be made ({error.strerror or error}); name a folder with --out"
+            ) from error

@@ -30,7 +30,14 @@ def ls_command(store_dir: Path | None, as_json: bool) -> None:
     found = sorted(filter(None, map(store.find, store)), key=lambda m: m.made)
     if as_json:
         for m in found:
-            told = {"key": m.key, "kind": m.kind, "title": m.title, "made": m.made, "seconds": m.seconds, "bytes": m.size}
+            told = {
+                "key": m.key,
+                "kind": m.kind,
+                "title": m.title,
+                "made": m.made,
+                "seconds": m.seconds,
+                "bytes": m.size,
+            }
             click.echo(json.dumps(told))
         return
     console = make_console()
@@ -38,17 +45,28 @@ def ls_command(store_dir: Path | None, as_json: bool) -> None:
     for m in found:
         if m.kind != "row":
             made = time.strftime("%Y-%m-%d %H:%M", time.localtime(m.made))
-            table.add_row(m.key[:12], m.kind, made, duration(m.seconds), f"{m.size / 2**20:.1f}", safe(m.title))
+            table.add_row(
+                m.key[:12],
+                m.kind,
+                made,
+                duration(m.seconds),
+                f"{m.size / 2**20:.1f}",
+                safe(m.title),
+            )
     console.print(table)
     rows = sum(m.kind == "row" for m in found)
     total = sum(m.size for m in found) / 2**20
-    console.print(f"{safe(store.root)}: {len(found) - rows} results, {rows} rows, {total:.1f} MiB", soft_wrap=True)
+    console.print(
+        f"{safe(store.root)}: {len(found) - rows} results, {rows} rows, {total:.1f} MiB",
+        soft_wrap=True,
+    )
 
 
 @store_command.command("verify")
 @store_option
 def verify_command(store_dir: Path | None) -> None:
-    """Compare every file with its SHA-256; what is damaged is put aside. Exits with 4 if anything was."""
+    """Compare every file with its SHA-256; what is damaged is put aside. Exits with 4 if anything
+    was."""
     from kdbench.bench.store.artefacts import Store
 
     store = Store(store_dir)
@@ -64,15 +82,24 @@ def verify_command(store_dir: Path | None) -> None:
 
 @store_command.command("gc")
 @store_option
-@click.option("--days", type=Number(min=0), default=14.0, show_default=True, help="Unfinished work is kept so long.")
+@click.option(
+    "--days",
+    type=Number(min=0),
+    default=14.0,
+    show_default=True,
+    help="Unfinished work is kept so long.",
+)
 @click.option(
     "--unused-days",
     type=Number(min=0),
     help="Delete results, too, that no run asked for in so many days; imported teachers stay.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
-def gc_command(store_dir: Path | None, days: float, unused_days: float | None, dry_run: bool) -> None:
-    """Delete what nobody needs: leftovers of killed runs, what was put aside and, on demand, old results."""
+def gc_command(
+    store_dir: Path | None, days: float, unused_days: float | None, dry_run: bool
+) -> None:
+    """Delete what nobody needs: leftovers of killed runs, what was put aside and, on demand, old
+    results."""
     from kdbench.bench.store.artefacts import Store, remove
 
     store = Store(store_dir)
@@ -81,4 +108,8 @@ def gc_command(store_dir: Path | None, days: float, unused_days: float | None, d
         count += 1
         if not dry_run:
             freed += remove(path)
-    click.echo(f"{count} entries would be deleted" if dry_run else f"{count} entries deleted, {freed / 2**20:.1f} MiB freed")
+    click.echo(
+        f"{count} entries would be deleted"
+        if dry_run
+        else f"{count} entries deleted, {freed / 2**20:.1f} MiB freed"
+    )

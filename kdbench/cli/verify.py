@@ -21,18 +21,40 @@ if TYPE_CHECKING:
 @plugin_options
 @store_option
 @click.option(
-    "--cells", type=click.IntRange(min=0), default=1, show_default=True, help="How many random cells to compute again."
+    "--cells",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="How many random cells to compute again.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=None, help="Which ones.  [default: others each time]")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Stages computed side by side.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=None,
+    help="Which ones.  [default: others each time]",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Stages computed side by side.",
+)
 @click.pass_context
 def verify_command(
-    ctx: click.Context, folder: Path, choice: Choice, store_dir: Path | None, cells: int, seed: int | None, jobs: int
+    ctx: click.Context,
+    folder: Path,
+    choice: Choice,
+    store_dir: Path | None,
+    cells: int,
+    seed: int | None,
+    jobs: int,
 ) -> None:
     """Compare a run's digests with the store, and compute some of its cells again from nothing.
 
-    Exits with 4 when a weight or a number is not what the table says, with 1 when nothing here could be compared (another
-    machine, other software, other data): kdbench promises the same bits only on the same machine with the same software.
+    Exits with 4 when a weight or a number is not what the table says, with 1 when nothing here
+    could be compared (another machine, other software, other data): kdbench promises the same bits
+    only on the same machine with the same software.
     """
     import secrets
 
@@ -51,11 +73,14 @@ def verify_command(
     total = len(results.rows)
     if others:
         click.echo(
-            f"{len(others)} of {total} rows have another key here: another machine, software, plugin or dataset made them "
+            f"{len(others)} of {total} rows have another key here: another machine, software, "
+            "plugin or dataset made them "
             f"(lines {_few(others)}); they are not compared"
         )
     same, wrong, gone = verify.check_weights(results, prepared.plan, store)
-    click.echo(f"weights: {same} of {total} rows have theirs in the store, {len(gone)} rows' are not there")
+    click.echo(
+        f"weights: {same} of {total} rows have theirs in the store, {len(gone)} rows' are not there"
+    )
     seed = secrets.randbelow(2**31) if seed is None else seed
     lines = verify.choose(results, prepared.plan, cells, seed)
     differences = []
@@ -66,17 +91,27 @@ def verify_command(
             try:
                 slots = divide(jobs, prepared.numerics)
                 executor = LocalExecutor(jobs=slots.jobs, devices=slots.devices)
-                differences = verify.again(results, lines, prepared, registry, store, Path(place), display, executor)
+                differences = verify.again(
+                    results, lines, prepared, registry, store, Path(place), display, executor
+                )
             finally:
                 display.close()
     for d in differences:
-        click.echo(safe(f"line {d.line}: {d.column} is {d.table} in the table and {d.again} when computed again"))
+        click.echo(
+            safe(
+                f"line {d.line}: {d.column} is {d.table} in the table and {d.again} when computed "
+                "again"
+            )
+        )
     if wrong or differences:
         raise IntegrityError(
-            f"{folder} is not what it says it is: the weights of {len(wrong)} rows (lines {_few(wrong) or '-'}) and "
+            f"{folder} is not what it says it is: the weights of {len(wrong)} rows (lines "
+            f"{_few(wrong) or '-'}) and "
             f"{len(differences)} numbers differ"
         )
-    click.echo(f"verified: {same} rows by their weights, {len(lines)} computed again to the same bits")
+    click.echo(
+        f"verified: {same} rows by their weights, {len(lines)} computed again to the same bits"
+    )
     ctx.exit(1 if not same and not lines else 0)
 
 

@@ -1,7 +1,7 @@
 """Datasets by name.
 
-``signs`` is drawn on the spot; the others are read from a folder, imagefolder also from a zip or tar. Nothing here imports
-torchvision or PIL until a dataset that needs them is loaded.
+``signs`` is drawn on the spot; the others are read from a folder, imagefolder also from a zip or
+tar. Nothing here imports torchvision or PIL until a dataset that needs them is loaded.
 """
 
 from __future__ import annotations
@@ -18,9 +18,18 @@ from kdbench.data.tensor import TensorImages
 from kdbench.errors import ConfigError, ContractError, DatasetError, UnknownMethodError, unknown
 
 __all__ = [
-    "Augmentation", "Batch", "Dataset", "ImageSet", "Request", "TensorImages", "check_dataset_name", "dataset_names", "finish",
-    "load_dataset", "padding",
-]  # fmt: skip
+    "Augmentation",
+    "Batch",
+    "Dataset",
+    "ImageSet",
+    "Request",
+    "TensorImages",
+    "check_dataset_name",
+    "dataset_names",
+    "finish",
+    "load_dataset",
+    "padding",
+]
 
 #: What was asked for -> a dataset.
 Loader = Callable[[Request], Dataset]
@@ -46,13 +55,17 @@ def check_dataset_name(name: str, own: Mapping[str, Loader] = MappingProxyType({
     """Raise UnknownMethodError unless ``name`` can be loaded. ``own``: the datasets of plugins."""
     kind, _, path = name.partition(":")
     if (kind not in _LOADERS and kind not in own) or (path and kind != "imagefolder"):
-        raise UnknownMethodError(unknown("dataset", name, [*_LOADERS, *own], "a folder of yours is imagefolder:PATH"))
+        raise UnknownMethodError(
+            unknown("dataset", name, [*_LOADERS, *own], "a folder of yours is imagefolder:PATH")
+        )
 
 
 def _checked(name: str, found: object) -> Dataset:
     """What a plugin returned, if it is a dataset of that name."""
     if not isinstance(found, Dataset):
-        raise ContractError(f"dataset {name!r} is a {type(found).__name__}; return what kdbench.data.finish returns")
+        raise ContractError(
+            f"dataset {name!r} is a {type(found).__name__}; return what kdbench.data.finish returns"
+        )
     return found
 
 
@@ -71,16 +84,19 @@ def load_dataset(
 ) -> Dataset:
     """Load a dataset.
 
-    name: see ``dataset_names``. data_dir: folder of the dataset (not for signs). download: fetch it where torchvision
-    can (cifar10, cifar100, gtsrb; gtsrb in an older, smaller version). seed: signs draws its images from it and
-    flower17 its split; train_size and test_size choose by it what to keep (not for signs). Without such a size cifar,
-    gtsrb, imagenet1k and imagefolder are the same for every seed.
-    image_size: 8..512 pixels a side; default 32 for signs, cifar and gtsrb, 224 else. num_classes, train_size,
-    test_size: for signs how many to draw (10, 4000, 1000); else the first K classes and a stratified subset.
-    cache_dir: where decoded images and unpacked archives are kept; default $KDBENCH_CACHE or the user's cache folder.
+    name: see ``dataset_names``. data_dir: folder of the dataset (not for signs). download: fetch it
+    where torchvision can (cifar10, cifar100, gtsrb; gtsrb in an older, smaller version). seed:
+    signs draws its images from it and flower17 its split; train_size and test_size choose by it
+    what to keep (not for signs). Without such a size cifar, gtsrb, imagenet1k and imagefolder are
+    the same for every seed. image_size: 8..512 pixels a side; default 32 for signs, cifar and
+    gtsrb, 224 else. num_classes, train_size,
+    test_size: for signs how many to draw (10, 4000, 1000); else the first K classes and a
+    stratified subset.
+    cache_dir: where decoded images and unpacked archives are kept; default $KDBENCH_CACHE or the
+    user's cache folder.
     own: the datasets of plugins (``Registry.datasets``).
-    Raises UnknownMethodError, ConfigError or DatasetError, each saying what to do; IntegrityError for an archive, as which an
-    imagefolder may be given, that is damaged, hostile or too large.
+    Raises UnknownMethodError, ConfigError or DatasetError, each saying what to do; IntegrityError
+    for an archive, as which an imagefolder may be given, that is damaged, hostile or too large.
     """
     kind, _, path = name.partition(":")
     check_dataset_name(name, own)
@@ -89,28 +105,43 @@ def load_dataset(
             raise ConfigError("dataset 'imagefolder' needs a folder; write imagefolder:PATH")
         data_dir = path or data_dir
     for what, value, low, high in (
-        ("image_size", image_size, 8, 512), ("num_classes", num_classes, 2, None), ("train_size", train_size, 1, None),
-        ("test_size", test_size, 1, None), ("seed", seed, 0, 2**63 - 1),
-    ):  # fmt: skip
-        wrong = isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high)
+        ("image_size", image_size, 8, 512),
+        ("num_classes", num_classes, 2, None),
+        ("train_size", train_size, 1, None),
+        ("test_size", test_size, 1, None),
+        ("seed", seed, 0, 2**63 - 1),
+    ):
+        wrong = (
+            isinstance(value, bool)
+            or not isinstance(value, int)
+            or value < low
+            or (high is not None and value > high)
+        )
         if value is not None and wrong:
             allowed = f"of at least {low}" if high is None else f"in {low}..{high}"
             raise ConfigError(f"{what} is {value!r}; it must be a whole number {allowed}")
     request = Request(
         name,
         Path(data_dir).expanduser() if data_dir is not None else None,
-        download, seed, image_size, num_classes, train_size, test_size,
+        download,
+        seed,
+        image_size,
+        num_classes,
+        train_size,
+        test_size,
         Path(cache_dir) if cache_dir is not None else _default_cache(),
-    )  # fmt: skip
+    )
     try:
         if kind in own:
             return _checked(name, own[kind](request))
         module, function = _LOADERS[kind]
         return getattr(importlib.import_module(module), function)(request)
     except OSError as error:
-        # One place for whatever the file system refuses: a file where a folder should be, a folder that may not be read.
+        # One place for whatever the file system refuses: a file where a folder should be, a folder
+        # that may not be read.
         raise DatasetError(
-            f"dataset {name!r}: cannot use {error.filename or data_dir}: {error.strerror or error}; "
+            f"dataset {name!r}: cannot use {error.filename or data_dir}: "
+            f"{error.strerror or error}; "
             "check --data-dir and its permissions"
         ) from error
 
@@ -132,9 +163,18 @@ def _signs(request: Request) -> Dataset:
     classes, size = count(request.num_classes, 10), count(request.image_size, 32)
     train, test = (
         signs.draw_signs(n, num_classes=classes, size=size, seed=request.seed, split=split)
-        for split, n in (("train", count(request.train_size, 4000)), ("test", count(request.test_size, 1000)))
+        for split, n in (
+            ("train", count(request.train_size, 4000)),
+            ("test", count(request.test_size, 1000)),
+        )
     )
     return finish(
-        request, name="signs", train=train, test=test, class_names=signs.class_names(classes),
-        mean=signs.MEAN, std=signs.STD, augmentation=Augmentation(padding(size, 2), flip=False),
-    )  # fmt: skip
+        request,
+        name="signs",
+        train=train,
+        test=test,
+        class_names=signs.class_names(classes),
+        mean=signs.MEAN,
+        std=signs.STD,
+        augmentation=Augmentation(padding(size, 2), flip=False),
+    )

@@ -1,4 +1,5 @@
-"""Images as kdbench sees them: a set of uint8 pictures with labels that can be iterated, subset and extended."""
+"""Images as kdbench sees them: a set of uint8 pictures with labels that can be iterated, subset and
+extended."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """images: float32 (N, 3, H, W) in [0, 1]; labels: int64 (N,); positions: int64 (N,), rows in the iterated set."""
+    """images: float32 (N, 3, H, W) in [0, 1]; labels: int64 (N,); positions: int64 (N,), rows in
+    the iterated set."""
 
     images: Tensor
     labels: Tensor
@@ -22,14 +24,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random shift by up to ``pad`` pixels (reflected border) and, if ``flip``, a random horizontal mirror."""
+    """Random shift by up to ``pad`` pixels (reflected border) and, if ``flip``, a random horizontal
+    mirror."""
 
     pad: int = 4
     flip: bool = True
 
 
 class ImageSet(ABC):
-    """A labelled set of equally sized images. ``labels`` is int64 (N,) on the CPU; ``shape`` is (3, H, W)."""
+    """A labelled set of equally sized images. ``labels`` is int64 (N,) on the CPU; ``shape`` is (3,
+    H, W)."""
 
     labels: Tensor
     shape: tuple[int, int, int]
@@ -43,7 +47,8 @@ class ImageSet(ABC):
 
     @abstractmethod
     def extended(self, images: Tensor, labels: Tensor) -> ImageSet:
-        """This set with float images (M, 3, H, W) in [0, 1] and int64 labels (M,) appended (stored as uint8)."""
+        """This set with float images (M, 3, H, W) in [0, 1] and int64 labels (M,) appended (stored
+        as uint8)."""
 
     @abstractmethod
     def read(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
@@ -59,19 +64,24 @@ class ImageSet(ABC):
         augmentation: Augmentation | None = None,
         drop_last: bool = False,
     ) -> Iterator[Batch]:
-        """One pass. With a (CPU) generator rows come shuffled and augmentation draws from it; without, in order."""
+        """One pass. With a (CPU) generator rows come shuffled and augmentation draws from it;
+        without, in order."""
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A named dataset.
 
-    name: as asked for, e.g. ``signs``. train, test: image sets. num_classes; class_names: one per class.
-    mean, std: per-channel constants in [0, 1] that models normalise with. augmentation: for training.
-    train_digest: SHA-256 over all that training can depend on: the kind of dataset, class names, shape, labels and pixels (or
-    file list with sizes when streaming) of the training images, mean, std, augmentation. test_digest: the same of the test
-    images, without the last three. A change to one split leaves the other's digest as it was.
-    note: printed with results, e.g. that a subset is not the official dataset ('' if nothing to say).
+    name: as asked for, e.g. ``signs``. train, test: image sets. num_classes; class_names: one per
+    class.
+    mean, std: per-channel constants in [0, 1] that models normalise with. augmentation: for
+    training.
+    train_digest: SHA-256 over all that training can depend on: the kind of dataset, class names,
+    shape, labels and pixels (or file list with sizes when streaming) of the training images, mean,
+    std, augmentation. test_digest: the same of the test images, without the last three. A change to
+    one split leaves the other's digest as it was.
+    note: printed with results, e.g. that a subset is not the official dataset ('' if nothing to
+    say).
     """
 
     name: str

@@ -1,4 +1,5 @@
-"""Decoded pixels on disk: a file per list of images, checked when read. It saves time; no run depends on it."""
+"""Decoded pixels on disk: a file per list of images, checked when read. It saves time; no run
+depends on it."""
 
 from __future__ import annotations
 
@@ -18,23 +19,27 @@ _PATIENCE = 600.0
 
 
 def entry_path(cache_dir: Path, paths: Sequence[Path], size: int, root: Path) -> Path:
-    """Where these files' pixels are kept; another name as soon as a file's path, length or time changes."""
+    """Where these files' pixels are kept; another name as soon as a file's path, length or time
+    changes."""
     # The number rises when decoding changes.
     digest = hashlib.sha256(json.dumps(["kdbench-2", str(root.resolve()), size]).encode())
     for path in paths:
         facts = path.stat()
-        digest.update(f"{os.path.relpath(path, root)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+        digest.update(
+            f"{os.path.relpath(path, root)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode()
+        )
     return cache_dir / f"{digest.hexdigest()}.safetensors"
 
 
 @contextlib.contextmanager
 def one_at_a_time(entry: Path) -> Iterator[bool]:
-    """Hold the entry's lock, so that of two processes one makes the entry and the other reads it; whether it is held."""
+    """Hold the entry's lock, so that of two processes one makes the entry and the other reads it;
+    whether it is held."""
     import filelock
 
     lock = filelock.FileLock(entry.with_suffix(".lock"), timeout=_PATIENCE)
-    # Where no lock can be had (a read-only folder, too long a wait; Timeout is an OSError) both make it, which is
-    # only slower: entries appear by renaming.
+    # Where no lock can be had (a read-only folder, too long a wait; Timeout is an OSError) both
+    # make it, which is only slower: entries appear by renaming.
     with contextlib.suppress(OSError, NotImplementedError):
         entry.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -45,7 +50,8 @@ def one_at_a_time(entry: Path) -> Iterator[bool]:
 
 
 def read_entry(entry: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """The cached pixels, or None where there are none or they are damaged (they are then rebuilt)."""
+    """The cached pixels, or None where there are none or they are damaged (they are then
+    rebuilt)."""
     from safetensors import SafetensorError, safe_open
 
     if not entry.is_file():
@@ -56,7 +62,9 @@ def read_entry(entry: Path, shape: tuple[int, ...]) -> Tensor | None:
             pixels = stored.get_tensor("pixels")
     except (SafetensorError, OSError, ValueError, KeyError):
         return None
-    whole = pixels.dtype == torch.uint8 and tuple(pixels.shape) == shape and _digest(pixels) == expected
+    whole = (
+        pixels.dtype == torch.uint8 and tuple(pixels.shape) == shape and _digest(pixels) == expected
+    )
     return pixels if whole else None
 
 
@@ -65,7 +73,8 @@ def write_entry(entry: Path, pixels: Tensor) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    # A full or read-only disk must not stop the run; safetensors reports a full one as an error of its own.
+    # A full or read-only disk must not stop the run; safetensors reports a full one as an error of
+    # its own.
     with contextlib.suppress(OSError, SafetensorError):
         entry.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")

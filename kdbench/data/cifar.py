@@ -10,35 +10,51 @@ from kdbench.data.common import Request, finish, need_folder, padding
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import DatasetError
 
-# The constants of the feature-distillation code that the paper builds on (Heo et al. 2019); they are CIFAR-10's,
-# and are used for CIFAR-100 there too.
+# The constants of the feature-distillation code that the paper builds on (Heo et al. 2019); they
+# are CIFAR-10's, and are used for CIFAR-100 there too.
 MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
 STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
 
 
 def load_cifar(request: Request) -> Dataset:
-    """``cifar10`` or ``cifar100`` from data_dir in torchvision's layout (cifar-10-batches-py, cifar-100-python)."""
+    """``cifar10`` or ``cifar100`` from data_dir in torchvision's layout (cifar-10-batches-py,
+    cifar-100-python)."""
     from torchvision import datasets
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[request.name]
     folder = need_folder(request, f"it holds {kind.base_folder}/", downloadable=True)
     try:
-        # The batches are pickles: torchvision compares all MD5 sums before it opens one, so none is unpickled
-        # unverified.
-        parts = [kind(str(folder), train=train, download=request.download) for train in (True, False)]
+        # The batches are pickles: torchvision compares all MD5 sums before it opens one, so none is
+        # unpickled unverified.
+        parts = [
+            kind(str(folder), train=train, download=request.download) for train in (True, False)
+        ]
     except (RuntimeError, OSError, EOFError) as error:
         if request.download:
             what, remedy = f"could not be downloaded to {folder} ({error})", "try again"
         else:
-            what = f"at {folder / kind.base_folder} is absent, incomplete or does not match the published MD5 sums"
+            what = (
+                f"at {folder / kind.base_folder} is absent, incomplete or does not match the "
+                "published MD5 sums"
+            )
             remedy = "pass --download"
-        raise DatasetError(f"dataset {request.name!r} {what}; {remedy}, or unpack {kind.filename} into {folder}") from error
+        raise DatasetError(
+            f"dataset {request.name!r} {what}; {remedy}, or unpack {kind.filename} into {folder}"
+        ) from error
     size = request.image_size or 32
-    train, test = (TensorImages(_resized(part.data, size), torch.tensor(part.targets)) for part in parts)
+    train, test = (
+        TensorImages(_resized(part.data, size), torch.tensor(part.targets)) for part in parts
+    )
     return finish(
-        request, name=request.name, train=train, test=test, class_names=tuple(parts[0].classes), mean=MEAN, std=STD,
+        request,
+        name=request.name,
+        train=train,
+        test=test,
+        class_names=tuple(parts[0].classes),
+        mean=MEAN,
+        std=STD,
         augmentation=Augmentation(padding(size, 4), flip=True),
-    )  # fmt: skip
+    )
 
 
 def _resized(data: np.ndarray, size: int) -> torch.Tensor:
@@ -47,8 +63,12 @@ def _resized(data: np.ndarray, size: int) -> torch.Tensor:
     if size == pixels.shape[-1]:
         return pixels
     chunks = [
-        torch.nn.functional.interpolate(chunk.float(), size=(size, size), mode="bilinear", antialias=True)
-        .round().clamp(0, 255).to(torch.uint8)
+        torch.nn.functional.interpolate(
+            chunk.float(), size=(size, size), mode="bilinear", antialias=True
+        )
+        .round()
+        .clamp(0, 255)
+        .to(torch.uint8)
         for chunk in pixels.split(1000)
-    ]  # fmt: skip
+    ]
     return torch.cat(chunks)

@@ -1,4 +1,5 @@
-"""What is known of a dataset without opening it: for a teacher from elsewhere, and for what a run will cost."""
+"""What is known of a dataset without opening it: for a teacher from elsewhere, and for what a run
+will cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Image sets as single files, so that the process of a stage opens exactly the images that it may see."""
+"""Image sets as single files, so that the process of a stage opens exactly the images that it may
+see."""
 
 from __future__ import annotations
 
@@ -14,17 +15,28 @@ from kdbench.data.tensor import TensorImages
 
 
 def save_images(images: ImageSet, path: Path) -> None:
-    """Write an image set: pixels and labels, or, where the images stay on disk, the list of their files.
+    """Write an image set: pixels and labels, or, where the images stay on disk, the list of their
+    files.
 
     Raises:
         TypeError: a set that is neither in memory nor streamed.
     """
     if isinstance(images, TensorImages):
-        save_file({"pixels": images.pixels.contiguous(), "labels": images.labels.contiguous()}, path)
+        save_file(
+            {"pixels": images.pixels.contiguous(), "labels": images.labels.contiguous()}, path
+        )
     elif isinstance(images, StreamedImages):
         paths, appended, rows = images.parts
-        held = {"paths": json.dumps({"paths": [str(Path(p).absolute()) for p in paths], "size": images.shape[1]})}
-        save_file({"labels": images.labels.contiguous(), "rows": rows, "appended": appended}, path, metadata=held)
+        held = {
+            "paths": json.dumps(
+                {"paths": [str(Path(p).absolute()) for p in paths], "size": images.shape[1]}
+            )
+        }
+        save_file(
+            {"labels": images.labels.contiguous(), "rows": rows, "appended": appended},
+            path,
+            metadata=held,
+        )
     else:
         raise TypeError(f"{type(images).__name__} cannot be written to a file")
 
@@ -37,7 +49,9 @@ def load_images(path: Path) -> ImageSet:
     if "paths" not in held:
         return TensorImages(tensors["pixels"], tensors["labels"])
     found = json.loads(held["paths"])
-    return StreamedImages.restored(found["paths"], tensors["appended"], tensors["rows"], tensors["labels"], found["size"])
+    return StreamedImages.restored(
+        found["paths"], tensors["appended"], tensors["rows"], tensors["labels"], found["size"]
+    )
 
 
 def image_folders(images: ImageSet) -> list[Path]:

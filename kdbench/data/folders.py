@@ -17,23 +17,40 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
 
 FLOWERS = (
-    "daffodil", "snowdrop", "lily of the valley", "bluebell", "crocus", "iris", "tigerlily", "tulip", "fritillary",
-    "sunflower", "daisy", "colts' foot", "dandelion", "cowslip", "buttercup", "windflower", "pansy",
-)  # fmt: skip
+    "daffodil",
+    "snowdrop",
+    "lily of the valley",
+    "bluebell",
+    "crocus",
+    "iris",
+    "tigerlily",
+    "tulip",
+    "fritillary",
+    "sunflower",
+    "daisy",
+    "colts' foot",
+    "dandelion",
+    "cowslip",
+    "buttercup",
+    "windflower",
+    "pansy",
+)
 
 
 def load_flower17(request: Request) -> Dataset:
-    """Flower17 (Nilsback & Zisserman 2006): 80 consecutive images a class, 70 for training, 10 for testing.
+    """Flower17 (Nilsback & Zisserman 2006): 80 consecutive images a class, 70 for training, 10 for
+    testing.
 
-    The ten are drawn per class from the seed. data_dir is the folder that holds jpg/image_0001.jpg to
-    image_1360.jpg, from https://www.robots.ox.ac.uk/~vgg/data/flowers/17/.
+    The ten are drawn per class from the seed. data_dir is the folder that holds jpg/image_0001.jpg
+    to image_1360.jpg, from https://www.robots.ox.ac.uk/~vgg/data/flowers/17/.
     """
     folder = need_folder(request, "it holds jpg/image_0001.jpg to image_1360.jpg")
     paths = [folder / "jpg" / f"image_{number:04d}.jpg" for number in range(1, 1361)]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise DatasetError(
-            f"dataset 'flower17': {len(missing)} of 1360 images are missing, first {missing[0]}; unpack 17flowers.tgz "
+            f"dataset 'flower17': {len(missing)} of 1360 images are missing, first {missing[0]}; "
+            "unpack 17flowers.tgz "
             f"from https://www.robots.ox.ac.uk/~vgg/data/flowers/17/ into {folder}"
         )
     generator = torch.Generator().manual_seed(request.seed)
@@ -44,24 +61,36 @@ def load_flower17(request: Request) -> Dataset:
         rows["test"] += sorted(order[70:])
     size = request.image_size or 224
     # Decoded once for all seeds: the split is a view on the same cache entry.
-    whole = image_set(paths, [row // 80 for row in range(1360)], size, root=folder, cache_dir=request.cache_dir)
+    whole = image_set(
+        paths, [row // 80 for row in range(1360)], size, root=folder, cache_dir=request.cache_dir
+    )
     train, test = (whole.subset(torch.tensor(rows[part])) for part in ("train", "test"))
     return finish(
-        request, name="flower17", train=train, test=test, class_names=FLOWERS, mean=MEAN, std=STD,
+        request,
+        name="flower17",
+        train=train,
+        test=test,
+        class_names=FLOWERS,
+        mean=MEAN,
+        std=STD,
         augmentation=Augmentation(padding(size, 4), flip=True),
-    )  # fmt: skip
+    )
 
 
 def load_imagenet(request: Request) -> Dataset:
-    """ImageNet-1k (Russakovsky et al. 2015): data_dir holds train/<wnid>/ and val/<wnid>/, 1000 folders each."""
-    return _from_folders(request, need_folder(request, "it holds train/<wnid>/ and val/<wnid>/"), ("val",), 1000)
+    """ImageNet-1k (Russakovsky et al. 2015): data_dir holds train/<wnid>/ and val/<wnid>/, 1000
+    folders each."""
+    return _from_folders(
+        request, need_folder(request, "it holds train/<wnid>/ and val/<wnid>/"), ("val",), 1000
+    )
 
 
 def load_imagefolder(request: Request) -> Dataset:
-    """``imagefolder:PATH``: PATH holds train/<class>/ and test/<class>/ (or val/<class>/) of the same classes.
+    """``imagefolder:PATH``: PATH holds train/<class>/ and test/<class>/ (or val/<class>/) of the
+    same classes.
 
-    PATH may be a zip or tar of these, or of one folder that holds them; it is unpacked into the cache. Raises IntegrityError
-    for an archive that is damaged or hostile.
+    PATH may be a zip or tar of these, or of one folder that holds them; it is unpacked into the
+    cache. Raises IntegrityError for an archive that is damaged or hostile.
     """
     holds = "it holds train/<class>/ and test/<class>/; or a zip or tar of these"
     if request.data_dir is None or request.download or not request.data_dir.is_file():
@@ -72,39 +101,65 @@ def load_imagefolder(request: Request) -> Dataset:
     try:
         return _from_folders(request, folder, ("test", "val"), None)
     except DatasetError as error:
-        raise DatasetError(f"{error} (this was unpacked from {request.data_dir}: mend the archive, not the copy)") from error
+        raise DatasetError(
+            f"{error} (this was unpacked from {request.data_dir}: mend the archive, not the copy)"
+        ) from error
 
 
 def _inner(folder: Path) -> Path:
     """The folder itself, or the only one in it where that holds everything."""
     visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    return visible[0] if len(visible) == 1 and visible[0].is_dir() and visible[0].name != "train" else folder
+    return (
+        visible[0]
+        if len(visible) == 1 and visible[0].is_dir() and visible[0].name != "train"
+        else folder
+    )
 
 
-def _from_folders(request: Request, root: Path, test_names: tuple[str, ...], classes: int | None) -> Dataset:
+def _from_folders(
+    request: Request, root: Path, test_names: tuple[str, ...], classes: int | None
+) -> Dataset:
     where = f"dataset {request.name!r}: {root}"
     test_name = next((name for name in test_names if (root / name).is_dir()), None)
     if not (root / "train").is_dir() or test_name is None:
-        raise DatasetError(f"{where} must contain train/<class>/ and {' or '.join(f'{name}/<class>/' for name in test_names)}")
+        raise DatasetError(
+            f"{where} must contain train/<class>/ and "
+            f"{' or '.join(f'{name}/<class>/' for name in test_names)}"
+        )
     names = _class_folders(root / "train")
     if _class_folders(root / test_name) != names:
         other = set(names) ^ set(_class_folders(root / test_name))
-        raise DatasetError(f"{where}: train/ and {test_name}/ have different classes: {', '.join(sorted(other)[:5])}")
+        raise DatasetError(
+            f"{where}: train/ and {test_name}/ have different classes: "
+            f"{', '.join(sorted(other)[:5])}"
+        )
     if len(names) < 2 or (classes is not None and len(names) != classes):
-        raise DatasetError(f"{where} has {len(names)} classes in train/; expected {classes or 'at least 2'}")
+        raise DatasetError(
+            f"{where} has {len(names)} classes in train/; expected {classes or 'at least 2'}"
+        )
     size = request.image_size or 224
     sets = []
     for part in ("train", test_name):
         paths, labels = _files(root / part, names, where)
         sets.append(image_set(paths, labels, size, root=root, cache_dir=request.cache_dir))
     return finish(
-        request, name=request.name, train=sets[0], test=sets[1], class_names=tuple(names), mean=MEAN, std=STD,
+        request,
+        name=request.name,
+        train=sets[0],
+        test=sets[1],
+        class_names=tuple(names),
+        mean=MEAN,
+        std=STD,
         augmentation=Augmentation(padding(size, 4), flip=True),
-    )  # fmt: skip
+    )
 
 
 def _class_folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
 
 
 def _files(folder: Path, names: list[str], where: str) -> tuple[list[Path], list[int]]:
@@ -121,7 +176,13 @@ def _files(folder: Path, names: list[str], where: str) -> tuple[list[Path], list
 
 def _image_files(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
-        raise error  # rglob would pass over a folder that may not be read, and with it over its images
+        # rglob would pass over a folder that may not be read, and with it over its images
+        raise error
 
     walk = os.walk(folder, onerror=refuse)
-    return sorted(Path(where, name) for where, _, names in walk for name in names if Path(name).suffix.lower() in EXTENSIONS)
+    return sorted(
+        Path(where, name)
+        for where, _, names in walk
+        for name in names
+        if Path(name).suffix.lower() in EXTENSIONS
+    )

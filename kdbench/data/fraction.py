@@ -8,7 +8,8 @@ from kdbench.data.base import ImageSet
 
 
 def defender_images(train: ImageSet, fraction: float, seed: int) -> ImageSet:
-    """The defender's images: a fixed random fraction of every class, at least two of each; all of them for 1.0."""
+    """The defender's images: a fixed random fraction of every class, at least two of each; all of
+    them for 1.0."""
     if fraction >= 1:
         return train
     generator = torch.Generator().manual_seed(seed)

@@ -1,6 +1,7 @@
 """What the 64 classes of the ``signs`` dataset look like: styles (outline and colours) and glyphs.
 
-Everything is given in sign coordinates: the sign fills about [-1, 1]^2, x to the right, y down. Classes are ordered
+Everything is given in sign coordinates: the sign fills about [-1, 1]^2, x to the right, y down.
+Classes are ordered
 so that any first K share few styles: the glyph, not the colour, has to be recognised.
 """
 
@@ -15,7 +16,12 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Stroke = tuple[float, float, float, float]
 
-RED, WHITE, BLUE, YELLOW = (0.80, 0.10, 0.12), (0.93, 0.93, 0.92), (0.10, 0.25, 0.70), (0.95, 0.78, 0.12)
+RED, WHITE, BLUE, YELLOW = (
+    (0.80, 0.10, 0.12),
+    (0.93, 0.93, 0.92),
+    (0.10, 0.25, 0.70),
+    (0.95, 0.78, 0.12),
+)
 BLACK, GREEN, ORANGE = (0.08, 0.08, 0.09), (0.08, 0.50, 0.25), (0.93, 0.48, 0.10)
 
 STROKE = 0.135
@@ -24,7 +30,8 @@ STROKE = 0.135
 
 @dataclass(frozen=True)
 class Style:
-    """Outline and colours. normals: turn of each polygon side in degrees, () for a circle; inner: the face's radius.
+    """Outline and colours. normals: turn of each polygon side in degrees, () for a circle; inner:
+    the face's radius.
 
     centre, zoom: where the glyph sits and how large it is drawn (a triangle leaves it less room).
     """
@@ -54,9 +61,14 @@ STYLES = (
 # Seven segments of a digit: top, upper left and right, middle, lower left and right, bottom.
 _X, _Y = 0.27, 0.46
 _SEGMENTS: tuple[Stroke, ...] = (
-    (-_X, -_Y, _X, -_Y), (-_X, -_Y, -_X, 0), (_X, -_Y, _X, 0), (-_X, 0, _X, 0),
-    (-_X, 0, -_X, _Y), (_X, 0, _X, _Y), (-_X, _Y, _X, _Y),
-)  # fmt: skip
+    (-_X, -_Y, _X, -_Y),
+    (-_X, -_Y, -_X, 0),
+    (_X, -_Y, _X, 0),
+    (-_X, 0, _X, 0),
+    (-_X, 0, -_X, _Y),
+    (_X, 0, _X, _Y),
+    (-_X, _Y, _X, _Y),
+)
 
 
 def _digit(lit: str) -> tuple[Stroke, ...]:
@@ -89,7 +101,8 @@ GLYPHS: dict[str, tuple[Stroke, ...]] = {
 
 
 def _classes() -> tuple[tuple[Style, str], ...]:
-    # Each run of ten classes uses three styles (4 + 3 + 3); a style takes the next unused glyph each time.
+    # Each run of ten classes uses three styles (4 + 3 + 3); a style takes the next unused glyph
+    # each time.
     names = list(GLYPHS)
     used = [0] * len(STYLES)
     table = []
@@ -107,7 +120,8 @@ CLASSES = _classes()
 
 
 def outline(style: Style, x: Array, y: Array) -> Array:
-    """Distance measure of the style's outline about the origin, so that ``outline - radius`` is signed distance."""
+    """Distance measure of the style's outline about the origin, so that ``outline - radius`` is
+    signed distance."""
     if not style.normals:
         return np.sqrt(x * x + y * y)
     sides = [x * math.cos(math.radians(a)) + y * math.sin(math.radians(a)) for a in style.normals]

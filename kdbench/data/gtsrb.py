@@ -1,4 +1,5 @@
-"""GTSRB, the German Traffic Sign Recognition Benchmark (Stallkamp et al. 2012), in torchvision's layout."""
+"""GTSRB, the German Traffic Sign Recognition Benchmark (Stallkamp et al. 2012), in torchvision's
+layout."""
 
 from __future__ import annotations
 
@@ -12,15 +13,19 @@ from kdbench.data.load import image_set
 from kdbench.errors import DatasetError
 
 CLASSES = 43
-# Of the final archive. torchvision fetches an older one with 26,640 training images, which is a subset.
+# Of the final archive. torchvision fetches an older one with 26,640 training images, which is a
+# subset.
 OFFICIAL_TRAIN, OFFICIAL_TEST = 39_209, 12_630
 # Measured on 10,456 training images at 32 pixels, rounded.
 MEAN, STD = (0.34, 0.31, 0.32), (0.28, 0.26, 0.27)
 
 
 def load_gtsrb(request: Request) -> Dataset:
-    """``gtsrb``; named ``gtsrb-subset``, with a note, where not all official images are there or were asked for."""
-    folder = need_folder(request, "it holds gtsrb/GTSRB/Training and gtsrb/GT-final_test.csv", downloadable=True)
+    """``gtsrb``; named ``gtsrb-subset``, with a note, where not all official images are there or
+    were asked for."""
+    folder = need_folder(
+        request, "it holds gtsrb/GTSRB/Training and gtsrb/GT-final_test.csv", downloadable=True
+    )
     base = folder / "gtsrb"
     training, final_test = base / "GTSRB" / "Training", base / "GTSRB" / "Final_Test" / "Images"
     if request.download:
@@ -34,10 +39,16 @@ def load_gtsrb(request: Request) -> Dataset:
     )
     note = _note(request, len(train), len(test))
     return finish(
-        request, name="gtsrb-subset" if note else "gtsrb", train=train, test=test,
-        class_names=tuple(f"{k:05d}" for k in range(CLASSES)), mean=MEAN, std=STD,
-        augmentation=Augmentation(padding(size, 2), flip=False), note=note,
-    )  # fmt: skip
+        request,
+        name="gtsrb-subset" if note else "gtsrb",
+        train=train,
+        test=test,
+        class_names=tuple(f"{k:05d}" for k in range(CLASSES)),
+        mean=MEAN,
+        std=STD,
+        augmentation=Augmentation(padding(size, 2), flip=False),
+        note=note,
+    )
 
 
 def _note(request: Request, train: int, test: int) -> str:
@@ -47,11 +58,14 @@ def _note(request: Request, train: int, test: int) -> str:
         (request.train_size, train, "{:,} training images"),
         (request.test_size, test, "{:,} test images"),
     )
-    selected = ", ".join(text.format(asked) for asked, there, text in selections if asked not in (None, there))
+    selected = ", ".join(
+        text.format(asked) for asked, there, text in selections if asked not in (None, there)
+    )
     if not selected and (train, test) == (OFFICIAL_TRAIN, OFFICIAL_TEST):
         return ""
     return (
-        f"subset of GTSRB ({train:,} of {OFFICIAL_TRAIN:,} training and {test:,} of {OFFICIAL_TEST:,} test images"
+        f"subset of GTSRB ({train:,} of {OFFICIAL_TRAIN:,} training and {test:,} of "
+        f"{OFFICIAL_TEST:,} test images"
         f"{f'; of these {selected}' if selected else ''}): never quote these results as GTSRB"
     )
 
@@ -61,12 +75,14 @@ def _download(folder: Path, parts: dict[str, Path]) -> None:
 
     try:
         for split, images in parts.items():
-            # torchvision does not fetch again what is there; whether it is whole is looked at later, by us.
+            # torchvision does not fetch again what is there; whether it is whole is looked at
+            # later, by us.
             if not images.is_dir():
                 GTSRB(str(folder), split=split, download=True)
     except (RuntimeError, OSError) as error:
         raise DatasetError(
-            f"dataset 'gtsrb' could not be downloaded to {folder}: {error}; try again, or unpack its archives there"
+            f"dataset 'gtsrb' could not be downloaded to {folder}: {error}; try again, or unpack "
+            "its archives there"
         ) from error
 
 
@@ -80,18 +96,22 @@ def _training(folder: Path, wanted: int) -> tuple[list[Path], list[int]]:
     paths = sorted(folder.glob("*/*.ppm"))
     if not paths:
         raise DatasetError(
-            f"dataset 'gtsrb': no images at {folder}/<class>/*.ppm; --data-dir must be the folder that contains gtsrb/ "
+            f"dataset 'gtsrb': no images at {folder}/<class>/*.ppm; --data-dir must be the folder "
+            "that contains gtsrb/ "
             "(pass --download to fetch it)"
         )
     labels = []
     for path in paths:
         label = _class(path.parent.name)
         if label is None:
-            raise DatasetError(f"dataset 'gtsrb': folder {path.parent} is no class; expected 00000 to 00042")
+            raise DatasetError(
+                f"dataset 'gtsrb': folder {path.parent} is no class; expected 00000 to 00042"
+            )
         labels.append(label)
     if missing := sorted(set(range(wanted)) - set(labels)):
         raise DatasetError(
-            f"dataset 'gtsrb': {len(missing)} of {wanted} classes have no images, first {folder / f'{missing[0]:05d}'}; "
+            f"dataset 'gtsrb': {len(missing)} of {wanted} classes have no images, first "
+            f"{folder / f'{missing[0]:05d}'}; "
             "was its archive unpacked only in part? Unpack it again"
         )
     return paths, labels
@@ -100,7 +120,8 @@ def _training(folder: Path, wanted: int) -> tuple[list[Path], list[int]]:
 def _test(table: Path, folder: Path) -> tuple[list[Path], list[int]]:
     if not table.is_file():
         raise DatasetError(
-            f"dataset 'gtsrb': no {table}, which lists the test images; unpack GTSRB_Final_Test_GT.zip there, or remove "
+            f"dataset 'gtsrb': no {table}, which lists the test images; unpack "
+            "GTSRB_Final_Test_GT.zip there, or remove "
             f"{folder} and pass --download"
         )
     paths, labels = [], []
@@ -111,13 +132,20 @@ def _test(table: Path, folder: Path) -> tuple[list[Path], list[int]]:
                 where = f"dataset 'gtsrb': {table} line {rows.line_num}"
                 name, label = row.get("Filename") or "", _class((row.get("ClassId") or "").strip())
                 if label is None or not name or Path(name).name != name:
-                    raise DatasetError(f"{where} must hold a Filename and a ClassId in 0..42; restore the table")
+                    raise DatasetError(
+                        f"{where} must hold a Filename and a ClassId in 0..42; restore the table"
+                    )
                 if not (folder / name).is_file():
-                    raise DatasetError(f"{where} lists {folder / name}, which is missing; unpack the test images again")
+                    raise DatasetError(
+                        f"{where} lists {folder / name}, which is missing; unpack the test images "
+                        "again"
+                    )
                 paths.append(folder / name)
                 labels.append(label)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"dataset 'gtsrb': {table} is no table in UTF-8 ({error}); restore it") from error
+        raise DatasetError(
+            f"dataset 'gtsrb': {table} is no table in UTF-8 ({error}); restore it"
+        ) from error
     if not paths:
         raise DatasetError(f"dataset 'gtsrb': {table} lists no test image; restore it")
     return paths, labels

@@ -17,15 +17,19 @@ from kdbench.data.stream import StreamedImages
 from kdbench.data.tensor import TensorImages
 
 MEMORY_LIMIT = 4 * 2**30
-"""A list of files (a split; flower17: the whole set) of more decoded bytes than this is streamed, not held in memory.
+"""A list of files (a split; flower17: the whole set) of more decoded bytes than this is streamed,
+not held in memory.
 
-Not a share of the memory that happens to be free: a streamed set has another digest, and a digest must not depend on the
-day. Two splits may thus hold 8 GiB.
+Not a share of the memory that happens to be free: a streamed set has another digest, and a digest
+must not depend on the day. Two splits may thus hold 8 GiB.
 """
 
 
-def image_set(paths: Sequence[Path], labels: Sequence[int], size: int, *, root: Path, cache_dir: Path) -> ImageSet:
-    """The files as an image set: in memory and cached when they fit ``MEMORY_LIMIT``, else streamed."""
+def image_set(
+    paths: Sequence[Path], labels: Sequence[int], size: int, *, root: Path, cache_dir: Path
+) -> ImageSet:
+    """The files as an image set: in memory and cached when they fit ``MEMORY_LIMIT``, else
+    streamed."""
     targets = torch.tensor(labels, dtype=torch.int64)
     if len(paths) * size * size * 3 > MEMORY_LIMIT:
         return StreamedImages(paths, targets, size)

@@ -1,8 +1,10 @@
-"""``signs``: traffic-sign-like pictures drawn from formulas, so that every check runs without a download.
+"""``signs``: traffic-sign-like pictures drawn from formulas, so that every check runs without a
+download.
 
-An image is a function of (seed, split, class, index, size) alone: asking for more images or more classes leaves the
-ones already there unchanged. Random numbers are raw PCG64 words (a stream NumPy guarantees across versions), drawing
-is float64 and only the last step rounds to bytes. Shapes are signed distances with one pixel of anti-aliasing.
+An image is a function of (seed, split, class, index, size) alone: asking for more images or more
+classes leaves the ones already there unchanged. Random numbers are raw PCG64 words (a stream NumPy
+guarantees across versions), drawing is float64 and only the last step rounds to bytes. Shapes are
+signed distances with one pixel of anti-aliasing.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ def class_names(num_classes: int) -> tuple[str, ...]:
 
 
 def draw_signs(count: int, *, num_classes: int, size: int, seed: int, split: str) -> TensorImages:
-    """``count`` signs of ``size`` x ``size`` pixels; row i is image i // num_classes of class i % num_classes.
+    """``count`` signs of ``size`` x ``size`` pixels; row i is image i // num_classes of class i %
+    num_classes.
 
-    split: ``train`` or ``test``; the two draw from disjoint streams. Raises ConfigError for num_classes outside
-    2..64, size outside 8..512, count < 1 or a negative seed.
+    split: ``train`` or ``test``; the two draw from disjoint streams. Raises ConfigError for
+    num_classes outside 2..64, size outside 8..512, count < 1 or a negative seed.
     """
     _check("num_classes", num_classes, 2, len(CLASSES))
     _check("image_size", size, 8, 512)
@@ -54,15 +57,19 @@ def _check(name: str, value: int, low: int, high: int) -> None:
         raise ConfigError(f"signs: {name} is {value!r}; it must be a whole number in {low}..{high}")
 
 
-def _random(label: int, indices: np.ndarray, size: int, stream: tuple[int, int]) -> tuple[Array, Array]:
-    """Uniform parameters (N, 64) in [0, 1) and roughly normal noise (N, size, size, 3) of unit variance."""
+def _random(
+    label: int, indices: np.ndarray, size: int, stream: tuple[int, int]
+) -> tuple[Array, Array]:
+    """Uniform parameters (N, 64) in [0, 1) and roughly normal noise (N, size, size, 3) of unit
+    variance."""
     cells = size * size * 3
     uniform = np.empty((len(indices), _PARAMETERS))
     noise = np.empty((len(indices), cells))
     for row, index in enumerate(indices.tolist()):
         source = np.random.PCG64(np.random.SeedSequence([*stream, label, index]))
         uniform[row] = (source.random_raw(_PARAMETERS) >> np.uint64(11)) * 2.0**-53
-        # Each value is the sum of four bytes: integer arithmetic, the same everywhere, close enough to a Gaussian.
+        # Each value is the sum of four bytes: integer arithmetic, the same everywhere, close enough
+        # to a Gaussian.
         words = source.random_raw((cells + 1) // 2).astype("<u8").view(np.uint8)
         noise[row] = words.reshape(-1, 4)[:cells].sum(axis=1, dtype=np.int64)
     noise = (noise - 510.0) / math.sqrt(4 * (256**2 - 1) / 12)
@@ -70,7 +77,8 @@ def _random(label: int, indices: np.ndarray, size: int, stream: tuple[int, int])
 
 
 class _Dice:
-    """Hands out the uniform parameters one column after the other, shaped to broadcast over (N, H, W)."""
+    """Hands out the uniform parameters one column after the other, shaped to broadcast over (N, H,
+    W)."""
 
     def __init__(self, uniform: Array) -> None:
         self._uniform, self._next = uniform, 0
@@ -118,8 +126,12 @@ def _draw(label: int, indices: np.ndarray, size: int, stream: tuple[int, int]) -
     sign = inside(edge - style.radius)
     fade = dice.between(0.0, 0.25)[..., None]
     picture = _over(picture, sign, dice.near(style.rim, 0.10))
-    face, ink_colour = dice.near(style.face, 0.10) * (1 - fade) + 0.55 * fade, dice.near(style.ink, 0.10)
-    # Every other sign is lit from within: face and glyph swap colours, which no linear classifier can follow.
+    face, ink_colour = (
+        dice.near(style.face, 0.10) * (1 - fade) + 0.55 * fade,
+        dice.near(style.ink, 0.10),
+    )
+    # Every other sign is lit from within: face and glyph swap colours, which no linear classifier
+    # can follow.
     swap = dice.between(0.0, 1.0)[..., None] < 0.5
     face, ink_colour = np.where(swap, ink_colour, face), np.where(swap, face, ink_colour)
     picture = _over(picture, inside(edge - style.inner), face)
@@ -140,10 +152,14 @@ def _background(dice: _Dice, x: Array, y: Array, pixel: float) -> Array:
     slope = np.clip(0.5 + 0.4 * (np.cos(angle) * x + np.sin(angle) * y), 0.0, 1.0)[..., None]
     picture = first + slope * (second - first)
     angle = dice.between(0.0, 2 * math.pi)
-    stripe = np.abs(np.cos(angle) * x + np.sin(angle) * y - dice.between(-1.0, 1.0)) - dice.between(0.05, 0.3)
+    stripe = np.abs(np.cos(angle) * x + np.sin(angle) * y - dice.between(-1.0, 1.0)) - dice.between(
+        0.05, 0.3
+    )
     picture = _over(picture, np.clip(0.5 - stripe / pixel, 0.0, 1.0), dice.colour(0.1, 0.85))
     for _ in range(2):
-        away = np.hypot(x - dice.between(-1.1, 1.1), y - dice.between(-1.1, 1.1)) - dice.between(0.1, 0.5)
+        away = np.hypot(x - dice.between(-1.1, 1.1), y - dice.between(-1.1, 1.1)) - dice.between(
+            0.1, 0.5
+        )
         picture = _over(picture, np.clip(0.5 - away / pixel, 0.0, 1.0), dice.colour(0.1, 0.85))
     return picture
 
@@ -153,16 +169,23 @@ def _occlude(dice: _Dice, picture: Array, x: Array, y: Array, pixel: float) -> A
     angle, reach = dice.between(0.0, 2 * math.pi), dice.between(0.42, 0.85)
     present = dice.between(0.0, 1.0) < 0.3
     distance = reach - (np.cos(angle) * x + np.sin(angle) * y)
-    return _over(picture, present * np.clip(0.5 - distance / pixel, 0.0, 1.0), dice.colour(0.05, 0.5))
+    return _over(
+        picture, present * np.clip(0.5 - distance / pixel, 0.0, 1.0), dice.colour(0.05, 0.5)
+    )
 
 
 def _light(dice: _Dice, picture: Array, x: Array, y: Array) -> Array:
-    """Overall gain, a gradient over the picture, and in three of ten a shadow with a straight edge."""
+    """Overall gain, a gradient over the picture, and in three of ten a shadow with a straight
+    edge."""
     angle = dice.between(0.0, 2 * math.pi)
-    light = dice.between(0.55, 1.1) * (1 + dice.between(0.0, 0.25) * (np.cos(angle) * x + np.sin(angle) * y))
+    light = dice.between(0.55, 1.1) * (
+        1 + dice.between(0.0, 0.25) * (np.cos(angle) * x + np.sin(angle) * y)
+    )
     angle, depth = dice.between(0.0, 2 * math.pi), dice.between(0.1, 0.45)
     present = dice.between(0.0, 1.0) < 0.3
-    side = np.clip(0.5 + 6 * (np.cos(angle) * x + np.sin(angle) * y - dice.between(-0.6, 0.6)), 0.0, 1.0)
+    side = np.clip(
+        0.5 + 6 * (np.cos(angle) * x + np.sin(angle) * y - dice.between(-0.6, 0.6)), 0.0, 1.0
+    )
     return picture * (light * (1 - present * depth * side))[..., None]
 
 

@@ -27,12 +27,15 @@ from kdbench.errors import DatasetError
 
 
 class _Batches(Dataset[Tensor | DatasetError]):
-    """Item i is the stack of images of batch i, uint8 (M, H, W, 3), or what is wrong with one of its files.
+    """Item i is the stack of images of batch i, uint8 (M, H, W, 3), or what is wrong with one of
+    its files.
 
     An error is handed over, not raised: the loader would bury its message in a worker's traceback.
     """
 
-    def __init__(self, paths: Sequence[str], appended: Tensor, size: int, parts: list[list[int]]) -> None:
+    def __init__(
+        self, paths: Sequence[str], appended: Tensor, size: int, parts: list[list[int]]
+    ) -> None:
         self.paths, self.appended, self.size, self.parts = paths, appended, size, parts
 
     def __len__(self) -> int:
@@ -46,7 +49,9 @@ class _Batches(Dataset[Tensor | DatasetError]):
 
     def image(self, row: int) -> Tensor:
         known = len(self.paths)
-        return decode_image(self.paths[row], self.size) if row < known else self.appended[row - known]
+        return (
+            decode_image(self.paths[row], self.size) if row < known else self.appended[row - known]
+        )
 
 
 def _checked(item: Tensor | DatasetError) -> Tensor:
@@ -58,12 +63,16 @@ def _checked(item: Tensor | DatasetError) -> Tensor:
 class StreamedImages(ImageSet):
     """An image set read from files on each pass.
 
-    paths: image files; labels: int64 (N,); size: pixels a side after resizing. workers: decoding processes
-    (default: one per CPU, at most 8). Same batches as TensorImages over the decoded files, for the same generator.
-    A file that cannot be decoded raises DatasetError naming it when its batch is read.
+    paths: image files; labels: int64 (N,); size: pixels a side after resizing. workers: decoding
+    processes
+    (default: one per CPU, at most 8). Same batches as TensorImages over the decoded files, for the
+    same generator. A file that cannot be decoded raises DatasetError naming it when its batch is
+    read.
     """
 
-    def __init__(self, paths: Sequence[str | Path], labels: Tensor, size: int, *, workers: int | None = None) -> None:
+    def __init__(
+        self, paths: Sequence[str | Path], labels: Tensor, size: int, *, workers: int | None = None
+    ) -> None:
         self._paths = [str(path) for path in paths]
         self._appended = torch.empty(0, size, size, 3, dtype=torch.uint8)
         self._rows = torch.arange(len(self._paths))
@@ -73,27 +82,36 @@ class StreamedImages(ImageSet):
 
     def _like(self, rows: Tensor, labels: Tensor, appended: Tensor) -> StreamedImages:
         other = object.__new__(StreamedImages)
-        other._paths, other._appended, other._rows, other._workers = self._paths, appended, rows, self._workers
+        other._paths, other._appended, other._rows, other._workers = (
+            self._paths,
+            appended,
+            rows,
+            self._workers,
+        )
         other.labels, other.shape = labels, self.shape
         return other
 
     @property
     def parts(self) -> tuple[list[str], Tensor, Tensor]:
-        """What the set is made of: image files, appended pixels uint8 (M, H, W, 3), and the rows of both, int64 (N,)."""
+        """What the set is made of: image files, appended pixels uint8 (M, H, W, 3), and the rows of
+        both, int64 (N,)."""
         return self._paths, self._appended, self._rows
 
     @classmethod
-    def restored(cls, paths: Sequence[str], appended: Tensor, rows: Tensor, labels: Tensor, size: int) -> StreamedImages:
+    def restored(
+        cls, paths: Sequence[str], appended: Tensor, rows: Tensor, labels: Tensor, size: int
+    ) -> StreamedImages:
         """The inverse of ``parts``, with the labels of the rows."""
         return cls(paths, labels, size)._like(rows, labels, appended)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the rows' file names and sizes and over the appended pixels, for the dataset's digest."""
+        """SHA-256 over the rows' file names and sizes and over the appended pixels, for the
+        dataset's digest."""
         digest = hashlib.sha256()
         used = self._rows[self._rows < len(self._paths)].unique().tolist()
-        entries = {row: f"{'/'.join(Path(self._paths[row]).parts[-3:])}:{os.path.getsize(self._paths[row])}"
-                   for row in used}  # fmt: skip
+        ends = {row: "/".join(Path(self._paths[row]).parts[-3:]) for row in used}
+        entries = {row: f"{end}:{os.path.getsize(self._paths[row])}" for row, end in ends.items()}
         for row in self._rows.tolist():
             digest.update(f"{entries.get(row, row)}\n".encode())
         digest.update(self._appended.numpy().tobytes())
@@ -128,10 +146,22 @@ class StreamedImages(ImageSet):
     ) -> Iterator[Batch]:
         check_pad(augmentation, self.shape)
         parts = row_order(len(self), batch_size, generator, drop_last)
-        source = _Batches(self._paths, self._appended, self.shape[1], [self._rows[part].tolist() for part in parts])
+        source = _Batches(
+            self._paths,
+            self._appended,
+            self.shape[1],
+            [self._rows[part].tolist() for part in parts],
+        )
         on_gpu = torch.device(device).type == "cuda"
-        # Its own generator: otherwise the loader would draw from torch's global one and shift everybody's randomness.
-        loader = DataLoader(source, batch_size=None, num_workers=self._workers, pin_memory=on_gpu, generator=torch.Generator())
+        # Its own generator: otherwise the loader would draw from torch's global one and shift
+        # everybody's randomness.
+        loader = DataLoader(
+            source,
+            batch_size=None,
+            num_workers=self._workers,
+            pin_memory=on_gpu,
+            generator=torch.Generator(),
+        )
         for rows, stored in zip(parts, loader, strict=True):
             part = _checked(stored).to(device, non_blocking=on_gpu)
             moves = () if augmentation is None else draw_shifts(len(rows), augmentation, generator)

@@ -1,4 +1,5 @@
-"""Archives unpacked into the cache: a folder per archive, named by its SHA-256, with a record of what it held when new."""
+"""Archives unpacked into the cache: a folder per archive, named by its SHA-256, with a record of
+what it held when new."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from kdbench.untrusted.archive.unpack import leftovers, unpack
 def unpacked(archive: Path, cache_dir: Path, limits: Limits = DEFAULT) -> Path:
     """The folder with the archive's files; unpacked where it is not there, or is not what it was.
 
-    Two runs wait for each other. Raises IntegrityError for an archive that is refused or changes meanwhile, and OSError.
+    Two runs wait for each other. Raises IntegrityError for an archive that is refused or changes
+    meanwhile, and OSError.
     """
     facts, digest = _facts(archive), _sha256(archive)
     target = cache_dir / "archives" / digest
@@ -34,7 +36,9 @@ def unpacked(archive: Path, cache_dir: Path, limits: Limits = DEFAULT) -> Path:
                 raise
         if _facts(archive) != facts:
             shutil.rmtree(target, ignore_errors=True)
-            raise IntegrityError(f"archive {archive} changed while it was unpacked; try again when it is whole")
+            raise IntegrityError(
+                f"archive {archive} changed while it was unpacked; try again when it is whole"
+            )
         _record(target).write_text(_listing(target))
     return target
 
@@ -54,7 +58,8 @@ def _record(folder: Path) -> Path:
 
 
 def _intact(folder: Path) -> bool:
-    """Whether the files are those that were unpacked: a cache that someone tidied must not pass for a smaller dataset."""
+    """Whether the files are those that were unpacked: a cache that someone tidied must not pass for
+    a smaller dataset."""
     try:
         return _record(folder).read_text() == _listing(folder)
     except OSError:
@@ -62,11 +67,14 @@ def _intact(folder: Path) -> bool:
 
 
 def _listing(folder: Path) -> str:
-    """SHA-256 over the names, sizes and times of all files. Damage within one shows when it is decoded, or in the digests."""
+    """SHA-256 over the names, sizes and times of all files. Damage within one shows when it is
+    decoded, or in the digests."""
     found = hashlib.sha256()
     for where, below, names in os.walk(folder):
         below.sort()
         for name in sorted(names):
             facts = os.lstat(os.path.join(where, name))
-            found.update(f"{os.path.relpath(where, folder)}\0{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+            below_folder = os.path.relpath(where, folder)
+            line = f"{below_folder}\0{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
+            found.update(line.encode())
     return found.hexdigest()

@@ -1,1 +1,2 @@
-"""Which plugins are wanted, loading one, finding methods by name, and templates for a new plugin."""
+"""Which plugins are wanted, loading one, finding methods by name, and templates for a new
+plugin."""

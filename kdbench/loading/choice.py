@@ -14,7 +14,8 @@ from kdbench.errors import UsageError, unknown
 class Choice:
     """Which plugins are wanted: all, but for those named.
 
-    only: names of entry points or distributions; None for all. without: names of entry points. files: one-off plugins.
+    only: names of entry points or distributions; None for all. without: names of entry points.
+    files: one-off plugins.
     """
 
     only: frozenset[str] | None = None
@@ -22,13 +23,19 @@ class Choice:
     files: tuple[Path, ...] = ()
 
     def check(self, points: Iterable[EntryPoint]) -> None:
-        """Raise UsageError where it names a plugin that does not exist: a misspelt name would block nothing."""
+        """Raise UsageError where it names a plugin that does not exist: a misspelt name would block
+        nothing."""
         points = list(points)
         names = {point.name for point in points}
         for name in sorted(self.without - names):
             raise UsageError(unknown("plugin", name, names, "run `kdbench plugins`"))
-        for name in sorted((self.only or frozenset()) - names - {owner_of(point) for point in points}):
-            raise UsageError(f"KDBENCH_LOAD_PLUGINS: {unknown('plugin', name, names, 'a distribution will do as well')}")
+        for name in sorted(
+            (self.only or frozenset()) - names - {owner_of(point) for point in points}
+        ):
+            raise UsageError(
+                "KDBENCH_LOAD_PLUGINS: "
+                f"{unknown('plugin', name, names, 'a distribution will do as well')}"
+            )
 
     def wants(self, point: EntryPoint) -> bool:
         chosen = self.only is None or point.name in self.only or owner_of(point) in self.only

@@ -1,5 +1,6 @@
-"""Loads one plugin, and says of one that cannot be loaded why. Nothing that it does while it is imported ends the program,
-but for killing the process itself (``os._exit``, a crash in C); ``-p no:NAME`` then keeps it out.
+"""Loads one plugin, and says of one that cannot be loaded why. Nothing that it does while it is
+imported ends the program, but for killing the process itself (``os._exit``, a crash in C); ``-p
+no:NAME`` then keeps it out.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ _QUIET = (str(_CORE), str(Path(pluggy.__file__).parent), "<frozen")
 
 @dataclass(frozen=True)
 class Definition:
-    """One thing that a plugin brings. kind: attack, distiller, defense, model or dataset. made: the class or function."""
+    """One thing that a plugin brings. kind: attack, distiller, defense, model or dataset. made: the
+    class or function."""
 
     kind: str
     name: str
@@ -54,12 +56,14 @@ class Definition:
 class Plugin:
     """One entry point of the group ``kdbench``, or one file, and what came of loading it.
 
-    name: of the entry point, or the file's without its suffix. module: what the entry point names. distribution, version: who
-    installed it; ``local file NAME.py`` and none for a file. status: ``blocked`` was not imported. api: the versions of the
-    contract that it says it works with, empty where it does not say. path: its main file, if known. source: SHA-256 of its
-    Python files. content: of a file, as it was read, so that an edit during a run changes nothing; None for an entry point.
-    seconds: what importing took. cause: why it is broken, with the place. trace: the whole traceback. defines: everything that
-    it brings.
+    name: of the entry point, or the file's without its suffix. module: what the entry point names.
+    distribution, version: who installed it; ``local file NAME.py`` and none for a file. status:
+    ``blocked`` was not imported. api: the versions of the contract that it says it works with,
+    empty where it does not say. path: its main file, if known. source: SHA-256 of its
+    Python files. content: of a file, as it was read, so that an edit during a run changes nothing;
+    None for an entry point.
+    seconds: what importing took. cause: why it is broken, with the place. trace: the whole
+    traceback. defines: everything that it brings.
     """
 
     name: str
@@ -104,12 +108,18 @@ def describe_file(path: Path) -> Plugin:
     """
     name = path.stem
     if path.suffix != ".py" or not re.fullmatch(_NAME, name):
-        raise UsageError(f"--plugin-file {path}: its name must be NAME.py, of a-z, 0-9 and, after the first, _")
+        raise UsageError(
+            f"--plugin-file {path}: its name must be NAME.py, of a-z, 0-9 and, after the first, _"
+        )
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"--plugin-file {path} cannot be read: {error.strerror or error}") from error
-    return Plugin(name, FILE_MODULE + name, f"local file {path.name}", path=path.resolve(), content=content)
+        raise UsageError(
+            f"--plugin-file {path} cannot be read: {error.strerror or error}"
+        ) from error
+    return Plugin(
+        name, FILE_MODULE + name, f"local file {path.name}", path=path.resolve(), content=content
+    )
 
 
 def load(known: Plugin) -> Plugin:
@@ -119,15 +129,24 @@ def load(known: Plugin) -> Plugin:
     try:
         # What a plugin prints must not end up in somebody's JSON.
         with contextlib.redirect_stdout(sys.stderr):
-            plugin = _run(known) if known.is_file else EntryPoint(known.name, known.module, GROUP).load()
+            plugin = (
+                _run(known) if known.is_file else EntryPoint(known.name, known.module, GROUP).load()
+            )
             changed["seconds"] = time.perf_counter() - start
             changed["api"] = _api(plugin)
             changed["defines"] = _definitions(plugin, known.name)
-        changed["source"] = _digest({known.name: known.content}) if known.is_file else source_digest(plugin)
+        changed["source"] = (
+            _digest({known.name: known.content}) if known.is_file else source_digest(plugin)
+        )
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may even call sys.exit while it is imported
-        changed |= {"status": "broken", "defines": (), "cause": _worded(error), "trace": traceback.format_exc()}
+        changed |= {
+            "status": "broken",
+            "defines": (),
+            "cause": _worded(error),
+            "trace": traceback.format_exc(),
+        }
         changed.setdefault("seconds", time.perf_counter() - start)
     return replace(known, **changed)
 
@@ -159,7 +178,9 @@ def _worded(error: BaseException) -> str:
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError):
         return text  # says where by itself
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_QUIET)]
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_QUIET)
+    ]
     return f"{text} ({frames[-1].filename}:{frames[-1].lineno})" if frames else text
 
 
@@ -168,10 +189,13 @@ def _api(plugin: object) -> str:
     try:
         fits = SpecifierSet(asked).contains(hookspecs.API_VERSION)
     except (InvalidSpecifier, TypeError, AttributeError):
-        raise ContractError(f"kdbench_api is {asked!r}, no range of versions; write for example '>=1,<2'") from None
+        raise ContractError(
+            f"kdbench_api is {asked!r}, no range of versions; write for example '>=1,<2'"
+        ) from None
     if not fits:
         raise ContractError(
-            f"it works with kdbench_api {asked}, this kdbench has {hookspecs.API_VERSION}; install another version of either"
+            f"it works with kdbench_api {asked}, this kdbench has {hookspecs.API_VERSION}; install "
+            "another version of either"
         )
     return str(asked)
 
@@ -205,36 +229,54 @@ def _methods(kind: str, answer: object) -> Iterator[Definition]:
 
 def _functions(kind: str, answer: object) -> Iterator[Definition]:
     if not isinstance(answer, dict):
-        raise ContractError(f"kdbench_{kind}s must return a dict of names and functions, got {answer!r}")
+        raise ContractError(
+            f"kdbench_{kind}s must return a dict of names and functions, got {answer!r}"
+        )
     for name, function in answer.items():
         if not isinstance(name, str) or not re.fullmatch(_NAME, name):
-            raise ContractError(f"kdbench_{kind}s uses the name {name!r}; allowed are a-z, 0-9 and, after the first, _")
+            raise ContractError(
+                f"kdbench_{kind}s uses the name {name!r}; allowed are a-z, 0-9 and, after the "
+                "first, _"
+            )
         if not callable(function):
-            raise ContractError(f"kdbench_{kind}s must return functions, got {function!r} for {name!r}")
+            raise ContractError(
+                f"kdbench_{kind}s must return functions, got {function!r} for {name!r}"
+            )
         yield Definition(kind, name, function)
 
 
 def _check(kind: str, method: object) -> None:
     base = KINDS[kind]
     if not (isinstance(method, type) and issubclass(method, base)):
-        raise ContractError(f"kdbench_{kind}s must return subclasses of kdbench.{kind}.{base.__name__}, got {method!r}")
+        raise ContractError(
+            f"kdbench_{kind}s must return subclasses of kdbench.{kind}.{base.__name__}, got "
+            f"{method!r}"
+        )
     info = getattr(method, "info", None)
     if not isinstance(info, Info):
         raise ContractError(f"{method.__name__}.info must be a kdbench.method.Info")
-    for name in (info.name, *method.variants):  # they become part of file names, and a point stands between the two
+    # they become part of file names, and a point stands between the two
+    for name in (info.name, *method.variants):
         if not re.fullmatch(_NAME, name):
-            raise ContractError(f"{method.__name__} uses the name {name!r}; allowed are a-z, 0-9 and, after the first, _")
+            raise ContractError(
+                f"{method.__name__} uses the name {name!r}; allowed are a-z, 0-9 and, after the "
+                "first, _"
+            )
     for name, variant in method.variants.items():
         unknown_fields = sorted(set(variant.params) - set(method.Params.model_fields))
         if unknown_fields:
-            raise ContractError(f"variant {info.name}.{name} sets {', '.join(unknown_fields)}, which {info.name} does not have")
+            raise ContractError(
+                f"variant {info.name}.{name} sets {', '.join(unknown_fields)}, which {info.name} "
+                "does not have"
+            )
     if inspect.isabstract(method):
         missing = ", ".join(sorted(method.__abstractmethods__))
         raise ContractError(f"{method.__name__} does not define {missing}; is it misspelt?")
 
 
 def source_digest(plugin: object) -> str:
-    """SHA-256 over names and bytes of the Python files of the package or module that ``plugin`` is, or is defined in."""
+    """SHA-256 over names and bytes of the Python files of the package or module that ``plugin`` is,
+    or is defined in."""
     module = plugin if isinstance(plugin, ModuleType) else sys.modules[type(plugin).__module__]
     if module.__file__ is None:
         return _digest({})

@@ -1,4 +1,5 @@
-"""Every attack, distiller and defense by name. Built-ins and a stranger's package come through the same entry points."""
+"""Every attack, distiller and defense by name. Built-ins and a stranger's package come through the
+same entry points."""
 
 from __future__ import annotations
 
@@ -11,17 +12,29 @@ from typing import Any
 from kdbench.data import dataset_names
 from kdbench.errors import PluginLoadError, UnknownMethodError, UsageError, unknown
 from kdbench.loading.choice import Choice, owner_of
-from kdbench.loading.plugin import GROUP, KINDS, MADE, Plugin, blocked, broken, describe, describe_file, load
+from kdbench.loading.plugin import (
+    GROUP,
+    KINDS,
+    MADE,
+    Plugin,
+    blocked,
+    broken,
+    describe,
+    describe_file,
+    load,
+)
 from kdbench.method import Method
 from kdbench.models import model_names
 
-#: The distribution of the built-ins: they came first, so whoever takes one of their names is the one that is refused it.
+#: The distribution of the built-ins: they came first, so whoever takes one of their names is the
+#: one that is refused it.
 _OWN = "kdbench"
 
 
 @dataclass(frozen=True)
 class Found:
-    """A method, or a function that makes a model or loads a dataset, and the plugin it came from."""
+    """A method, or a function that makes a model or loads a dataset, and the plugin it came
+    from."""
 
     cls: Any
     plugin: Plugin
@@ -35,33 +48,41 @@ class Found:
     def known_failures(self) -> list[str]:
         """What it says that it cannot keep of the conformance kit, in words."""
         known = getattr(self.cls, "known_failures", {})
-        return [f"{self.cls.info.name} is known to fail {check}: {why}" for check, why in known.items()]
+        return [
+            f"{self.cls.info.name} is known to fail {check}: {why}" for check, why in known.items()
+        ]
 
 
 @dataclass
 class Registry:
     """Everything that could be loaded.
 
-    methods: by kind and name. made: the models and datasets of plugins, by kind and name. plugins: all that were found, broken
-    and blocked ones too.
+    methods: by kind and name. made: the models and datasets of plugins, by kind and name. plugins:
+    all that were found, broken and blocked ones too.
     """
 
-    methods: dict[str, dict[str, Found]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
+    methods: dict[str, dict[str, Found]] = field(
+        default_factory=lambda: {kind: {} for kind in KINDS}
+    )
     made: dict[str, dict[str, Found]] = field(default_factory=lambda: {kind: {} for kind in MADE})
     plugins: list[Plugin] = field(default_factory=list)
 
     @classmethod
-    def load(cls, points: Iterable[EntryPoint] | None = None, choice: Choice | None = None) -> Registry:
-        """Load each entry point of the group ``kdbench`` on its own, so that a broken plugin harms nobody else.
+    def load(
+        cls, points: Iterable[EntryPoint] | None = None, choice: Choice | None = None
+    ) -> Registry:
+        """Load each entry point of the group ``kdbench`` on its own, so that a broken plugin harms
+        nobody else.
 
-        One name has one meaning: of two plugins with the same entry-point name, or with a method of the same kind and name,
-        neither is loaded, unless one is built in, which stays.
+        One name has one meaning: of two plugins with the same entry-point name, or with a method of
+        the same kind and name, neither is loaded, unless one is built in, which stays.
 
         Raises:
             UsageError: the choice names a plugin or a file that does not exist.
         """
         choice = choice or Choice()
-        # An editable install lists the same distribution twice when both it and its folder are on the path.
+        # An editable install lists the same distribution twice when both it and its folder are on
+        # the path.
         asked = points if points is not None else entry_points(group=GROUP)
         known = {(point.name, owner_of(point)): point for point in asked}
         choice.check(known.values())
@@ -85,7 +106,9 @@ class Registry:
         registry = cls(plugins=sorted(plugins, key=lambda plugin: (plugin.name, plugin.owner)))
         for plugin in registry.plugins:
             for one in plugin.defines:
-                (registry.methods if one.kind in KINDS else registry.made)[one.kind][one.name] = Found(one.made, plugin)
+                (registry.methods if one.kind in KINDS else registry.made)[one.kind][one.name] = (
+                    Found(one.made, plugin)
+                )
         return registry
 
     @property
@@ -94,13 +117,18 @@ class Registry:
         return {f"{p.name} ({p.owner})": p.cause for p in self.plugins if p.status == "broken"}
 
     def packages(self) -> tuple[str, ...]:
-        """Top-level packages of the plugins, sorted: where a stored module's classes may come from."""
+        """Top-level packages of the plugins, sorted: where a stored module's classes may come
+        from."""
         modules = (plugin.module.partition(":")[0] for plugin in self._used())
         return tuple(sorted({module.partition(".")[0] for module in modules} - {""}))
 
     def _used(self) -> Iterator[Plugin]:
         """The plugin of everything that could be loaded."""
-        return (found.plugin for table in (self.methods | self.made).values() for found in table.values())
+        return (
+            found.plugin
+            for table in (self.methods | self.made).values()
+            for found in table.values()
+        )
 
     @property
     def models(self) -> dict[str, Any]:
@@ -113,7 +141,8 @@ class Registry:
         return {name: found.cls for name, found in self.made["dataset"].items()}
 
     def origin_of_model(self, name: str) -> str:
-        """Which code builds a model of a plugin; nothing for kdbench's own and a library's, which have their versions."""
+        """Which code builds a model of a plugin; nothing for kdbench's own and a library's, which
+        have their versions."""
         return self.made["model"][name].origin if name in self.made["model"] else ""
 
     def files(self) -> dict[str, bytes]:
@@ -122,10 +151,15 @@ class Registry:
 
     def points(self, methods: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Entry points (name -> value) of the plugins that define these (kind, name)."""
-        return {found.plugin.name: found.plugin.module for found in self.found(methods) if found.plugin.module}
+        return {
+            found.plugin.name: found.plugin.module
+            for found in self.found(methods)
+            if found.plugin.module
+        }
 
     def found(self, names: Iterable[tuple[str, str]]) -> list[Found]:
-        """What plugins define of these (kind, name); what is kdbench's own or a library's is passed over."""
+        """What plugins define of these (kind, name); what is kdbench's own or a library's is passed
+        over."""
         tables = self.methods | self.made
         return [tables[kind][name] for kind, name in names if name in tables[kind]]
 
@@ -148,16 +182,20 @@ class Registry:
             known = ", ".join(self.names(kind)) or "none"
             article = "an" if elsewhere[0][0] in "aeiou" else "a"
             raise UnknownMethodError(
-                f"unknown {kind} {name!r}: there is {article} {elsewhere[0]} of that name; {kind}s: {known}; run `kdbench list`"
+                f"unknown {kind} {name!r}: there is {article} {elsewhere[0]} of that name; "
+                f"{kind}s: {known}; run `kdbench list`"
             )
         message = unknown(kind, name, self.names(kind), "run `kdbench list`")
         if self.broken:
             causes = "; ".join(f"{plugin} [{why}]" for plugin, why in sorted(self.broken.items()))
-            raise PluginLoadError(f"{message}. It may belong to a plugin that could not be loaded: {causes}")
+            raise PluginLoadError(
+                f"{message}. It may belong to a plugin that could not be loaded: {causes}"
+            )
         raise UnknownMethodError(message)
 
     def find(self, name: str) -> tuple[type[Method], str]:
-        """(class, variant) of ``NAME``, ``NAME.VARIANT``, or, where several kinds share a name, ``KIND.NAME``.
+        """(class, variant) of ``NAME``, ``NAME.VARIANT``, or, where several kinds share a name,
+        ``KIND.NAME``.
 
         Raises:
             UsageError: there is none, or several.
@@ -186,7 +224,8 @@ def base_name(name: str) -> str:
 
 
 def _without_rivals(plugins: list[Plugin]) -> list[Plugin]:
-    """Two plugins that define the same thing are both broken, but for a built-in one; kdbench's own names are taken."""
+    """Two plugins that define the same thing are both broken, but for a built-in one; kdbench's own
+    names are taken."""
     makers: dict[tuple[str, str], list[str]] = defaultdict(list)
     for kind, names in (("model", model_names()), ("dataset", dataset_names())):
         for name in names:
@@ -198,7 +237,11 @@ def _without_rivals(plugins: list[Plugin]) -> list[Plugin]:
     for plugin in plugins:
         shared = [one for one in plugin.defines if len(makers[one.kind, one.name]) > 1]
         if shared and plugin.distribution != _OWN:
-            rivals = [m for m in makers[shared[0].kind, shared[0].name] if m != f"{plugin.name} of {plugin.distribution}"]
+            rivals = [
+                m
+                for m in makers[shared[0].kind, shared[0].name]
+                if m != f"{plugin.name} of {plugin.distribution}"
+            ]
             plugin = broken(plugin, _conflict(f"the {shared[0].kind}", shared[0].name, rivals))
         found.append(plugin)
     return found
@@ -206,4 +249,7 @@ def _without_rivals(plugins: list[Plugin]) -> list[Plugin]:
 
 def _conflict(what: str, name: str, rivals: Iterable[str]) -> str:
     others = ", ".join(sorted(rivals))
-    return f"{what} {name!r} is also defined by {others}; rename it, uninstall one of them or block one with -p no:NAME"
+    return (
+        f"{what} {name!r} is also defined by {others}; rename it, uninstall one of them or block "
+        "one with -p no:NAME"
+    )

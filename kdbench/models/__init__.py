@@ -33,7 +33,8 @@ _LIBRARIES = ("timm", "torchvision")
 
 
 def model_names() -> list[str]:
-    """Sorted names of the built-in networks; ``timm/NAME`` and ``torchvision/NAME`` work as well."""
+    """Sorted names of the built-in networks; ``timm/NAME`` and ``torchvision/NAME`` work as
+    well."""
     return sorted(_MODELS)
 
 
@@ -48,36 +49,54 @@ def check_model_name(name: str, own: Mapping[str, ModelMaker] = NO_MODELS) -> No
 
 
 def create_model(
-    name: str, num_classes: int, *, image_size: int | None = None, own: Mapping[str, ModelMaker] = NO_MODELS
+    name: str,
+    num_classes: int,
+    *,
+    image_size: int | None = None,
+    own: Mapping[str, ModelMaker] = NO_MODELS,
 ) -> FeatureModel:
     """Build a network with fresh weights from torch's global random state.
 
     Args:
-        name: see :func:`model_names`. num_classes: at least 2. image_size: only some timm models must know it.
+        name: see :func:`model_names`. num_classes: at least 2. image_size: only some timm models
+            must know it.
         own: the models of plugins (``Registry.models``).
 
     Raises:
-        UnknownMethodError: no such model. ConfigError: fewer than two classes. ContractError: a plugin's is no FeatureModel.
+        UnknownMethodError: no such model. ConfigError: fewer than two classes. ContractError: a
+            plugin's is no FeatureModel.
     """
     check_model_name(name, own)
     if num_classes < 2:
         raise ConfigError(f"num_classes must be at least 2, got {num_classes}")
     if "/" in name:
         library, _, rest = name.partition("/")
-        return importlib.import_module("kdbench.models.external").ExternalModel(library, rest, num_classes, image_size)
+        return importlib.import_module("kdbench.models.external").ExternalModel(
+            library, rest, num_classes, image_size
+        )
     if name in own:
         model = own[name](num_classes, image_size)
         if not isinstance(model, FeatureModel):
-            raise ContractError(f"model {name!r} is a {type(model).__name__}; derive it from kdbench.models.base.FeatureModel")
+            raise ContractError(
+                f"model {name!r} is a {type(model).__name__}; derive it from "
+                "kdbench.models.base.FeatureModel"
+            )
         return model
     module, cls, arguments = _MODELS[name]
-    return getattr(importlib.import_module(f"kdbench.models.{module}"), cls)(name, *arguments, num_classes)
+    return getattr(importlib.import_module(f"kdbench.models.{module}"), cls)(
+        name, *arguments, num_classes
+    )
 
 
 def blank_model(
-    name: str, num_classes: int, *, image_size: int | None = None, own: Mapping[str, ModelMaker] = NO_MODELS
+    name: str,
+    num_classes: int,
+    *,
+    image_size: int | None = None,
+    own: Mapping[str, ModelMaker] = NO_MODELS,
 ) -> FeatureModel:
-    """As :func:`create_model`, for whoever wants its structure and not its weights: the random state stays as it is."""
+    """As :func:`create_model`, for whoever wants its structure and not its weights: the random
+    state stays as it is."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -92,7 +111,10 @@ def split_pair(pair: str, own: Mapping[str, ModelMaker] = NO_MODELS) -> tuple[st
     """
     names = pair.split("-")
     if len(names) != 2 or not all(names):
-        raise ConfigError(f"pair {pair!r} is not TEACHER-STUDENT with one dash; name them with --teacher and --student")
+        raise ConfigError(
+            f"pair {pair!r} is not TEACHER-STUDENT with one dash; name them with --teacher and "
+            "--student"
+        )
     for name in names:
         check_model_name(name, own)
     return names[0], names[1]

@@ -1,8 +1,9 @@
 """What every model shows to every plugin, so that no plugin names an architecture.
 
-A model is three feature *groups* followed by a head. Between group ``i`` and the next there is a *tap*: the tensor that
-the next ReLU is about to see (overhaul of feature distillation, Heo et al. 2019). Models take float images (N, 3, H, W)
-in [0, 1]; normalisation is part of the model, so triggers, attacks and defenses all act on plain pixels.
+A model is three feature *groups* followed by a head. Between group ``i`` and the next there is a
+*tap*: the tensor that the next ReLU is about to see (overhaul of feature distillation, Heo et al.
+2019). Models take float images (N, 3, H, W) in [0, 1]; normalisation is part of the model, so
+triggers, attacks and defenses all act on plain pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 GROUPS = 3
 #: Whose statistics batch norms use: the stored ones, or those of each batch.
 BatchNormMode = Literal["running", "batch"]
-#: ``edit(i, G_i) -> G_i'``: changes group ``i``'s output (0-based) before anything downstream sees it.
+#: ``edit(i, G_i) -> G_i'``: changes group ``i``'s output (0-based) before anything downstream sees
+#: it.
 Edit = Callable[[int, Tensor], Tensor]
 
 
@@ -37,15 +39,17 @@ class FeatureOutput:
 
 
 class FeatureModel(nn.Module, ABC):
-    """Base of every model. A subclass sets the attributes and writes the four steps of :meth:`features`.
+    """Base of every model. A subclass sets the attributes and writes the four steps of
+    :meth:`features`.
 
     Attributes:
         name: the registry name. num_classes: size of the logits.
         group_channels: channels of G1..G3. tap_channels: channels of T1..T3.
-        batch_norm: how a frozen copy must run its batch norms; None: as the distiller asks. A defense that hands on a
-            teacher may insist.
-        capturable: :meth:`features` does the same operations for every batch of one shape: it draws nothing at random,
-            decides nothing by values and never waits for the device. Its passes can then be captured as CUDA graphs.
+        batch_norm: how a frozen copy must run its batch norms; None: as the distiller asks. A
+            defense that hands on a teacher may insist.
+        capturable: :meth:`features` does the same operations for every batch of one shape: it draws
+            nothing at random, decides nothing by values and never waits for the device. Its passes
+            can then be captured as CUDA graphs.
     """
 
     name: str
@@ -76,7 +80,8 @@ class FeatureModel(nn.Module, ABC):
 
     @abstractmethod
     def next_group(self, i: int, g: Tensor, tap: Tensor) -> Tensor:
-        """(G_{i+1}, its tap) -> G_{i+2}; ``i`` is 0 or 1. The tap is passed so that its batch norm runs once."""
+        """(G_{i+1}, its tap) -> G_{i+2}; ``i`` is 0 or 1. The tap is passed so that its batch norm
+        runs once."""
 
     @abstractmethod
     def classify(self, g: Tensor, tap: Tensor) -> Tensor:
@@ -84,7 +89,8 @@ class FeatureModel(nn.Module, ABC):
 
     @abstractmethod
     def tap_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
-        """For each tap the batch norm whose output it is (or that best describes its distribution), or None."""
+        """For each tap the batch norm whose output it is (or that best describes its distribution),
+        or None."""
 
     def head(self, g: Tensor) -> Tensor:
         """G3 -> logits (N, num_classes); the paper's B(.)."""

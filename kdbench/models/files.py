@@ -1,9 +1,11 @@
-"""Networks and triggers as files: what a module *is* as JSON, its numbers as safetensors. No pickle.
+"""Networks and triggers as files: what a module *is* as JSON, its numbers as safetensors. No
+pickle.
 
-Any ``nn.Module`` whose plain attributes are numbers, texts, containers of these, parameter models or dataclasses can be kept,
-so that a plugin's own module (an edited teacher, a trigger) needs no code for it. Reading imports classes of torch.nn, of
-kdbench and of the plugins named by the caller, and of nothing else, and runs no constructor. Library networks (timm,
-torchvision) are full of functions; they are built anew by name.
+Any ``nn.Module`` whose plain attributes are numbers, texts, containers of these, parameter models
+or dataclasses can be kept, so that a plugin's own module (an edited teacher, a trigger) needs no
+code for it. Reading imports classes of torch.nn, of kdbench and of the plugins named by the caller,
+and of nothing else, and runs no constructor. Library networks (timm, torchvision) are full of
+functions; they are built anew by name.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ _OWN = ("torch.nn", "kdbench")
 
 
 def save_module(module: nn.Module, path: Path, record: dict[str, Any] | None = None) -> None:
-    """Write a module, and a record of what else belongs to it (strict JSON), to one safetensors file.
+    """Write a module, and a record of what else belongs to it (strict JSON), to one safetensors
+    file.
 
     The same module gives the same bytes.
 
@@ -39,9 +42,11 @@ def save_module(module: nn.Module, path: Path, record: dict[str, Any] | None = N
 
     writer = _Writer()
     structure = writer.node(module, "")
-    # In the module's own order, which is the one that a Sequential runs in: sorted, its child 10 would come before 2.
+    # In the module's own order, which is the one that a Sequential runs in: sorted, its child 10
+    # would come before 2.
     held = json.dumps({"structure": structure, "record": record or {}})
-    save_file(writer.tensors, path, metadata={_KEY: held})  # one key: the order of several would be random
+    # one key: the order of several would be random
+    save_file(writer.tensors, path, metadata={_KEY: held})
 
 
 def load_module(path: Path, packages: Collection[str] = ()) -> tuple[nn.Module, dict[str, Any]]:
@@ -61,7 +66,9 @@ def load_module(path: Path, packages: Collection[str] = ()) -> tuple[nn.Module, 
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _Reader(tensors, packages).node(held["structure"], "").eval(), held["record"]
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, ImportError) as error:
-        raise IntegrityError(f"{path.name} does not hold a module of kdbench: {type(error).__name__}: {error}") from error
+        raise IntegrityError(
+            f"{path.name} does not hold a module of kdbench: {type(error).__name__}: {error}"
+        ) from error
 
 
 class _Writer:
@@ -80,24 +87,42 @@ class _Writer:
             return self._external(module, path)
         where = f"{type(module).__name__}{f' at {path!r}' if path else ''}"
         if any(value for name, value in vars(module).items() if name in _BARE and "hooks" in name):
-            raise ContractError(f"{where} has hooks, which a file cannot hold; put what they do into forward")
+            raise ContractError(
+                f"{where} has hooks, which a file cannot hold; put what they do into forward"
+            )
         plain = {name: value for name, value in vars(module).items() if name not in _BARE}
         return {
             "class": _class_name(type(module)),
-            "plain": {name: _encode(value, f"{where}.{name}") for name, value in sorted(plain.items())},
-            "parameters": {name: self._tensor(value, path, name) for name, value in module._parameters.items()},
-            "frozen": [name for name, value in module._parameters.items() if value is not None and not value.requires_grad],
-            "buffers": {name: self._tensor(value, path, name) for name, value in module._buffers.items()},
+            "plain": {
+                name: _encode(value, f"{where}.{name}") for name, value in sorted(plain.items())
+            },
+            "parameters": {
+                name: self._tensor(value, path, name) for name, value in module._parameters.items()
+            },
+            "frozen": [
+                name
+                for name, value in module._parameters.items()
+                if value is not None and not value.requires_grad
+            ],
+            "buffers": {
+                name: self._tensor(value, path, name) for name, value in module._buffers.items()
+            },
             "transient": sorted(module._non_persistent_buffers_set),
             "modules": {
-                name: None if child is None else self.node(child, _join(path, name)) for name, child in module._modules.items()
+                name: None if child is None else self.node(child, _join(path, name))
+                for name, child in module._modules.items()
             },
         }
 
     def _external(self, module: ExternalModel, path: str) -> dict[str, Any]:
         fresh = _fresh(module.name, module.num_classes, module.blank_size)
-        if [(n, type(m)) for n, m in module.named_modules()] != [(n, type(m)) for n, m in fresh.named_modules()]:
-            raise ContractError(f"{module.name} was changed in structure; a file can hold a library network only as built")
+        if [(n, type(m)) for n, m in module.named_modules()] != [
+            (n, type(m)) for n, m in fresh.named_modules()
+        ]:
+            raise ContractError(
+                f"{module.name} was changed in structure; a file can hold a library network only "
+                "as built"
+            )
         entries = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         return {
             "model": [module.name, module.num_classes, module.blank_size],
@@ -184,18 +209,26 @@ def _encode(value: Any, where: str) -> Any:
     if isinstance(value, BaseModel):
         return {"params": _class_name(type(value)), "values": value.model_dump(mode="json")}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _encode(getattr(value, f.name), f"{where}.{f.name}") for f in dataclasses.fields(value)}
+        fields = {
+            f.name: _encode(getattr(value, f.name), f"{where}.{f.name}")
+            for f in dataclasses.fields(value)
+        }
         return {"dataclass": _class_name(type(value)), "values": fields}
     if isinstance(value, list):
         return [_encode(v, where) for v in value]
     if isinstance(value, tuple):
         return {"tuple": [_encode(v, where) for v in value]}
     if isinstance(value, set | frozenset):
-        return {"set" if isinstance(value, set) else "frozenset": [_encode(v, where) for v in sorted(value)]}
+        return {
+            "set" if isinstance(value, set) else "frozenset": [
+                _encode(v, where) for v in sorted(value)
+            ]
+        }
     if isinstance(value, dict):
         return {"dict": [[_encode(k, where), _encode(v, where)] for k, v in value.items()]}
     raise ContractError(
-        f"{where} is a {type(value).__name__}, which a file cannot hold; keep tensors in buffers, else numbers, texts, lists"
+        f"{where} is a {type(value).__name__}, which a file cannot hold; keep tensors in buffers, "
+        "else numbers, texts, lists"
     )
 
 
@@ -214,4 +247,6 @@ def _decode(value: Any, find: Callable[[str, type], Any]) -> Any:
     ((kind, inner),) = value.items()
     if kind == "dict":
         return {_decode(k, find): _decode(v, find) for k, v in inner}
-    return {"tuple": tuple, "set": set, "frozenset": frozenset}[kind](_decode(v, find) for v in inner)
+    return {"tuple": tuple, "set": set, "frozenset": frozenset}[kind](
+        _decode(v, find) for v in inner
+    )

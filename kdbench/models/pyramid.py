@@ -1,4 +1,5 @@
-"""Pyramidal residual networks (Han et al., 2017, arXiv 1610.02915): the width grows a little at every block."""
+"""Pyramidal residual networks (Han et al., 2017, arXiv 1610.02915): the width grows a little at
+every block."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from kdbench.models.wrn import initialize
 
 
 class _AddShortcut(torch.autograd.Function):
-    """``h[:, :C] += x`` in place: h plus x padded with zero channels, without writing the zeros or a third tensor."""
+    """``h[:, :C] += x`` in place: h plus x padded with zero channels, without writing the zeros or
+    a third tensor."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, x: Tensor) -> Tensor:
@@ -32,8 +34,9 @@ class _AddShortcut(torch.autograd.Function):
 class _Block(nn.Module):
     """Shared by both kinds of block: the shortcut, and the split at the tap.
 
-    ``to_tap`` runs up to the pre-ReLU tensor that serves as a tap when this is a group's first block; ``after_tap`` runs
-    the rest. No ReLU follows the first batch norm (the paper's best arrangement).
+    ``to_tap`` runs up to the pre-ReLU tensor that serves as a tap when this is a group's first
+    block; ``after_tap`` runs the rest. No ReLU follows the first batch norm (the paper's best
+    arrangement).
     """
 
     channels_out: int
@@ -47,7 +50,8 @@ class _Block(nn.Module):
         return self.after_tap(x, self.to_tap(x))
 
     def add(self, h: Tensor, x: Tensor) -> Tensor:
-        """h, whose memory is reused, plus the identity: averaged 2x2 where the stride is 2, missing channels zero."""
+        """h, whose memory is reused, plus the identity: averaged 2x2 where the stride is 2, missing
+        channels zero."""
         if self.stride == 2:
             x = F.avg_pool2d(x, 2, ceil_mode=True)
         return _AddShortcut.apply(h.to(torch.promote_types(h.dtype, x.dtype)), x)
@@ -75,7 +79,8 @@ class BasicBlock(_Block):
 
 
 class Bottleneck(_Block):
-    """BN, conv1x1, BN-ReLU, conv3x3, BN-ReLU, conv1x1 (x4), BN. The tap is the second batch norm's output."""
+    """BN, conv1x1, BN-ReLU, conv3x3, BN-ReLU, conv1x1 (x4), BN. The tap is the second batch norm's
+    output."""
 
     expansion = 4
 
@@ -102,7 +107,14 @@ class PyramidNet(FeatureModel):
 
     capturable = True
 
-    def __init__(self, name: str, depth: int, alpha: int, block: type[BasicBlock] | type[Bottleneck], num_classes: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        depth: int,
+        alpha: int,
+        block: type[BasicBlock] | type[Bottleneck],
+        num_classes: int,
+    ) -> None:
         super().__init__()
         self.name, self.num_classes = name, num_classes
         per_group = (depth - 2) // (9 if block is Bottleneck else 6)
@@ -126,7 +138,8 @@ class PyramidNet(FeatureModel):
         return self.group[0](self.stem(x))
 
     def tap_norms(self) -> tuple[nn.BatchNorm2d, ...]:
-        """Bottleneck: BN2, BN2, final. Basic: BN1, BN1, final (the official code returns BN2, whose size is not the tap's)."""
+        """Bottleneck: BN2, BN2, final. Basic: BN1, BN1, final (the official code returns BN2, whose
+        size is not the tap's)."""
         norm = "bn2" if isinstance(self.group[1][0], Bottleneck) else "bn1"
         return getattr(self.group[1][0], norm), getattr(self.group[2][0], norm), self.final_norm
 

@@ -1,7 +1,8 @@
-"""CIFAR residual networks (He et al., 2015, arXiv 1512.03385) in the "ReLU first" arrangement of Heo et al. (2019).
+"""CIFAR residual networks (He et al., 2015, arXiv 1512.03385) in the "ReLU first" arrangement of
+Heo et al. (2019).
 
-The ReLU stands at the start of each block instead of after the addition, so that a group's output is pre-ReLU and is
-itself the tap.
+The ReLU stands at the start of each block instead of after the addition, so that a group's output
+is pre-ReLU and is itself the tap.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from kdbench.models.wrn import initialize
 
 
 class ReluFirstBlock(nn.Module):
-    """ReLU, conv-BN-ReLU-conv-BN, plus the shortcut of the activation (1x1 convolution with BN where the stride is 2)."""
+    """ReLU, conv-BN-ReLU-conv-BN, plus the shortcut of the activation (1x1 convolution with BN
+    where the stride is 2)."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -24,7 +26,9 @@ class ReluFirstBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)
@@ -46,7 +50,9 @@ class ResNet(FeatureModel):
         groups = []
         for i, (c_in, c) in enumerate(zip((16, *channels[:2]), channels, strict=True)):
             first = ReluFirstBlock(c_in, c, 1 if i == 0 else 2)
-            groups.append(nn.Sequential(first, *(ReluFirstBlock(c, c, 1) for _ in range(blocks - 1))))
+            groups.append(
+                nn.Sequential(first, *(ReluFirstBlock(c, c, 1) for _ in range(blocks - 1)))
+            )
         self.group = nn.ModuleList(groups)
         self.fc = nn.Linear(channels[-1], num_classes)
         initialize(self)
@@ -55,7 +61,8 @@ class ResNet(FeatureModel):
         return self.group[0](self.stem(x))
 
     def tap_norms(self) -> tuple[nn.BatchNorm2d, ...]:
-        """The last batch norm of each group: an approximation, it leaves the identity branch out."""
+        """The last batch norm of each group: an approximation, it leaves the identity branch
+        out."""
         return tuple(group[-1].bn2 for group in self.group)
 
     def tap(self, i: int, g: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""A teacher as a distiller sees it: frozen, in a stated batch-norm mode, perhaps with its features edited."""
+"""A teacher as a distiller sees it: frozen, in a stated batch-norm mode, perhaps with its features
+edited."""
 
 from __future__ import annotations
 
@@ -15,19 +16,22 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def _use_batch_statistics(model: nn.Module) -> list[tuple[nn.Module, bool, bool]]:
-    """Let every batch norm use each batch's statistics and leave the stored ones alone. Returns what it changed."""
+    """Let every batch norm use each batch's statistics and leave the stored ones alone. Returns
+    what it changed."""
     before = []
     for module in model.modules():
         if isinstance(module, _NORMS):
             before.append((module, module.training, module.track_running_stats))
             module.train()
-            module.track_running_stats = False  # batch statistics, and neither buffers nor counters move
+            # batch statistics, and neither buffers nor counters move
+            module.track_running_stats = False
     return before
 
 
 @contextmanager
 def batch_statistics(model: nn.Module, wanted: bool = True) -> Iterator[None]:
-    """Within, the model's batch norms use each batch's statistics, and no buffer moves; afterwards all is as it was."""
+    """Within, the model's batch norms use each batch's statistics, and no buffer moves; afterwards
+    all is as it was."""
     before = _use_batch_statistics(model) if wanted else []
     try:
         yield
@@ -37,7 +41,8 @@ def batch_statistics(model: nn.Module, wanted: bool = True) -> Iterator[None]:
 
 
 class Edited(FeatureModel):
-    """A model whose group outputs pass through ``editor(i, G)``; to everything downstream it is just another model."""
+    """A model whose group outputs pass through ``editor(i, G)``; to everything downstream it is
+    just another model."""
 
     def __init__(self, model: FeatureModel, editor: nn.Module) -> None:
         super().__init__()
@@ -82,13 +87,15 @@ class Edited(FeatureModel):
 class FrozenTeacher:
     """A teacher that nothing can train: no gradients, no buffer updates.
 
-    Not an nn.Module on purpose: assigned inside an objective it must not become one of its parameters.
+    Not an nn.Module on purpose: assigned inside an objective it must not become one of its
+        parameters.
 
     Args:
         model: copied, so that freezing does not reach the caller's model.
-        batch_norm: ``running`` uses the stored statistics; ``batch`` uses those of each batch and leaves the stored ones
-            untouched (what the official FKD code outputs, see docs/methods.md). A model that insists on one
-            (``FeatureModel.batch_norm``) gets its own.
+        batch_norm: ``running`` uses the stored statistics; ``batch`` uses those of each batch and
+            leaves the stored ones untouched (what the official FKD code outputs, see
+            docs/methods.md). A model that insists on one (``FeatureModel.batch_norm``) gets its
+            own.
     """
 
     def __init__(self, model: FeatureModel, batch_norm: BatchNormMode = "running") -> None:

@@ -11,7 +11,8 @@ from kdbench.models.base import FeatureModel
 
 
 def initialize(model: nn.Module) -> None:
-    """Convolutions from N(0, sqrt(2 / (k^2 C_out))), linear biases 0; batch norms start at gamma 1, beta 0 anyway."""
+    """Convolutions from N(0, sqrt(2 / (k^2 C_out))), linear biases 0; batch norms start at gamma 1,
+    beta 0 anyway."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             fan = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
@@ -21,7 +22,8 @@ def initialize(model: nn.Module) -> None:
 
 
 class PreactBlock(nn.Module):
-    """BN-ReLU-conv3x3 twice; where the width changes, the shortcut is a 1x1 convolution of the first activation."""
+    """BN-ReLU-conv3x3 twice; where the width changes, the shortcut is a 1x1 convolution of the
+    first activation."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -29,13 +31,18 @@ class PreactBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.shortcut = nn.Conv2d(channels_in, channels, 1, stride, bias=False) if channels_in != channels else None
+        self.shortcut = (
+            nn.Conv2d(channels_in, channels, 1, stride, bias=False)
+            if channels_in != channels
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.after_norm(x, self.bn1(x))
 
     def after_norm(self, x: Tensor, normed: Tensor) -> Tensor:
-        """The block from its first batch norm's output on; the norm is passed in where it is also a tap."""
+        """The block from its first batch norm's output on; the norm is passed in where it is also a
+        tap."""
         a = F.relu(normed)
         h = self.conv2(F.relu(self.bn2(self.conv1(a))))
         return h + (x if self.shortcut is None else self.shortcut(a))

@@ -1,7 +1,8 @@
-"""Our numbers beside those that RobustKD's authors printed, and where the printed ones contradict each other.
+"""Our numbers beside those that RobustKD's authors printed, and where the printed ones contradict
+each other.
 
-What was printed lies in ``kdbench.paper.requests``: ``printed.csv``, one row a number of Tables 2-7, and
-for each table and figure a request with a section ``[paper]``.
+What was printed lies in ``kdbench.paper.requests``: ``printed.csv``, one row a number of Tables
+2-7, and for each table and figure a request with a section ``[paper]``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,18 @@ from kdbench.report.tables import write_csv
 
 PACKAGE = "kdbench.paper.requests"
 COLUMNS = (
-    *("dataset", "teacher", "student", "attack", "method", "metric", "ours", "ours_low", "ours_high", "n_seeds"),
+    *(
+        "dataset",
+        "teacher",
+        "student",
+        "attack",
+        "method",
+        "metric",
+        "ours",
+        "ours_low",
+        "ours_high",
+        "n_seeds",
+    ),
     *("paper", "difference", "contradicted", "note"),
 )
 _SETTING = ("dataset", "teacher", "student", "attack", "defense")
@@ -49,9 +61,11 @@ class Number(NamedTuple):
 class Target(BaseModel):
     """Section ``[paper]`` of a request: what of the paper it answers.
 
-    table, metrics: the printed table, and which of ``acc`` and ``asr`` it has. attacks, methods: our attacks and defenses and
-    what they are called there. figure: ``variance`` or ``defenses`` (see kdbench.paper.figures). axis: what the defenses
-    differ in; labels: defense -> value of the axis. claim: what the paper concludes from the figure.
+    table, metrics: the printed table, and which of ``acc`` and ``asr`` it has. attacks, methods:
+    our attacks and defenses and
+    what they are called there. figure: ``variance`` or ``defenses`` (see kdbench.paper.figures).
+    axis: what the defenses differ in; labels: defense -> value of the axis. claim: what the paper
+    concludes from the figure.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,7 +89,11 @@ class Target(BaseModel):
 
 def target_names() -> list[str]:
     """Names of what can be reproduced, tables first."""
-    found = [Path(entry.name).stem for entry in resources.files(PACKAGE).iterdir() if entry.name.endswith(".toml")]
+    found = [
+        Path(entry.name).stem
+        for entry in resources.files(PACKAGE).iterdir()
+        if entry.name.endswith(".toml")
+    ]
     return sorted(found, key=lambda name: (not name.startswith("table"), name))
 
 
@@ -101,11 +119,15 @@ def read_target(path: Path) -> Target:
 def printed() -> dict[Number, float]:
     """Every number of Tables 2-7."""
     text = (resources.files(PACKAGE) / "printed.csv").read_text(encoding="utf-8")
-    return {Number(*(row[name] for name in Number._fields)): float(row["value"]) for row in csv.DictReader(text.splitlines())}
+    return {
+        Number(*(row[name] for name in Number._fields)): float(row["value"])
+        for row in csv.DictReader(text.splitlines())
+    }
 
 
 def contradictions(numbers: Mapping[Number, float]) -> dict[Number, list[str]]:
-    """For every printed number that another one, or the text, contradicts: with what. Nothing is said about which is right."""
+    """For every printed number that another one, or the text, contradicts: with what. Nothing is
+    said about which is right."""
     found: dict[Number, list[str]] = defaultdict(list)
     for number, reason in (
         *_printed_twice(numbers),
@@ -133,7 +155,8 @@ def _printed_twice(numbers: Mapping[Number, float]) -> Iterator[tuple[Number, st
 
 
 def _same_teacher(numbers: Mapping[Number, float]) -> Iterator[tuple[Number, str]]:
-    """A teacher's number differs between tables, or between the rows of one, though the text knows one teacher of each kind."""
+    """A teacher's number differs between tables, or between the rows of one, though the text knows
+    one teacher of each kind."""
     same: dict[tuple[str, ...], list[Number]] = defaultdict(list)
     for number in numbers:
         if number.method == "teacher":
@@ -141,16 +164,21 @@ def _same_teacher(numbers: Mapping[Number, float]) -> Iterator[tuple[Number, str
     for group in same.values():
         for number in group:
             others = {
-                f"Table {o.table} prints {numbers[o]:.2f}" for o in group if abs(numbers[o] - numbers[number]) > _ROUNDING
+                f"Table {o.table} prints {numbers[o]:.2f}"
+                for o in group
+                if abs(numbers[o] - numbers[number]) > _ROUNDING
             }
             for reason in sorted(others):
                 yield number, f"{reason} for this teacher"
 
 
 def _above_their_teacher(numbers: Mapping[Number, float]) -> Iterator[tuple[Number, str]]:
-    """A student has more of the backdoor, or a better accuracy, than the teacher that the same table gives it."""
+    """A student has more of the backdoor, or a better accuracy, than the teacher that the same
+    table gives it."""
     for number, value in numbers.items():
-        if number.method != "fkd" and not (number.table == "7" and number.method == "robustkd" and number.metric == "acc"):
+        if number.method != "fkd" and not (
+            number.table == "7" and number.method == "robustkd" and number.metric == "acc"
+        ):
             continue
         attack = number.attack if number.table == "7" else "unspecified"
         teacher = numbers.get(number._replace(attack=attack, method="teacher"))
@@ -160,20 +188,43 @@ def _above_their_teacher(numbers: Mapping[Number, float]) -> Iterator[tuple[Numb
 
 def _text(numbers: Mapping[Number, float]) -> Iterator[tuple[Number, str]]:
     for number, value in numbers.items():
-        if number.method == "robustkd" and number.metric == "asr" and number.table in ("4", "6") and value >= 10:
+        if (
+            number.method == "robustkd"
+            and number.metric == "asr"
+            and number.table in ("4", "6")
+            and value >= 10
+        ):
             yield number, "the text says below 10 % in all cases"
         if number.dataset == "imagenet1k" and number.metric == "acc":
-            yield number, "implausible on ImageNet-1k for networks made for 32x32 images (ResNet-152 in Heo et al.: 78.31)"
+            yield (
+                number,
+                "implausible on ImageNet-1k for networks made for 32x32 images (ResNet-152 in Heo "
+                "et al.: 78.31)",
+            )
 
 
-#: What no rule finds: (which number, with what). Heo et al. is the paper of the distiller (ICCV 2019).
+#: What no rule finds: (which number, with what). Heo et al. is the paper of the distiller (ICCV
+#: 2019).
 _SINGULAR: tuple[tuple[dict[str, str], str], ...] = (
     (
-        {"table": "3", "dataset": "cifar100", "student": "wrn16_2", "teacher": "wrn28_4", "method": "fkd"},
-        "within 0.06 of Table 6's WRN-16-4 for CKD and LBA: probably that student; Heo et al.: 75.92 for WRN-16-2",
+        {
+            "table": "3",
+            "dataset": "cifar100",
+            "student": "wrn16_2",
+            "teacher": "wrn28_4",
+            "method": "fkd",
+        },
+        "within 0.06 of Table 6's WRN-16-4 for CKD and LBA: probably that student; Heo et al.: "
+        "75.92 for WRN-16-2",
     ),
     (
-        {"table": "4", "dataset": "cifar100", "teacher": "wrn28_4", "method": "teacher", "metric": "asr"},
+        {
+            "table": "4",
+            "dataset": "cifar100",
+            "teacher": "wrn28_4",
+            "method": "teacher",
+            "metric": "asr",
+        },
         "equals the ASR of Table 3's first student under CKD",
     ),
     (
@@ -185,11 +236,23 @@ _SINGULAR: tuple[tuple[dict[str, str], str], ...] = (
         "above Heo et al.'s student of a clean teacher, 75.56",
     ),
     (
-        {"table": "5", "dataset": "cifar100", "teacher": "pyramid200", "student": "wrn28_4", "method": "fkd"},
+        {
+            "table": "5",
+            "dataset": "cifar100",
+            "teacher": "pyramid200",
+            "student": "wrn28_4",
+            "method": "fkd",
+        },
         "above Heo et al.'s student of a clean teacher, 82.20",
     ),
     (
-        {"table": "5", "dataset": "cifar100", "teacher": "pyramid200", "student": "pyramid110", "method": "fkd"},
+        {
+            "table": "5",
+            "dataset": "cifar100",
+            "teacher": "pyramid200",
+            "student": "pyramid110",
+            "method": "fkd",
+        },
         "above Heo et al.'s student of a clean teacher, 81.11",
     ),
     (
@@ -207,10 +270,12 @@ def _singular(numbers: Mapping[Number, float]) -> Iterator[tuple[Number, str]]:
 
 
 def beside_the_paper(target: Target, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One record for each number that the table has and we measured, and for each that we measured beside it.
+    """One record for each number that the table has and we measured, and for each that we measured
+    beside it.
 
-    ours: mean over the seeds, %; ours_low, ours_high: Student's 95 % interval, for one seed Wilson's of its test images.
-    paper, difference (ours - paper), contradicted (with what): empty where the paper has no such number.
+    ours: mean over the seeds, %; ours_low, ours_high: Student's 95 % interval, for one seed
+    Wilson's of its test images. paper, difference (ours - paper), contradicted (with what): empty
+    where the paper has no such number.
     """
     assert target.table is not None
     known, doubts = printed(), contradictions(printed())
@@ -224,15 +289,22 @@ def beside_the_paper(target: Target, rows: Iterable[Mapping[str, Any]]) -> list[
             note = "a subset of the paper's dataset" if stands_for != dataset else ""
             of = Number(str(target.table), stands_for, teacher, student, called, "", metric)
             if defense == "none":
-                # Tables 3-6 print one teacher and do not say of which attack; Table 7's is the adaptive attack's.
+                # Tables 3-6 print one teacher and do not say of which attack; Table 7's is the
+                # adaptive attack's.
                 whose = called if target.table == 7 else "unspecified" if called else ""
                 number = of._replace(attack=whose, method="teacher")
                 which = "" if whose != "unspecified" else "the paper does not say of which attack"
                 told = "; ".join(filter(None, [note, which]))
-                found.append(_record(names, "teacher", metric, members, "teacher", number, known, doubts, told))
+                found.append(
+                    _record(
+                        names, "teacher", metric, members, "teacher", number, known, doubts, told
+                    )
+                )
             method = target.methods.get(defense, "")
             number = of._replace(method=method)
-            found.append(_record(names, defense, metric, members, "student", number, known, doubts, note))
+            found.append(
+                _record(names, defense, metric, members, "student", number, known, doubts, note)
+            )
     return found
 
 
@@ -276,9 +348,13 @@ def coverage(target: Target, records: Iterable[Mapping[str, Any]]) -> tuple[int,
 
 
 def _place(target: Target, record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """A teacher's number is one number of the paper's, whichever attack of ours it stands beside."""
+    """A teacher's number is one number of the paper's, whichever attack of ours it stands
+    beside."""
     attack = "" if record["method"] == "teacher" and target.table != 7 else record["attack"]
-    return (*(record[name] for name in ("dataset", "teacher", "student", "method", "metric")), attack)
+    return (
+        *(record[name] for name in ("dataset", "teacher", "student", "method", "metric")),
+        attack,
+    )
 
 
 def write_beside_the_paper(records: Iterable[Mapping[str, Any]], path: Path) -> None:

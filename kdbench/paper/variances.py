@@ -1,4 +1,5 @@
-"""The variance of single examples' features, as the measurements of a plan hold it: for Fig. 2, which no row of results has."""
+"""The variance of single examples' features, as the measurements of a plan hold it: for Fig. 2,
+which no row of results has."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from kdbench.bench.store.artefacts import Store
 
 
 def variances(plan: Plan, store: Store) -> dict[tuple[str, ...], dict[str, list[list[float]]]]:
-    """(dataset, teacher, images shown) -> which teacher -> each seed's variances of single examples."""
+    """(dataset, teacher, images shown) -> which teacher -> each seed's variances of single
+    examples."""
     found: dict[tuple[str, ...], dict[str, dict[int, list[float]]]] = {}
     for cell in plan.cells:
         of = (str(cell.names["dataset"]), str(cell.names["teacher"]))

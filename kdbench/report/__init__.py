@@ -1,1 +1,2 @@
-"""Tables written and read back, verdicts, ranking, comparison. Nothing here imports torch but ``pictures``."""
+"""Tables written and read back, verdicts, ranking, comparison. Nothing here imports torch but
+``pictures``."""

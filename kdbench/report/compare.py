@@ -1,12 +1,14 @@
 """What changed between two results.csv, and whether it is more than noise.
 
-Single cells: the noise is that of the test sample, told by counts (:mod:`kdbench.report.noise`; transferred and removed by
-their bootstrap intervals). It says nothing about another training seed. Over seeds, where a setting has at least two seeds in
-both files: a paired t interval of the differences seed by seed, since equal seeds mean equal first weights and batches.
+Single cells: the noise is that of the test sample, told by counts (:mod:`kdbench.report.noise`;
+transferred and removed by their bootstrap intervals). It says nothing about another training seed.
+Over seeds, where a setting has at least two seeds in both files: a paired t interval of the
+differences seed by seed, since equal seeds mean equal first weights and batches.
 
-Many differences are looked at, and one in twenty would look like more than noise by chance alone. Holm's correction over all
-that are compared, single cells and means over seeds each for themselves, keeps the probability of any false alarm at 5 %. The
-intervals are 95 % each, uncorrected; ``p_holm`` decides.
+Many differences are looked at, and one in twenty would look like more than noise by chance alone.
+Holm's correction over all that are compared, single cells and means over seeds each for themselves,
+keeps the probability of any false alarm at 5 %. The intervals are 95 % each, uncorrected;
+``p_holm`` decides.
 """
 
 from __future__ import annotations
@@ -25,7 +27,16 @@ from kdbench.report.read import CELL, Results, cell_key, check_datasets
 MEASURED = ("teacher_asr", "teacher_acc", "student_acc", "student_asr", "transferred", "removed")
 #: What may explain a change; of the digests it only matters that they differ.
 CAUSES = (
-    *("config_digest", "kdbench_version", "torch_version", "plugins", "device", "numerics", "target_class", "clean_fraction"),
+    *(
+        "config_digest",
+        "kdbench_version",
+        "torch_version",
+        "plugins",
+        "device",
+        "numerics",
+        "target_class",
+        "clean_fraction",
+    ),
     "teacher_sha256",
 )
 _DIGESTS = ("config_digest", "teacher_sha256")
@@ -35,8 +46,9 @@ _DIGESTS = ("config_digest", "teacher_sha256")
 class Change:
     """One column that differs.
 
-    cell: the setting and its seed, or its ``seeds``. a, b: the two values, None where not measured. difference: b - a with
-    its 95 % interval, points; None, with all that follows, for words and where a value is missing. p, p_holm: error
+    cell: the setting and its seed, or its ``seeds``. a, b: the two values, None where not measured.
+    difference: b - a with its 95 % interval, points; None, with all that follows, for words and
+    where a value is missing. p, p_holm: error
     probability, alone and corrected. more_than_noise: p_holm is at most 5 %.
     """
 
@@ -54,7 +66,8 @@ class Change:
 
 @dataclass
 class Family:
-    """What is corrected together. ``compared``: how many differences were tested, changed or not."""
+    """What is corrected together. ``compared``: how many differences were tested, changed or
+    not."""
 
     compared: int = 0
     changes: list[Change] = field(default_factory=list)
@@ -62,7 +75,8 @@ class Family:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that ``kdbench compare`` says. ``causes``: each with ``column``, ``a``, ``b`` and the number of ``cells``."""
+    """Everything that ``kdbench compare`` says. ``causes``: each with ``column``, ``a``, ``b`` and
+    the number of ``cells``."""
 
     shared: int
     only_in_a: list[dict[str, Any]]
@@ -92,7 +106,9 @@ def compare(a: Results, b: Results) -> Comparison:
         only_in_a=[_cell(key) for key in in_a if key not in in_b],
         only_in_b=[_cell(key) for key in in_b if key not in in_a],
         cells=_family([change for pair in pairs for change in _cell_changes(*pair)]),
-        over_seeds=_family([change for key, found in settings.items() for change in _mean_changes(key, found)]),
+        over_seeds=_family(
+            [change for key, found in settings.items() for change in _mean_changes(key, found)]
+        ),
         causes=_causes(pairs),
     )
 
@@ -124,22 +140,37 @@ def _cell_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
         if None in values:
             found.append(Change(cell, name, *values))
         else:
-            found.append(_tested(cell, name, *values, difference(estimate(a, name), estimate(b, name))))
+            found.append(
+                _tested(cell, name, *values, difference(estimate(a, name), estimate(b, name)))
+            )
     return found
 
 
-def _mean_changes(setting: Sequence[Any], pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Change]:
-    """All columns of one setting over the seeds that have them in both files, where these are at least two."""
+def _mean_changes(
+    setting: Sequence[Any], pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]
+) -> list[Change]:
+    """All columns of one setting over the seeds that have them in both files, where these are at
+    least two."""
     found = []
     good = [pair for pair in pairs if all(row["status"] == "ok" for row in pair)]
     if len(good) > 1:
         cell = _cell(setting) | {"seeds": [a["seed"] for a, _ in good]}
-        found.append(Change(cell, "verdict", *(verdict_shares([pair[side] for pair in good]) or None for side in (0, 1))))
+        found.append(
+            Change(
+                cell,
+                "verdict",
+                *(verdict_shares([pair[side] for pair in good]) or None for side in (0, 1)),
+            )
+        )
     for name in MEASURED:
-        both = [(a, b) for a, b in good if _value(a, name) is not None and _value(b, name) is not None]
+        both = [
+            (a, b) for a, b in good if _value(a, name) is not None and _value(b, name) is not None
+        ]
         if len(both) > 1:
             cell = _cell(setting) | {"seeds": [a["seed"] for a, _ in both]}
-            mean_a, mean_b = (sum(_value(pair[side], name) for pair in both) / len(both) for side in (0, 1))
+            mean_a, mean_b = (
+                sum(_value(pair[side], name) for pair in both) / len(both) for side in (0, 1)
+            )
             found.append(_tested(cell, name, mean_a, mean_b, paired_difference(both, name)))
     return found
 
@@ -159,5 +190,7 @@ def _causes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict
         values = Counter((a[name], b[name]) for a, b in pairs if a[name] != b[name])
         if name in _DIGESTS and values:
             values = Counter({(None, None): values.total()})
-        found += [{"column": name, "a": a, "b": b, "cells": count} for (a, b), count in values.items()]
+        found += [
+            {"column": name, "a": a, "b": b, "cells": count} for (a, b), count in values.items()
+        ]
     return found

@@ -1,4 +1,5 @@
-"""One row per setting: means over seeds with their 95 % t-interval, failures counted and never averaged, defenses ranked.
+"""One row per setting: means over seeds with their 95 % t-interval, failures counted and never
+averaged, defenses ranked.
 
 The rule of the ranks is in :mod:`kdbench.report.ranking`.
 """
@@ -44,26 +45,41 @@ _COLUMNS = [
     "n_removed",
 ]
 _OVERALL = [
-    *(*_PAIR, "defense", "rank", "worst_attack", "student_asr", "rank_low", "rank_high", "acc_lost", "rank_reason", "verdict"),
+    *(
+        *_PAIR,
+        "defense",
+        "rank",
+        "worst_attack",
+        "student_asr",
+        "rank_low",
+        "rank_high",
+        "acc_lost",
+        "rank_reason",
+        "verdict",
+    ),
     *("n_seeds", "n_attacks", "attacks", "missing_attacks"),
 ]
 
 
 def leaderboard(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Summarise the rows of results.csv, one row per setting, the defenses of each (dataset, attack, distiller, pair) ranked.
+    """Summarise the rows of results.csv, one row per setting, the defenses of each (dataset,
+    attack, distiller, pair) ranked.
 
-    n_seeds: rows of status ok, the ones averaged. n_failed: the others. ``X``, ``X_low``, ``X_high``: mean and interval
-    over the seeds that have X; for ``removed`` the n_removed conclusive ones, since a share of next to nothing is any number.
-    The interval speaks of the spread between seeds.
+    n_seeds: rows of status ok, the ones averaged. n_failed: the others. ``X``, ``X_low``,
+    ``X_high``: mean and interval over the seeds that have X; for ``removed`` the n_removed
+    conclusive ones, since a share of next to nothing is any number. The interval speaks of the
+    spread between seeds.
 
-    rank: see kdbench.report.ranking; none for a setting that was not measured, or at one seed only, whose verdict is
-    inconclusive at every seed, or that lacks a seed at which another defense was measured; ``rank_reason`` says so.
-    ``rank_low``, ``rank_high``: the interval of student_asr alone, for reading; ties are decided by paired differences, which
-    may tell two defenses apart whose intervals overlap. It is Student's, as ``student_asr_low``; where the seeds do not vary,
-    Wilson's of one of them, since no spread is not certainty. ``acc_lost``: mean over the seeds of the undefended minus the
-    defended student's ACC, points.
+    rank: see kdbench.report.ranking; none for a setting that was not measured, or at one seed only,
+    whose verdict is inconclusive at every seed, or that lacks a seed at which another defense was
+    measured; ``rank_reason`` says so. ``rank_low``, ``rank_high``: the interval of student_asr
+    alone, for reading; ties are decided by paired differences, which may tell two defenses apart
+    whose intervals overlap. It is Student's, as ``student_asr_low``; where the seeds do not vary,
+    Wilson's of one of them, since no spread is not certainty. ``acc_lost``: mean over the seeds of
+    the undefended minus the defended student's ACC, points.
 
-    Sorted by dataset, attack, pair, distiller, then rank, then student_asr, lowest first, those without a rank last.
+    Sorted by dataset, attack, pair, distiller, then rank, then student_asr, lowest first, those
+    without a rank last.
     """
     return _table(_ranked(rows), _COLUMNS)
 
@@ -87,13 +103,14 @@ def _ranked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def overall(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Each defense by its worst-case attack, that with the highest mean student_asr; one row per dataset, distiller, pair and
-    defense.
+    """Each defense by its worst-case attack, that with the highest mean student_asr; one row per
+    dataset, distiller, pair and defense.
 
-    student_asr, rank_low, rank_high, verdict: those of ``worst_attack``. acc_lost: the largest over the attacks that count.
-    n_seeds: the smallest. An attack counts for a defense that has a rank against it: ``n_attacks`` of them, named in
-    ``attacks``; the others that anyone was measured against are ``missing_attacks``. A defense for which fewer attacks count
-    than for others has no rank.
+    student_asr, rank_low, rank_high, verdict: those of ``worst_attack``. acc_lost: the largest over
+    the attacks that count.
+    n_seeds: the smallest. An attack counts for a defense that has a rank against it: ``n_attacks``
+    of them, named in ``attacks``; the others that anyone was measured against are
+    ``missing_attacks``. A defense for which fewer attacks count than for others has no rank.
     """
     found = []
     for key, group in grouped(_ranked(rows), _PAIR).items():
@@ -105,13 +122,22 @@ def _summary(key: tuple[Any, ...], members: list[dict[str, Any]]) -> dict[str, A
     """Counts, means and intervals of one setting."""
     good = [row for row in members if row.get("status") == "ok"]
     record: dict[str, Any] = dict(zip(SETTING, key, strict=True))
-    record |= {"verdict": verdict_shares(good), "n_seeds": len(good), "n_failed": len(members) - len(good)}
+    record |= {
+        "verdict": verdict_shares(good),
+        "n_seeds": len(good),
+        "n_failed": len(members) - len(good),
+    }
     for name in MEASURES:
-        record[name], record[f"{name}_low"], record[f"{name}_high"] = t_interval(_values(good, name))
+        record[name], record[f"{name}_low"], record[f"{name}_high"] = t_interval(
+            _values(good, name)
+        )
     record["n_removed"] = len(_values(good, "removed"))
     both = [(row.get("undefended_acc"), row.get("student_acc")) for row in good]
-    lost = t_interval([before - after for before, after in both if before is not None and after is not None])[0]
-    # Rounded as results.csv is: a run's own leaderboard and one made of its file must not differ in who loses too much.
+    lost = t_interval(
+        [before - after for before, after in both if before is not None and after is not None]
+    )[0]
+    # Rounded as results.csv is: a run's own leaderboard and one made of its file must not differ in
+    # who loses too much.
     return record | {"acc_lost": round(lost, DECIMALS)}
 
 

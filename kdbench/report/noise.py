@@ -1,15 +1,18 @@
-"""Whether two measured percentages differ by more than chance: intervals of a difference, their error probabilities, Holm.
+"""Whether two measured percentages differ by more than chance: intervals of a difference, their
+error probabilities, Holm.
 
-One formula serves every estimate that has an interval (Zou & Donner 2008; for two rates with Wilson intervals it is Newcombe's
-method 10, 1998): with l, u the two intervals' ends, the interval of the difference d = b - a reaches from
+One formula serves every estimate that has an interval (Zou & Donner 2008; for two rates with Wilson
+intervals it is Newcombe's method 10, 1998): with l, u the two intervals' ends, the interval of the
+difference d = b - a reaches from
 
     d - sqrt((b - l_b)^2 + (u_a - a)^2)    to    d + sqrt((u_b - b)^2 + (a - l_a)^2)
 
-It takes the two as independent. Two runs share their test images, so their errors go together and the interval is rather too
-wide.
+It takes the two as independent. Two runs share their test images, so their errors go together and
+the interval is rather too wide.
 
-Over seeds the difference is taken seed by seed, since equal seeds mean equal first weights and batches, with Student's paired
-interval. Where the differences do not vary there is no such interval; the formula above, for the least certain seed, decides.
+Over seeds the difference is taken seed by seed, since equal seeds mean equal first weights and
+batches, with Student's paired interval. Where the differences do not vary there is no such
+interval; the formula above, for the least certain seed, decides.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ _SPREAD = 1e-3  # points; the rounding in the files makes equal differences diff
 
 @dataclass(frozen=True)
 class Estimate:
-    """``value`` and, for a half-width of z standard errors, the interval ``bounds(z)``, which widens as z grows."""
+    """``value`` and, for a half-width of z standard errors, the interval ``bounds(z)``, which
+    widens as z grows."""
 
     value: float
     bounds: Callable[[float], tuple[float, float]]
@@ -37,7 +41,8 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """b - a, its 95 % interval, and the smallest two-sided error probability at which the interval leaves 0 out."""
+    """b - a, its 95 % interval, and the smallest two-sided error probability at which the interval
+    leaves 0 out."""
 
     value: float
     low: float
@@ -50,8 +55,11 @@ def wilson(hits: int, total: int, z: float = Z95) -> tuple[float, float]:
     p, n, zz = hits / total, total, z * z
     middle = (p + zz / (2 * n)) / (1 + zz / n)
     half = z * math.sqrt(p * (1 - p) / n + zz / (4 * n * n)) / (1 + zz / n)
-    # The ends of 0 and of n hits are exact, and rounding must not put them on the wrong side of the rate.
-    return (0.0 if hits == 0 else 100 * (middle - half)), (100.0 if hits == total else 100 * (middle + half))
+    # The ends of 0 and of n hits are exact, and rounding must not put them on the wrong side of the
+    # rate.
+    return (0.0 if hits == 0 else 100 * (middle - half)), (
+        100.0 if hits == total else 100 * (middle + half)
+    )
 
 
 def rate(hits: int, total: int) -> Estimate:
@@ -60,8 +68,11 @@ def rate(hits: int, total: int) -> Estimate:
 
 
 def with_interval(value: float, low: float, high: float) -> Estimate:
-    """An estimate of which only the 95 % interval is known; the distances to its ends are taken to grow with z."""
-    return Estimate(value, lambda z: (value - (value - low) * z / Z95, value + (high - value) * z / Z95))
+    """An estimate of which only the 95 % interval is known; the distances to its ends are taken to
+    grow with z."""
+    return Estimate(
+        value, lambda z: (value - (value - low) * z / Z95, value + (high - value) * z / Z95)
+    )
 
 
 def difference(a: Estimate, b: Estimate) -> Difference:
@@ -74,7 +85,9 @@ def difference(a: Estimate, b: Estimate) -> Difference:
 def _interval(a: Estimate, b: Estimate, z: float) -> tuple[float, float]:
     d = b.value - a.value
     (low_a, high_a), (low_b, high_b) = a.bounds(z), b.bounds(z)
-    return d - math.hypot(b.value - low_b, high_a - a.value), d + math.hypot(high_b - b.value, a.value - low_a)
+    return d - math.hypot(b.value - low_b, high_a - a.value), d + math.hypot(
+        high_b - b.value, a.value - low_a
+    )
 
 
 def _p(a: Estimate, b: Estimate) -> float:
@@ -96,7 +109,8 @@ def _p(a: Estimate, b: Estimate) -> float:
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high) with Student's 95 % interval, not clipped to 0-100; NaN where too few values are given."""
+    """(mean, low, high) with Student's 95 % interval, not clipped to 0-100; NaN where too few
+    values are given."""
     n = len(values)
     if n == 0:
         return math.nan, math.nan, math.nan
@@ -110,7 +124,8 @@ def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 @lru_cache
 def _t975(freedom: int) -> float:
-    """Student's 97.5 % quantile, which scipy takes longer to find than everything else of an interval."""
+    """Student's 97.5 % quantile, which scipy takes longer to find than everything else of an
+    interval."""
     return float(stats.t.ppf(0.975, freedom))
 
 
@@ -130,8 +145,9 @@ def paired(differences: Sequence[float]) -> Difference:
 
 
 def over_seeds(pairs: Sequence[tuple[Estimate, Estimate]]) -> Difference:
-    """The mean difference b - a of at least two pairs (a, b), one per seed, with Student's paired interval; where the
-    differences do not vary, so that there is none, that of the least certain seed.
+    """The mean difference b - a of at least two pairs (a, b), one per seed, with Student's paired
+    interval; where the differences do not vary, so that there is none, that of the least certain
+    seed.
 
     Raises:
         ValueError: fewer than two pairs.
@@ -145,8 +161,8 @@ def over_seeds(pairs: Sequence[tuple[Estimate, Estimate]]) -> Difference:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjusted error probabilities, in the order given. Those up to 0.05 hold together at 5 %, however they
-    depend on each other."""
+    """Holm's (1979) adjusted error probabilities, in the order given. Those up to 0.05 hold
+    together at 5 %, however they depend on each other."""
     adjusted, largest = [1.0] * len(ps), 0.0
     for done, place in enumerate(sorted(range(len(ps)), key=lambda n: ps[n])):
         largest = max(largest, min(1.0, (len(ps) - done) * ps[place]))

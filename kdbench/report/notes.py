@@ -14,10 +14,16 @@ _ENVIRONMENT = ("kdbench_version", "torch_version", "device", "numerics")
 
 
 def notes(rows: list[dict[str, Any]], compared: Sequence[Any]) -> list[str]:
-    """Reservations about a ranking, one a line. ``compared``: the :func:`kdbench.report.paired.comparisons` of ``rows``."""
+    """Reservations about a ranking, one a line. ``compared``: the
+    :func:`kdbench.report.paired.comparisons` of ``rows``."""
     found = []
-    if not compared and any(len(grouped(group, ("defense",))) > 1 for group in grouped(rows, GROUP).values()):
-        found.append("comparisons of two defenses need two seeds at which both were measured, and there are none")
+    if not compared and any(
+        len(grouped(group, ("defense",))) > 1 for group in grouped(rows, GROUP).values()
+    ):
+        found.append(
+            "comparisons of two defenses need two seeds at which both were measured, and there are "
+            "none"
+        )
     for name in _ENVIRONMENT:
         values = sorted({str(row.get(name)) for row in rows})
         if len(values) > 1:
@@ -25,15 +31,21 @@ def notes(rows: list[dict[str, Any]], compared: Sequence[Any]) -> list[str]:
     apart = _measured_apart(rows)
     if apart:
         shown = ", ".join(apart[:3]) + (f" and {len(apart) - 3} more" if len(apart) > 3 else "")
-        found.append(f"defenses that are ranked together met different teachers or controls, so their tasks differed: {shown}")
+        found.append(
+            "defenses that are ranked together met different teachers or controls, so their tasks "
+            f"differed: {shown}"
+        )
     return found
 
 
 def _measured_apart(rows: list[dict[str, Any]]) -> list[str]:
-    """The cells whose defenses did not have the same backdoored teacher, or not the same controls."""
+    """The cells whose defenses did not have the same backdoored teacher, or not the same
+    controls."""
     seen: dict[tuple[Any, ...], dict[str, set[Any]]] = {}
     for row in rows:
-        values = seen.setdefault(tuple(row.get(name) for name in _CELL), {name: set() for name in _SHARED})
+        values = seen.setdefault(
+            tuple(row.get(name) for name in _CELL), {name: set() for name in _SHARED}
+        )
         for name in _SHARED:
             if row.get(name) is not None:
                 values[name].add(row[name])

@@ -1,8 +1,9 @@
 """Defenses against each other, seed by seed.
 
-The defenses of one group (dataset, attack, distiller, pair, preset) share their teacher, first weights and batches at equal
-seeds, so their difference at each seed is known better than either mean: what makes a seed easy or hard for both falls out.
-The mechanism is :func:`kdbench.report.noise.over_seeds`, the one of ``kdbench compare`` and of the ranks too.
+The defenses of one group (dataset, attack, distiller, pair, preset) share their teacher, first
+weights and batches at equal seeds, so their difference at each seed is known better than either
+mean: what makes a seed easy or hard for both falls out. The mechanism is
+:func:`kdbench.report.noise.over_seeds`, the one of ``kdbench compare`` and of the ranks too.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from kdbench.report.tables import write_csv
 #: What is ranked and compared together: everything of a setting but the defense.
 GROUP = ("schema", "dataset", "attack", "distiller", "teacher", "student", "preset")
 METRICS = ("student_asr", "student_acc")
-#: The student of the clean teacher (C1), compared like a defense: one that ties with it took away all that the backdoor added.
+#: The student of the clean teacher (C1), compared like a defense: one that ties with it took away
+#: all that the backdoor added.
 CONTROL = "C1"
 COLUMNS: dict[str, str] = {
     **{name: "as in results.csv" for name in GROUP},
-    "defense_a": "one defense, the first of the two by name; C1 is the student of the clean teacher, the same trigger shown",
+    "defense_a": "one defense, the first of the two by name; C1 is the student of the clean "
+    "teacher, the same trigger shown",
     "defense_b": "the other",
     "metric": "student_asr or student_acc",
     "n_seeds": "the seeds at which both were measured, at least two",
@@ -34,7 +37,8 @@ COLUMNS: dict[str, str] = {
     "low": "lower end of its 95 % interval, alone",
     "high": "upper end",
     "p": "error probability of the difference, alone",
-    "p_holm": "corrected for all comparisons of this metric in its group; those with C1 are corrected apart",
+    "p_holm": "corrected for all comparisons of this metric in its group; those with C1 are "
+    "corrected apart",
     "finding": "tie; or, where p_holm is at most 0.05, defense_b and lower or higher",
 }
 
@@ -49,18 +53,27 @@ def common(
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """The two rows of every seed at which both settings have ``metric``, see :func:`by_seed`."""
     both = [(row, b[seed]) for seed, row in a.items() if seed in b]
-    return [(one, other) for one, other in both if one.get(metric) is not None and other.get(metric) is not None]
+    return [
+        (one, other)
+        for one, other in both
+        if one.get(metric) is not None and other.get(metric) is not None
+    ]
 
 
 def estimate(row: Mapping[str, Any], metric: str) -> Estimate:
-    """A number of one row, in % or points: a rate by its count, transferred and removed by their bootstrap intervals."""
+    """A number of one row, in % or points: a rate by its count, transferred and removed by their
+    bootstrap intervals."""
     if metric in RATES:
         return rate(row[f"{metric}_hits"], row[total_of(metric)])
     low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-    return with_interval(row[metric], row[metric] if low is None else low, row[metric] if high is None else high)
+    return with_interval(
+        row[metric], row[metric] if low is None else low, row[metric] if high is None else high
+    )
 
 
-def paired_difference(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], metric: str) -> Difference:
+def paired_difference(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], metric: str
+) -> Difference:
     """b - a over the pairs of rows (a, b) of equal seeds, points.
 
     Raises:
@@ -69,7 +82,9 @@ def paired_difference(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]
     return over_seeds([(estimate(a, metric), estimate(b, metric)) for a, b in pairs])
 
 
-def grouped(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+def grouped(
+    rows: Iterable[dict[str, Any]], names: Sequence[str]
+) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
     """The rows by their values of ``names``, in the order in which these come first."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
@@ -78,39 +93,64 @@ def grouped(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> dict[tuple[
 
 
 def comparisons(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every two defenses of every group by their student_asr and student_acc, as :data:`COLUMNS` says; percent and points.
+    """Every two defenses of every group by their student_asr and student_acc, as :data:`COLUMNS`
+    says; percent and points.
 
-    Over the seeds at which both were measured; two of which fewer than two are, are not compared. Whether a verdict was
-    conclusive does not matter: a difference is one all the same. Sorted by group, then defenses, then metric.
+    Over the seeds at which both were measured; two of which fewer than two are, are not compared.
+    Whether a verdict was conclusive does not matter: a difference is one all the same. Sorted by
+    group, then defenses, then metric.
     """
     return _compared(rows, lambda defenses: combinations(sorted(defenses, key=str), 2))
 
 
 def against_control(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """C1, as ``defense_a``, against every defense: one that ties with it took away all that the backdoor had added."""
+    """C1, as ``defense_a``, against every defense: one that ties with it took away all that the
+    backdoor had added."""
     return _compared(rows, lambda defenses: ((CONTROL, name) for name in sorted(defenses, key=str)))
 
 
-def _compared(rows: list[dict[str, Any]], choose: Callable[[Iterable[Any]], Iterable[tuple[Any, Any]]]) -> list[dict[str, Any]]:
+def _compared(
+    rows: list[dict[str, Any]], choose: Callable[[Iterable[Any]], Iterable[tuple[Any, Any]]]
+) -> list[dict[str, Any]]:
     found = []
-    for key, group in sorted(grouped(rows, GROUP).items(), key=lambda item: tuple(map(str, item[0]))):
-        known = {name: by_seed(members) for (name,), members in grouped(group, ("defense",)).items()}
+    for key, group in sorted(
+        grouped(rows, GROUP).items(), key=lambda item: tuple(map(str, item[0]))
+    ):
+        known = {
+            name: by_seed(members) for (name,), members in grouped(group, ("defense",)).items()
+        }
         chosen = list(choose(known))
-        known[CONTROL] = {row["seed"]: _as_defense(row) for row in group if row.get("clean_teacher_asr") is not None}
-        both = [(a, b, metric, common(known[a], known[b], metric)) for a, b in chosen for metric in METRICS]
-        records = [_comparison(a, b, metric, pairs) for a, b, metric, pairs in both if len(pairs) > 1]
+        known[CONTROL] = {
+            row["seed"]: _as_defense(row)
+            for row in group
+            if row.get("clean_teacher_asr") is not None
+        }
+        both = [
+            (a, b, metric, common(known[a], known[b], metric))
+            for a, b in chosen
+            for metric in METRICS
+        ]
+        records = [
+            _comparison(a, b, metric, pairs) for a, b, metric, pairs in both if len(pairs) > 1
+        ]
         _correct(records)
         found += [dict(zip(GROUP, key, strict=True)) | record for record in records]
     return found
 
 
 def _as_defense(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a defense that would hand on a clean teacher: control C1 in the place of the student."""
-    taken = {f"student_{name}": row[f"clean_teacher_{name}"] for name in ("asr", "asr_hits", "acc", "acc_hits")}
+    """The row of a defense that would hand on a clean teacher: control C1 in the place of the
+    student."""
+    taken = {
+        f"student_{name}": row[f"clean_teacher_{name}"]
+        for name in ("asr", "asr_hits", "acc", "acc_hits")
+    }
     return {**row, **taken}
 
 
-def _comparison(a: Any, b: Any, metric: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[str, Any]:
+def _comparison(
+    a: Any, b: Any, metric: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> dict[str, Any]:
     found = paired_difference(pairs, metric)
     teachers = [(one.get("teacher_sha256"), other.get("teacher_sha256")) for one, other in pairs]
     return {
@@ -130,7 +170,8 @@ def _comparison(a: Any, b: Any, metric: str, pairs: Sequence[tuple[Mapping[str, 
 
 
 def _correct(records: Sequence[dict[str, Any]]) -> None:
-    """Set ``p_holm`` and ``finding``, within one group: a finding does not depend on what else is in the table."""
+    """Set ``p_holm`` and ``finding``, within one group: a finding does not depend on what else is
+    in the table."""
     for metric in METRICS:
         tested = [record for record in records if record["metric"] == metric]
         for record, p in zip(tested, holm([record["p"] for record in tested]), strict=True):
@@ -150,5 +191,7 @@ def write_paired(compared: Iterable[Mapping[str, Any]], path: str | Path) -> Non
         OSError: it cannot be written.
     """
     # Four decimals would make nothing of the smallest error probabilities.
-    digits = [record | {name: f"{record[name]:.3g}" for name in ("p", "p_holm")} for record in compared]
+    digits = [
+        record | {name: f"{record[name]:.3g}" for name in ("p", "p_holm")} for record in compared
+    ]
     write_csv(list(COLUMNS), digits, path)

@@ -15,7 +15,8 @@ MAX_COLUMNS = 6
 
 
 def amplification(difference: Tensor) -> int:
-    """The largest whole factor that keeps ``0.5 + k * difference`` within [0, 1]; at least 1, at most 255."""
+    """The largest whole factor that keeps ``0.5 + k * difference`` within [0, 1]; at least 1, at
+    most 255."""
     largest = float(difference.abs().max()) if difference.numel() else 0.0
     return 1 if largest == 0 else min(255, max(1, math.floor(0.5 / largest + 1e-3)))
 
@@ -43,7 +44,8 @@ def write_trigger_picture(clean: Tensor, triggered: Tensor, path: str | Path, ti
     columns = len(before)
     figure = Figure(figsize=(1.5 + 1.5 * columns, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
-    width = 18 * columns + 18  # characters a line, so that a long title does not run out of a narrow figure
+    # characters a line, so that a long title does not run out of a narrow figure
+    width = 18 * columns + 18
     lines = [title[start : start + width] for start in range(0, len(title), width)]
     figure.suptitle("\n".join(lines), fontsize=10, parse_math=False)
     axes = figure.subplots(len(rows), columns, squeeze=False)

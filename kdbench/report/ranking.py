@@ -1,20 +1,24 @@
-"""Who comes first. Ranks are shared where the seeds cannot tell two defenses apart; whoever was not measured has none.
+"""Who comes first. Ranks are shared where the seeds cannot tell two defenses apart; whoever was not
+measured has none.
 
 The rule, the same for one attack and for the worst case over attacks:
 
 1.  One seed is no ranking: a setting that was not measured at two or more has no rank.
-2.  Defenses that lose more than 3 points of ACC against the undefended control come after all that do not.
+2.  Defenses that lose more than 3 points of ACC against the undefended control come after all that
+do not.
 3.  Within each of the two classes the mean student_asr over the seeds decides, lowest first.
-4.  Ties, as in standard competition ranking (1, 1, 3): in that order, a defense shares the rank of the best one of its
-    group unless it is shown to be worse than that; the first that is starts a new group, whose rank is its place in the order.
-    Groups never reach across the two classes.
+4.  Ties, as in standard competition ranking (1, 1, 3): in that order, a defense shares the rank of
+    the best one of its group unless it is shown to be worse than that; the first that is starts a
+    new group, whose rank is its place in the order. Groups never reach across the two classes.
 
-Shown to be worse: the 95 % interval of the difference of their student_asr over the seeds that both have lies above 0 (touching
-it is a tie). The difference is paired, seed by seed, since the defenses of one group share teachers, first weights and batches
-there (:func:`kdbench.report.noise.over_seeds`: Student's interval; where the differences do not vary, that of two proportions
-at the least certain seed). In the worst case it is that between the two defenses' worst attacks. Two defenses without two
-seeds in common, which only different worst attacks can bring about, tie. The intervals are uncorrected: a rank is a summary,
-and the corrected comparisons of every two defenses are in :mod:`kdbench.report.paired`.
+Shown to be worse: the 95 % interval of the difference of their student_asr over the seeds that both
+have lies above 0 (touching it is a tie). The difference is paired, seed by seed, since the defenses
+of one group share teachers, first weights and batches there
+(:func:`kdbench.report.noise.over_seeds`: Student's interval; where the differences do not vary,
+that of two proportions at the least certain seed). In the worst case it is that between the two
+defenses' worst attacks. Two defenses without two seeds in common, which only different worst
+attacks can bring about, tie. The intervals are uncorrected: a rank is a summary, and the corrected
+comparisons of every two defenses are in :mod:`kdbench.report.paired`.
 """
 
 from __future__ import annotations
@@ -34,8 +38,9 @@ CONCLUSIVE = ("stopped", "partly", "not stopped")
 def assign_ranks(records: Iterable[dict[str, Any]]) -> None:
     """Set ``rank`` of records that are compared with each other, by the rule above.
 
-    Each has ``defense``, ``student_asr`` (%), ``acc_lost`` (points), ``rank_reason`` and ``rows``, its measured rows by seed.
-    One whose reason is not empty gets None; one that loses too much ACC gets that as its reason.
+    Each has ``defense``, ``student_asr`` (%), ``acc_lost`` (points), ``rank_reason`` and ``rows``,
+    its measured rows by seed. One whose reason is not empty gets None; one that loses too much ACC
+    gets that as its reason.
     """
     eligible = []
     for record in records:
@@ -68,16 +73,19 @@ def _order(record: Mapping[str, Any]) -> tuple[bool, float, str]:
 
 
 def seeds_needed(settings: Iterable[list[dict[str, Any]]]) -> set[Any]:
-    """The seeds that a setting must have been measured at to be ranked with these: all of those whose rows can be ranked.
+    """The seeds that a setting must have been measured at to be ranked with these: all of those
+    whose rows can be ranked.
 
-    The means of two defenses compare only over the same seeds: much travels at one seed, hardly anything at another.
+    The means of two defenses compare only over the same seeds: much travels at one seed, hardly
+    anything at another.
     """
     good = [[row for row in members if row.get("status") == "ok"] for members in settings]
     return {row.get("seed") for rows in good if _conclusive(rows) for row in rows}
 
 
 def why_unranked(members: list[dict[str, Any]], needed: set[Any]) -> str:
-    """Why a setting has no rank, in words; empty if it has one. ``members``: its rows. ``needed``: see seeds_needed."""
+    """Why a setting has no rank, in words; empty if it has one. ``members``: its rows. ``needed``:
+    see seeds_needed."""
     good = [row for row in members if row.get("status") == "ok"]
     failed = {row.get("seed"): row.get("status") for row in members if row.get("status") != "ok"}
     if not good:
@@ -86,10 +94,15 @@ def why_unranked(members: list[dict[str, Any]], needed: set[Any]) -> str:
         found = {row.get("verdict") for row in good}
         if found == {"inconclusive"}:
             return "inconclusive at every seed"
-        return "no conclusive verdict at any seed" if any(found) else str(good[0].get("reason") or "no verdict")
+        return (
+            "no conclusive verdict at any seed"
+            if any(found)
+            else str(good[0].get("reason") or "no verdict")
+        )
     lacking = needed - {row.get("seed") for row in good}
     if lacking:
-        return f"measured at fewer seeds than others: {_seeds({seed: failed.get(seed) or 'missing' for seed in lacking})}"
+        missing = {seed: failed.get(seed) or "missing" for seed in lacking}
+        return f"measured at fewer seeds than others: {_seeds(missing)}"
     if len(good) < MIN_SEEDS:
         return ONE_SEED
     return ""
@@ -100,31 +113,44 @@ def _conclusive(rows: list[dict[str, Any]]) -> bool:
 
 
 def _seeds(what: Mapping[Any, Any]) -> str:
-    return ", ".join(f"seed {seed} {text}" for seed, text in sorted(what.items(), key=lambda item: str(item[0])))
+    return ", ".join(
+        f"seed {seed} {text}" for seed, text in sorted(what.items(), key=lambda item: str(item[0]))
+    )
 
 
 def worst_cases(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One record per defense from the ranked records of all attacks on one pair; see kdbench.report.leaderboard.overall.
+    """One record per defense from the ranked records of all attacks on one pair; see
+    kdbench.report.leaderboard.overall.
 
-    An attack counts for a defense that has a rank against it. A defense for which fewer attacks count than for another one is
-    not ranked. An attack that counts for nobody (nothing travelled) costs nobody a rank.
+    An attack counts for a defense that has a rank against it. A defense for which fewer attacks
+    count than for another one is not ranked. An attack that counts for nobody (nothing travelled)
+    costs nobody a rank.
     """
     attacks = {record["attack"] for record in records}
     by_defense: dict[str, dict[str, dict[str, Any]]] = {}
     for record in records:
         by_defense.setdefault(record["defense"], {})[record["attack"]] = record
-    counted = {name: {a: r for a, r in own.items() if r["rank"] is not None} for name, own in by_defense.items()}
+    counted = {
+        name: {a: r for a, r in own.items() if r["rank"] is not None}
+        for name, own in by_defense.items()
+    }
     needed = set().union(*counted.values())
     found = []
     for defense, own in by_defense.items():
         counts = counted[defense]
-        # Of attacks that are equally bad the first by name, so that the order of the rows does not matter.
+        # Of attacks that are equally bad the first by name, so that the order of the rows does not
+        # matter.
         worst = max(sorted(counts), key=lambda attack: counts[attack]["student_asr"], default=None)
-        missing = {a: own[a]["rank_reason"] if a in own else "not measured" for a in sorted(attacks - counts.keys())}
+        missing = {
+            a: own[a]["rank_reason"] if a in own else "not measured"
+            for a in sorted(attacks - counts.keys())
+        }
         lacking = [f"{attack} ({reason})" for attack, reason in missing.items() if attack in needed]
         record = {
             "defense": defense,
-            "rank_reason": "" if counts and not lacking else f"no rank against {', '.join(lacking) or 'any attack'}",
+            "rank_reason": ""
+            if counts and not lacking
+            else f"no rank against {', '.join(lacking) or 'any attack'}",
             "worst_attack": worst,
             "n_attacks": len(counts),
             "attacks": ", ".join(sorted(counts)),
@@ -133,7 +159,10 @@ def worst_cases(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "n_seeds": min(r["n_seeds"] for r in (counts or own).values()),
         }
         if worst is not None:
-            record |= {name: counts[worst][name] for name in ("student_asr", "rank_low", "rank_high", "verdict", "rows")}
+            record |= {
+                name: counts[worst][name]
+                for name in ("student_asr", "rank_low", "rank_high", "verdict", "rows")
+            }
         found.append(record)
     assign_ranks(found)
     return found

@@ -1,4 +1,5 @@
-"""Writes results.csv: fixed columns, numbers as numbers, text that no spreadsheet takes for a formula."""
+"""Writes results.csv: fixed columns, numbers as numbers, text that no spreadsheet takes for a
+formula."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ DECIMALS = 4
 
 
 def cell(value: Any) -> str | int | float:
-    """One value as it is written: None, NaN and infinities empty, floats rounded, ``'`` before text like a formula
-    (and before such a ``'``, so that it can be taken off again)."""
+    """One value as it is written: None, NaN and infinities empty, floats rounded, ``'`` before text
+    like a formula (and before such a ``'``, so that it can be taken off again)."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -27,8 +28,10 @@ def cell(value: Any) -> str | int | float:
         return int(value)
     if isinstance(value, Real):
         number = float(value)
-        return round(number, DECIMALS) + 0.0 if math.isfinite(number) else ""  # + 0.0 turns -0.0 into 0.0
-    text = str(value).replace("\r\n", "\n").replace("\r", "\n")  # a lone one is not quoted, and starts a row in a spreadsheet
+        # + 0.0 turns -0.0 into 0.0
+        return round(number, DECIMALS) + 0.0 if math.isfinite(number) else ""
+    # a lone one is not quoted, and starts a row in a spreadsheet
+    text = str(value).replace("\r\n", "\n").replace("\r", "\n")
     return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
 
 
@@ -45,5 +48,6 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: s
 
 
 def write_results(rows: list[dict[str, Any]], path: str | Path) -> None:
-    """Write one row per cell with exactly :data:`kdbench.report.columns.COLUMNS`, in their order."""
+    """Write one row per cell with exactly :data:`kdbench.report.columns.COLUMNS`, in their
+    order."""
     write_csv(list(COLUMNS), rows, path)

@@ -1,4 +1,5 @@
-"""What a defense is judged by: what the backdoor added to the student, and how much of that is gone."""
+"""What a defense is judged by: what the backdoor added to the student, and how much of that is
+gone."""
 
 from __future__ import annotations
 
@@ -26,11 +27,14 @@ class Transfer:
     removed_interval: tuple[float, float] | None
 
 
-def transfer(student: np.ndarray, clean_control: np.ndarray, undefended: np.ndarray, resamples: int = 2000) -> Transfer:
-    """Excess over C1, from the per-image hits (bool (n,)) of the three students on the same triggered images.
+def transfer(
+    student: np.ndarray, clean_control: np.ndarray, undefended: np.ndarray, resamples: int = 2000
+) -> Transfer:
+    """Excess over C1, from the per-image hits (bool (n,)) of the three students on the same
+    triggered images.
 
-    Intervals: percentile bootstrap over test images, the three students paired. They speak of the test sample only, not of
-    the spread between training seeds.
+    Intervals: percentile bootstrap over test images, the three students paired. They speak of the
+    test sample only, not of the spread between training seeds.
     """
     hits = np.stack([student, clean_control, undefended]).astype(np.float64)
     n = hits.shape[1]
@@ -43,19 +47,29 @@ def transfer(student: np.ndarray, clean_control: np.ndarray, undefended: np.ndar
         return Transfer(moved, (float(low), float(high)), None, None)
     gone = c3_b - c1_b > 0  # a resample in which nothing transferred has no ratio
     r_low, r_high = np.percentile(100 * (c3_b - asr_b)[gone] / (c3_b - c1_b)[gone], [2.5, 97.5])
-    return Transfer(moved, (float(low), float(high)), float(100 * (c3 - asr) / moved), (float(r_low), float(r_high)))
+    return Transfer(
+        moved,
+        (float(low), float(high)),
+        float(100 * (c3 - asr) / moved),
+        (float(r_low), float(r_high)),
+    )
 
 
 @lru_cache(maxsize=4)
 def _resampled(n: int, resamples: int) -> np.ndarray:
-    """How often each of ``n`` images is in each resample, (resamples, n): the same for every cell with as many images."""
+    """How often each of ``n`` images is in each resample, (resamples, n): the same for every cell
+    with as many images."""
     return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
 
 
 def verdict(transferred: float, removed: float | None, acc_lost: float) -> tuple[str, str]:
     """(verdict, reason). ``acc_lost``: undefended minus defended student ACC, points."""
     if transferred < TRANSFER_FLOOR or removed is None:
-        return "inconclusive", f"only {transferred:.1f} points of ASR transferred; {TRANSFER_FLOOR:.0f} are needed to judge"
+        return (
+            "inconclusive",
+            f"only {transferred:.1f} points of ASR transferred; {TRANSFER_FLOOR:.0f} are needed to "
+            "judge",
+        )
     if removed >= STOPPED_REMOVED and acc_lost <= STOPPED_ACC_LOSS:
         return "stopped", f"removed {removed:.0f} %, {acc_lost:.1f} points of ACC lost"
     if removed >= PARTLY_REMOVED:

@@ -1,4 +1,5 @@
-"""The conformance kit: independent, named checks of one attack, distiller or defense, on a CPU, without data, in seconds.
+"""The conformance kit: independent, named checks of one attack, distiller or defense, on a CPU,
+without data, in seconds.
 
 For pytest::
 
@@ -8,13 +9,21 @@ For pytest::
     def test_conformance(check):
         check()
 
-On the command line: ``kdbench check NAME``. A class says with ``for_checks`` what makes it small, with ``zero`` at which
-parameters it does nothing, and with ``known_failures = {check: reason}`` what it cannot keep; that is shown on every row.
+On the command line: ``kdbench check NAME``. A class says with ``for_checks`` what makes it small,
+with ``zero`` at which parameters it does nothing, and with ``known_failures = {check: reason}``
+what it cannot keep; that is shown on every row.
 """
 
 from kdbench.testing.checks import Check, CheckFailedError, NotApplicableError
 from kdbench.testing.kit import Bound, Result, checks_for, parametrize_with_checks, run_checks
 
 __all__ = [
-    "Bound", "Check", "CheckFailedError", "NotApplicableError", "Result", "checks_for", "parametrize_with_checks", "run_checks",
-]  # fmt: skip
+    "Bound",
+    "Check",
+    "CheckFailedError",
+    "NotApplicableError",
+    "Result",
+    "checks_for",
+    "parametrize_with_checks",
+    "run_checks",
+]

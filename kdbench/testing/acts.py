@@ -27,7 +27,8 @@ _BATCHES = 3
 class Act:
     """What came of it.
 
-    made: modules by role. backdoor: of an attack. losses: of a distillation, by batch. given: the image sets that it was given.
+    made: modules by role. backdoor: of an attack. losses: of a distillation, by batch. given: the
+    image sets that it was given.
     spoilt: the batch that it was given, or the teacher's features, were changed in place.
     """
 
@@ -43,13 +44,16 @@ class Act:
         for role, module in sorted(self.made.items()):
             for name, tensor in module.state_dict().items():
                 if isinstance(tensor, Tensor):
-                    found.update(f"{role}.{name}".encode() + tensor.detach().contiguous().numpy().tobytes())
+                    found.update(
+                        f"{role}.{name}".encode() + tensor.detach().contiguous().numpy().tobytes()
+                    )
         return found.hexdigest()
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """The global random states seeded inside and restored outside, and one thread, as a stage has it."""
+    """The global random states seeded inside and restored outside, and one thread, as a stage has
+    it."""
     python, numpy, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -71,8 +75,11 @@ def act(method: Any, seed: int = 0) -> Act:
 
 
 def perform(method: Any, seed: int) -> Act:
-    """The same under the global random states as they are; ``seed`` is that of the generators it is given."""
-    return {"attack": _attack, "distiller": _distiller, "defense": _defense}[method.kind](method, seed)
+    """The same under the global random states as they are; ``seed`` is that of the generators it is
+    given."""
+    return {"attack": _attack, "distiller": _distiller, "defense": _defense}[method.kind](
+        method, seed
+    )
 
 
 def _attack(method: Any, seed: int) -> Act:
@@ -82,17 +89,25 @@ def _attack(method: Any, seed: int) -> Act:
 def implant(method: Any, setting: AttackSetting) -> Act:
     """An attack under a setting of the caller's."""
     backdoor = method.implant(setting)
-    return Act({"teacher": backdoor.teacher, "trigger": backdoor.trigger}, backdoor, given=[setting.train])
+    return Act(
+        {"teacher": backdoor.teacher, "trigger": backdoor.trigger}, backdoor, given=[setting.train]
+    )
 
 
 def _distiller(method: Any, seed: int) -> Act:
-    frozen, student = FrozenTeacher(scene.teacher(), method.batch_norm_mode()), scene.network(scene.STUDENT, 7).train()
+    frozen, student = (
+        FrozenTeacher(scene.teacher(), method.batch_norm_mode()),
+        scene.network(scene.STUDENT, 7).train(),
+    )
     objective = scene.NUMERICS.place(method.objective(frozen, student)).train()
     return _train_with(objective, frozen, student, seed)
 
 
-def _train_with(objective: nn.Module, frozen: FrozenTeacher, student: FeatureModel, seed: int) -> Act:
-    """A few steps by hand: the loop of a run ends at a loss that is not finite, which a check has to see."""
+def _train_with(
+    objective: nn.Module, frozen: FrozenTeacher, student: FeatureModel, seed: int
+) -> Act:
+    """A few steps by hand: the loop of a run ends at a loss that is not finite, which a check has
+    to see."""
     found = Act({"teacher": frozen.model, "student": student, "objective": objective})
     parameters = [*student.parameters(), *objective.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.01)
@@ -101,9 +116,13 @@ def _train_with(objective: nn.Module, frozen: FrozenTeacher, student: FeatureMod
         teacher_out = frozen.features(batch.images)
         kept = [tensor.clone() for tensor in _tensors(teacher_out)]
         losses = objective(batch, teacher_out, student.features(batch.images))
-        found.spoilt |= not (torch.equal(batch.images, images) and torch.equal(batch.labels, labels))
+        found.spoilt |= not (
+            torch.equal(batch.images, images) and torch.equal(batch.labels, labels)
+        )
         # Other students may be handed the same features.
-        found.spoilt |= not all(torch.equal(a, b) for a, b in zip(kept, _tensors(teacher_out), strict=True))
+        found.spoilt |= not all(
+            torch.equal(a, b) for a, b in zip(kept, _tensors(teacher_out), strict=True)
+        )
         found.losses.append(losses)
         optimizer.zero_grad()
         total = torch.stack([value.float() for value in losses.values()]).sum()
@@ -120,7 +139,9 @@ def _tensors(out: FeatureOutput) -> list[Tensor]:
 def first_batches(seed: int) -> Iterator[Batch]:
     """A few training batches."""
     generator = torch.Generator().manual_seed(seed)
-    for i, batch in enumerate(scene.dataset().train.batches(40, generator=generator, drop_last=True)):
+    for i, batch in enumerate(
+        scene.dataset().train.batches(40, generator=generator, drop_last=True)
+    ):
         if i == _BATCHES:
             return
         yield batch
@@ -140,7 +161,9 @@ def _defense(method: Any, seed: int) -> Act:
         frozen, student = FrozenTeacher(scene.teacher()), scene.network(scene.STUDENT, 7).train()
         extra = method.objective(frozen, student, setting())
         if extra is not None:
-            trained = _train_with(_WithTask(scene.NUMERICS.place(extra).train()), frozen, student, seed)
+            trained = _train_with(
+                _WithTask(scene.NUMERICS.place(extra).train()), frozen, student, seed
+            )
             found.made |= {f"during.{role}": module for role, module in trained.made.items()}
             found.losses, found.spoilt = trained.losses, trained.spoilt
     if "repair_student" in steps:

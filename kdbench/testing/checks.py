@@ -50,7 +50,9 @@ class Check:
 REGISTERED: dict[str, Check] = {}
 
 
-def check(text: str, *kinds: str) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
+def check(
+    text: str, *kinds: str
+) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
     """Make a check of a function, called by the function's name, for these kinds or all."""
 
     def add(function: Callable[[Subject], None]) -> Callable[[Subject], None]:

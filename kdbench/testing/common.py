@@ -26,14 +26,19 @@ def parameters(subject: Subject) -> None:
     again = cls(**json.loads(params.model_dump_json()))
     ensure(again == params, f"{params!r} became {again!r} by way of JSON")
     for name, field in cls.model_fields.items():
-        ensure(field.description, f"{name} has no description; say what it is, its unit and its source")
+        ensure(
+            field.description, f"{name} has no description; say what it is, its unit and its source"
+        )
         ensure(not field.is_required(), f"{name} has no default")
     known = set(cls.model_fields)
     tables = {f"preset {name}": values for name, values in subject.cls.presets.items()}
     tables |= {f"variant {name}": variant.params for name, variant in subject.cls.variants.items()}
     tables |= {"for_checks": subject.cls.for_checks, "zero": subject.cls.zero or {}}
     for name, values in tables.items():
-        ensure(set(values) <= known, f"{name} sets {', '.join(sorted(set(values) - known))}, which does not exist")
+        ensure(
+            set(values) <= known,
+            f"{name} sets {', '.join(sorted(set(values) - known))}, which does not exist",
+        )
         try:
             cls(**values)
         except ValidationError as error:
@@ -56,7 +61,10 @@ def acted(subject: Subject, seed: int = 0) -> Act:
 @check("the same seed gives the same bits")
 def same_seed(subject: Subject) -> None:
     one, two = acted(subject).digest(), act(subject.make(), 0).digest()
-    ensure(one == two, "two calls with one seed gave different weights; draw from setting.generator only")
+    ensure(
+        one == two,
+        "two calls with one seed gave different weights; draw from setting.generator only",
+    )
 
 
 @check("another seed gives something else")
@@ -70,7 +78,10 @@ def another_seed(subject: Subject) -> None:
         drawn = [acted(subject), act(subject.make(), 1)]
         if not drawn[0].made:
             raise NotApplicableError("it takes no step")
-    ensure(drawn[0].digest() != drawn[1].digest(), "two seeds gave the same weights; the seed is ignored")
+    ensure(
+        drawn[0].digest() != drawn[1].digest(),
+        "two seeds gave the same weights; the seed is ignored",
+    )
 
 
 def _connectors(subject: Subject, seed: int) -> Act:
@@ -87,12 +98,24 @@ def random_state(subject: Subject) -> None:
     for seed in (0, 1):
         with seeded(seed):
             perform(subject.make(), 0)
-            after.append((torch.get_rng_state().numpy().tobytes(), str(np.random.get_state()), str(random.getstate())))
+            after.append(
+                (
+                    torch.get_rng_state().numpy().tobytes(),
+                    str(np.random.get_state()),
+                    str(random.getstate()),
+                )
+            )
     for i, name in enumerate(("torch", "numpy", "random")):
-        ensure(after[0][i] != after[1][i], f"the state of {name} is the same after two seeds: something seeds it anew")
+        ensure(
+            after[0][i] != after[1][i],
+            f"the state of {name} is the same after two seeds: something seeds it anew",
+        )
 
 
-@check("torch's settings, the working directory, the environment and the import path are left as they were")
+@check(
+    "torch's settings, the working directory, the environment and the import path are left as they "
+    "were"
+)
 def surroundings(subject: Subject) -> None:
     before = _surroundings()
     try:
@@ -166,9 +189,13 @@ def file(subject: Subject) -> None:
                 again, _ = load_module(path, (package,))
             except KdbenchError as error:
                 ensure(False, f"the {role} cannot be kept in a file: {error}")
-            scene.NUMERICS.place(again)  # as a stage does; another layout would sum in another order
+            # as a stage does; another layout would sum in another order
+            scene.NUMERICS.place(again)
             with torch.no_grad():
-                ensure(torch.equal(module(images), again(images)), f"the {role} gives other numbers after a file")
+                ensure(
+                    torch.equal(module(images), again(images)),
+                    f"the {role} gives other numbers after a file",
+                )
 
 
 def networks(found: Act) -> dict[str, nn.Module]:
@@ -182,4 +209,7 @@ def new_process(subject: Subject) -> None:
         digest = fresh.digest(subject.cls, json.loads(subject.params.model_dump_json()))
     except Exception as error:
         ensure(False, f"it fails in a process of its own: {type(error).__name__}: {error}")
-    ensure(digest == acted(subject).digest(), "a process of its own computes other weights; something is kept outside of it")
+    ensure(
+        digest == acted(subject).digest(),
+        "a process of its own computes other weights; something is kept outside of it",
+    )

@@ -15,7 +15,10 @@ from kdbench.testing.common import acted
 @check("the steps that it names exist, and one that it names is its own", "defense")
 def steps(subject: Subject) -> None:
     named = subject.make().steps()
-    ensure(named <= set(STEPS), f"steps() names {', '.join(sorted(named - set(STEPS)))}; there are {', '.join(STEPS)}")
+    ensure(
+        named <= set(STEPS),
+        f"steps() names {', '.join(sorted(named - set(STEPS)))}; there are {', '.join(STEPS)}",
+    )
     for step in named:
         own = getattr(subject.cls, step) is not getattr(Defense, step)
         ensure(own, f"steps() names {step}, which {subject.cls.__name__} does not define")
@@ -28,15 +31,26 @@ def interface(subject: Subject) -> None:
         model = acted(subject).made.get(role)
         if model is None:
             continue
-        ensure(isinstance(model, FeatureModel), f"the {role} network is a {type(model).__name__}, no FeatureModel")
+        ensure(
+            isinstance(model, FeatureModel),
+            f"the {role} network is a {type(model).__name__}, no FeatureModel",
+        )
         ensure(not model.training, f"the {role} network is in training mode; call eval()")
         with torch.no_grad():
             out, was = model.features(images), clean.features(images)
         for name in ("groups", "taps"):
             shapes = [[tuple(t.shape) for t in getattr(o, name)] for o in (out, was)]
-            ensure(shapes[0] == shapes[1], f"{name} of the {role} network are {shapes[0]}, of the one given {shapes[1]}")
-        ensure(out.logits.shape == was.logits.shape, f"logits of the {role} network are {tuple(out.logits.shape)}")
-        ensure(bool(torch.isfinite(out.logits).all()), f"logits of the {role} network are not finite")
+            ensure(
+                shapes[0] == shapes[1],
+                f"{name} of the {role} network are {shapes[0]}, of the one given {shapes[1]}",
+            )
+        ensure(
+            out.logits.shape == was.logits.shape,
+            f"logits of the {role} network are {tuple(out.logits.shape)}",
+        )
+        ensure(
+            bool(torch.isfinite(out.logits).all()), f"logits of the {role} network are not finite"
+        )
 
 
 @check("where it does nothing (``zero``) it is ``none``, bit for bit", "defense")
@@ -50,7 +64,13 @@ def zero_strength_is_none(subject: Subject) -> None:
         for role in ("cleansed", "repaired"):
             if role in found.made:
                 same = torch.equal(found.made[role](images), clean(images))
-                ensure(same, f"with {subject.cls.zero} the {role} network answers otherwise than the one given")
+                ensure(
+                    same,
+                    f"with {subject.cls.zero} the {role} network answers otherwise than the one "
+                    "given",
+                )
     for terms in found.losses:
-        extra = {k: float(v.detach()) for k, v in terms.items() if k != "task" and float(v.detach()) != 0}
+        extra = {
+            k: float(v.detach()) for k, v in terms.items() if k != "task" and float(v.detach()) != 0
+        }
         ensure(not extra, f"with {subject.cls.zero} it adds the losses {extra}")

@@ -23,7 +23,10 @@ def _during(subject: Subject) -> Act:
 @check("losses are named, finite float32 scalars", "distiller", "defense")
 def losses(subject: Subject) -> None:
     for terms in _during(subject).losses:
-        ensure(isinstance(terms, dict) and terms, f"forward returned {type(terms).__name__}; return a dict of named losses")
+        ensure(
+            isinstance(terms, dict) and terms,
+            f"forward returned {type(terms).__name__}; return a dict of named losses",
+        )
         for name, value in terms.items():
             ensure(isinstance(value, Tensor) and value.ndim == 0, f"{name} is no scalar tensor")
             ensure(value.dtype == torch.float32, f"{name} is {value.dtype}; use float32")
@@ -49,14 +52,28 @@ def gradients(subject: Subject) -> None:
         student = scene.network(scene.STUDENT, 7).train()
         objective = method.objective(frozen, student).train()
         for module in objective.modules():
-            ensure(not isinstance(module, FeatureModel), "a network is part of the objective, and would be trained with it")
+            ensure(
+                not isinstance(module, FeatureModel),
+                "a network is part of the objective, and would be trained with it",
+            )
         for parameter in frozen.model.parameters():
             parameter.requires_grad_(True)  # so that a way to it would show
         batch = next(first_batches(0))
         terms = objective(batch, frozen.features(batch.images), student.features(batch.images))
         torch.stack(list(terms.values())).sum().backward()
-    ensure(all(p.grad is None for p in frozen.model.parameters()), "the teacher gets a gradient; use its outputs detached")
-    reached = [name for name, p in student.named_parameters() if p.grad is not None and bool(p.grad.abs().sum() > 0)]
+    ensure(
+        all(p.grad is None for p in frozen.model.parameters()),
+        "the teacher gets a gradient; use its outputs detached",
+    )
+    reached = [
+        name
+        for name, p in student.named_parameters()
+        if p.grad is not None and bool(p.grad.abs().sum() > 0)
+    ]
     ensure(reached, "no parameter of the student gets a gradient")
     without = [n for n, p in student.named_parameters() if p.grad is None]
-    ensure(not without, f"these parameters of the student get no gradient: {', '.join(without)}; is the task loss there?")
+    ensure(
+        not without,
+        f"these parameters of the student get no gradient: {', '.join(without)}; is the task loss "
+        "there?",
+    )

@@ -21,7 +21,9 @@ def digest(cls: type[Method], params: dict[str, Any]) -> str:
     context.set_forkserver_preload(_PRELOAD)
     file = sys.modules[cls.__module__].__file__ if cls.__module__.startswith(FILE_MODULE) else None
     with context.Pool(1) as pool:
-        return pool.apply_async(_compute, (cls.__module__, cls.__qualname__, file, params)).get(_TIMEOUT_S)
+        return pool.apply_async(_compute, (cls.__module__, cls.__qualname__, file, params)).get(
+            _TIMEOUT_S
+        )
 
 
 def _compute(module: str, qualname: str, file: str | None, params: dict[str, Any]) -> str:

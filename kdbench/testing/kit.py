@@ -16,7 +16,8 @@ from kdbench.testing.checks import REGISTERED, Check, CheckFailedError, NotAppli
 
 @dataclass(frozen=True)
 class Result:
-    """How a check ended. status: ``known`` failed as ``known_failures`` says; ``not applicable``: see text."""
+    """How a check ended. status: ``known`` failed as ``known_failures`` says; ``not applicable``:
+    see text."""
 
     name: str
     status: Literal["ok", "failed", "known", "not applicable"]
@@ -49,21 +50,31 @@ class Bound:
 
 
 def checks_for(cls: type[Method], variant: str = "") -> Iterator[Bound]:
-    """Every check that is for a class, with the parameters of its preset ``quick``, of a variant, and its ``for_checks``.
+    """Every check that is for a class, with the parameters of its preset ``quick``, of a variant,
+    and its ``for_checks``.
 
     Raises:
         CheckFailedError: ``known_failures`` names a check that does not exist.
     """
-    values = cls.presets.get("quick", {}) | (cls.variants[variant].params if variant else {}) | cls.for_checks
+    values = (
+        cls.presets.get("quick", {})
+        | (cls.variants[variant].params if variant else {})
+        | cls.for_checks
+    )
     subject = Subject(cls, cls.Params(**values))
     found = [check for check in every_check() if subject.kind in check.kinds]
     unknown = sorted(set(cls.known_failures) - {check.name for check in found})
     if unknown:
-        raise CheckFailedError(f"known_failures names {', '.join(unknown)}; there are {', '.join(c.name for c in found)}")
+        raise CheckFailedError(
+            f"known_failures names {', '.join(unknown)}; there are "
+            f"{', '.join(c.name for c in found)}"
+        )
     return (Bound(check, subject) for check in found)
 
 
-def run_checks(cls: type[Method], variant: str = "", told: Callable[[Result], None] = lambda _: None) -> list[Result]:
+def run_checks(
+    cls: type[Method], variant: str = "", told: Callable[[Result], None] = lambda _: None
+) -> list[Result]:
     """Run them all; whatever a method raises is a failure of that check."""
     found = []
     for bound in checks_for(cls, variant):
@@ -86,16 +97,21 @@ def _outcome(bound: Bound) -> tuple[Any, str]:
         text = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
     else:
         if bound.known:
-            return "failed", f"it passes, though known_failures says: {bound.known}; take it off the list"
+            return (
+                "failed",
+                f"it passes, though known_failures says: {bound.known}; take it off the list",
+            )
         return "ok", ""
     return ("known", bound.known) if bound.known else ("failed", text)
 
 
 def parametrize_with_checks(methods: Iterable[type[Method] | str]) -> Callable[[Any], Any]:
-    """A pytest decorator: the test gets each check of each method as its argument ``check``, to be called.
+    """A pytest decorator: the test gets each check of each method as its argument ``check``, to be
+    called.
 
     Args:
-        methods: classes, or names such as ``lba`` and ``ckd.lowvar`` of installed ones. A known failure is an xfail, strictly.
+        methods: classes, or names such as ``lba`` and ``ckd.lowvar`` of installed ones. A known
+            failure is an xfail, strictly.
     """
     import pytest
 

@@ -1,4 +1,5 @@
-"""The little world in which methods are tested: 16x16 pictures of four classes, and a network that knows them."""
+"""The little world in which methods are tested: 16x16 pictures of four classes, and a network that
+knows them."""
 
 from __future__ import annotations
 
@@ -30,17 +31,26 @@ def dataset() -> Dataset:
     def draw(count: int, seed: int) -> TensorImages:
         generator = torch.Generator().manual_seed(seed)
         labels = torch.arange(count) % CLASSES
-        pixels = torch.randint(0, 150, (count, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+        pixels = torch.randint(
+            0, 150, (count, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8
+        )
         rows = SIZE // CLASSES
         for k in range(CLASSES):
             pixels[labels == k, :, k * rows : (k + 1) * rows] += 60
         return TensorImages(pixels, labels)
 
     return Dataset(
-        name="bands", train=draw(_TRAIN, 1), test=draw(_TEST, 2), num_classes=CLASSES, class_names=("a", "b", "c", "d"),
-        mean=(0.35,) * 3, std=(0.2,) * 3, augmentation=Augmentation(pad=1, flip=True),
-        train_digest="bands-train", test_digest="bands-test",
-    )  # fmt: skip
+        name="bands",
+        train=draw(_TRAIN, 1),
+        test=draw(_TEST, 2),
+        num_classes=CLASSES,
+        class_names=("a", "b", "c", "d"),
+        mean=(0.35,) * 3,
+        std=(0.2,) * 3,
+        augmentation=Augmentation(pad=1, flip=True),
+        train_digest="bands-train",
+        test_digest="bands-test",
+    )
 
 
 def training_images() -> TensorImages:
@@ -64,9 +74,12 @@ def network(name: str, seed: int) -> FeatureModel:
 def _trained() -> FeatureModel:
     model = network(TEACHER, 0).train()
     fit()(
-        model, cross_entropy(model), dataset().train, Recipe(epochs=6, batch_size=40, lr=0.1, schedule="onecycle"),
+        model,
+        cross_entropy(model),
+        dataset().train,
+        Recipe(epochs=6, batch_size=40, lr=0.1, schedule="onecycle"),
         generator=torch.Generator().manual_seed(0),
-    )  # fmt: skip
+    )
     return model.eval()
 
 
@@ -83,14 +96,26 @@ def fit() -> Fit:
 def attack_setting(seed: int, loop: Fit | None = None) -> AttackSetting:
     data = dataset()
     return AttackSetting(
-        teacher=teacher(), train=training_images(), target_class=TARGET, num_classes=CLASSES, recipe=RECIPE,
-        augmentation=data.augmentation, fit=loop or fit(), generator=torch.Generator().manual_seed(seed), numerics=NUMERICS,
-    )  # fmt: skip
+        teacher=teacher(),
+        train=training_images(),
+        target_class=TARGET,
+        num_classes=CLASSES,
+        recipe=RECIPE,
+        augmentation=data.augmentation,
+        fit=loop or fit(),
+        generator=torch.Generator().manual_seed(seed),
+        numerics=NUMERICS,
+    )
 
 
 def defense_setting(seed: int) -> DefenseSetting:
     data = dataset()
     return DefenseSetting(
-        clean=training_images(), num_classes=CLASSES, recipe=RECIPE, augmentation=data.augmentation, fit=fit(),
-        generator=torch.Generator().manual_seed(seed), numerics=NUMERICS,
-    )  # fmt: skip
+        clean=training_images(),
+        num_classes=CLASSES,
+        recipe=RECIPE,
+        augmentation=data.augmentation,
+        fit=fit(),
+        generator=torch.Generator().manual_seed(seed),
+        numerics=NUMERICS,
+    )

@@ -1,7 +1,9 @@
-"""Where training left off: a file an epoch boundary, so that a killed stage loses minutes and not days.
+"""Where training left off: a file an epoch boundary, so that a killed stage loses minutes and not
+days.
 
-A stage may train several times; each call of the loop is one number. A stage that is run again repeats what lies between
-its calls (which is deterministic) and takes each call up at its last checkpoint.
+A stage may train several times; each call of the loop is one number. A stage that is run again
+repeats what lies between its calls (which is deterministic) and takes each call up at its last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Checkpoint:
 
 
 class Checkpoints(Protocol):
-    """Where checkpoints are kept. ``due`` says whether it is time for one; the loop asks at each epoch's end."""
+    """Where checkpoints are kept. ``due`` says whether it is time for one; the loop asks at each
+    epoch's end."""
 
     def load(self, call: int) -> Checkpoint | None: ...
 
@@ -55,7 +58,8 @@ class NoCheckpoints:
 class FolderCheckpoints:
     """``fit-N.safetensors`` in a folder, replaced whole, at most every ``every_s`` seconds.
 
-    A damaged or foreign file counts as none. A disk that is full costs the checkpoint, not the training.
+    A damaged or foreign file counts as none. A disk that is full costs the checkpoint, not the
+    training.
     """
 
     def __init__(self, folder: Path, every_s: float) -> None:
@@ -85,7 +89,10 @@ class FolderCheckpoints:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in checkpoint.tensors.items()}
+        tensors = {
+            name: tensor.detach().to("cpu", copy=True).contiguous()
+            for name, tensor in checkpoint.tensors.items()
+        }
         record = checkpoint.record | {"sha256": _digest(tensors, checkpoint.record)}
         path = self._path(call)
         temporary = path.with_suffix(".tmp")
@@ -111,10 +118,13 @@ def _digest(tensors: dict[str, Tensor], record: dict[str, Any]) -> str:
 
 
 def random_state(generator: torch.Generator) -> Checkpoint:
-    """Every random state that a training step may draw from: the loop's generator, and torch's, numpy's and Python's own."""
+    """Every random state that a training step may draw from: the loop's generator, and torch's,
+    numpy's and Python's own."""
     tensors = {"random.generator": generator.get_state(), "random.torch": torch.get_rng_state()}
     if torch.cuda.is_available():
-        tensors |= {f"random.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+        tensors |= {
+            f"random.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())
+        }
     kind, keys, *rest = np.random.get_state()
     tensors["random.numpy"] = torch.from_numpy(keys.astype(np.int64))
     version, numbers, gauss = random.getstate()
@@ -126,7 +136,10 @@ def restore_random_state(saved: Checkpoint, generator: torch.Generator) -> None:
     tensors = saved.tensors
     generator.set_state(tensors["random.generator"])
     torch.set_rng_state(tensors["random.torch"])
-    cuda = [tensors[f"random.cuda.{i}"] for i in range(sum(name.startswith("random.cuda.") for name in tensors))]
+    cuda = [
+        tensors[f"random.cuda.{i}"]
+        for i in range(sum(name.startswith("random.cuda.") for name in tensors))
+    ]
     if cuda:
         torch.cuda.set_rng_state_all(cuda)
     kind, *rest = saved.record["numpy"]

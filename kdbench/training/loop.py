@@ -1,4 +1,5 @@
-"""The only optimisation loop. Attacks, distillers and defenses say what to minimise; this file minimises it."""
+"""The only optimisation loop. Attacks, distillers and defenses say what to minimise; this file
+minimises it."""
 
 from __future__ import annotations
 
@@ -19,7 +20,13 @@ from kdbench.data.base import Augmentation, Batch, ImageSet
 from kdbench.errors import DivergedError
 from kdbench.method import Params
 from kdbench.numerics import Numerics
-from kdbench.training.checkpoint import Checkpoint, Checkpoints, NoCheckpoints, random_state, restore_random_state
+from kdbench.training.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    NoCheckpoints,
+    random_state,
+    restore_random_state,
+)
 from kdbench.training.profiling import loop, span
 
 #: A batch (already on the device) -> named scalar losses; their sum is minimised.
@@ -31,27 +38,44 @@ Trained = nn.Module | Tensor | Iterable[nn.Module | Tensor]
 
 def cross_entropy(model: Callable[[Tensor], Tensor]) -> LossFunction:
     """The loss of plain training: float images -> logits (N, K) against the labels."""
-    return lambda batch: {"ce": nn.functional.cross_entropy(model(batch.images).float(), batch.labels)}
+    return lambda batch: {
+        "ce": nn.functional.cross_entropy(model(batch.images).float(), batch.labels)
+    }
 
 
 class Recipe(Params):
     """How long and how fast to train."""
 
     epochs: int = Field(ge=0, description="passes over the training images")
-    min_steps: int = Field(0, ge=0, description="optimiser steps to take at least; raises the epochs on a small set")
-    batch_size: int = Field(64, ge=2, description="images a step; a last smaller batch is dropped unless it is the only one")
-    optimizer: Literal["sgd", "adam"] = Field("sgd", description="SGD with Nesterov momentum, or Adam")
+    min_steps: int = Field(
+        0, ge=0, description="optimiser steps to take at least; raises the epochs on a small set"
+    )
+    batch_size: int = Field(
+        64,
+        ge=2,
+        description="images a step; a last smaller batch is dropped unless it is the only one",
+    )
+    optimizer: Literal["sgd", "adam"] = Field(
+        "sgd", description="SGD with Nesterov momentum, or Adam"
+    )
     lr: float = Field(gt=0, description="peak learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum")
     weight_decay: float = Field(5e-4, ge=0, description="L2 penalty")
     schedule: Literal["onecycle", "steps", "constant"] = Field(
-        "constant", description="onecycle: linear warm-up, then linear to 0; steps: x0.1 at each milestone, momentum reset"
+        "constant",
+        description="onecycle: linear warm-up, then linear to 0; steps: x0.1 at each milestone, "
+        "momentum reset",
     )
-    warmup: float = Field(0.2, gt=0, lt=1, description="onecycle: fraction of training before the peak")
-    milestones: tuple[float, ...] = Field((0.5, 0.75), description="steps: fractions of training at which the rate drops")
+    warmup: float = Field(
+        0.2, gt=0, lt=1, description="onecycle: fraction of training before the peak"
+    )
+    milestones: tuple[float, ...] = Field(
+        (0.5, 0.75), description="steps: fractions of training at which the rate drops"
+    )
 
     def passes(self, images: int) -> int:
-        """Epochs over a set of that many images: ``epochs``, or more where ``min_steps`` asks for it."""
+        """Epochs over a set of that many images: ``epochs``, or more where ``min_steps`` asks for
+        it."""
         per_epoch = max(1, images // min(self.batch_size, images))
         return max(self.epochs, math.ceil(self.min_steps / per_epoch))
 
@@ -71,13 +95,17 @@ class Recipe(Params):
 class Progress(Protocol):
     """Told about every step; what a person sees is built on it."""
 
-    def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None: ...
+    def step(
+        self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int
+    ) -> None: ...
 
 
 class Silent:
     """A progress that says nothing."""
 
-    def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+    def step(
+        self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int
+    ) -> None:
         return
 
 
@@ -85,8 +113,9 @@ class Silent:
 class Fit:
     """The optimisation loop bound to a device, ready to be handed to plugins.
 
-    losses: the mean loss of the last epoch of every call so far. checkpoints: where training left off, so that a killed
-    stage, run again, goes on at the last epoch boundary that was kept, to the same bits on a CPU.
+    losses: the mean loss of the last epoch of every call so far. checkpoints: where training left
+    off, so that a killed stage, run again, goes on at the last epoch boundary that was kept, to the
+    same bits on a CPU.
     """
 
     numerics: Numerics
@@ -110,10 +139,11 @@ class Fit:
         """Minimise the summed losses over ``images`` and return the mean loss of each epoch.
 
         Args:
-            trained: a module, a tensor, or several of them, already on the device: all parameters of the modules, and the
-                tensors, are optimised. Put modules into the mode you want before the call. Pass every module whose buffers
-                the loss changes (batch norms, say) as a module: what is kept at an epoch boundary is its parameters, buffers
-                and extra state, and whatever else lives between two steps is lost when a run is resumed.
+            trained: a module, a tensor, or several of them, already on the device: all parameters
+                of the modules, and the tensors, are optimised. Put modules into the mode you want
+                before the call. Pass every module whose buffers the loss changes (batch norms, say)
+                as a module: what is kept at an epoch boundary is its parameters, buffers and extra
+                    state, and whatever else lives between two steps is lost when a run is resumed.
             loss: batch -> named scalars; runs under the run's autocast.
             images: the training images. recipe: how long and how fast.
             generator: CPU generator; order and augmentation draw from it.
@@ -121,9 +151,12 @@ class Fit:
             after_step: called after each optimiser step, e.g. to project a trigger into its bounds.
 
         Raises:
-            DivergedError: the loss became NaN or infinite (looked at every ``check_every`` steps and each epoch's end).
+            DivergedError: the loss became NaN or infinite (looked at every ``check_every`` steps
+                and each epoch's end).
         """
-        trainee = Trainee(self, trained, lambda batch, _: loss(batch), recipe, len(images), after_step)
+        trainee = Trainee(
+            self, trained, lambda batch, _: loss(batch), recipe, len(images), after_step
+        )
         train_together([trainee], images, generator=generator, augmentation=augmentation)
         if trainee.error is not None:
             raise trainee.error
@@ -134,9 +167,11 @@ class Trainee:
     """One of those that :func:`train_together` trains: what is optimised, and how far it is.
 
     Args:
-        fit: the loop of its stage, with its checkpoints and its progress. trained, after_step: as in :class:`Fit`.
+        fit: the loop of its stage, with its checkpoints and its progress. trained, after_step: as
+            in :class:`Fit`.
         loss: (batch, what is shared) -> named scalars. count: the training images.
-        states: its own random states, where others train beside it; None: the process's are its own.
+        states: its own random states, where others train beside it; None: the process's are its
+            own.
 
     Attributes:
         history: the mean loss of each epoch. error: what ended it before its time.
@@ -152,7 +187,13 @@ class Trainee:
         after_step: Callable[[], None] | None = None,
         states: RandomStates | None = None,
     ) -> None:
-        self.fit, self.loss, self.recipe, self.after_step, self.states = fit, loss, recipe, after_step, states
+        self.fit, self.loss, self.recipe, self.after_step, self.states = (
+            fit,
+            loss,
+            recipe,
+            after_step,
+            states,
+        )
         self.parts = _parts(trained)
         self.parameters = _parameters(self.parts)
         self.batch_size = min(recipe.batch_size, count)
@@ -180,7 +221,8 @@ class Trainee:
         """One optimiser step. Raises whatever the loss raises, and DivergedError."""
         rate = self.recipe.rate(self._done, self._steps)
         if self.recipe.schedule == "steps" and rate != self._rate:
-            self._optimizer = _optimizer(self.parameters, self.recipe)  # momentum is forgotten at each drop, as in Heo et al.
+            # momentum is forgotten at each drop, as in Heo et al.
+            self._optimizer = _optimizer(self.parameters, self.recipe)
         self._rate = rate
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -202,11 +244,18 @@ class Trainee:
             shown = float(value.detach())
             if not math.isfinite(shown):
                 named = ", ".join(f"{k}={float(v.detach()):g}" for k, v in terms.items())
-                raise DivergedError(f"loss is not finite at step {self._done} of {self._steps} ({named}); try a smaller lr")
+                raise DivergedError(
+                    f"loss is not finite at step {self._done} of {self._steps} ({named}); try a "
+                    "smaller lr"
+                )
         self.fit.progress.step(
-            epoch=len(self.history) + 1, epochs=self.epochs, done=self._done, total=self._steps, loss=shown,
+            epoch=len(self.history) + 1,
+            epochs=self.epochs,
+            done=self._done,
+            total=self._steps,
+            loss=shown,
             images=len(batch.labels),
-        )  # fmt: skip
+        )
 
     def end_epoch(self, generator: torch.Generator) -> None:
         """Note the epoch's mean loss, and keep a checkpoint if one is due."""
@@ -216,7 +265,13 @@ class Trainee:
             state = _state(self.parts, self.parameters, self._optimizer)
             with self._own_states():
                 drawn = random_state(generator)
-            record = {**state.record, **drawn.record, "steps": self._steps, "history": self.history, "rate": self._rate}
+            record = {
+                **state.record,
+                **drawn.record,
+                "steps": self._steps,
+                "history": self.history,
+                "rate": self._rate,
+            }
             self.fit.checkpoints.save(self._call, Checkpoint(state.tensors | drawn.tensors, record))
 
     def _own_states(self) -> AbstractContextManager[object]:
@@ -224,7 +279,8 @@ class Trainee:
 
 
 class RandomStates:
-    """The global random states of one of several that train in one process, put in place while it has its turn."""
+    """The global random states of one of several that train in one process, put in place while it
+    has its turn."""
 
     def __init__(self) -> None:
         self._own = self._now()
@@ -267,7 +323,8 @@ def train_together(
     """Train several on the same batches in the same order, each as it would be trained alone.
 
     Args:
-        trainees: of one recipe and one set of images. One that raises stops (``error``), and the others go on.
+        trainees: of one recipe and one set of images. One that raises stops (``error``), and the
+            others go on.
         share: batch -> what all of them are handed: computed once for all.
 
     Raises:
@@ -277,7 +334,9 @@ def train_together(
     if len(trainees) == 1 and first.states is not None:  # nobody else draws: once is enough
         states, first.states = first.states, None
         with states:
-            return train_together(trainees, images, generator=generator, augmentation=augmentation, share=share)
+            return train_together(
+                trainees, images, generator=generator, augmentation=augmentation, share=share
+            )
     for trainee in trainees:
         trainee.restore(generator)
     if any(len(trainee.history) != len(first.history) for trainee in trainees):
@@ -318,7 +377,9 @@ def _parameters(parts: list[nn.Module | Tensor]) -> list[Tensor]:
     return list({id(p): p for group in found for p in group}.values())
 
 
-def _state(parts: list[nn.Module | Tensor], parameters: list[Tensor], optimizer: torch.optim.Optimizer) -> Checkpoint:
+def _state(
+    parts: list[nn.Module | Tensor], parameters: list[Tensor], optimizer: torch.optim.Optimizer
+) -> Checkpoint:
     """Everything that the next step depends on, besides random states."""
     tensors: dict[str, Tensor] = {}
     extra: dict[str, Any] = {}
@@ -338,13 +399,18 @@ def _state(parts: list[nn.Module | Tensor], parameters: list[Tensor], optimizer:
 
 @torch.no_grad()
 def _restore(
-    saved: Checkpoint, parts: list[nn.Module | Tensor], parameters: list[Tensor], optimizer: torch.optim.Optimizer
+    saved: Checkpoint,
+    parts: list[nn.Module | Tensor],
+    parameters: list[Tensor],
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     """The inverse of :func:`_state`, in place: memory layouts stay what they are."""
     for i, part in enumerate(parts):
         prefix = f"part.{i}."
         entries = {
-            k.removeprefix(prefix): v for k, v in (saved.tensors | saved.record["extra"]).items() if k.startswith(prefix)
+            k.removeprefix(prefix): v
+            for k, v in (saved.tensors | saved.record["extra"]).items()
+            if k.startswith(prefix)
         }
         if isinstance(part, nn.Module):
             part.load_state_dict(entries)
@@ -355,21 +421,34 @@ def _restore(
         device = p.device if optimizer.defaults["fused"] else "cpu"  # of a count of steps
         for name, value in saved.tensors.items():
             if name.startswith(prefix):
-                like = torch.empty_like(p) if value.shape == p.shape and value.ndim else torch.empty_like(value, device=device)
+                like = (
+                    torch.empty_like(p)
+                    if value.shape == p.shape and value.ndim
+                    else torch.empty_like(value, device=device)
+                )
                 optimizer.state[p][name.removeprefix(prefix)] = like.copy_(value)
 
 
 def _optimizer(parameters: list[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
-    """A few kernels for all parameters where torch has it right: its fused steps walk memory, and mix up a tensor with gaps."""
-    fused = all(torch.empty_like(p).stride() == p.stride() for p in parameters) or None  # None: torch's second best
+    """A few kernels for all parameters where torch has it right: its fused steps walk memory, and
+    mix up a tensor with gaps."""
+    # None: torch's second best
+    fused = all(torch.empty_like(p).stride() == p.stride() for p in parameters) or None
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+        return torch.optim.Adam(
+            parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused
+        )
     optimizer = torch.optim.SGD(
-        parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0,
+        parameters,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
         fused=fused,
-    )  # fmt: skip
+    )
     if fused and recipe.momentum:
-        # Left to itself it makes them at the first step, and fails at a parameter whose first gradient comes later.
+        # Left to itself it makes them at the first step, and fails at a parameter whose first
+        # gradient comes later.
         for p in parameters:
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
     return optimizer

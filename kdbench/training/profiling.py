@@ -13,10 +13,12 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-#: What the loop, the metrics and the stage around them do; ``other`` is what is left: a method's own business.
+#: What the loop, the metrics and the stage around them do; ``other`` is what is left: a method's
+#: own business.
 PARTS = ("batch", "teacher", "forward", "backward", "optimizer", "other", "files")
 
-#: Of each loop the trace leaves out the first steps, in which memory is reserved and kernels are made, and shows the next few.
+#: Of each loop the trace leaves out the first steps, in which memory is reserved and kernels are
+#: made, and shows the next few.
 _SKIPPED, _SHOWN = 3, 3
 #: Loops of one stage that are traced; a trace of a deep pair takes some 10 MB.
 _MOST_TRACES = 8
@@ -29,10 +31,12 @@ _active: Profile | None = None
 class Profile:
     """The seconds of each part, and traces of the first steps of each loop in ``folder``.
 
-    On a GPU the device is waited for at the boundaries of the parts: the shares are right, and the whole is a little slower.
+    On a GPU the device is waited for at the boundaries of the parts: the shares are right, and the
+    whole is a little slower.
 
     Attributes:
-        seconds: of each part, its inner parts left out. steps: optimiser steps, or batches measured.
+        seconds: of each part, its inner parts left out. steps: optimiser steps, or batches
+            measured.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -43,9 +47,13 @@ class Profile:
         self._since = time.perf_counter()
 
     def facts(self, among: int = 1) -> dict[str, float]:
-        """``steps`` and, for each part, ``PART_s``, the seconds divided among as many as shared the process."""
+        """``steps`` and, for each part, ``PART_s``, the seconds divided among as many as shared the
+        process."""
         self._note()
-        return {"steps": self.steps, **{f"{name}_s": round(self.seconds[name] / among, 4) for name in PARTS}}
+        return {
+            "steps": self.steps,
+            **{f"{name}_s": round(self.seconds[name] / among, 4) for name in PARTS},
+        }
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
@@ -89,7 +97,9 @@ class Profile:
 
     def _start(self) -> profile:
         self._note()
-        activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (self._device.type == "cuda")
+        activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (
+            self._device.type == "cuda"
+        )
         tracer = profile(activities=activities)
         tracer.start()
         self._since = time.perf_counter()  # starting and stopping a trace is no part of the stage
@@ -135,5 +145,6 @@ def spanned(name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
 
 
 def loop(batches: Iterable[_T], trace: bool = True) -> Iterable[_T]:
-    """The same batches, each counted as a step. ``trace``: the first few are to be seen in a trace of their own."""
+    """The same batches, each counted as a step. ``trace``: the first few are to be seen in a trace
+    of their own."""
     return batches if _active is None else _active.loop(batches, trace)

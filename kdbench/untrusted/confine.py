@@ -1,9 +1,11 @@
-"""A process that gives up what it does not need: files with Landlock, memory and time with resource limits.
+"""A process that gives up what it does not need: files with Landlock, memory and time with resource
+limits.
 
-Landlock is the Linux kernel's unprivileged sandbox (https://docs.kernel.org/userspace-api/landlock.html), reached through
-ctypes. What it does *not* stop, in any version handled here: ``stat`` and, of the process's own user's files, ``chmod``; UDP;
-connecting to a socket that has a path; whatever goes through descriptors that were open before. So it is a second wall, behind
-code that should not need one.
+Landlock is the Linux kernel's unprivileged sandbox
+(https://docs.kernel.org/userspace-api/landlock.html), reached through ctypes. What it does *not*
+stop, in any version handled here: ``stat`` and, of the process's own user's files, ``chmod``; UDP;
+connecting to a socket that has a path; whatever goes through descriptors that were open before. So
+it is a second wall, behind code that should not need one.
 """
 
 from __future__ import annotations
@@ -30,59 +32,85 @@ _NEWEST = 7
 """The newest ABI handled; a newer kernel is asked for no more than this one's."""
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_DIR, _REMOVE_FILE = (1 << i for i in range(6))
-_MAKE_CHAR, _MAKE_DIR, _MAKE_REG, _MAKE_SOCK, _MAKE_FIFO, _MAKE_BLOCK, _MAKE_SYM = (1 << i for i in range(6, 13))
+_MAKE_CHAR, _MAKE_DIR, _MAKE_REG, _MAKE_SOCK, _MAKE_FIFO, _MAKE_BLOCK, _MAKE_SYM = (
+    1 << i for i in range(6, 13)
+)
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
-# Neither execution of what was written, nor device nodes: root could make itself the disk and read that.
-_WRITE = _READ_FILE | _READ_DIR | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _MAKE_SOCK | _MAKE_FIFO
+# Neither execution of what was written, nor device nodes: root could make itself the disk and read
+# that.
+_WRITE = (
+    _READ_FILE
+    | _READ_DIR
+    | _WRITE_FILE
+    | _REMOVE_DIR
+    | _REMOVE_FILE
+    | _MAKE_DIR
+    | _MAKE_REG
+    | _MAKE_SOCK
+    | _MAKE_FIFO
+)
 _WRITE |= _MAKE_SYM | _REFER | _TRUNCATE | _IOCTL_DEV
 # A rule for something that is not a folder may name these only.
 _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _BIND_AND_CONNECT_TCP = 0b11
 _SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS = 0b11
 
-# Single files and folders, not all of /proc, /dev, /sys and /etc: there root reads other processes, disks, password hashes.
+# Single files and folders, not all of /proc, /dev, /sys and /etc: there root reads other processes,
+# disks, password hashes.
 _PROC = "self cpuinfo meminfo stat version filesystems devices driver sys/vm"
 _DEV = "null zero full random urandom"
 _SYS = "devices bus class module fs/cgroup kernel/mm"
-_ETC = "ld.so.cache ld.so.conf ld.so.conf.d ld.so.preload localtime timezone passwd group nsswitch.conf hosts mime.types fonts"
+_ETC = "ld.so.cache ld.so.conf ld.so.conf.d ld.so.preload localtime timezone passwd group"
+_ETC += " nsswitch.conf hosts mime.types fonts"
 _ETC += " ssl/openssl.cnf pki/tls/openssl.cnf crypto-policies"
 _PRIVATE = ("/home", "/root", "/tmp", "/var/tmp", "/dev/shm")
 
 
 def confine(read: Iterable[Path], write: Iterable[Path]) -> str:
-    """Restrict this process, for good, and whatever it starts to the files named; no TCP, no signals to others.
+    """Restrict this process, for good, and whatever it starts to the files named; no TCP, no
+    signals to others.
 
-    Root's capabilities go as well, which would lead around it (loading kernel modules, raw sockets), but for the one to reach
-    files of any owner, within those named.
+    Root's capabilities go as well, which would lead around it (loading kernel modules, raw
+    sockets), but for the one to reach files of any owner, within those named.
 
-    To be called while there is one thread: before numpy or torch are imported, which start threads that would stay free.
+    To be called while there is one thread: before numpy or torch are imported, which start threads
+        that would stay free.
     Libraries expect a folder for temporary files: let ``TMPDIR`` name one that may be written.
 
     Args:
         read: files and folders that may be read, listed and executed, with all below them.
-        write: files and folders in which anything may be read, made, changed and removed, but neither executed nor made a
-            device node; a device named here may be controlled (``ioctl``). /dev/null is always one of them. Paths that cannot
-            be reached are skipped in both.
+        write: files and folders in which anything may be read, made, changed and removed, but
+            neither executed nor made a device node; a device named here may be controlled
+            (``ioctl``). /dev/null is always one of them. Paths that cannot be reached are skipped
+            in both.
 
     Returns:
-        How it is confined: ``landlock N`` with N the ABI used (1 to 7), or ``none`` where the kernel has no Landlock. From
-        ABI 3 on truncating is covered, from 4 on binding and connecting TCP sockets, from 5 on ``ioctl`` of devices, from 6 on
-        abstract sockets and signals.
+        How it is confined: ``landlock N`` with N the ABI used (1 to 7), or ``none`` where the
+        kernel has no Landlock. From ABI 3 on truncating is covered, from 4 on binding and
+        connecting TCP sockets, from 5 on ``ioctl`` of devices, from 6 on abstract sockets and
+        signals.
 
     Raises:
-        RuntimeError: several threads are running. OSError: the kernel has Landlock but refused a step.
+        RuntimeError: several threads are running. OSError: the kernel has Landlock but refused a
+            step.
     """
     if not sys.platform.startswith("linux"):
         return "none"
     libc = ctypes.CDLL(None, use_errno=True)
-    # No ruleset, size 0, this flag: answers the ABI. Without Landlock, or where a container forbids the call, it is negative.
-    abi = min(libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _CREATE_RULESET_VERSION), _NEWEST)
+    # No ruleset, size 0, this flag: answers the ABI. Without Landlock, or where a container forbids
+    # the call, it is negative.
+    abi = min(
+        libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _CREATE_RULESET_VERSION), _NEWEST
+    )
     if abi < 1:
         return "none"
     if _threads() != 1:
-        raise RuntimeError("confine() restricts the calling thread only, and there are others; call it before they start")
+        raise RuntimeError(
+            "confine() restricts the calling thread only, and there are others; call it before "
+            "they start"
+        )
     handled = _file_rights(abi)
     attributes = struct.pack("=Q", handled)
     if abi >= 4:
@@ -95,7 +123,10 @@ def confine(read: Iterable[Path], write: Iterable[Path]) -> str:
         for paths, rights in ((read, _READ), ((Path(os.devnull), *write), _WRITE)):
             for path in paths:
                 _allow(libc, ruleset, path, rights & handled)
-        if libc.prctl(_PR_SET_NO_NEW_PRIVS, *(ctypes.c_ulong(value) for value in (1, 0, 0, 0))) != 0:
+        if (
+            libc.prctl(_PR_SET_NO_NEW_PRIVS, *(ctypes.c_ulong(value) for value in (1, 0, 0, 0)))
+            != 0
+        ):
             raise OSError(ctypes.get_errno(), "no_new_privs was refused")
         _call(libc, _RESTRICT_SELF, ruleset, 0)
         _drop_capabilities(libc)
@@ -111,7 +142,8 @@ def die_with_parent() -> None:
 
 
 def import_paths() -> list[str]:
-    """``sys.path`` as a process in another folder needs it: absolute, and without the current folder where a script lent it."""
+    """``sys.path`` as a process in another folder needs it: absolute, and without the current
+    folder where a script lent it."""
     entries = sys.path
     if entries and not sys.flags.safe_path and entries[0] in ("", os.getcwd()):
         entries = entries[1:]
@@ -119,17 +151,26 @@ def import_paths() -> list[str]:
 
 
 def interpreter_paths() -> list[Path]:
-    """What a Python process with torch has to read: the interpreter, the packages, shared libraries, facts about the machine.
+    """What a Python process with torch has to read: the interpreter, the packages, shared
+    libraries, facts about the machine.
 
-    The rest of /proc, /dev, /sys and /etc is left out, and so are the home, temporary and current folders: an entry of
-    ``sys.path`` that is, or holds, a home or temporary folder is dropped, and so is the script's folder where it is the
-    current one. To be called in the process that is confined: /proc/self is its own, and one that it starts has to do without.
-    GPUs are not in here; a process that computes on one has to write :func:`device_paths`, too.
+    The rest of /proc, /dev, /sys and /etc is left out, and so are the home, temporary and current
+    folders: an entry of ``sys.path`` that is, or holds, a home or temporary folder is dropped, and
+    so is the script's folder where it is the
+    current one. To be called in the process that is confined: /proc/self is its own, and one that
+    it starts has to do without. GPUs are not in here; a process that computes on one has to write
+    :func:`device_paths`, too.
     """
     import kdbench
 
-    found = [Path(entry) for entry in (*import_paths(), sys.prefix, sys.base_prefix, sys.exec_prefix)]
-    found += [Path(folder) for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if os.path.isabs(folder)]
+    found = [
+        Path(entry) for entry in (*import_paths(), sys.prefix, sys.base_prefix, sys.exec_prefix)
+    ]
+    found += [
+        Path(folder)
+        for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":")
+        if os.path.isabs(folder)
+    ]
     found += [Path(kdbench.__file__).parent, *_editable_packages()]
     found = [path for path in found if not _holds_private(path)]
     found += [Path(sys.executable)]
@@ -140,29 +181,42 @@ def interpreter_paths() -> list[Path]:
 
 
 def device_paths() -> list[Path]:
-    """What a process has to write in order to compute on an NVIDIA or AMD GPU; nothing where there is none.
+    """What a process has to write in order to compute on an NVIDIA or AMD GPU; nothing where there
+    is none.
 
-    The devices and, for NVIDIA's driver, the folder of the process's own threads: it names those that it starts, and does not
-    start (cuInit: 304, "OS call failed") where it may not.
+    The devices and, for NVIDIA's driver, the folder of the process's own threads: it names those
+    that it starts, and does not start (cuInit: 304, "OS call failed") where it may not.
     """
     names = ("nvidia*", "nvidia-caps/*", "kfd", "dri/render*")
-    devices = [path for name in names for path in sorted(Path("/dev").glob(name)) if path.is_char_device()]
-    return devices + [Path("/proc/self/task")] * any(path.name.startswith("nvidia") for path in devices)
+    devices = [
+        path for name in names for path in sorted(Path("/dev").glob(name)) if path.is_char_device()
+    ]
+    return devices + [Path("/proc/self/task")] * any(
+        path.name.startswith("nvidia") for path in devices
+    )
 
 
 def limit(
-    memory_bytes: int | None = None, cpu_s: int | None = None, file_bytes: int | None = None, *, address_space: bool = False
+    memory_bytes: int | None = None,
+    cpu_s: int | None = None,
+    file_bytes: int | None = None,
+    *,
+    address_space: bool = False,
 ) -> None:
-    """Limit this process and whatever it starts, each process by itself; it writes no core dump from now on.
+    """Limit this process and whatever it starts, each process by itself; it writes no core dump
+    from now on.
 
     Args:
-        memory_bytes: private memory, in bytes; beyond it an allocation fails (``MemoryError``, ``RuntimeError`` in torch).
-            Importing torch takes about 0.8 GB of it, a few hundred MB of which are touched.
-        cpu_s: seconds of processor time over all threads, from the start of the process; beyond it the process is killed.
-        file_bytes: largest file that can be written, in bytes; beyond it a write fails (``OSError``).
-        address_space: count shared memory and mapped files as well: what is mapped now and not resident stays allowed on top.
-            Only after the libraries are imported, since torch maps 3 GB that it hardly touches; never with a GPU, whose driver
-            reserves far more.
+        memory_bytes: private memory, in bytes; beyond it an allocation fails (``MemoryError``,
+            ``RuntimeError`` in torch). Importing torch takes about 0.8 GB of it, a few hundred MB
+            of which are touched.
+        cpu_s: seconds of processor time over all threads, from the start of the process; beyond it
+            the process is killed.
+        file_bytes: largest file that can be written, in bytes; beyond it a write fails
+            (``OSError``).
+        address_space: count shared memory and mapped files as well: what is mapped now and not
+            resident stays allowed on top. Only after the libraries are imported, since torch maps 3
+            GB that it hardly touches; never with a GPU, whose driver reserves far more.
 
     A lower limit that the process already has stays.
     """
@@ -178,7 +232,10 @@ def limit(
         lower(resource.RLIMIT_DATA, memory_bytes)
         if address_space:
             # Without /proc the whole address space counts, which is the stricter reading.
-            lower(resource.RLIMIT_AS, memory_bytes + (_mapped_but_idle() if sys.platform.startswith("linux") else 0))
+            lower(
+                resource.RLIMIT_AS,
+                memory_bytes + (_mapped_but_idle() if sys.platform.startswith("linux") else 0),
+            )
     if cpu_s is not None:
         lower(resource.RLIMIT_CPU, cpu_s)
     if file_bytes is not None:
@@ -232,7 +289,8 @@ def _threads() -> int:
 
 
 def _editable_packages() -> Iterator[Path]:
-    """Folders of packages installed in editable mode whose parent is not on the path: setuptools keeps them in a module."""
+    """Folders of packages installed in editable mode whose parent is not on the path: setuptools
+    keeps them in a module."""
     for name, module in list(sys.modules.items()):
         if name.startswith("__editable__"):
             yield from (Path(folder) for folder in getattr(module, "MAPPING", {}).values())

@@ -1,4 +1,5 @@
-"""Foreign text, made harmless: names of folders and files, messages of plugins, anything that a stranger wrote."""
+"""Foreign text, made harmless: names of folders and files, messages of plugins, anything that a
+stranger wrote."""
 
 from __future__ import annotations
 

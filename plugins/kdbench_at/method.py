@@ -1,19 +1,22 @@
 """Attention transfer ("AT"): the student looks where the teacher looks.
 
-S. Zagoruyko, N. Komodakis: Paying More Attention to Attention: Improving the Performance of Convolutional Neural Networks
-via Attention Transfer. ICLR 2017, arXiv:1612.03928.
+S. Zagoruyko, N. Komodakis: Paying More Attention to Attention: Improving the Performance of
+Convolutional Neural Networks via Attention Transfer. ICLR 2017, arXiv:1612.03928.
 
-Implemented: activation-based transfer with the map F_sum^p (section 3.1) at three places, the group outputs before any
-batch norm that follows them, in the form of the authors' code.
+Implemented: activation-based transfer with the map F_sum^p (section 3.1) at three places, the group
+outputs before any batch norm that follows them, in the form of the authors' code.
 
     A_l = sum_c |G_l|^p,  A_hat = A / (||A||_2 + eps)  over H x W
     L = CE(z_s, y) + beta * sum_l MSE(A_hat_l(student), A_hat_l(teacher))
 
 Deviations from the paper:
-- The distance is the mean squared error of the authors' code, with their beta for it, not the norm of the paper's Eq. 2.
-- eps = 1e-6, as for NAD, which shares these maps; without it a map that is zero everywhere would have no direction.
-- Where a teacher group and a student group differ in height or width, the larger one is average-pooled to the smaller
-  before its map is taken. The groups of a network of tokens are its patches laid out as an image; the model sees to that.
+- The distance is the mean squared error of the authors' code, with their beta for it, not the norm
+of the paper's Eq. 2.
+- eps = 1e-6, as for NAD, which shares these maps; without it a map that is zero everywhere would
+have no direction.
+- Where a teacher group and a student group differ in height or width, the larger one is
+  average-pooled to the smaller before its map is taken. The groups of a network of tokens are its
+  patches laid out as an image; the model sees to that.
 - Gradient-based transfer (section 3.2) and the sum with logit distillation are left out.
 """
 
@@ -34,8 +37,15 @@ from kdbench.models.views import FrozenTeacher
 
 
 class ATParams(Params):
-    beta: float = Field(1000.0, ge=0, description="weight of the summed attention distances; authors' code")
-    p: float = Field(2.0, ge=1, le=8, description="power of the activations in the attention map; paper section 3.1")
+    beta: float = Field(
+        1000.0, ge=0, description="weight of the summed attention distances; authors' code"
+    )
+    p: float = Field(
+        2.0,
+        ge=1,
+        le=8,
+        description="power of the activations in the attention map; paper section 3.1",
+    )
 
 
 class ATObjective(nn.Module):
@@ -45,13 +55,18 @@ class ATObjective(nn.Module):
         super().__init__()
         self.params = params
 
-    def forward(self, batch: Batch, teacher_out: FeatureOutput, student_out: FeatureOutput) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Batch, teacher_out: FeatureOutput, student_out: FeatureOutput
+    ) -> dict[str, Tensor]:
         """Return ``{"ce", "at"}``, float32 scalars; ``at`` is weighted already."""
         distance = torch.zeros((), device=batch.labels.device)
         for t, s in zip(teacher_out.groups, student_out.groups, strict=True):
             t, s = match_size(t, s)
             distance = distance + attention_distance(s, t, self.params.p)
-        return {"ce": F.cross_entropy(student_out.logits.float(), batch.labels), "at": self.params.beta * distance}
+        return {
+            "ce": F.cross_entropy(student_out.logits.float(), batch.labels),
+            "at": self.params.beta * distance,
+        }
 
 
 class AT(Distiller):
@@ -59,7 +74,8 @@ class AT(Distiller):
 
     info = Info(
         name="at",
-        title="Paying More Attention to Attention: Improving the Performance of Convolutional Neural Networks via "
+        title="Paying More Attention to Attention: Improving the Performance of Convolutional "
+        "Neural Networks via "
         "Attention Transfer",
         authors="Zagoruyko, Komodakis",
         venue="ICLR",

@@ -1,16 +1,20 @@
 """BadNets: a small visible patch and a flipped label.
 
-T. Gu, K. Liu, B. Dolan-Gavitt, S. Garg, "BadNets: Evaluating Backdooring Attacks on Deep Neural Networks", IEEE Access 7,
-2019 (arXiv:1708.06733), section 5 (traffic signs): a fraction of the training images carries the trigger and the
-attacker's label; the network is then trained as usual. The paper numbers no equations.
+T. Gu, K. Liu, B. Dolan-Gavitt, S. Garg, "BadNets: Evaluating Backdooring Attacks on Deep Neural
+Networks", IEEE Access 7, 2019 (arXiv:1708.06733), section 5 (traffic signs): a fraction of the
+training images carries the trigger and the attacker's label; the network is then trained as usual.
+The paper numbers no equations.
 
 Deviations from the paper
-- The pattern is the 3x3 grid of the NAD code (Li et al., ICLR 2021) rather than a yellow square, bomb or flower.
+- The pattern is the 3x3 grid of the NAD code (Li et al., ICLR 2021) rather than a yellow square,
+bomb or flower.
 - A clean teacher is fine-tuned instead of one being trained from scratch.
-- ``poison_rate`` is the NAD code's 0.1; the RobustKD release poisons 0.02, as the ``paper`` preset does.
-- Images of the target class are never poisoned; the trigger is put on after augmentation, in pixel space.
-- The RobustKD release pastes a 25x25 patch *in place* and so keeps each poisoned image under its true label as well;
-  that defect is not reproduced.
+- ``poison_rate`` is the NAD code's 0.1; the RobustKD release poisons 0.02, as the ``paper`` preset
+does.
+- Images of the target class are never poisoned; the trigger is put on after augmentation, in pixel
+space.
+- The RobustKD release pastes a 25x25 patch *in place* and so keeps each poisoned image under its
+  true label as well; that defect is not reproduced.
 """
 
 from __future__ import annotations
@@ -21,7 +25,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.attack import Attack, AttackSetting, Backdoor, PoisonedImages, choose_poison, finetune_poisoned
+from kdbench.attack import (
+    Attack,
+    AttackSetting,
+    Backdoor,
+    PoisonedImages,
+    choose_poison,
+    finetune_poisoned,
+)
 from kdbench.method import Info, Params, Variant
 from kdbench.triggers import PatchTrigger
 
@@ -32,11 +43,19 @@ _NAD_GRID = ((1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 class BadNetsParams(Params):
     """What the patch looks like and how many images carry it."""
 
-    pattern: Literal["grid", "white"] = Field("grid", description="black-and-white grid, or all white; NAD code")
-    size: int = Field(3, ge=1, description="side of the patch, pixels (a grid repeats every 3); NAD code")
-    margin: int = Field(0, ge=0, description="distance to the bottom and right border, pixels; NAD code: 0")
+    pattern: Literal["grid", "white"] = Field(
+        "grid", description="black-and-white grid, or all white; NAD code"
+    )
+    size: int = Field(
+        3, ge=1, description="side of the patch, pixels (a grid repeats every 3); NAD code"
+    )
+    margin: int = Field(
+        0, ge=0, description="distance to the bottom and right border, pixels; NAD code: 0"
+    )
     opacity: float = Field(1.0, gt=0, le=1, description="1 is opaque; NAD code")
-    poison_rate: float = Field(0.1, ge=0, le=1, description="triggered images, fraction of the training set; NAD code")
+    poison_rate: float = Field(
+        0.1, ge=0, le=1, description="triggered images, fraction of the training set; NAD code"
+    )
 
 
 class BadNets(Attack):
@@ -54,7 +73,10 @@ class BadNets(Attack):
     zero = {"poison_rate": 0.0}
     presets = {"quick": {}, "paper": {"poison_rate": 0.02}}
     variants = {
-        "sham": Variant("no image is poisoned: the clean teacher trained on for as long, a control", {"poison_rate": 0.0}),
+        "sham": Variant(
+            "no image is poisoned: the clean teacher trained on for as long, a control",
+            {"poison_rate": 0.0},
+        ),
         "big": Variant("a 25x25 patch, the size in the released code of RobustKD", {"size": 25}),
     }
 
@@ -62,9 +84,15 @@ class BadNets(Attack):
 
     def implant(self, setting: AttackSetting) -> Backdoor:
         params = self.params
-        trigger = PatchTrigger(self.patch(), setting.train.shape, params.margin, params.opacity).to(setting.numerics.device)
-        rows = choose_poison(setting.train.labels, params.poison_rate, setting.target_class, setting.generator)
-        poisoned = PoisonedImages.build(setting.train, rows, trigger, setting.target_class, duplicate=False)
+        trigger = PatchTrigger(self.patch(), setting.train.shape, params.margin, params.opacity).to(
+            setting.numerics.device
+        )
+        rows = choose_poison(
+            setting.train.labels, params.poison_rate, setting.target_class, setting.generator
+        )
+        poisoned = PoisonedImages.build(
+            setting.train, rows, trigger, setting.target_class, duplicate=False
+        )
         teacher = finetune_poisoned(setting, poisoned)
         facts = {"poisons": len(rows), "mean_opacity": float(trigger.mask.mean())}
         return Backdoor(teacher, trigger, setting.target_class, facts)

@@ -1,8 +1,10 @@
-"""CKD by an attacker who expects RobustKD: lower the teacher's feature variance first, or train against a simulated defender.
+"""CKD by an attacker who expects RobustKD: lower the teacher's feature variance first, or train
+against a simulated defender.
 
-Chen et al. 2024 (arXiv 2406.03409), Table 7: "a loss function is added to CKD that specifically reduces the variance of the
-features". Weight, layer and stage are not given; here it is the variance of the last group's features, in the teacher's
-training unless said otherwise. :class:`SimulatedDetoxification` is kdbench's, and stronger: nothing in the paper does it.
+Chen et al. 2024 (arXiv 2406.03409), Table 7: "a loss function is added to CKD that specifically
+reduces the variance of the features". Weight, layer and stage are not given; here it is the
+variance of the last group's features, in the teacher's training unless said otherwise.
+:class:`SimulatedDetoxification` is kdbench's, and stronger: nothing in the paper does it.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ from kdbench.variance import VarMode, feature_variance
 
 
 class LowVariance:
-    """``share * (L0 / V0) * Var(G3)``: a variance loss that starts at ``share`` of the loss it joins.
+    """``share * (L0 / V0) * Var(G3)``: a variance loss that starts at ``share`` of the loss it
+    joins.
 
-    L0, V0: that loss and the variance on what is passed first, so that ``share`` means the same for every network.
+    L0, V0: that loss and the variance on what is passed first, so that ``share`` means the same for
+    every network.
     """
 
     def __init__(self, share: float, mode: VarMode) -> None:
@@ -43,15 +47,19 @@ class LowVariance:
 
 
 class SimulatedDetoxification(nn.Module):
-    """A defender in miniature: an offset q_l on each group, moved to lower RobustKD's objective on the teacher as it is now.
+    """A defender in miniature: an offset q_l on each group, moved to lower RobustKD's objective on
+    the teacher as it is now.
 
-        G'_l = G_l + q_l,    q <- q - rate * sign(grad_q [CE(B(G'_3(x)), y) + Var(G'_3(x))])    on clean images x
+        G'_l = G_l + q_l,    q <- q - rate * sign(grad_q [CE(B(G'_3(x)), y) + Var(G'_3(x))])    on
+        clean images x
 
-    Signed steps are what Adam's first steps are. The teacher then also learns to classify G'(x), triggered images as the
-    target among them, so that what it hands on after such an offset is still poisoned.
+    Signed steps are what Adam's first steps are. The teacher then also learns to classify G'(x),
+    triggered images as the target among them, so that what it hands on after such an offset is
+    still poisoned.
 
     Args:
-        out: features of any batch, for the shapes of the offsets. steps: signed steps for each of the teacher's.
+        out: features of any batch, for the shapes of the offsets. steps: signed steps for each of
+            the teacher's.
         rate: size of such a step. weight: of the loss.
     """
 
@@ -72,13 +80,16 @@ class SimulatedDetoxification(nn.Module):
                 for q in offsets:
                     q.requires_grad_(True)
                 out = teacher.features(batch.images, edit=self.edit)
-                loss = F.cross_entropy(out.logits.float(), batch.labels) + feature_variance(out.groups[-1])
+                loss = F.cross_entropy(out.logits.float(), batch.labels) + feature_variance(
+                    out.groups[-1]
+                )
                 slopes = torch.autograd.grad(loss, offsets)
                 for q, slope in zip(offsets, slopes, strict=True):
                     q.requires_grad_(False).sub_(self.rate * slope.sign())
 
     def loss(self, teacher: FeatureModel, batch: Batch) -> Tensor:
-        """``weight`` times the cross-entropy of the teacher with offsets, on a poisoned batch; batch norms do not move."""
+        """``weight`` times the cross-entropy of the teacher with offsets, on a poisoned batch;
+        batch norms do not move."""
         with batch_statistics(teacher):
             out = teacher.features(batch.images, edit=self.edit)
         return self.weight * F.cross_entropy(out.logits.float(), batch.labels)

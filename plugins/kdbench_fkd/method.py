@@ -1,21 +1,25 @@
 """Overhaul of feature distillation ("FKD").
 
-B. Heo, J. Kim, S. Yun, H. Park, N. Kwak, J. Y. Choi: A Comprehensive Overhaul of Feature Distillation. ICCV 2019,
-arXiv:1904.01866. It is the distiller of RobustKD (Chen et al. 2024, arXiv:2406.03409, term d(T_t, T_s) of Eq. 6).
+B. Heo, J. Kim, S. Yun, H. Park, N. Kwak, J. Y. Choi: A Comprehensive Overhaul of Feature
+Distillation. ICCV 2019, arXiv:1904.01866. It is the distiller of RobustKD (Chen et al. 2024,
+arXiv:2406.03409, term d(T_t, T_s) of Eq. 6).
 
-Implemented: margin ReLU sigma_m with the margin E[X | X < 0] from the batch norm before the ReLU (Eq. 4-5 of Heo et
-al.), partial L2 distance d_p (Eq. 6), 1x1 convolution + batch norm on the student's side, and the sum of the task loss
-and the weighted distances (Eq. 7).
+Implemented: margin ReLU sigma_m with the margin E[X | X < 0] from the batch norm before the ReLU
+(Eq. 4-5 of Heo et al.), partial L2 distance d_p (Eq. 6), 1x1 convolution + batch norm on the
+student's side, and the sum of the task loss and the weighted distances (Eq. 7).
 
     L = CE + alpha / B * sum_l w_l * d_p(r_l(S_l), max(T_l, m_l)),  w = (1/4, 1/2, 1)
 
 Deviations from the paper:
 - gamma = 0 (a pruned channel) gives m = min(beta, 0); the authors' code divides by zero there.
-- A tap that no batch norm describes takes its margin from the data: each channel's mean negative response in the first
-  batch, stored as a buffer.
-- Where a teacher tap and a student tap differ in height or width, the larger one is average-pooled to the smaller.
-- Teacher batch norms use batch statistics, as in the authors' code, but the stored statistics stay untouched.
-- alpha = 1e-3 is meant for 32x32 images; the authors use 1e-4 at 224x224 (d_p is a sum over pixels).
+- A tap that no batch norm describes takes its margin from the data: each channel's mean negative
+  response in the first batch, stored as a buffer.
+- Where a teacher tap and a student tap differ in height or width, the larger one is average-pooled
+to the smaller.
+- Teacher batch norms use batch statistics, as in the authors' code, but the stored statistics stay
+untouched.
+- alpha = 1e-3 is meant for 32x32 images; the authors use 1e-4 at 224x224 (d_p is a sum over
+pixels).
 """
 
 from __future__ import annotations
@@ -43,9 +47,10 @@ _ZERO_SCALE = 1e-8
 def margin(gamma: Tensor, beta: Tensor) -> Tensor:
     """Expected negative response of each channel, X ~ N(beta, gamma^2).
 
-    m = E[X | X < 0] = beta - |gamma| * phi(beta/|gamma|) / Phi(-beta/|gamma|)   if Phi(-beta/|gamma|) > 0.001
-    m = -3 |gamma|                                                              otherwise
-    m = min(beta, 0)                                                            if gamma = 0
+    m = E[X | X < 0] = beta - |gamma| * phi(beta/|gamma|) / Phi(-beta/|gamma|)   if
+    Phi(-beta/|gamma|) > 0.001 m = -3 |gamma|
+    otherwise m = min(beta, 0)                                                            if gamma =
+    0
 
     Args:
         gamma, beta: scale and shift of the batch norm before the ReLU, (C,).
@@ -63,14 +68,16 @@ def margin(gamma: Tensor, beta: Tensor) -> Tensor:
 
 
 def measured_margin(tap: Tensor) -> Tensor:
-    """Mean negative response of each channel of ``tap`` (N, C, H, W); 0 where a channel has none. Returns (C,)."""
+    """Mean negative response of each channel of ``tap`` (N, C, H, W); 0 where a channel has none.
+    Returns (C,)."""
     values = tap.detach().float()
     count = (values < 0).sum((0, 2, 3)).clamp_min(1)
     return values.clamp_max(0).sum((0, 2, 3)) / count
 
 
 class _PartialL2(torch.autograd.Function):
-    """One saved tensor and no float32 copy: plain autograd would keep four maps of the teacher's size per tap."""
+    """One saved tensor and no float32 copy: plain autograd would keep four maps of the teacher's
+    size per tap."""
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, bound: Tensor) -> Tensor:
@@ -79,8 +86,11 @@ class _PartialL2(torch.autograd.Function):
         difference.masked_fill_((difference <= 0).logical_and_(target <= 0), 0)
         ctx.save_for_backward(difference)
         ctx.dtype = student.dtype
-        # A norm with a dtype converts and accumulates in float32 while it reads; per example keeps the sums short.
-        return torch.linalg.vector_norm(difference, dim=(1, 2, 3), dtype=torch.float32).square().sum()
+        # A norm with a dtype converts and accumulates in float32 while it reads; per example keeps
+        # the sums short.
+        return (
+            torch.linalg.vector_norm(difference, dim=(1, 2, 3), dtype=torch.float32).square().sum()
+        )
 
     @staticmethod
     @once_differentiable
@@ -105,7 +115,8 @@ def partial_l2(student: Tensor, teacher: Tensor, bound: Tensor) -> Tensor:
 
 
 def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:
-    """1x1 convolution, weights N(0, sqrt(2 / C_t)), no bias, then batch norm: (N, C_s, H, W) -> (N, C_t, H, W)."""
+    """1x1 convolution, weights N(0, sqrt(2 / C_t)), no bias, then batch norm: (N, C_s, H, W) -> (N,
+    C_t, H, W)."""
     conv = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
     nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / teacher_channels))
     return nn.Sequential(conv, nn.BatchNorm2d(teacher_channels))
@@ -123,7 +134,9 @@ class FKDObjective(nn.Module):
             connector(s, t) for s, t in zip(student.tap_channels, teacher.tap_channels, strict=True)
         )
         self._to_measure: set[int] = set()
-        for i, (norm, channels) in enumerate(zip(teacher.tap_norms(), teacher.tap_channels, strict=True)):
+        for i, (norm, channels) in enumerate(
+            zip(teacher.tap_norms(), teacher.tap_channels, strict=True)
+        ):
             if norm is None:
                 bound = torch.zeros(channels)
                 self._to_measure.add(i)
@@ -136,13 +149,16 @@ class FKDObjective(nn.Module):
         self.to(next(student.parameters()).device)
 
     def get_extra_state(self) -> list[int]:
-        """Which margins are still to be measured: part of ``state_dict``, so that resumed training does not measure again."""
+        """Which margins are still to be measured: part of ``state_dict``, so that resumed training
+        does not measure again."""
         return sorted(self._to_measure)
 
     def set_extra_state(self, state: list[int]) -> None:
         self._to_measure = set(state)
 
-    def forward(self, batch: Batch, teacher_out: FeatureOutput, student_out: FeatureOutput) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Batch, teacher_out: FeatureOutput, student_out: FeatureOutput
+    ) -> dict[str, Tensor]:
         """Return ``{"ce", "fkd"}``, float32 scalars; ``fkd`` = alpha / B * sum_l w_l d_p."""
         distance = torch.zeros((), device=batch.labels.device)
         for i, (t, s) in enumerate(zip(teacher_out.taps, student_out.taps, strict=True)):
@@ -160,11 +176,15 @@ class FKDObjective(nn.Module):
 
 class FKDParams(Params):
     alpha: float = Field(
-        1e-3, ge=0, description="weight of the summed feature distance per example; 1e-4 at 224x224; Heo et al. code"
+        1e-3,
+        ge=0,
+        description="weight of the summed feature distance per example; 1e-4 at 224x224; Heo et "
+        "al. code",
     )
     teacher_bn: Literal["batch", "running"] = Field(
         "batch",
-        description="statistics the teacher's batch norms use while distilling; batch as in Heo et al., Table 8",
+        description="statistics the teacher's batch norms use while distilling; batch as in Heo et "
+        "al., Table 8",
     )
 
 
@@ -182,7 +202,9 @@ class FKD(Distiller):
     Params = FKDParams
     presets = {"quick": {}, "standard": {}, "paper": {}}
     variants = {
-        "evalbn": Variant("the teacher's batch norms keep their stored statistics", {"teacher_bn": "running"}),
+        "evalbn": Variant(
+            "the teacher's batch norms keep their stored statistics", {"teacher_bn": "running"}
+        ),
         "weak": Variant("control C6: a tenth of the guidance", {"alpha": 1e-4}),
     }
     params: FKDParams

@@ -1,19 +1,25 @@
-"""HTBA: clean-label poisons whose features collide with those of patched images; the patch itself stays hidden.
+"""HTBA: clean-label poisons whose features collide with those of patched images; the patch itself
+stays hidden.
 
-A. Saha, A. Subramanya, H. Pirsiavash, "Hidden Trigger Backdoor Attacks", AAAI 2020 (arXiv:1910.00033): Eq. 2
-(min over z of ||f(z) - f(s~)||^2 with ||z - t||_inf < epsilon) for many pairs at once by Algorithm 1 (greedy one-to-one
-matching, recomputed in each iteration). The poisons join the training set under their true label, the target's.
+A. Saha, A. Subramanya, H. Pirsiavash, "Hidden Trigger Backdoor Attacks", AAAI 2020
+(arXiv:1910.00033): Eq. 2 (min over z of ||f(z) - f(s~)||^2 with ||z - t||_inf < epsilon) for many
+pairs at once by Algorithm 1 (greedy one-to-one matching, recomputed in each iteration). The poisons
+join the training set under their true label, the target's.
 
 Deviations from the paper
-- f is the clean teacher's pooled penultimate feature, mean over the image of ReLU(tap 3), instead of AlexNet's fc7; the
-  ReLU is left out where no batch norm describes tap 3 (library models: their taps are post-activation or tokens).
-- Signed steps with a fixed size by default; ``step=raw`` is the paper's gradient step with its halving every 1000.
+- f is the clean teacher's pooled penultimate feature, mean over the image of ReLU(tap 3), instead
+  of AlexNet's fc7; the ReLU is left out where no batch norm describes tap 3 (library models: their
+  taps are post-activation or tokens).
+- Signed steps with a fixed size by default; ``step=raw`` is the paper's gradient step with its
+halving every 1000.
 - It stops on a *relative* distance, since a threshold of 10 means nothing for other features.
 - Sources are all non-target classes by default.
-- The whole teacher is fine-tuned, in the ``paper`` preset too. The authors fine-tune the last layer (``head_only``), but
-  FKD reads features only, so that such a teacher has nothing to hand on through it.
+- The whole teacher is fine-tuned, in the ``paper`` preset too. The authors fine-tune the last layer
+  (``head_only``), but FKD reads features only, so that such a teacher has nothing to hand on
+  through it.
 - Each base gives one poison; the authors use each twice (two rounds of 200).
-- The patch's place is drawn from a hash of the image's own pixels, so that a test never depends on its batch.
+- The patch's place is drawn from a hash of the image's own pixels, so that a test never depends on
+its batch.
 - Poisons are rounded to 8 bits, not floored.
 """
 
@@ -43,44 +49,78 @@ class HTBAParams(Params):
     source: int | Literal["all"] = Field(
         "all", description="class whose images get the patch, or all non-target; RobustKD: all"
     )
-    patch_fraction: float = Field(0.25, gt=0, le=1, description="patch side, fraction of the image height; HTBA: 8 of 32")
+    patch_fraction: float = Field(
+        0.25, gt=0, le=1, description="patch side, fraction of the image height; HTBA: 8 of 32"
+    )
     location: Literal["random", "fixed"] = Field(
         "random", description="random: anywhere, decided by the image's pixels; fixed: bottom right"
     )
-    epsilon: float = Field(16 / 255, gt=0, le=1, description="largest change of a pixel, of the range [0, 1]; HTBA: 16/255")
-    step: Literal["sign", "raw"] = Field("sign", description="sign: fixed-size steps (TrojanZoo); raw: gradient steps (HTBA)")
-    alpha: float = Field(0.004, gt=0, description="sign: step size, of the range [0, 1]; TrojanZoo 0.004")
-    raw_lr: float = Field(0.01, gt=0, description="raw: learning rate, halved every 1000 iterations; HTBA 0.01")
-    iterations: int = Field(200, ge=0, description="most crafting iterations; kdbench (HTBA: 5000 raw)")
-    rel_tol: float = Field(0.1, ge=0, le=1, description="stop below this mean of |f(z)-a|^2 / |f(t)-a|^2; kdbench")
-    craft_batch: int = Field(100, ge=1, description="poisons crafted, and matched, together; HTBA 100")
-    poison_fraction: float = Field(
-        0.5, gt=0, le=1, description="poisons, fraction of the target class's images, < 1 where disjoint; HTBA 400 of 800"
+    epsilon: float = Field(
+        16 / 255,
+        gt=0,
+        le=1,
+        description="largest change of a pixel, of the range [0, 1]; HTBA: 16/255",
     )
-    disjoint: bool = Field(True, description="images used for crafting are left out of the fine-tuning; HTBA")
+    step: Literal["sign", "raw"] = Field(
+        "sign", description="sign: fixed-size steps (TrojanZoo); raw: gradient steps (HTBA)"
+    )
+    alpha: float = Field(
+        0.004, gt=0, description="sign: step size, of the range [0, 1]; TrojanZoo 0.004"
+    )
+    raw_lr: float = Field(
+        0.01, gt=0, description="raw: learning rate, halved every 1000 iterations; HTBA 0.01"
+    )
+    iterations: int = Field(
+        200, ge=0, description="most crafting iterations; kdbench (HTBA: 5000 raw)"
+    )
+    rel_tol: float = Field(
+        0.1, ge=0, le=1, description="stop below this mean of |f(z)-a|^2 / |f(t)-a|^2; kdbench"
+    )
+    craft_batch: int = Field(
+        100, ge=1, description="poisons crafted, and matched, together; HTBA 100"
+    )
+    poison_fraction: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="poisons, fraction of the target class's images, < 1 where disjoint; HTBA 400 "
+        "of 800",
+    )
+    disjoint: bool = Field(
+        True, description="images used for crafting are left out of the fine-tuning; HTBA"
+    )
     head_only: bool = Field(
-        False, description="fine-tune the classifier alone, features frozen: nothing for FKD to hand on; HTBA"
+        False,
+        description="fine-tune the classifier alone, features frozen: nothing for FKD to hand on; "
+        "HTBA",
     )
 
     @field_validator("disjoint")
     @classmethod
     def _some_target_images_stay(cls, disjoint: bool, info: ValidationInfo) -> bool:
         if disjoint and info.data.get("poison_fraction") == 1:
-            raise ValueError("poison_fraction 1 leaves no clean target image to fine-tune on; lower it or set disjoint=false")
+            raise ValueError(
+                "poison_fraction 1 leaves no clean target image to fine-tune on; lower it or set "
+                "disjoint=false"
+            )
         return disjoint
 
 
 class PlacedPatch(Trigger):
-    """An opaque patch whose place each image decides for itself (or always the bottom-right corner).
+    """An opaque patch whose place each image decides for itself (or always the bottom-right
+    corner).
 
     Args:
-        patch: float (3, s, s) in [0, 1]. shape: (3, H, W) of the images. location: ``random`` or ``fixed``.
+        patch: float (3, s, s) in [0, 1]. shape: (3, H, W) of the images. location: ``random`` or
+            ``fixed``.
     """
 
     patch: Tensor
     weights: Tensor
 
-    def __init__(self, patch: Tensor, shape: tuple[int, int, int], location: str = "random") -> None:
+    def __init__(
+        self, patch: Tensor, shape: tuple[int, int, int], location: str = "random"
+    ) -> None:
         super().__init__()
         corner(patch.shape[-2], patch.shape[-1], shape, 0)  # refuses a patch that does not fit
         self.location = location
@@ -93,7 +133,9 @@ class PlacedPatch(Trigger):
         side = self.patch.shape[-1]
         rows, columns = images.shape[2] - side, images.shape[3] - side
         if self.location == "fixed":
-            return images.new_full((len(images),), rows).long(), images.new_full((len(images),), columns).long()
+            return images.new_full((len(images),), rows).long(), images.new_full(
+                (len(images),), columns
+            ).long()
         # Integers: a float sum would depend on the order of summation, hence on device and batch.
         pixels = (images * 255).round().to(torch.int64).flatten(1)
         digest = (pixels * self.weights).sum(1) % _PRIME
@@ -125,8 +167,12 @@ class HTBA(Attack):
     for_checks = {"iterations": 5, "craft_batch": 20}
     presets = {"quick": {"iterations": 40}, "paper": {"step": "raw", "iterations": 5000}}
     variants = {
-        "raw": Variant("the authors' gradient steps, 5000 of them", {"step": "raw", "iterations": 5000}),
-        "head": Variant("as the authors train: the classifier alone, features frozen", {"head_only": True}),
+        "raw": Variant(
+            "the authors' gradient steps, 5000 of them", {"step": "raw", "iterations": 5000}
+        ),
+        "head": Variant(
+            "as the authors train: the classifier alone, features frozen", {"head_only": True}
+        ),
     }
 
     params: HTBAParams
@@ -139,7 +185,9 @@ class HTBA(Attack):
         bases, sources = self.choose(setting)
 
         poisons, before, after, change = [], 0.0, 0.0, 0.0
-        for some_bases, some_sources in zip(bases.split(params.craft_batch), sources.split(params.craft_batch), strict=True):
+        for some_bases, some_sources in zip(
+            bases.split(params.craft_batch), sources.split(params.craft_batch), strict=True
+        ):
             patched = trigger(setting.train.read(some_sources, device))
             originals = setting.train.read(some_bases, device)
             crafted, start, end = self.craft(setting, originals, patched)
@@ -150,48 +198,66 @@ class HTBA(Attack):
         finetune(setting, images, head_only=params.head_only)
         facts = {
             "poisons": len(bases),
-            # What makes the attack clean-label: poisons look like their bases, and keep the label that these have.
+            # What makes the attack clean-label: poisons look like their bases, and keep the label
+            # that these have.
             "largest_change_of_255": change,
             "labels_changed": int((setting.train.labels[bases] != setting.target_class).sum()),
             "feature_distance_before": before / len(bases),
             "feature_distance_after": after / len(bases),
         }
         source_classes = None if params.source == "all" else (params.source,)
-        return Backdoor(setting.teacher, trigger, setting.target_class, facts, source_classes=source_classes)
+        return Backdoor(
+            setting.teacher, trigger, setting.target_class, facts, source_classes=source_classes
+        )
 
     def choose(self, setting: AttackSetting) -> tuple[Tensor, Tensor]:
         """Rows of the bases (target class) and of as many sources.
 
         Raises:
-            ConfigError: the source class is the target, or has no images; or no target image is left to fine-tune on.
+            ConfigError: the source class is the target, or has no images; or no target image is
+                left to fine-tune on.
         """
         targets = class_rows(setting, target=True)
         others = class_rows(setting, target=False)
         if self.params.source != "all":
             others = others[setting.train.labels[others] == self.params.source]
             if len(others) == 0:
-                raise ConfigError(f"source {self.params.source} has no training image outside the target class; name another")
-        # max: a class of one image still gives one poison; min: one-to-one matching needs as many sources.
+                raise ConfigError(
+                    f"source {self.params.source} has no training image outside the target class; "
+                    "name another"
+                )
+        # max: a class of one image still gives one poison; min: one-to-one matching needs as many
+        # sources.
         wanted = min(max(1, round(self.params.poison_fraction * len(targets))), len(others))
         if self.params.disjoint and wanted == len(targets):
             raise ConfigError(
-                f"target class {setting.target_class} has {len(targets)} training image(s), and crafting uses {wanted}, which "
-                "leaves no clean one to fine-tune on; choose another target_class or set attack.htba.disjoint=false"
+                f"target class {setting.target_class} has {len(targets)} training image(s), and "
+                f"crafting uses {wanted}, which "
+                "leaves no clean one to fine-tune on; choose another target_class or set "
+                "attack.htba.disjoint=false"
             )
         return pick(targets, wanted, setting.generator), pick(others, wanted, setting.generator)
 
-    def training_set(self, setting: AttackSetting, bases: Tensor, sources: Tensor, poisons: Tensor) -> ImageSet:
-        """The images to fine-tune on: the training set (less those used in crafting, if ``disjoint``) plus poisons."""
+    def training_set(
+        self, setting: AttackSetting, bases: Tensor, sources: Tensor, poisons: Tensor
+    ) -> ImageSet:
+        """The images to fine-tune on: the training set (less those used in crafting, if
+        ``disjoint``) plus poisons."""
         images = setting.train
         if self.params.disjoint:
             keep = torch.ones(len(images), dtype=torch.bool)
             keep[bases] = False
             keep[sources] = False
             images = images.subset(torch.nonzero(keep).flatten())
-        return images.extended(poisons, torch.full((len(poisons),), setting.target_class, dtype=torch.int64))
+        return images.extended(
+            poisons, torch.full((len(poisons),), setting.target_class, dtype=torch.int64)
+        )
 
-    def craft(self, setting: AttackSetting, bases: Tensor, patched: Tensor) -> tuple[Tensor, float, float]:
-        """Poisons (N, 3, H, W) on the 8-bit grid, and the mean squared distance to the matched feature before and after."""
+    def craft(
+        self, setting: AttackSetting, bases: Tensor, patched: Tensor
+    ) -> tuple[Tensor, float, float]:
+        """Poisons (N, 3, H, W) on the 8-bit grid, and the mean squared distance to the matched
+        feature before and after."""
         params = self.params
         delta = torch.zeros_like(bases, requires_grad=True)
         with frozen(setting.teacher) as teacher, setting.numerics.autocast():
@@ -206,7 +272,11 @@ class HTBA(Attack):
                     break
                 (gradient,) = torch.autograd.grad(distance.sum(), delta)
                 with torch.no_grad():
-                    rate = params.alpha if params.step == "sign" else params.raw_lr * 0.5 ** (j // 1000)
+                    rate = (
+                        params.alpha
+                        if params.step == "sign"
+                        else params.raw_lr * 0.5 ** (j // 1000)
+                    )
                     delta -= rate * (gradient.sign() if params.step == "sign" else gradient)
                     delta.clamp_(-params.epsilon, params.epsilon)
                     delta.copy_((bases + delta).clamp(0, 1) - bases)
@@ -214,22 +284,27 @@ class HTBA(Attack):
                 poisons = ((bases + delta) * 255).round() / 255
                 features = penultimate(teacher, poisons)
                 matched = anchors[match(torch.cdist(features, anchors))]
-                before, after = (start - matched).square().sum(1).mean(), (features - matched).square().sum(1).mean()
+                before, after = (
+                    (start - matched).square().sum(1).mean(),
+                    (features - matched).square().sum(1).mean(),
+                )
         return poisons, float(before), float(after)
 
 
 def penultimate(teacher: FeatureModel, images: Tensor) -> Tensor:
     """Pooled last tap, float32 (N, C).
 
-    After a ReLU, as the classifier sees it, if the model names that tap's batch norm; taps that no norm describes (library
-    models) are post-activation or token features, which a ReLU would only cut.
+    After a ReLU, as the classifier sees it, if the model names that tap's batch norm; taps that no
+    norm describes (library models) are post-activation or token features, which a ReLU would only
+    cut.
     """
     tap = teacher.features(images).taps[-1]
     return pooled(tap if teacher.tap_norms()[-1] is None else tap.relu())
 
 
 def match(distances: Tensor) -> Tensor:
-    """Greedy one-to-one matching: again and again the closest pair left. (N, N) -> for each row its column, int64 (N,)."""
+    """Greedy one-to-one matching: again and again the closest pair left. (N, N) -> for each row its
+    column, int64 (N,)."""
     left = distances.clone()
     columns = torch.zeros(len(left), dtype=torch.int64, device=left.device)
     for _ in range(len(left)):
@@ -257,7 +332,8 @@ def finetune(setting: AttackSetting, images: ImageSet, *, head_only: bool) -> No
         return teacher.classify(out.groups[-1], out.taps[-1]).float()
 
     if head_only:
-        # No model says which parameters are its head's, so ask autograd which ones the classifier's output depends on.
+        # No model says which parameters are its head's, so ask autograd which ones the classifier's
+        # output depends on.
         sample = logits(images.read(torch.arange(2), setting.numerics.device)).sum()
         parameters = list(teacher.parameters())
         used = torch.autograd.grad(sample, parameters, allow_unused=True)
@@ -266,5 +342,12 @@ def finetune(setting: AttackSetting, images: ImageSet, *, head_only: bool) -> No
     def objective(batch: Batch) -> dict[str, Tensor]:
         return {"ce": nn.functional.cross_entropy(logits(batch.images), batch.labels)}
 
-    setting.fit(trained, objective, images, setting.recipe, generator=setting.generator, augmentation=setting.augmentation)
+    setting.fit(
+        trained,
+        objective,
+        images,
+        setting.recipe,
+        generator=setting.generator,
+        augmentation=setting.augmentation,
+    )
     teacher.eval()

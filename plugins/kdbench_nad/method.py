@@ -1,7 +1,8 @@
-"""Neural attention distillation ("NAD"): a fine-tuned copy of a network teaches the network its attention.
+"""Neural attention distillation ("NAD"): a fine-tuned copy of a network teaches the network its
+attention.
 
-Y. Li, X. Lyu, N. Koren, L. Lyu, B. Li, X. Ma: Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural
-Networks. ICLR 2021, arXiv:2101.05930.
+Y. Li, X. Lyu, N. Koren, L. Lyu, B. Li, X. Ma: Neural Attention Distillation: Erasing Backdoor
+Triggers from Deep Neural Networks. ICLR 2021, arXiv:2101.05930.
 
 Implemented: the attention map A_sum^p, its distance, and the total loss (Eq. 1-3).
 
@@ -10,13 +11,16 @@ Implemented: the attention map A_sum^p, its distance, and the total loss (Eq. 1-
 
 Deviations from the paper:
 - The distance is the mean squared error of the authors' code, not the norm of the paper's Eq. 2.
-- Used after distillation on the student (``when=after``, default) or before it on the teacher (``before``); the paper
-  has no distillation besides its own.
+- Used after distillation on the student (``when=after``, default) or before it on the teacher
+  (``before``); the paper has no distillation besides its own.
 - Recipe from the preset unless given here; augmentation is the data set's (the authors add Cutout).
-- The presets give the defender every training image; the authors give 5 % of them (``--set clean_fraction=0.05``).
-- With ``milestones`` the momentum restarts at each drop of the learning rate (kdbench's ``steps`` schedule).
-- The repair draws its batches as plain fine-tuning with the same seed does, the attention teacher's from a derived
-  seed; so beta = 0 is fine-tuning, bit for bit, and any difference is the attention term's.
+- The presets give the defender every training image; the authors give 5 % of them (``--set
+clean_fraction=0.05``).
+- With ``milestones`` the momentum restarts at each drop of the learning rate (kdbench's ``steps``
+schedule).
+- The repair draws its batches as plain fine-tuning with the same seed does, the attention teacher's
+  from a derived seed; so beta = 0 is fine-tuning, bit for bit, and any difference is the attention
+  term's.
 """
 
 from __future__ import annotations
@@ -38,20 +42,31 @@ from kdbench.repair import Repair, TuningParams, changed, fine_tune
 
 
 class NADParams(TuningParams):
-    """``epochs`` and ``milestones`` are the repair's (authors: 20 epochs, the rate drops after 2, that is at 0.1), the other
-    numbers of the recipe both phases' (authors: batches of 64, rate 0.1, penalty 1e-4)."""
+    """``epochs`` and ``milestones`` are the repair's (authors: 20 epochs, the rate drops after 2,
+    that is at 0.1), the other numbers of the recipe both phases' (authors: batches of 64, rate 0.1,
+    penalty 1e-4)."""
 
     beta: tuple[float, float, float] = Field(
-        (500.0, 1000.0, 1000.0), description="weights of the attention distances of groups 1-3, >= 0; authors' code"
+        (500.0, 1000.0, 1000.0),
+        description="weights of the attention distances of groups 1-3, >= 0; authors' code",
     )
-    p: float = Field(2.0, ge=1, le=8, description="power of the activations in the attention map; paper section 3")
+    p: float = Field(
+        2.0,
+        ge=1,
+        le=8,
+        description="power of the activations in the attention map; paper section 3",
+    )
     eps: float = Field(1e-6, gt=0, le=1e-2, description="added to the map's norm; authors' code")
     teacher_epochs: int | None = Field(
-        None, ge=0, description="epochs of fine-tuning the attention teacher, exactly; None: preset's; authors use 5-10"
+        None,
+        ge=0,
+        description="epochs of fine-tuning the attention teacher, exactly; None: preset's; authors "
+        "use 5-10",
     )
     teacher_milestones: tuple[float, ...] | None = Field(
         None,
-        description="fractions of the attention teacher's training at which the rate drops x0.1; None: preset's schedule; "
+        description="fractions of the attention teacher's training at which the rate drops x0.1; "
+        "None: preset's schedule; "
         "authors: after 2 epochs, 0.2 of 10",
     )
 
@@ -85,14 +100,18 @@ class NAD(Repair):
     params: NADParams
 
     def repair(self, model: FeatureModel, setting: DefenseSetting) -> FeatureModel:
-        """Fine-tune a copy, then train ``model`` in place towards labels and the copy's attention; returns it."""
+        """Fine-tune a copy, then train ``model`` in place towards labels and the copy's attention;
+        returns it."""
         params = self.params
         guide: FrozenTeacher | None = None
         if any(params.beta):  # without an attention term nobody looks at the attention teacher
             tuned = copy.deepcopy(model)
-            # A derived seed, so that the repair below draws from setting.generator exactly as fine-tuning would.
+            # A derived seed, so that the repair below draws from setting.generator exactly as
+            # fine-tuning would.
             derived = torch.Generator().manual_seed((setting.generator.initial_seed() + 1) % 2**63)
-            recipe = changed(setting.recipe, params.teacher_epochs, params.teacher_milestones, params)
+            recipe = changed(
+                setting.recipe, params.teacher_epochs, params.teacher_milestones, params
+            )
             fine_tune(tuned, setting, recipe, generator=derived)
             guide = FrozenTeacher(tuned)
 
@@ -103,7 +122,9 @@ class NAD(Repair):
                 wanted = guide.features(batch.images).groups
                 for i, beta in enumerate(params.beta):
                     if beta:
-                        distance = attention_distance(out.groups[i], wanted[i], params.p, params.eps)
+                        distance = attention_distance(
+                            out.groups[i], wanted[i], params.p, params.eps
+                        )
                         terms[f"attention{i + 1}"] = beta * distance
             return terms
 

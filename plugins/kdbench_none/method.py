@@ -1,6 +1,7 @@
 """No defense: every step of the base class returns what it was given.
 
-It exists so that the undefended student (control C3) runs through exactly the same code as the defended ones.
+It exists so that the undefended student (control C3) runs through exactly the same code as the
+defended ones.
 """
 
 from __future__ import annotations

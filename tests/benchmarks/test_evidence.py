@@ -27,7 +27,9 @@ def section(name):
 def test_every_measured_student_is_in_the_text(name):
     text = section(name)
     said = set(re.findall(r"\d+(?:\.\d+)?", text))
-    measured = [f"{found['student_asr']:.1f}" for found in read_results(BENCHMARKS / "results" / name).rows]
+    measured = [
+        f"{found['student_asr']:.1f}" for found in read_results(BENCHMARKS / "results" / name).rows
+    ]
     assert measured
     if name not in OTHERWISE:
         assert {value for value in measured if value not in said} == set()
@@ -45,10 +47,14 @@ def test_a_table_by_seed():
         cell(attack="badnets", defense="robustkd", status="failed"),
     ]
     _, _, *found = made.table(rows)
-    # Student's t of two seeds is 12.706: 12.706 x 14.142 / sqrt(2) = 127.06; removed: (720 - 90) / (720 - 9), (720 - 270) / 711
+    # Student's t of two seeds is 12.706: 12.706 x 14.142 / sqrt(2) = 127.06; removed: (720 - 90) /
+    # (720 - 9), (720 - 270) / 711
     assert found == [
-        "| wrn16_2-wrn16_1 | badnets | fkd nad | 97.0 / 100.0 | - 1.0 | - 80.0 | 95.0 | - 50.0 | 50.0 | - - |",
-        "| wrn16_2-wrn16_1 | lba | fkd none | 97.0 / 100.0 | 1.0 - | 80.0 - | 95.0 | 80.0 - | 80.0 |  |",
-        "| wrn16_2-wrn16_1 | lba | fkd robustkd | 97.0 ± 0.0 / 100.0 ± 0.0 | 1.0 1.0 | 80.0 80.0 | 95.0 ± 0.0 | 10.0 30.0 "
+        "| wrn16_2-wrn16_1 | badnets | fkd nad | 97.0 / 100.0 | - 1.0 | - 80.0 | 95.0 | - 50.0 | "
+        "50.0 | - - |",
+        "| wrn16_2-wrn16_1 | lba | fkd none | 97.0 / 100.0 | 1.0 - | 80.0 - | 95.0 | 80.0 - | 80.0 "
+        "|  |",
+        "| wrn16_2-wrn16_1 | lba | fkd robustkd | 97.0 ± 0.0 / 100.0 ± 0.0 | 1.0 1.0 | 80.0 80.0 | "
+        "95.0 ± 0.0 | 10.0 30.0 "
         "| 20.0 ± 127.1 | 89 63 |",
     ]

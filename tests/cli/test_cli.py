@@ -19,7 +19,15 @@ from kdbench.bench.plan import prepare
 from kdbench.bench.run import runner as runner_module
 from kdbench.bench.work.executors.local import LocalExecutor
 from kdbench.cli import main
-from kdbench.cli.display import JsonDisplay, LiveDisplay, PlainDisplay, QuietDisplay, make_console, result_table, safe
+from kdbench.cli.display import (
+    JsonDisplay,
+    LiveDisplay,
+    PlainDisplay,
+    QuietDisplay,
+    make_console,
+    result_table,
+    safe,
+)
 from kdbench.errors import ConfigError, DivergedError
 from kdbench.report.columns import COLUMNS
 
@@ -31,17 +39,36 @@ def call(*arguments):
 
 
 def row(**values):
-    return dict.fromkeys(COLUMNS) | {
-        "status": "ok", "attack": "badnets", "defense": "robustkd", "distiller": "fkd", "teacher": "pyramid200",
-        "student": "pyramid110", "seed": 0, "teacher_acc": 97.12, "teacher_asr": 100.0, "student_acc": 95.0,
-        "student_asr": 100.0, "student_ra": 100.0, "clean_teacher_asr": 100.0, "undefended_asr": 100.0,
-        "transferred": -100.0, "removed": -100.0, "verdict": "not stopped", "reason": "because",
-    } | values  # fmt: skip
+    return (
+        dict.fromkeys(COLUMNS)
+        | {
+            "status": "ok",
+            "attack": "badnets",
+            "defense": "robustkd",
+            "distiller": "fkd",
+            "teacher": "pyramid200",
+            "student": "pyramid110",
+            "seed": 0,
+            "teacher_acc": 97.12,
+            "teacher_asr": 100.0,
+            "student_acc": 95.0,
+            "student_asr": 100.0,
+            "student_ra": 100.0,
+            "clean_teacher_asr": 100.0,
+            "undefended_asr": 100.0,
+            "transferred": -100.0,
+            "removed": -100.0,
+            "verdict": "not stopped",
+            "reason": "because",
+        }
+        | values
+    )
 
 
 @pytest.fixture
 def fake_run(monkeypatch):
-    """Replaces the runner; ``calls`` collects (spec, settings, out); set ``answer`` to rows or an exception."""
+    """Replaces the runner; ``calls`` collects (spec, settings, out); set ``answer`` to rows or an
+    exception."""
 
     class Fake:
         calls = []
@@ -65,7 +92,8 @@ def fake_run(monkeypatch):
 def test_help_imports_nothing_heavy():
     code = (
         "import sys\nfrom kdbench.cli import main\nmain(['--help'], standalone_mode=False)\n"
-        "heavy = [m for m in ('torch', 'pandas', 'numpy', 'pydantic', 'rich', 'kdbench_badnets') if m in sys.modules]\n"
+        "heavy = [m for m in ('torch', 'pandas', 'numpy', 'pydantic', 'rich', 'kdbench_badnets') "
+        "if m in sys.modules]\n"
         "assert not heavy, heavy\n"
     )
     start = time.perf_counter()
@@ -81,12 +109,17 @@ def test_run_help_does_not_import_torch():
         "import sys\nfrom kdbench.cli import main\nmain(['run', '--help'], standalone_mode=False)\n"
         "assert 'torch' not in sys.modules"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode
+        == 0
+    )
 
 
 def test_version_and_module():
     assert kdbench.__version__ in call("--version").output
-    done = subprocess.run([sys.executable, "-m", "kdbench", "--version"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "kdbench", "--version"], capture_output=True, text=True, check=False
+    )
     assert done.stdout == f"kdbench, version {kdbench.__version__}\n"
 
 
@@ -102,7 +135,16 @@ def test_list():
 
 def test_list_json():
     found = json.loads(call("list", "--json").output)
-    assert {"attacks", "defenses", "distillers", "models", "datasets", "presets", "teachers", "broken"} == set(found)
+    assert {
+        "attacks",
+        "defenses",
+        "distillers",
+        "models",
+        "datasets",
+        "presets",
+        "teachers",
+        "broken",
+    } == set(found)
     assert set(found["attacks"][0]) == {"name", "title", "venue", "year", "plugin", "version"}
     assert found["broken"] == []
 
@@ -112,7 +154,9 @@ def test_list_tells_of_one_method_or_model():
     (lowvar,) = [row for row in table if row["field"] == "lowvar"]
     assert lowvar["value"] == "0.1"
     assert "variance" in next(row["what"] for row in table if row["field"] == "var_mode")
-    (title, groups), *_ = json.loads(call("list", "models", "wrn16_1", "--image-size", "16", "--json").output).items()
+    (title, groups), *_ = json.loads(
+        call("list", "models", "wrn16_1", "--image-size", "16", "--json").output
+    ).items()
     assert title.startswith("wrn16_1 at 16x16,")
     assert [row["channels x height x width"] for row in groups] == ["16x16x16", "32x8x8", "64x4x4"]
     (groups,) = json.loads(call("list", "models", "timm/resnet18", "--json").output).values()
@@ -138,7 +182,13 @@ def test_list_shows_broken_plugins_harmlessly(monkeypatch):
     from kdbench.loading.plugin import Plugin
     from kdbench.loading.registry import Registry
 
-    broken = Registry(plugins=[Plugin("evil", "evil", "dist", status="broken", cause="ValueError: [bold red]\x1b[2J boom")])
+    broken = Registry(
+        plugins=[
+            Plugin(
+                "evil", "evil", "dist", status="broken", cause="ValueError: [bold red]\x1b[2J boom"
+            )
+        ]
+    )
     monkeypatch.setattr(Registry, "load", classmethod(lambda cls, choice=None: broken))
     result = call("list", "attacks")
     assert result.exit_code == 0
@@ -168,7 +218,10 @@ def test_list_shows_broken_plugins_harmlessly(monkeypatch):
         ([*RUN, "--set", "=3"], "is not KEY=VALUE"),
         ([*RUN, "--set", "clean.epoch=3"], "did you mean 'clean.epochs'"),
         ([*RUN, "--set", "clean.epochs=many"], "clean.epochs"),
-        ([*RUN, "--clean-fraction", "3"], "--clean-fraction: input should be less than or equal to 1"),
+        (
+            [*RUN, "--clean-fraction", "3"],
+            "--clean-fraction: input should be less than or equal to 1",
+        ),
         ([*RUN, "--image-size", "2"], "--image-size"),
         ([*RUN, "--quiet", "--json"], "exclude each other"),
         (["rum"], "No such command"),
@@ -196,7 +249,10 @@ def test_exit_code_of_rows(status, code, fake_run, tmp_path):
     assert call(*RUN, "--out", str(tmp_path / "o")).exit_code == code
 
 
-@pytest.mark.parametrize(("error", "code"), [(ConfigError("no"), 2), (DivergedError("nan"), 1), (KeyboardInterrupt(), 130)])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ConfigError("no"), 2), (DivergedError("nan"), 1), (KeyboardInterrupt(), 130)],
+)
 def test_exit_code_of_errors(error, code, fake_run, tmp_path):
     fake_run.answer = error
     result = call(*RUN, "--out", str(tmp_path / "o"))
@@ -244,10 +300,32 @@ def test_a_folder_of_the_same_request_is_taken_up(fake_run, tmp_path):
 
 def test_options_become_a_request(fake_run, tmp_path, registry):
     result = call(
-        "run", "--attack", "all", "--attack", "badnets", "--defense", "all", "--pair", "all", "--pair",
-        "wrn28_4-wrn16_4", "--teacher", "wrn10_1", "--student", "resnet20", "--seed", "5", "--seeds", "3",
-        "--no-controls", "--set", "clean.epochs=7", "--out", str(tmp_path / "o"), "--quiet",
-    )  # fmt: skip
+        "run",
+        "--attack",
+        "all",
+        "--attack",
+        "badnets",
+        "--defense",
+        "all",
+        "--pair",
+        "all",
+        "--pair",
+        "wrn28_4-wrn16_4",
+        "--teacher",
+        "wrn10_1",
+        "--student",
+        "resnet20",
+        "--seed",
+        "5",
+        "--seeds",
+        "3",
+        "--no-controls",
+        "--set",
+        "clean.epochs=7",
+        "--out",
+        str(tmp_path / "o"),
+        "--quiet",
+    )
     assert result.exit_code == 0, result.output
     assert result.output == f"{tmp_path / 'o'}\n"
     ((spec, settings, out),) = fake_run.calls
@@ -273,7 +351,13 @@ def test_dry_run_shows_everything_and_runs_nothing(fake_run, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     result = call(*RUN, "--defense", "robustkd", "--dry-run", "--set", "clean.epochs=123")
     assert result.exit_code == 0, result.output
-    for text in ("train clean wrn16_2", "implant badnets in wrn16_2", "clean.epochs", "123", "defense.robustkd."):
+    for text in (
+        "train clean wrn16_2",
+        "implant badnets in wrn16_2",
+        "clean.epochs",
+        "123",
+        "defense.robustkd.",
+    ):
         assert text in result.output
     assert fake_run.calls == []
     assert list(tmp_path.iterdir()) == []
@@ -299,10 +383,18 @@ def test_json_lines_hold_no_nan(capsys):
     display.stage_finished(1, "train", 1.23456, {"loss": float("inf"), "epochs": 3})
     display.cell_finished(row(removed=float("nan")))
     display.run_finished([row(), row(status="failed")], "out")
-    lines = [json.loads(line, parse_constant=pytest.fail) for line in capsys.readouterr().out.splitlines()]
+    lines = [
+        json.loads(line, parse_constant=pytest.fail)
+        for line in capsys.readouterr().out.splitlines()
+    ]
     assert [line["event"] for line in lines] == [
-        "run_started", "stage_started", "step", "stage_finished", "cell_finished", "run_finished"
-    ]  # fmt: skip
+        "run_started",
+        "stage_started",
+        "step",
+        "stage_finished",
+        "cell_finished",
+        "run_finished",
+    ]
     assert lines[3]["facts"] == {"loss": None, "epochs": 3}
     assert (lines[-1]["ok"], lines[-1]["cells"]) == (1, 2)
 
@@ -313,13 +405,17 @@ def test_plain_display(capsys):
     display.stage_started(3, "distill\x1b[2J wrn16_1")
     for done in range(1000):
         display.step(3, epoch=1, epochs=2, done=done, total=1000, loss=1.0, images=4)
-    display.stage_finished(3, "distill wrn16_1", 41.2, {"acc": 97.1, "device": "cpu", "confinement": "none"})
+    display.stage_finished(
+        3, "distill wrn16_1", 41.2, {"acc": 97.1, "device": "cpu", "confinement": "none"}
+    )
     display.stage_finished(4, "measure: distill wrn16_1", 0.2, {})
     display.stage_failed(5, "repair", "boom")
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "9 stages, 4 of them to run, 1 cells -> out", "[3/9] distill wrn16_1 | 41 s | acc 97.1", "[5/9] repair | FAILED: boom"
-    ]  # fmt: skip
+        "9 stages, 4 of them to run, 1 cells -> out",
+        "[3/9] distill wrn16_1 | 41 s | acc 97.1",
+        "[5/9] repair | FAILED: boom",
+    ]
     display.stage_started(6, "distill\x1b[2J")
     display.stage_started(7, "another one at the same time")
     display._next[6] = 0
@@ -336,11 +432,20 @@ def test_live_display_renders():
     display.stage_started(1, "train [red]x")
     display.stage_started(2, "measure: y")
     for done in (1, 2, 3):
-        display.step(1, epoch=1, epochs=4, done=done, total=12, loss=0.25 if done == 2 else None, images=10)
+        display.step(
+            1, epoch=1, epochs=4, done=done, total=12, loss=0.25 if done == 2 else None, images=10
+        )
     with console.capture() as capture:
         console.print(display.render())
     text = capture.get()
-    for part in ("0/2 stages done, 3 in the store", "[1/5] train [red]x", "epoch 1/4", "loss 0.25", "left", "[2/5] measure: y"):
+    for part in (
+        "0/2 stages done, 3 in the store",
+        "[1/5] train [red]x",
+        "epoch 1/4",
+        "loss 0.25",
+        "left",
+        "[2/5] measure: y",
+    ):
         assert part in text
     for number in range(7):
         display.stage_finished(number, f"t{number}", 1.0, {})
@@ -367,7 +472,11 @@ def test_step_is_cheap(make):
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_result_table_fits(capsys, width):
-    rows = [row(), row(verdict="inconclusive"), row(status="failed", student_acc=None, distiller="kd", verdict=None)]
+    rows = [
+        row(),
+        row(verdict="inconclusive"),
+        row(status="failed", student_acc=None, distiller="kd", verdict=None),
+    ]
     table = result_table(rows, width)
     assert all(len(list(column.cells)) == len(rows) for column in table.columns)
     assert len(table.columns) == (8 if width == 80 else 11)
@@ -380,7 +489,9 @@ def test_result_table_fits(capsys, width):
 
 def test_the_share_removed_of_next_to_nothing_is_not_shown(capsys):
     for verdict in ("not stopped", "inconclusive"):
-        Console(width=120).print(result_table([row(transferred=0.2, removed=362.5, verdict=verdict)], 120))
+        Console(width=120).print(
+            result_table([row(transferred=0.2, removed=362.5, verdict=verdict)], 120)
+        )
     shown = capsys.readouterr().out
     assert shown.count("362.5") == 1
     assert shown.index("362.5") < shown.index("inconclusive")
@@ -397,7 +508,12 @@ def test_that_too_little_travelled_is_said_once(fake_run, tmp_path):
     reason = "only 12.5 points of ASR transferred; 30 are needed to judge"
     few = {"verdict": "inconclusive", "reason": reason, "transferred": 12.5}
     more = reason + "; control C2 failed: boom"
-    fake_run.answer = [row(**few), row(**few, seed=1), row(**few | {"reason": more}, seed=2), row(seed=3)]
+    fake_run.answer = [
+        row(**few),
+        row(**few, seed=1),
+        row(**few | {"reason": more}, seed=2),
+        row(seed=3),
+    ]
     shown = call(*RUN, "--out", str(tmp_path / "o")).output
     assert "2 cells are inconclusive: under 30 points" in shown
     assert shown.count("only 12.5 points") == 1
@@ -431,7 +547,9 @@ def no_stages(monkeypatch):
         (["--dataset", "imagefolder:one", "--num-classes", "5"], ["one", "5"]),
     ],
 )
-def test_data_that_cannot_be_used_is_refused_and_leaves_nothing(arguments, messages, no_stages, tmp_path, monkeypatch):
+def test_data_that_cannot_be_used_is_refused_and_leaves_nothing(
+    arguments, messages, no_stages, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     for split in ("train", "test"):
         for name in ("cat", "dog"):
@@ -451,7 +569,13 @@ def test_another_data_seed_draws_other_pictures(no_stages, registry):
     from kdbench.bench.request.spec import RunSpec, resolve
 
     def digest(seed):
-        spec = RunSpec(attacks=("badnets",), pairs=(("wrn10_1", "wrn10_1"),), train_size=20, test_size=20, data_seed=seed)
+        spec = RunSpec(
+            attacks=("badnets",),
+            pairs=(("wrn10_1", "wrn10_1"),),
+            train_size=20,
+            test_size=20,
+            data_seed=seed,
+        )
         return prepare.load(spec, resolve(spec, registry)).digest
 
     assert digest(0) == digest(0)

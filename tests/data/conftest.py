@@ -12,7 +12,10 @@ def tree(tmp_path):
     for part, count in (("train", 6), ("test", 3)):
         for label, name in enumerate(("ant", "bee", "cat")):
             for k in range(count):
-                save(tmp_path / "set" / part / name / f"{k}.png", 80 * label + 10 * k + (part == "test"))
+                save(
+                    tmp_path / "set" / part / name / f"{k}.png",
+                    80 * label + 10 * k + (part == "test"),
+                )
     return tmp_path / "set"
 
 
@@ -23,5 +26,7 @@ def signs43(tmp_path):
     for label in range(43):
         save(base / "GTSRB" / "Training" / f"{label:05d}" / "00000_00000.ppm", label)
         save(base / "GTSRB" / "Final_Test" / "Images" / f"{label:05d}.ppm", 100 + label)
-    (base / "GT-final_test.csv").write_text(GTSRB_HEAD + "".join(f"{k:05d}.ppm;9;8;0;0;8;8;{k}\n" for k in range(43)))
+    (base / "GT-final_test.csv").write_text(
+        GTSRB_HEAD + "".join(f"{k:05d}.ppm;9;8;0;0;8;8;{k}\n" for k in range(43))
+    )
     return base

@@ -15,7 +15,9 @@ GTSRB_HEAD = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n"
 
 def some_images(count=10, height=6, width=7):
     generator = torch.Generator().manual_seed(1)
-    pixels = torch.randint(0, 256, (count, 3, height, width), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(
+        0, 256, (count, 3, height, width), generator=generator, dtype=torch.uint8
+    )
     return TensorImages(pixels, torch.arange(count) % 3)
 
 
@@ -30,4 +32,6 @@ def seeded(seed=0):
 
 
 def folder(tree, **more):
-    return load_dataset(f"imagefolder:{tree}", **{"image_size": 8, "cache_dir": tree.parent / "cache", **more})
+    return load_dataset(
+        f"imagefolder:{tree}", **{"image_size": 8, "cache_dir": tree.parent / "cache", **more}
+    )

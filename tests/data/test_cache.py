@@ -34,7 +34,12 @@ def test_cache_is_used_and_rebuilt(tree, monkeypatch):
 
 def test_no_cache_is_no_error(tree):
     expected = folder(tree).digest
-    assert load_dataset(f"imagefolder:{tree}", image_size=8, cache_dir=tree / "train" / "ant" / "0.png").digest == expected
+    assert (
+        load_dataset(
+            f"imagefolder:{tree}", image_size=8, cache_dir=tree / "train" / "ant" / "0.png"
+        ).digest
+        == expected
+    )
     entry, limits = tree / "full" / "entry.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
     # As on a full disk, writing fails half-way.
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))

@@ -16,7 +16,9 @@ def test_cifar_never_unpickles_what_it_cannot_verify(tmp_path):
     evil = b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR."
     for name in [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta"]:
         (folder / name).write_bytes(evil)
-    with pytest.raises(DatasetError, match=r"MD5 sums; pass --download, or unpack cifar-10-python\.tar\.gz"):
+    with pytest.raises(
+        DatasetError, match=r"MD5 sums; pass --download, or unpack cifar-10-python\.tar\.gz"
+    ):
         load_dataset("cifar10", data_dir=tmp_path)
     assert not marker.exists()
     with pytest.raises(DatasetError, match="cifar-100-python"):
@@ -27,7 +29,11 @@ def test_cifar(tmp_path, monkeypatch):
     from torchvision import datasets
 
     class Fake:
-        base_folder, filename, classes = "cifar-10-batches-py", "x.tar.gz", [str(k) for k in range(10)]
+        base_folder, filename, classes = (
+            "cifar-10-batches-py",
+            "x.tar.gz",
+            [str(k) for k in range(10)],
+        )
 
         def __init__(self, root, train, download):
             self.data = np.full((20 if train else 10, 32, 32, 3), 7, dtype=np.uint8)

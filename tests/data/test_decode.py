@@ -31,7 +31,9 @@ def test_every_kind_of_pixel_becomes_rgb(tmp_path):
     palette = rgb.quantize(16)
     expected = np.asarray(palette.convert("RGB"))
     assert np.array_equal(decoded(palette, tmp_path / "palette.png"), expected)
-    assert np.array_equal(decoded(palette, tmp_path / "clear.png", transparency=bytes(range(16))), expected)
+    assert np.array_equal(
+        decoded(palette, tmp_path / "clear.png", transparency=bytes(range(16))), expected
+    )
 
 
 @pytest.mark.parametrize(("suffix", "mode"), [("png", "I;16"), ("tif", "I;16"), ("pgm", "I")])
@@ -57,24 +59,38 @@ def png(width: int, height: int, data: bytes) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
     )
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"text", png(2, 2, b"no zlib"), png(2, 2, zlib.compress(b"short")), png(50_000, 50_000, zlib.compress(b"")),
-     png(0, 0, b""), b"P5 2 2 255\n", b"II*\0\x08\0\0\0\xff\xff", b"BM" + bytes(30)],
+    [
+        b"",
+        b"text",
+        png(2, 2, b"no zlib"),
+        png(2, 2, zlib.compress(b"short")),
+        png(50_000, 50_000, zlib.compress(b"")),
+        png(0, 0, b""),
+        b"P5 2 2 255\n",
+        b"II*\0\x08\0\0\0\xff\xff",
+        b"BM" + bytes(30),
+    ],
     ids=["empty", "text", "zlib", "short", "bomb", "no pixels", "pgm", "tiff", "bmp"],
-)  # fmt: skip
+)
 def test_damaged_files(tmp_path, content):
     path = tmp_path / "bad.png"
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"cannot decode image .*bad\.png: .+; replace or remove"):
+    with pytest.raises(
+        DatasetError, match=r"cannot decode image .*bad\.png: .+; replace or remove"
+    ):
         decode_module.decode_image(path, 8)
 
 
-@pytest.mark.parametrize("error", [struct.error("short"), EOFError(), IndexError("i"), zlib.error("z"), TypeError("t")])
+@pytest.mark.parametrize(
+    "error", [struct.error("short"), EOFError(), IndexError("i"), zlib.error("z"), TypeError("t")]
+)
 def test_whatever_pil_raises_names_the_file(tmp_path, monkeypatch, error):
     def fail(*_):
         raise error

@@ -13,7 +13,13 @@ from kdbench.data.common import Request, finish
 from kdbench.data.tensor import to_float
 from tests.data.pictures import folder, some_images
 
-KNOWN = dict(name="x", class_names=("a", "b", "c"), mean=(0.5,) * 3, std=(0.2,) * 3, augmentation=Augmentation(1, flip=False))
+KNOWN = dict(
+    name="x",
+    class_names=("a", "b", "c"),
+    mean=(0.5,) * 3,
+    std=(0.2,) * 3,
+    augmentation=Augmentation(1, flip=False),
+)
 
 
 def made(**changed):
@@ -44,7 +50,11 @@ def other_pixel(images):
         ({"train": some_images(11)}, True, False),
         ({"train": other_pixel(some_images(12))}, True, False),
         ({"test": other_pixel(some_images(9))}, False, True),
-        ({"train": TensorImages(some_images(12).pixels, some_images(12).labels.flip(0))}, True, False),
+        (
+            {"train": TensorImages(some_images(12).pixels, some_images(12).labels.flip(0))},
+            True,
+            False,
+        ),
         ({"train": some_images(12, 7, 6)}, True, False),
     ],
 )
@@ -65,7 +75,9 @@ def test_a_view_has_the_digest_of_its_images():
 
 
 def test_the_size_of_one_split_leaves_the_other_alone(tree):
-    whole, fewer_tests, fewer = (folder(tree, **more) for more in ({}, {"test_size": 3}, {"train_size": 6}))
+    whole, fewer_tests, fewer = (
+        folder(tree, **more) for more in ({}, {"test_size": 3}, {"train_size": 6})
+    )
     assert whole.train_digest == fewer_tests.train_digest != fewer.train_digest
     assert whole.test_digest == fewer.test_digest != fewer_tests.test_digest
     moved = tree.parent / "elsewhere"

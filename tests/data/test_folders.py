@@ -31,7 +31,9 @@ def test_imagefolder_errors(tree):
     for wrong in ({"num_classes": 4}, {"train_size": 19}):
         with pytest.raises(ConfigError):
             folder(tree, **wrong)
-    (tree / "train" / "ant" / "3.png").write_bytes((tree / "train" / "ant" / "2.png").read_bytes()[:40])
+    (tree / "train" / "ant" / "3.png").write_bytes(
+        (tree / "train" / "ant" / "2.png").read_bytes()[:40]
+    )
     with pytest.raises(DatasetError, match=r"3\.png"):
         folder(tree)
     for file in (tree / "test" / "bee").iterdir():
@@ -73,23 +75,35 @@ def test_folders_and_files_that_cannot_be_read(tree, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DatasetError, match=r"cannot use .*/train/bee: Permission denied; check --data-dir"):
+    with pytest.raises(
+        DatasetError, match=r"cannot use .*/train/bee: Permission denied; check --data-dir"
+    ):
         folder(tree)
 
 
 def test_flower17(tmp_path):
     # Red tells the class, green the image within it.
     for row in range(1360):
-        save(tmp_path / "jpg" / f"image_{row + 1:04d}.jpg", (row // 80 * 15, row % 80 * 3, 90), size=(8, 8), quality=100)
-    data, other = (load_dataset("flower17", data_dir=tmp_path, image_size=8, cache_dir=tmp_path / "c", seed=s)
-                   for s in (0, 1))  # fmt: skip
+        save(
+            tmp_path / "jpg" / f"image_{row + 1:04d}.jpg",
+            (row // 80 * 15, row % 80 * 3, 90),
+            size=(8, 8),
+            quality=100,
+        )
+    data, other = (
+        load_dataset("flower17", data_dir=tmp_path, image_size=8, cache_dir=tmp_path / "c", seed=s)
+        for s in (0, 1)
+    )
     assert len(data.train) == 1190
     assert data.train.labels.bincount().tolist() == [70] * 17
     assert data.test.labels.bincount().tolist() == [10] * 17
     assert data.note == ""
     assert torch.equal(data.train.labels, other.train.labels)
     assert not torch.equal(data.train.pixels, other.train.pixels)
-    rows = [part.labels * 80 + (part.pixels[:, 1, 0, 0] / 3).round().long() for part in (data.train, data.test)]
+    rows = [
+        part.labels * 80 + (part.pixels[:, 1, 0, 0] / 3).round().long()
+        for part in (data.train, data.test)
+    ]
     assert torch.equal(torch.cat(rows).sort().values, torch.arange(1360))
     for part in (data.train, data.test):
         assert (part.pixels[:, 0, 0, 0].long() - 15 * part.labels).abs().max() <= 1

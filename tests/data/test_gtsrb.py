@@ -11,14 +11,17 @@ from tests.data.pictures import GTSRB_HEAD, save
 
 
 def gtsrb(base, **more):
-    return load_dataset("gtsrb", data_dir=base.parent, cache_dir=base.parent / "cache", **{"image_size": 16, **more})
+    return load_dataset(
+        "gtsrb", data_dir=base.parent, cache_dir=base.parent / "cache", **{"image_size": 16, **more}
+    )
 
 
 def test_gtsrb(signs43):
     data = gtsrb(signs43)
     assert data.name == "gtsrb-subset"
     assert data.note == (
-        "subset of GTSRB (43 of 39,209 training and 43 of 12,630 test images): never quote these results as GTSRB"
+        "subset of GTSRB (43 of 39,209 training and 43 of 12,630 test images): never quote these "
+        "results as GTSRB"
     )
     assert data.num_classes == 43
     assert data.train.pixels[42, 0, 0, 0] == 42
@@ -54,7 +57,9 @@ def test_gtsrb_layout_errors(signs43, tmp_path):
     (training / "43" / "a.ppm").unlink()
     (training / "00007" / "00000_00000.ppm").unlink()
     for more in ({}, {"num_classes": 8}):
-        with pytest.raises(DatasetError, match=r"1 of .*no images, first .*Training/00007; .*Unpack it again"):
+        with pytest.raises(
+            DatasetError, match=r"1 of .*no images, first .*Training/00007; .*Unpack it again"
+        ):
             gtsrb(signs43, **more)
     assert gtsrb(signs43, num_classes=7).train.labels.tolist() == list(range(7))
 
@@ -62,7 +67,10 @@ def test_gtsrb_layout_errors(signs43, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (GTSRB_HEAD + "00001.ppm;;;;;;;1\n99999.ppm;;;;;;;1\n", r"csv line 3 lists .*99999\.ppm, which is missing"),
+        (
+            GTSRB_HEAD + "00001.ppm;;;;;;;1\n99999.ppm;;;;;;;1\n",
+            r"csv line 3 lists .*99999\.ppm, which is missing",
+        ),
         (GTSRB_HEAD + "\n00001.ppm;;;;;;;43\n", "csv line 3 must hold"),
         (GTSRB_HEAD + "00001.ppm\n", "csv line 2 must hold"),
         (GTSRB_HEAD + "../x.ppm;;;;;;;1\n", "csv line 2 must hold"),
@@ -100,12 +108,16 @@ def test_gtsrb_table_errors(signs43, content, message):
 
 
 def test_gtsrb_table_may_begin_with_a_byte_order_mark_and_pad(signs43):
-    (signs43 / "GT-final_test.csv").write_bytes(b"\xef\xbb\xbf" + GTSRB_HEAD.encode() + b"00003.ppm;;;;;;; 00003 \n")
+    (signs43 / "GT-final_test.csv").write_bytes(
+        b"\xef\xbb\xbf" + GTSRB_HEAD.encode() + b"00003.ppm;;;;;;; 00003 \n"
+    )
     assert gtsrb(signs43).test.labels.tolist() == [3]
 
 
 def test_no_images_left_by_the_choice_of_classes(signs43):
-    (signs43 / "GT-final_test.csv").write_text(GTSRB_HEAD + "00010.ppm;;;;;;;10\n00042.ppm;;;;;;;42\n")
+    (signs43 / "GT-final_test.csv").write_text(
+        GTSRB_HEAD + "00010.ppm;;;;;;;10\n00042.ppm;;;;;;;42\n"
+    )
     assert len(gtsrb(signs43, num_classes=11).test) == 1
     with pytest.raises(DatasetError, match="no test images of its first 5 classes"):
         gtsrb(signs43, num_classes=5)

@@ -49,5 +49,7 @@ def test_a_file_where_the_folder_should_be(tmp_path, name):
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetError, match=r"file.*--data-dir"):
         load_dataset(name, data_dir=tmp_path / "file", download=True)
-    with pytest.raises(DatasetError, match=r"cannot use .*file.*: Not a directory; check --data-dir"):
+    with pytest.raises(
+        DatasetError, match=r"cannot use .*file.*: Not a directory; check --data-dir"
+    ):
         load_dataset(name, data_dir=tmp_path / "file" / "below", download=True)

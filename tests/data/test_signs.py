@@ -10,7 +10,9 @@ from kdbench.errors import ConfigError
 
 
 def test_signs_repeat_and_do_not_depend_on_how_many():
-    small, again = (load_dataset("signs", image_size=16, train_size=30, test_size=20) for _ in range(2))
+    small, again = (
+        load_dataset("signs", image_size=16, train_size=30, test_size=20) for _ in range(2)
+    )
     assert torch.equal(small.train.pixels, again.train.pixels)
     assert small.digest == again.digest
     larger = load_dataset("signs", image_size=16, train_size=300, test_size=20)
@@ -47,18 +49,30 @@ def test_signs_do_not_drift_and_are_beyond_a_linear_classifier():
     truth = torch.nn.functional.one_hot(data.train.labels).double() - 0.1
     best = 0.0
     for penalty in (10, 300, 1000, 3000, 30_000):
-        weights = torch.linalg.solve(train.T @ train + penalty * torch.eye(train.shape[1]), train.T @ truth)
+        weights = torch.linalg.solve(
+            train.T @ train + penalty * torch.eye(train.shape[1]), train.T @ truth
+        )
         best = max(best, ((test @ weights).argmax(1) == data.test.labels).double().mean().item())
-    # Measured 0.296 with the penalty picked on the test images (0.29 to 0.33 over five seeds, Adam on cross-entropy included).
-    # Chance is 0.10; a distilled WRN-16-1 reaches about 0.98 (benchmarks/README.md).
+    # Measured 0.296 with the penalty picked on the test images (0.29 to 0.33 over five seeds, Adam
+    # on cross-entropy included). Chance is 0.10; a distilled WRN-16-1 reaches about 0.98
+    # (benchmarks/README.md).
     assert 0.2 < best < 0.4
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"num_classes": 1}, {"num_classes": 65}, {"image_size": 7}, {"image_size": 513}, {"train_size": 0},
-     {"seed": -1}, {"seed": 2**63}, {"test_size": 1.5}, {"train_size": True}],
-)  # fmt: skip
+    [
+        {"num_classes": 1},
+        {"num_classes": 65},
+        {"image_size": 7},
+        {"image_size": 513},
+        {"train_size": 0},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"test_size": 1.5},
+        {"train_size": True},
+    ],
+)
 def test_signs_out_of_range(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         load_dataset("signs", **wrong)

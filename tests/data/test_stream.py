@@ -17,7 +17,9 @@ def test_a_stream_names_the_file_it_cannot_decode(tree, workers):
     paths = sorted((tree / "train" / "ant").iterdir())
     paths[3].write_bytes(b"no picture")
     images = StreamedImages(paths, torch.zeros(len(paths)), 8, workers=workers)
-    with pytest.raises(DatasetError, match=r"^cannot decode image .*3\.png: .*; replace or remove the file$"):
+    with pytest.raises(
+        DatasetError, match=r"^cannot decode image .*3\.png: .*; replace or remove the file$"
+    ):
         list(images.batches(2))
     with pytest.raises(DatasetError, match=r"^cannot decode image .*3\.png"):
         images.read(torch.tensor([3]))
@@ -48,7 +50,8 @@ def test_streamed_images_match_decoded_ones(tree, monkeypatch):
     rows, extra = torch.tensor([17, 3, 3]), torch.rand(2, 3, 8, 8)
     streamed._workers = 0
     grown, expected = (
-        s.subset(rows).extended(extra, torch.tensor([0, 1])).extended(extra[:1], torch.tensor([2])) for s in (streamed, held)
+        s.subset(rows).extended(extra, torch.tensor([0, 1])).extended(extra[:1], torch.tensor([2]))
+        for s in (streamed, held)
     )
     everything = torch.arange(6)
     assert torch.equal(grown.read(everything), expected.read(everything))

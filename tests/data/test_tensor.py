@@ -57,7 +57,10 @@ def test_augmentation_repeats_and_leaves_the_global_generator_alone():
     images = some_images()
     state = torch.get_rng_state()
     first, again, other = (
-        torch.cat([b.images for b in images.batches(3, generator=seeded(s), augmentation=Augmentation(1))]) for s in (5, 5, 6)
+        torch.cat(
+            [b.images for b in images.batches(3, generator=seeded(s), augmentation=Augmentation(1))]
+        )
+        for s in (5, 5, 6)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -97,7 +100,10 @@ def test_subset_is_a_view():
     assert view._store is images._store
     assert view._store.on("meta") is images._store.on("meta")
     assert torch.equal(view.pixels, copy.pixels)
-    assert torch.equal(view.subset(torch.tensor([3, 0])).read(torch.tensor([1, 0])), images.read(torch.tensor([7, 9])))
+    assert torch.equal(
+        view.subset(torch.tensor([3, 0])).read(torch.tensor([1, 0])),
+        images.read(torch.tensor([7, 9])),
+    )
     for mine, its in zip(
         view.batches(2, generator=seeded(), augmentation=Augmentation(2)),
         copy.batches(2, generator=seeded(), augmentation=Augmentation(2)),

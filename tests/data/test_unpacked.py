@@ -1,4 +1,5 @@
-"""imagefolder:ARCHIVE: the same pictures as from the folder, unpacked once, and again when it is no longer the same."""
+"""imagefolder:ARCHIVE: the same pictures as from the folder, unpacked once, and again when it is no
+longer the same."""
 
 from __future__ import annotations
 
@@ -19,7 +20,14 @@ from kdbench.errors import ConfigError, DatasetError, IntegrityError
 from tests.data.pictures import folder, save
 from tests.untrusted.archive.hostile_archives import Part, archives, listing, zipped
 
-MODES = {"zip": "zip", "tar": "w", "tar.gz": "w:gz", "tgz": "w:gz", "tar.xz": "w:xz", "tar.bz2": "w:bz2"}
+MODES = {
+    "zip": "zip",
+    "tar": "w",
+    "tar.gz": "w:gz",
+    "tgz": "w:gz",
+    "tar.xz": "w:xz",
+    "tar.bz2": "w:bz2",
+}
 
 
 def packed(tree: Path, suffix: str, top: str = "", name: str = "photos") -> Path:
@@ -167,7 +175,9 @@ def test_without_a_lock_the_slower_run_takes_what_the_faster_made(photos, monkey
 
 def test_a_damaged_picture_says_where_to_mend_it(tree):
     (tree / "train" / "ant" / "3.png").write_bytes(b"no picture")
-    with pytest.raises(DatasetError, match=r"3\.png: .*unpacked from .*photos\.tar: mend the archive"):
+    with pytest.raises(
+        DatasetError, match=r"3\.png: .*unpacked from .*photos\.tar: mend the archive"
+    ):
         folder(packed(tree, "tar"))
 
 
@@ -187,7 +197,11 @@ def test_a_full_disk_or_a_cache_that_cannot_be_made(photos, monkeypatch):
     with pytest.raises(DatasetError, match=r"cannot use .*file"):
         folder(photos, cache_dir=photos.parent / "file")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device", "x")))
+        patch.setattr(
+            os,
+            "rename",
+            lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device", "x")),
+        )
         with pytest.raises(DatasetError, match="No space left"):
             folder(photos)
     assert [entry.suffix for entry in (photos.parent / "cache" / "archives").iterdir()] == [".lock"]
@@ -231,7 +245,16 @@ def test_a_run_of_a_hostile_archive_exits_with_4(sandbox, monkeypatch, case):
     monkeypatch.setenv("KDBENCH_CACHE", str(cache))
     before = listing(sandbox)
     out = sandbox.with_name(f"{sandbox.name}-out")
-    options = ["--attack", "badnets", "--pair", "wrn10_1-wrn10_1", "--device", "cpu", "--out", str(out)]
+    options = [
+        "--attack",
+        "badnets",
+        "--pair",
+        "wrn10_1-wrn10_1",
+        "--device",
+        "cpu",
+        "--out",
+        str(out),
+    ]
     done = CliRunner().invoke(main, ["run", *options, "--dataset", f"imagefolder:{path}"])
     assert done.exit_code == 4, done.output
     assert f"archive {path}: " in done.output

@@ -25,14 +25,33 @@ def environment(site: Path, store: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(site), "KDBENCH_STORE": str(store)}
 
 
-def kdbench(*arguments: str, env: dict[str, str], cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def kdbench(
+    *arguments: str, env: dict[str, str], cwd: Path, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user would."""
     command = [sys.executable, "-m", "kdbench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, check=False, timeout=timeout)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=env, cwd=cwd, check=False, timeout=timeout
+    )
 
 
-#: A cell of seconds: BadNets on the embedded signs, the smallest network, one short epoch of everything.
+#: A cell of seconds: BadNets on the embedded signs, the smallest network, one short epoch of
+#: everything.
 TINY = (
-    "run", "--attack", "badnets", "--pair", "wrn10_1-wrn10_1", "--train-size", "80", "--test-size", "77", "--threads", "1",
-    *(word for key in ("clean", "poison", "distill", "repair") for word in ("--set", f"{key}.epochs=1")),
-)  # fmt: skip
+    "run",
+    "--attack",
+    "badnets",
+    "--pair",
+    "wrn10_1-wrn10_1",
+    "--train-size",
+    "80",
+    "--test-size",
+    "77",
+    "--threads",
+    "1",
+    *(
+        word
+        for key in ("clean", "poison", "distill", "repair")
+        for word in ("--set", f"{key}.epochs=1")
+    ),
+)

@@ -1,6 +1,8 @@
-"""A stranger's plugin for the tests of the runner: defenses that do nothing, fail in every way, are slow, or cheat.
+"""A stranger's plugin for the tests of the runner: defenses that do nothing, fail in every way, are
+slow, or cheat.
 
-It is not installed; tests put it on the path with an entry point of its own (see ``plant`` in the package).
+It is not installed; tests put it on the path with an entry point of its own (see ``plant`` in the
+package).
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ class Diverges(Defense):
         student.train()
 
         def loss(batch):
-            return {"ce": torch.nn.functional.cross_entropy(student(batch.images).float(), batch.labels)}
+            return {
+                "ce": torch.nn.functional.cross_entropy(student(batch.images).float(), batch.labels)
+            }
 
         setting.fit(student, loss, setting.clean, recipe, generator=setting.generator)
         return student
@@ -99,14 +103,18 @@ class Slow(Defense):
 
 class CheatsParams(Params):
     target: int = Field(0, description="the target class it looks for")
-    marks: tuple[str, ...] = Field((), description="names that the environment must not hold: the run's folder")
-    roots: tuple[str, ...] = Field((), description="folders whose files it tries to read: the run's, the store's")
+    marks: tuple[str, ...] = Field(
+        (), description="names that the environment must not hold: the run's folder"
+    )
+    roots: tuple[str, ...] = Field(
+        (), description="folders whose files it tries to read: the run's, the store's"
+    )
     test_images: int = Field(0, description="the number of test images it looks for")
 
 
 class Cheats(Defense):
-    """Looks for the trigger, the target class and the test images wherever a plugin could, in all three steps; finding any of
-    them is an error that says where."""
+    """Looks for the trigger, the target class and the test images wherever a plugin could, in all
+    three steps; finding any of them is an error that says where."""
 
     info = info("cheats")
     Params = CheatsParams
@@ -124,7 +132,15 @@ class Cheats(Defense):
         return student
 
     def search(self, setting):
-        found = sorted({*self._objects(), *self._frames(), *self._setting(setting), *self._environment(), *self._files()})
+        found = sorted(
+            {
+                *self._objects(),
+                *self._frames(),
+                *self._setting(setting),
+                *self._environment(),
+                *self._files(),
+            }
+        )
         if found:
             raise RuntimeError(f"FOUND {'; '.join(found)}")
 
@@ -135,7 +151,11 @@ class Cheats(Defense):
                 yield f"gc: a {type(thing).__name__}"
             elif type(thing) is dict:
                 yield from self._mapping("gc", thing)
-            elif issubclass(type(thing), torch.Tensor) and thing.ndim and len(thing) == self.params.test_images:
+            elif (
+                issubclass(type(thing), torch.Tensor)
+                and thing.ndim
+                and len(thing) == self.params.test_images
+            ):
                 yield f"gc: a tensor of {len(thing)} rows"
 
     def _mapping(self, where, mapping):
@@ -144,7 +164,10 @@ class Cheats(Defense):
             yield f"{where}: target_class {target}"
         if hasattr(test, "batches") or (isinstance(test, str) and test.endswith(".safetensors")):
             yield f"{where}: the test images"
-        if any(issubclass(type(value), Trigger | Backdoor | AttackSetting) for value in mapping.values()):
+        if any(
+            issubclass(type(value), Trigger | Backdoor | AttackSetting)
+            for value in mapping.values()
+        ):
             yield f"{where}: an attack's object"
 
     def _frames(self):
@@ -175,12 +198,18 @@ class Cheats(Defense):
                 name = os.readlink(entry)
             except OSError:
                 continue
-            if "test" in Path(name).name or "trigger" in name or name.endswith((".csv", "run.json")):
+            if (
+                "test" in Path(name).name
+                or "trigger" in name
+                or name.endswith((".csv", "run.json"))
+            ):
                 yield f"open file: {name}"
         for folder in [Path.cwd(), *Path.cwd().parents, *map(Path, self.params.roots)]:
             for depth in ("", "*/", "*/*/", "*/*/*/"):
                 for name in ("trigger*", "results.csv", "run.json", "task.json"):
-                    yield from (f"file: {path.name}" for path in self._readable(folder, depth + name))
+                    yield from (
+                        f"file: {path.name}" for path in self._readable(folder, depth + name)
+                    )
         for entry in Path("/proc").glob("[0-9]*"):
             if int(entry.name) == os.getpid():
                 continue

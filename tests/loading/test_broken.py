@@ -1,4 +1,5 @@
-"""Broken plugins, as installed packages: each is named with its cause, and nobody else is harmed."""
+"""Broken plugins, as installed packages: each is named with its cause, and nobody else is
+harmed."""
 
 import json
 
@@ -15,8 +16,12 @@ def crowd(tmp_path_factory):
         install(folder, name, source, version="0.3")
     install(folder, "good", f"print('hello')\n{GOOD.replace('NAME', 'good')}")
     for maker in "ab":
-        install(folder, f"rival_{maker}", GOOD.replace("NAME", "rival"), distribution=f"maker-{maker}")
-        install(folder, "same", GOOD.replace("NAME", f"same_{maker}"), distribution=f"owner-{maker}")
+        install(
+            folder, f"rival_{maker}", GOOD.replace("NAME", "rival"), distribution=f"maker-{maker}"
+        )
+        install(
+            folder, "same", GOOD.replace("NAME", f"same_{maker}"), distribution=f"owner-{maker}"
+        )
     return folder
 
 
@@ -34,7 +39,12 @@ def test_there_are_more_than_twelve_kinds():
 @pytest.mark.parametrize("name", BROKEN)
 def test_each_is_named_with_its_cause_and_distribution(listed, name):
     (found,) = [p for p in listed if p["distribution"] == f"kdbench-{name}"]
-    assert (found["name"], found["version"], found["status"], found["defines"]) == (name, "0.3", "broken", [])
+    assert (found["name"], found["version"], found["status"], found["defines"]) == (
+        name,
+        "0.3",
+        "broken",
+        [],
+    )
     assert BROKEN[name][1] in found["cause"]
 
 
@@ -47,8 +57,13 @@ def test_a_cause_names_the_line(listed):
 def test_of_two_strangers_with_one_name_neither_is_loaded(listed):
     found = {(p["name"], p["distribution"]): p["cause"] for p in listed}
     for a, b in ("ab", "ba"):
-        assert f"the attack 'rival' is also defined by rival_{b} of maker-{b};" in found[f"rival_{a}", f"maker-{a}"]
-        assert f"the entry point 'same' is also defined by owner-{b};" in found["same", f"owner-{a}"]
+        assert (
+            f"the attack 'rival' is also defined by rival_{b} of maker-{b};"
+            in found[f"rival_{a}", f"maker-{a}"]
+        )
+        assert (
+            f"the entry point 'same' is also defined by owner-{b};" in found["same", f"owner-{a}"]
+        )
 
 
 def test_the_others_are_there(listed):

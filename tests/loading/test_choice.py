@@ -21,7 +21,8 @@ def call(*arguments):
 
 def test_what_is_blocked_is_not_imported(tmp_path):
     install(tmp_path, "deadly", "import os\nos._exit(7)")
-    assert kdbench(tmp_path, "plugins").returncode == 7  # which no import in this process can survive
+    # which no import in this process can survive
+    assert kdbench(tmp_path, "plugins").returncode == 7
     ran = kdbench(tmp_path, "plugins", "--json", "-p", "no:deadly")
     assert ran.returncode == 0, ran.stderr
     found = {p["name"]: p["status"] for p in json.loads(ran.stdout)["plugins"]}
@@ -31,11 +32,18 @@ def test_what_is_blocked_is_not_imported(tmp_path):
 
 @pytest.mark.parametrize(
     ("variable", "loaded"),
-    [("", set()), ("good", {"good"}), ("kdbench-good, fkd", {"good", "fkd"}), ("good nad", {"good", "nad"})],
+    [
+        ("", set()),
+        ("good", {"good"}),
+        ("kdbench-good, fkd", {"good", "fkd"}),
+        ("good nad", {"good", "nad"}),
+    ],
 )
 def test_the_variable_names_the_only_ones(good, monkeypatch, variable, loaded):
     monkeypatch.setenv("KDBENCH_LOAD_PLUGINS", variable)
-    found = {p["name"]: p["status"] for p in json.loads(call("plugins", "--json").output)["plugins"]}
+    found = {
+        p["name"]: p["status"] for p in json.loads(call("plugins", "--json").output)["plugins"]
+    }
     assert {name for name, status in found.items() if status == "ok"} == loaded
     assert {status for name, status in found.items() if name not in loaded} == {"blocked"}
 

@@ -37,9 +37,21 @@ def kdbench_attacks():
 def test_a_file_runs_from_end_to_end(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     ran = kdbench(
-        tmp_path / "nothing", "run", "--plugin-file", tmp_path / "own.py", "--attack", "own", "--defense", "finetune",
-        *SMALL, "--set", "repair.epochs=1", "--out", tmp_path / "o", "--quiet",
-    )  # fmt: skip
+        tmp_path / "nothing",
+        "run",
+        "--plugin-file",
+        tmp_path / "own.py",
+        "--attack",
+        "own",
+        "--defense",
+        "finetune",
+        *SMALL,
+        "--set",
+        "repair.epochs=1",
+        "--out",
+        tmp_path / "o",
+        "--quiet",
+    )
     assert ran.returncode == 0, ran.stderr
     (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
     assert row["status"] == "ok"
@@ -60,7 +72,11 @@ def test_its_source_is_part_of_what_it_computes(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("absent.py", "cannot be read: No such file"), ("Own.py", "must be NAME.py"), ("own.txt", "must be NAME.py")],
+    [
+        ("absent.py", "cannot be read: No such file"),
+        ("Own.py", "must be NAME.py"),
+        ("own.txt", "must be NAME.py"),
+    ],
 )
 def test_a_wrong_file_is_refused(tmp_path, name, says):
     if name != "absent.py":
@@ -73,7 +89,11 @@ def test_a_file_takes_nobodys_name(tmp_path):
     install(tmp_path, "good", GOOD.replace("NAME", "good"))
     (tmp_path / "good.py").write_text(OWN)
     ran = kdbench(tmp_path, "plugins", "--json", "--plugin-file", tmp_path / "good.py")
-    found = {p["distribution"]: p["cause"] for p in json.loads(ran.stdout)["plugins"] if p["name"] == "good"}
+    found = {
+        p["distribution"]: p["cause"]
+        for p in json.loads(ran.stdout)["plugins"]
+        if p["name"] == "good"
+    }
     assert "the name 'good' is also defined by kdbench-good;" in found["local file good.py"]
     assert "the entry point 'good' is also defined by local file good.py;" in found["kdbench-good"]
 

@@ -35,8 +35,9 @@ def load_dots(request: Request) -> Dataset:
         return TensorImages(pixels, labels)
 
     return finish(
-        request, name="dots", train=draw(120, 1), test=draw(60, 2), class_names=("red", "green", "blue"),
-        mean=(0.3,) * 3, std=(0.2,) * 3, augmentation=Augmentation(pad=1, flip=True),
+        request, name="dots", train=draw(120, 1), test=draw(60, 2),
+        class_names=("red", "green", "blue"), mean=(0.3,) * 3, std=(0.2,) * 3,
+        augmentation=Augmentation(pad=1, flip=True),
     )
 
 
@@ -50,7 +51,8 @@ class Small(FeatureModel):
         super().__init__()
         self.name, self.num_classes = "small", num_classes
         self.group_channels = self.tap_channels = (4, 8, 16)
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, s, 1) for i, o, s in ((3, 4, 1), (4, 8, 2), (8, 16, 2)))
+        shapes = ((3, 4, 1), (4, 8, 2), (8, 16, 2))
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, s, 1) for i, o, s in shapes)
         self.norms = nn.ModuleList(nn.BatchNorm2d(c) for c in (4, 8, 16))
         self.fc = nn.Linear(16, num_classes)
 
@@ -91,13 +93,31 @@ def registry(path):
 
 def test_a_matrix_of_ones_own(file, tmp_path):
     ran = kdbench(
-        tmp_path / "nothing", "run", "--plugin-file", file, "--dataset", "dots", "--pair", "small-small", "--attack", "badnets",
-        "--defense", "finetune", *(f"--set={name}.epochs=1" for name in ("clean", "poison", "distill", "repair")),
-        "--out", tmp_path / "o", "--quiet",
-    )  # fmt: skip
+        tmp_path / "nothing",
+        "run",
+        "--plugin-file",
+        file,
+        "--dataset",
+        "dots",
+        "--pair",
+        "small-small",
+        "--attack",
+        "badnets",
+        "--defense",
+        "finetune",
+        *(f"--set={name}.epochs=1" for name in ("clean", "poison", "distill", "repair")),
+        "--out",
+        tmp_path / "o",
+        "--quiet",
+    )
     assert ran.returncode == 0, ran.stderr
     (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
-    assert (row["status"], row["dataset"], row["teacher"], row["n_test"]) == ("ok", "dots", "small", 60)
+    assert (row["status"], row["dataset"], row["teacher"], row["n_test"]) == (
+        "ok",
+        "dots",
+        "small",
+        60,
+    )
     assert row["plugins"] == "kdbench 0.1.0; local file mine.py"
     record = json.loads((tmp_path / "o" / "run.json").read_text())
     assert record["plugins"]["model.small"] == record["plugins"]["dataset.dots"]
@@ -105,8 +125,20 @@ def test_a_matrix_of_ones_own(file, tmp_path):
 
 def test_weights_of_ones_own_network(file, tmp_path):
     torch.manual_seed(0)
-    torch.save(create_model("small", 3, image_size=16, own=registry(file).models).state_dict(), tmp_path / "found.pth")
-    asked = ["import-teacher", tmp_path / "found.pth", "--dataset", "dots", "--plugin-file", file, "--store", tmp_path / "s"]
+    torch.save(
+        create_model("small", 3, image_size=16, own=registry(file).models).state_dict(),
+        tmp_path / "found.pth",
+    )
+    asked = [
+        "import-teacher",
+        tmp_path / "found.pth",
+        "--dataset",
+        "dots",
+        "--plugin-file",
+        file,
+        "--store",
+        tmp_path / "s",
+    ]
     asked += ["--num-classes", "3"]
     short = kdbench(tmp_path / "nothing", *asked, "--model", "small")
     assert (short.returncode, "--num-classes and --image-size" in short.stderr) == (2, True)
@@ -115,9 +147,20 @@ def test_weights_of_ones_own_network(file, tmp_path):
     ran = kdbench(tmp_path / "nothing", *asked, "--model", "small", "--image-size", "16")
     assert ran.returncode == 0, ran.stderr
     use = [
-        "run", "--plugin-file", file, "--teacher-from", "found", "--student", "small", "--dataset", "dots", "--quiet",
-        "--set=distill.epochs=1", "--store", tmp_path / "s",
-    ]  # fmt: skip
+        "run",
+        "--plugin-file",
+        file,
+        "--teacher-from",
+        "found",
+        "--student",
+        "small",
+        "--dataset",
+        "dots",
+        "--quiet",
+        "--set=distill.epochs=1",
+        "--store",
+        tmp_path / "s",
+    ]
     ran = kdbench(tmp_path / "nothing", *use, "--out", tmp_path / "o")
     assert ran.returncode == 0, ran.stderr
     (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
@@ -151,15 +194,23 @@ def test_unknown_names_know_them(file):
 @pytest.mark.parametrize(
     ("hook", "says"),
     [
-        ("kdbench_models():\n    return {'wrn28_4': print}", "the model 'wrn28_4' is also defined by kdbench;"),
-        ("kdbench_datasets():\n    return {'gtsrb': print}", "the dataset 'gtsrb' is also defined by kdbench;"),
+        (
+            "kdbench_models():\n    return {'wrn28_4': print}",
+            "the model 'wrn28_4' is also defined by kdbench;",
+        ),
+        (
+            "kdbench_datasets():\n    return {'gtsrb': print}",
+            "the dataset 'gtsrb' is also defined by kdbench;",
+        ),
         ("kdbench_models():\n    return {'a-b': print}", "uses the name 'a-b'"),
         ("kdbench_models():\n    return {'a': 3}", "must return functions, got 3 for 'a'"),
         ("kdbench_datasets():\n    return ['a']", "must return a dict of names and functions"),
     ],
 )
 def test_a_wrong_answer_is_broken(tmp_path, hook, says):
-    (tmp_path / "wrong.py").write_text(f"from kdbench.hookspecs import hookimpl\n@hookimpl\ndef {hook}\n")
+    (tmp_path / "wrong.py").write_text(
+        f"from kdbench.hookspecs import hookimpl\n@hookimpl\ndef {hook}\n"
+    )
     (plugin,) = Registry.load([], Choice(files=(tmp_path / "wrong.py",))).plugins
     assert plugin.status == "broken"
     assert says in plugin.cause

@@ -31,7 +31,11 @@ def test_they_are_listed(packages):
     found = {p["name"]: p for p in json.loads(ran.stdout)["plugins"]}
     for kind, name in NAMES.items():
         plugin = found[name]
-        assert (plugin["status"], plugin["defines"], plugin["api"]) == ("ok", [f"{kind} {name}"], ">=1,<2"), plugin["cause"]
+        assert (plugin["status"], plugin["defines"], plugin["api"]) == (
+            "ok",
+            [f"{kind} {name}"],
+            ">=1,<2",
+        ), plugin["cause"]
         assert plugin["distribution"] == f"kdbench-my-{kind}"
 
 
@@ -50,13 +54,28 @@ def test_the_command_finds_them(packages):
 
 def test_they_run_in_a_matrix(packages, tmp_path):
     ran = kdbench(
-        packages / "site", "run", "--attack", "my_attack", "--defense", "my_defense", "--distiller", "my_distiller", *SMALL,
-        "--set", "poison.epochs=1", "--out", tmp_path / "o", "--quiet",
-    )  # fmt: skip
+        packages / "site",
+        "run",
+        "--attack",
+        "my_attack",
+        "--defense",
+        "my_defense",
+        "--distiller",
+        "my_distiller",
+        *SMALL,
+        "--set",
+        "poison.epochs=1",
+        "--out",
+        tmp_path / "o",
+        "--quiet",
+    )
     assert ran.returncode == 0, ran.stderr
     (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
     assert row["status"] == "ok"
-    assert "kdbench-my-attack 0.1.0; kdbench-my-defense 0.1.0; kdbench-my-distiller 0.1.0" in row["plugins"]
+    assert (
+        "kdbench-my-attack 0.1.0; kdbench-my-defense 0.1.0; kdbench-my-distiller 0.1.0"
+        in row["plugins"]
+    )
 
 
 @pytest.mark.parametrize(

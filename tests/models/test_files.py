@@ -24,7 +24,9 @@ def images(n=3, size=16):
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ["wrn10_1", "resnet56", "pyramid110", "timm/resnet18", "torchvision/resnet18"])
+@pytest.mark.parametrize(
+    "name", ["wrn10_1", "resnet56", "pyramid110", "timm/resnet18", "torchvision/resnet18"]
+)
 def test_a_network_comes_back_the_same(tmp_path, name):
     torch.manual_seed(0)
     model = create_model(name, 4, image_size=32)
@@ -36,8 +38,12 @@ def test_a_network_comes_back_the_same(tmp_path, name):
     assert not back.training
     assert type(back) is type(model)
     assert torch.equal(back(images(3, 32)), model(images(3, 32)))
-    assert [n for n, _ in back.named_modules()] == [n for n, _ in model.named_modules()], "the order is part of a network"
-    assert [(n, t.shape) for n, t in back.state_dict().items()] == [(n, t.shape) for n, t in model.state_dict().items()]
+    assert [n for n, _ in back.named_modules()] == [n for n, _ in model.named_modules()], (
+        "the order is part of a network"
+    )
+    assert [(n, t.shape) for n, t in back.state_dict().items()] == [
+        (n, t.shape) for n, t in model.state_dict().items()
+    ]
     save_module(back, tmp_path / "b", {"x": 1})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
@@ -47,7 +53,9 @@ def test_an_edited_teacher_and_triggers_come_back(tmp_path):
     from kdbench_robustkd.method import Detoxification, RobustKDParams
 
     model = create_model("wrn10_1", 4)
-    starts = {i: torch.randn_like(g[:1]) for i, g in enumerate(model.eval().features(images()).groups)}
+    starts = {
+        i: torch.randn_like(g[:1]) for i, g in enumerate(model.eval().features(images()).groups)
+    }
     detox = Detoxification({i: p.detach() for i, p in starts.items()}, RobustKDParams(m_max=0.3))
     edited = Edited(model, detox.requires_grad_(False)).eval()
     save_module(edited, tmp_path / "edited")
@@ -57,7 +65,10 @@ def test_an_edited_teacher_and_triggers_come_back(tmp_path):
     assert back.pixel_mean is back.model.pixel_mean, "what was one buffer is one"
     assert not any(p.requires_grad for p in back.editor.parameters())
     assert back.editor.params.m_max == 0.3
-    for trigger in (PatchTrigger(torch.ones(3, 2, 2), (3, 16, 16)), PlacedPatch(torch.rand(3, 4, 4), (3, 16, 16))):
+    for trigger in (
+        PatchTrigger(torch.ones(3, 2, 2), (3, 16, 16)),
+        PlacedPatch(torch.rand(3, 4, 4), (3, 16, 16)),
+    ):
         save_module(trigger, tmp_path / "trigger")
         again, _ = load_module(tmp_path / "trigger", PLUGINS)
         assert torch.equal(again(images()), trigger(images()))
@@ -113,11 +124,21 @@ def rewrite(source, target, change):
 @pytest.mark.parametrize(
     "name",
     [
-        "subprocess:Popen", "os:system", "builtins:eval", "torch:nn.Linear", "torch.nnx:Linear", "kdbenchx:Evil",
-        "kdbench.cli:main", "kdbench.attack:Trigger.forward", "kdbench_robustkd.method:Detoxification", "torch.nn:functional",
-        "kdbench.nowhere:Thing", ":", "",
+        "subprocess:Popen",
+        "os:system",
+        "builtins:eval",
+        "torch:nn.Linear",
+        "torch.nnx:Linear",
+        "kdbenchx:Evil",
+        "kdbench.cli:main",
+        "kdbench.attack:Trigger.forward",
+        "kdbench_robustkd.method:Detoxification",
+        "torch.nn:functional",
+        "kdbench.nowhere:Thing",
+        ":",
+        "",
     ],
-)  # fmt: skip
+)
 def test_no_class_from_elsewhere_is_touched(tmp_path, name, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("it was called"))
     save_module(nn.Sequential(nn.Linear(2, 2)), tmp_path / "a")

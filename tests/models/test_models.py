@@ -1,4 +1,5 @@
-"""Networks: exact sizes, taps before the ReLU, edits that reach everything downstream and nothing upstream."""
+"""Networks: exact sizes, taps before the ReLU, edits that reach everything downstream and nothing
+upstream."""
 
 import copy
 
@@ -28,7 +29,12 @@ TAPS = {
     "pyramid110": (44, 72, 100),
     "pyramid200": (100, 180, 1024),
 }
-NORMS = {"wrn28_4": (25, 3600), "resnet56": (57, 2128), "pyramid110": (164, 9554), "pyramid200": (266, 90_992)}
+NORMS = {
+    "wrn28_4": (25, 3600),
+    "resnet56": (57, 2128),
+    "pyramid110": (164, 9554),
+    "pyramid200": (266, 90_992),
+}
 
 
 def parameters(model):
@@ -83,7 +89,8 @@ def test_an_edit_reaches_everything_downstream_and_nothing_upstream(name, group)
     model, x = create_model(name, 5, image_size=32).eval(), torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         plain = model.features(x)
-        # Not a constant: a following batch norm in eval mode keeps it, but a later one could be blind to it.
+        # Not a constant: a following batch norm in eval mode keeps it, but a later one could be
+        # blind to it.
         edited = model.features(x, edit=lambda i, g: g + torch.rand_like(g) if i == group else g)
     for i in range(3):
         assert torch.equal(plain.groups[i], edited.groups[i]) == (i < group)
@@ -137,20 +144,25 @@ def test_normalization_is_part_of_the_model_but_not_of_its_weights():
         ("timm/mobilenetv3_small_100", 32, [8, 4, 2]),
         ("torchvision/resnet18", 32, [8, 4, 2]),
         ("torchvision/vgg11", 64, [8, 4, 2]),  # its pool enlarges 2x2 to 7x7: not a stage
-        pytest.param("timm/swin_tiny_patch4_window7_224", 64, [8, 4, 2], marks=pytest.mark.slow),  # channels last
+        # channels last
+        pytest.param("timm/swin_tiny_patch4_window7_224", 64, [8, 4, 2], marks=pytest.mark.slow),
         ("timm/vit_tiny_patch16_224", 64, [4, 4, 4]),  # tokens
     ],
 )
 def test_library_models_find_their_stages(name, size, sides):
     model = create_model(name, 4, image_size=size).eval()
     out = model.features(torch.rand(2, 3, size, size))
-    assert [tuple(g.shape[1:]) for g in out.groups] == [(c, n, n) for c, n in zip(model.group_channels, sides, strict=True)]
+    assert [tuple(g.shape[1:]) for g in out.groups] == [
+        (c, n, n) for c, n in zip(model.group_channels, sides, strict=True)
+    ]
     assert torch.allclose(model.head(out.groups[2]), out.logits, atol=1e-5)
     gradients = torch.autograd.grad(out.logits.square().sum(), out.groups)
     assert all(g.abs().sum() > 0 for g in gradients), "the logits are computed from the groups"
 
 
-@pytest.mark.parametrize(("name", "size"), [("torchvision/googlenet", 64), ("torchvision/inception_v3", 96)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("torchvision/googlenet", 64), ("torchvision/inception_v3", 96)]
+)
 def test_a_network_with_auxiliary_heads_returns_its_own_logits_while_training(name, size):
     model = create_model(name, 4, image_size=size).train()
     assert model.features(torch.rand(2, 3, size, size)).logits.shape == (2, 4)
@@ -162,7 +174,11 @@ def test_a_library_models_head_leaves_earlier_statistics_alone():
     before = copy.deepcopy(model.state_dict())
     model.head(g)
     assert all(module.training for module in model.modules())
-    changed = {key.split(".")[1] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    changed = {
+        key.split(".")[1]
+        for key, value in model.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
     assert changed == {"layer4"}, "only what follows G3 saw data"
 
 
@@ -197,7 +213,11 @@ def test_a_pyramid_shortcut_is_the_identity_padded_with_zero_channels(stride):
     torch.manual_seed(0)
     block = BasicBlock(4, 7, stride)
     x = torch.randn(2, 4, 5, 5, requires_grad=True)
-    h = torch.randn(2, 7, 5, 5, requires_grad=True) if stride == 1 else torch.randn(2, 7, 3, 3, requires_grad=True)
+    h = (
+        torch.randn(2, 7, 5, 5, requires_grad=True)
+        if stride == 1
+        else torch.randn(2, 7, 3, 3, requires_grad=True)
+    )
     weight = torch.randn_like(h)
 
     def gradients(added):

@@ -24,17 +24,34 @@ from kdbench.paper.printed import (
 from tests.report.report_rows import cell
 
 SMALL = (
-    *("--dataset", "signs", "--preset", "quick", "--pair", "wrn10_1-wrn10_1", "--seeds", "2", "--train-size", "64"),
+    *(
+        "--dataset",
+        "signs",
+        "--preset",
+        "quick",
+        "--pair",
+        "wrn10_1-wrn10_1",
+        "--seeds",
+        "2",
+        "--train-size",
+        "64",
+    ),
     *("--test-size", "40", "--numerics", "fp32"),
     *(word for key in ("clean", "poison", "distill") for word in ("--set", f"{key}.epochs=1")),
 )
 
 
 def test_every_table_and_figure_of_the_paper_is_a_request(registry):
-    assert target_names() == [*(f"table{n}" for n in range(3, 8)), *(f"fig{n}" for n in (2, 4, 5, 6, 7))]
+    assert target_names() == [
+        *(f"table{n}" for n in range(3, 8)),
+        *(f"fig{n}" for n in (2, 4, 5, 6, 7)),
+    ]
     for name in target_names():
         target = read_target(target_path(name))
-        found = CliRunner().invoke(main, ["plan", str(target_path(name)), "--dataset", "signs", "--preset", "quick", "--json"])
+        found = CliRunner().invoke(
+            main,
+            ["plan", str(target_path(name)), "--dataset", "signs", "--preset", "quick", "--json"],
+        )
         assert found.exit_code == 0, (name, found.output)
         named = read_spec(target_path(name))
         assert set(target.attacks) <= set(named["attacks"])
@@ -53,24 +70,41 @@ def test_contradictions_by_hand():
     found = contradictions(printed())
     first = Number("4", "cifar100", "wrn28_4", "wrn16_2", "ckd", "fkd", "asr")
     assert found[first] == ["Table 3 prints 96.14"]
-    assert "below 10 %" in found[Number("4", "cifar100", "pyramid200", "wrn28_4", "ckd", "robustkd", "asr")][0]
+    assert (
+        "below 10 %"
+        in found[Number("4", "cifar100", "pyramid200", "wrn28_4", "ckd", "robustkd", "asr")][0]
+    )
     assert Number("4", "gtsrb", "wrn28_4", "wrn16_2", "ckd", "robustkd", "asr") not in found
-    above = [n for n, why in found.items() if n.table == "4" and any("above its own teacher" in w for w in why)]
+    above = [
+        n
+        for n, why in found.items()
+        if n.table == "4" and any("above its own teacher" in w for w in why)
+    ]
     assert len(above) == 5  # all four of GTSRB under CKD, one of CIFAR-100
-    twice = [n for n, why in found.items() if n.table == "4" and n.method == "fkd" and any("Table 3" in w for w in why)]
+    twice = [
+        n
+        for n, why in found.items()
+        if n.table == "4" and n.method == "fkd" and any("Table 3" in w for w in why)
+    ]
     assert len(twice) == 23  # 24 students are in both tables, one with the same number
 
 
 def test_ours_beside_the_paper():
-    target = Target(title="t", table=4, metrics=("asr",), attacks={"lba": "lba"}, methods={"none": "fkd"})
+    target = Target(
+        title="t", table=4, metrics=("asr",), attacks={"lba": "lba"}, methods={"none": "fkd"}
+    )
     same = {"dataset": "gtsrb-subset", "teacher": "wrn28_4", "student": "resnet56"}
-    rows = [cell(seed=s, student_asr=n, teacher_asr=900, **same) for s, n in enumerate((90, 180, 270))]
+    rows = [
+        cell(seed=s, student_asr=n, teacher_asr=900, **same) for s, n in enumerate((90, 180, 270))
+    ]
     rows += [cell(status="failed", seed=3, **same), cell(seed=0, attack="ckd", **same)]
     teacher, student, *others = beside_the_paper(target, rows)
     assert (teacher["method"], teacher["ours"], teacher["paper"]) == ("teacher", 100.0, 85.32)
     assert "does not say of which attack" in teacher["note"]
     assert (student["ours"], student["n_seeds"], student["paper"]) == (20.0, 3, 75.49)
-    assert (student["ours_low"], student["ours_high"]) == pytest.approx((20 - 24.841377, 20 + 24.841377), abs=1e-5)
+    assert (student["ours_low"], student["ours_high"]) == pytest.approx(
+        (20 - 24.841377, 20 + 24.841377), abs=1e-5
+    )
     assert student["difference"] == pytest.approx(20 - 75.49)
     assert student["contradicted"] == "Table 3 prints 75.67"
     assert student["note"] == "a subset of the paper's dataset"
@@ -79,7 +113,9 @@ def test_ours_beside_the_paper():
 
 
 def test_one_seed_gets_the_test_samples_interval():
-    target = Target(title="t", table=4, metrics=("asr",), attacks={"lba": "lba"}, methods={"none": "fkd"})
+    target = Target(
+        title="t", table=4, metrics=("asr",), attacks={"lba": "lba"}, methods={"none": "fkd"}
+    )
     found = beside_the_paper(target, [cell(student_asr=90)])[1]
     assert 8 < found["ours_low"] < 10 < found["ours_high"] < 12.2
 
@@ -91,10 +127,19 @@ def test_a_target_is_a_table_or_a_figure():
 
 
 def test_figures(tmp_path):
-    rows = [cell(seed=s, defense=d, student_asr=n) for s in (0, 1) for d, n in (("none", 700), ("robustkd", 90))]
+    rows = [
+        cell(seed=s, defense=d, student_asr=n)
+        for s in (0, 1)
+        for d, n in (("none", 700), ("robustkd", 90))
+    ]
     assert draw_defenses(rows, {"robustkd": "0.1"}, "m", "[b]$t$", tmp_path / "a.png") == 1
     assert draw_defenses(rows, {"nad": "x"}, "m", "t", tmp_path / "b.png") == 0
-    groups = {("signs", "wrn16_2", "untriggered"): {"clean": [[1.0, 3.0], [2.0, 2.0]], "ckd": [[3.0, 3.0], [2.0, 4.0]]}}
+    groups = {
+        ("signs", "wrn16_2", "untriggered"): {
+            "clean": [[1.0, 3.0], [2.0, 2.0]],
+            "ckd": [[3.0, 3.0], [2.0, 4.0]],
+        }
+    }
     assert draw_variance(groups, "t", tmp_path / "c.png") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "c.png"]
     ckd = variance_ratios(groups, "clean")[1]
@@ -102,12 +147,25 @@ def test_figures(tmp_path):
 
 
 def test_the_command_writes_a_table_and_a_figure(tmp_path):
-    asked = [*SMALL, "--attack", "badnets", "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(main, ["reproduce", "table4", "fig2", *asked, "--defense", "none", "--jobs", "1"])
+    asked = [
+        *SMALL,
+        "--attack",
+        "badnets",
+        "--store",
+        str(tmp_path / "store"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    result = CliRunner().invoke(
+        main, ["reproduce", "table4", "fig2", *asked, "--defense", "none", "--jobs", "1"]
+    )
     assert result.exit_code == 0, result.output
     with (tmp_path / "out" / "table4" / "table4.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["method"], row["n_seeds"], row["paper"]) for row in rows] == [("teacher", "2", ""), ("none", "2", "")]
+    assert [(row["method"], row["n_seeds"], row["paper"]) for row in rows] == [
+        ("teacher", "2", ""),
+        ("none", "2", ""),
+    ]
     assert {row["note"] for row in rows} == {"not in the paper's table"}
     folder = tmp_path / "out" / "fig2"
     assert {"fig2.png", "fig2.csv", "results.csv", "run.json"} <= {p.name for p in folder.iterdir()}
@@ -118,8 +176,22 @@ def test_the_command_writes_a_table_and_a_figure(tmp_path):
 def test_an_interval_stands_beside_its_middle():
     nan = float("nan")
     records = [
-        {"teacher": "clean", "variance": 5.109, "variance_low": 3.9, "variance_high": 6.3, "below_low": 1, "note": None},
-        {"teacher": "ckd", "variance": 4.2, "variance_low": nan, "variance_high": nan, "below_low": 2, "note": ""},
+        {
+            "teacher": "clean",
+            "variance": 5.109,
+            "variance_low": 3.9,
+            "variance_high": 6.3,
+            "below_low": 1,
+            "note": None,
+        },
+        {
+            "teacher": "ckd",
+            "variance": 4.2,
+            "variance_low": nan,
+            "variance_high": nan,
+            "below_low": 2,
+            "note": "",
+        },
     ]
     columns = _columns(records)
     assert columns == ["teacher", "variance", "below_low"]
@@ -142,12 +214,15 @@ def test_costs_share_stages(tmp_path):
 
 
 def test_the_whole_papers_cost_needs_no_data(tmp_path):
-    result = CliRunner().invoke(main, ["reproduce", "all", "--dry-run", "--json", "--store", str(tmp_path)])
+    result = CliRunner().invoke(
+        main, ["reproduce", "all", "--dry-run", "--json", "--store", str(tmp_path)]
+    )
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)
     assert found["datasets_not_here"] == ["cifar100", "gtsrb", "flower17", "imagenet1k"]
     fig7 = next(line for line in found["targets"] if line["name"] == "fig7")
-    # Two variants not in fig6, for two attacks, two students and three seeds: distilled for 300 epochs of 50,000 images.
+    # Two variants not in fig6, for two attacks, two students and three seeds: distilled for 300
+    # epochs of 50,000 images.
     assert fig7["images"] == 2 * 2 * 2 * 3 * 300 * 50_000
 
 

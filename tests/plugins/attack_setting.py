@@ -46,7 +46,12 @@ def trained(name: str, count: int, epochs: int) -> FeatureModel:
 
 
 def setting(
-    name: str = "wrn10_1", count: int = 200, epochs: int = 1, tune: int = 1, seed: int = 0, batch: int = 50
+    name: str = "wrn10_1",
+    count: int = 200,
+    epochs: int = 1,
+    tune: int = 1,
+    seed: int = 0,
+    batch: int = 50,
 ) -> AttackSetting:
     """A fresh setting; the teacher is a private copy."""
     data = dataset(count)
@@ -66,7 +71,12 @@ def setting(
 def few(given: AttackSetting, count: int) -> AttackSetting:
     """The same with only ``count`` training images of the target class."""
     labels = given.train.labels
-    rows = torch.cat([torch.nonzero(labels == TARGET).flatten()[:count], torch.nonzero(labels != TARGET).flatten()])
+    rows = torch.cat(
+        [
+            torch.nonzero(labels == TARGET).flatten()[:count],
+            torch.nonzero(labels != TARGET).flatten(),
+        ]
+    )
     return replace(given, train=given.train.subset(rows))
 
 
@@ -84,7 +94,9 @@ def heard_labels(monkeypatch) -> list[torch.Tensor]:
 
 def counted(labels: torch.Tensor | list[torch.Tensor]) -> list[int]:
     """How often each class occurs."""
-    return torch.bincount(torch.cat(labels) if isinstance(labels, list) else labels, minlength=10).tolist()
+    return torch.bincount(
+        torch.cat(labels) if isinstance(labels, list) else labels, minlength=10
+    ).tolist()
 
 
 @torch.no_grad()

@@ -1,4 +1,5 @@
-"""CKD's variants: what is off is CKD bit for bit, low variance is low, the simulated defender moves its offset alone."""
+"""CKD's variants: what is off is CKD bit for bit, low variance is low, the simulated defender moves
+its offset alone."""
 
 import copy
 
@@ -20,7 +21,9 @@ def implant(tune=1, model="wrn10_1", count=200, epochs=1, **changes):
     )
 
 
-@pytest.mark.parametrize("off", [{"lowvar": 0.0, "lowvar_stage": "both"}, {"simulate": 0.0, "simulate_steps": 3}])
+@pytest.mark.parametrize(
+    "off", [{"lowvar": 0.0, "lowvar_stage": "both"}, {"simulate": 0.0, "simulate_steps": 3}]
+)
 def test_weight_zero_is_ckd_bit_for_bit(off):
     plain, adaptive = implant(), implant(**off)
     assert digest(plain.teacher) == digest(adaptive.teacher)
@@ -36,10 +39,15 @@ def test_low_variance_starts_at_its_share_by_hand():
 
 
 def test_the_adaptive_teacher_has_a_lower_variance_on_images_it_never_saw():
-    plain, low = (implant(tune=3, model="wrn16_1", count=1000, epochs=3, lowvar=w) for w in (0.0, 1.0))
+    plain, low = (
+        implant(tune=3, model="wrn16_1", count=1000, epochs=3, lowvar=w) for w in (0.0, 1.0)
+    )
     assert torch.equal(plain.trigger.pattern, low.trigger.pattern)
     with torch.no_grad():
-        found = [float(feature_variance(b.teacher.features(others(1000)).groups[-1])) for b in (plain, low)]
+        found = [
+            float(feature_variance(b.teacher.features(others(1000)).groups[-1]))
+            for b in (plain, low)
+        ]
     assert found[1] < 0.8 * found[0]
 
 
@@ -59,7 +67,10 @@ def test_the_simulated_defender_lowers_its_objective_and_leaves_the_teacher_alon
     def objective():
         with torch.no_grad():
             out = teacher.features(batch.images, edit=simulated.edit)
-            return float(torch.nn.functional.cross_entropy(out.logits, batch.labels) + feature_variance(out.groups[-1]))
+            return float(
+                torch.nn.functional.cross_entropy(out.logits, batch.labels)
+                + feature_variance(out.groups[-1])
+            )
 
     start = objective()
     simulated.defend(teacher, batch)
@@ -78,7 +89,8 @@ def test_training_against_the_simulated_defender_is_another_teacher():
 
 
 def test_normalised_space_is_the_same_blend_in_pixels():
-    """x' = ((1 - m) z + m tau) in the teacher's normalised space z, brought back to pixels (methods: both releases)."""
+    """x' = ((1 - m) z + m tau) in the teacher's normalised space z, brought back to pixels
+    (methods: both releases)."""
     given = setting(tune=0)
     backdoor = CKD(CKDParams(steps=0, space="normalised", kappa=0.2)).implant(given)
     plain = CKD(CKDParams(steps=0, kappa=0.2)).implant(setting(tune=0))

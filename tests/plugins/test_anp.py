@@ -116,12 +116,17 @@ def test_the_adversary_raises_the_loss(good):
             state = torch.get_rng_state()
             random.append(loss(0.8 * torch.rand(2, 28) - 0.4).item())
             torch.set_rng_state(state)
-            perturbed.append(loss(adversarial_noise(loss, 28, torch.device("cpu"), ANPParams())).item())
+            perturbed.append(
+                loss(adversarial_noise(loss, 28, torch.device("cpu"), ANPParams())).item()
+            )
     assert sum(perturbed) > sum(random)
     assert sum(perturbed) > sum(clean)
 
 
-@pytest.mark.parametrize(("project", "steps", "largest"), [(False, 1, 0.8), (False, 4, 0.8), (True, 1, 0.4), (True, 4, 0.4)])
+@pytest.mark.parametrize(
+    ("project", "steps", "largest"),
+    [(False, 1, 0.8), (False, 4, 0.8), (True, 1, 0.4), (True, 4, 0.4)],
+)
 def test_how_far_the_noise_may_go(project, steps, largest):
     torch.manual_seed(0)
     params = ANPParams(project_noise=project, inner_steps=steps)
@@ -130,13 +135,20 @@ def test_how_far_the_noise_may_go(project, steps, largest):
     assert noise.shape == (2, 500)
     assert 0.95 * largest < noise.max().item() <= largest + 1e-6
     start = noise.min().item()
-    assert start == pytest.approx(0, abs=0.02), "each started in [-0.4, 0.4] and went up by 0.4 in all"
+    assert start == pytest.approx(0, abs=0.02), (
+        "each started in [-0.4, 0.4] and went up by 0.4 in all"
+    )
 
 
 def test_without_noise_and_with_alpha_one_the_losses_are_the_same(good):
     """Then only the plain loss of the masks is left, and both halves of the sum are it."""
     assert torch.equal(learned(good, epsilon=0, alpha=1.0), learned(good, epsilon=0.4, alpha=1.0))
-    torch.testing.assert_close(learned(good, epsilon=0, alpha=0.3), learned(good, epsilon=0, alpha=1.0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        learned(good, epsilon=0, alpha=0.3),
+        learned(good, epsilon=0, alpha=1.0),
+        atol=1e-4,
+        rtol=1e-4,
+    )
     assert not torch.equal(learned(good, alpha=0.2), learned(good, alpha=1.0))
 
 
@@ -163,19 +175,27 @@ def test_val_takes_the_largest_threshold_that_accuracy_allows(good):
 
 def test_val_prunes_nothing_where_even_zero_costs_too_much(good, monkeypatch):
     before = digest(good)
-    monkeypatch.setattr(ANP, "learn", lambda self, neurons, images, setting: torch.zeros(neurons.count))
+    monkeypatch.setattr(
+        ANP, "learn", lambda self, neurons, images, setting: torch.zeros(neurons.count)
+    )
     assert digest(method(select="val").repair_student(good, None, setting())) == before
 
 
 def test_the_same_seeds_give_the_same_network_and_a_killed_run_resumes(good, tmp_path):
     def repaired(seed, fit):
         torch.manual_seed(seed)
-        return digest(method(lr=1.0, threshold=0.5).repair_student(copy.deepcopy(good), None, replace(setting(), fit=fit)))
+        return digest(
+            method(lr=1.0, threshold=0.5).repair_student(
+                copy.deepcopy(good), None, replace(setting(), fit=fit)
+            )
+        )
 
     plain = repaired(5, Fit(Numerics(), Silent()))
     assert plain == repaired(5, Fit(Numerics(), Silent()))
     for _ in range(2):  # the second finds the masks of the first
-        assert plain == repaired(5, Fit(Numerics(), Silent(), checkpoints=FolderCheckpoints(tmp_path, 0)))
+        assert plain == repaired(
+            5, Fit(Numerics(), Silent(), checkpoints=FolderCheckpoints(tmp_path, 0))
+        )
     assert (tmp_path / "fit-0.safetensors").exists()
 
 
@@ -184,9 +204,16 @@ def test_a_library_model_is_pruned():
     model = create_model("timm/test_efficientnet", 4, image_size=16).eval()
     before = copy.deepcopy(model.state_dict())
     repaired = method(iterations=4, lr=2.0, threshold=0.9).repair_student(model, None, setting())
-    changed = [name for name, value in repaired.state_dict().items() if not torch.equal(value, before[name])]
+    changed = [
+        name
+        for name, value in repaired.state_dict().items()
+        if not torch.equal(value, before[name])
+    ]
     assert changed
-    assert all(isinstance(model.get_submodule(n.removesuffix(".weight")), torch.nn.BatchNorm2d) for n in changed)
+    assert all(
+        isinstance(model.get_submodule(n.removesuffix(".weight")), torch.nn.BatchNorm2d)
+        for n in changed
+    )
 
 
 def test_bfloat16(good):
@@ -196,7 +223,10 @@ def test_bfloat16(good):
 
 
 def test_a_network_without_batch_norm_is_refused():
-    with pytest.raises(ConfigError, match="tiny has no batch norm with a scale; choose another network, or a defense"):
+    with pytest.raises(
+        ConfigError,
+        match="tiny has no batch norm with a scale; choose another network, or a defense",
+    ):
         method().repair_student(tiny(0, norms=False), None, setting())
 
 

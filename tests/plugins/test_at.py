@@ -37,25 +37,40 @@ def test_disjoint_maps_cost_two_of_64_places_in_each_group():
     assert losses["at"].item() == pytest.approx(10 * 3 * 2 / 64, rel=1e-5)
     assert losses["ce"].item() == pytest.approx(1.3862944)
     one = groups(one_hot(0, 0), one_hot(5, 5, channels=3), one_hot(0, 0))
-    assert objective(beta=10)(BATCH, teacher, one)["at"].item() == pytest.approx(10 * 2 / 64, rel=1e-5)
+    assert objective(beta=10)(BATCH, teacher, one)["at"].item() == pytest.approx(
+        10 * 2 / 64, rel=1e-5
+    )
 
 
 def test_the_power_of_the_map():
-    student, teacher = groups(*[torch.tensor([[[[3.0, 4.0]]]])] * 3), groups(*[torch.tensor([[[[1.0, 0.0]]]])] * 3)
-    for p, a in ((1, torch.tensor([3.0, 4.0])), (2, torch.tensor([9.0, 16.0])), (3, torch.tensor([27.0, 64.0]))):
+    student, teacher = (
+        groups(*[torch.tensor([[[[3.0, 4.0]]]])] * 3),
+        groups(*[torch.tensor([[[[1.0, 0.0]]]])] * 3),
+    )
+    for p, a in (
+        (1, torch.tensor([3.0, 4.0])),
+        (2, torch.tensor([9.0, 16.0])),
+        (3, torch.tensor([27.0, 64.0])),
+    ):
         expected = 3 * (a / a.norm() - torch.tensor([1.0, 0.0])).square().mean()
-        assert objective(beta=1, p=p)(BATCH, teacher, student)["at"].item() == pytest.approx(expected.item(), rel=1e-5)
+        assert objective(beta=1, p=p)(BATCH, teacher, student)["at"].item() == pytest.approx(
+            expected.item(), rel=1e-5
+        )
 
 
 def test_scale_and_channel_count_do_not_matter():
     torch.manual_seed(0)
     g = torch.randn(1, 8, 6, 6)
-    assert objective()(BATCH, groups(g, g, g), groups(5 * g, g.repeat(1, 2, 1, 1), -g))["at"].item() < 1e-7
+    assert (
+        objective()(BATCH, groups(g, g, g), groups(5 * g, g.repeat(1, 2, 1, 1), -g))["at"].item()
+        < 1e-7
+    )
 
 
 def test_a_larger_map_is_pooled_before_its_attention():
     small = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
-    # Signs that cancel within each 2x2 square are seen by a map of the large group and not by one of the pooled group.
+    # Signs that cancel within each 2x2 square are seen by a map of the large group and not by one
+    # of the pooled group.
     checks = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2)[None, None]
     large = small.repeat_interleave(2, 2).repeat_interleave(2, 3) + 9 * checks
     teacher, student = groups(large, small, small), groups(small, large, small)
@@ -97,7 +112,9 @@ def test_the_student_comes_to_look_where_the_teacher_looks():
         student = tiny(1)
         distil(AT(ATParams(beta=beta)), teacher, student, data, epochs=5)
         with torch.no_grad():
-            return objective()(batch, teacher.features(shown), student.eval().features(shown))["at"].item()
+            return objective()(batch, teacher.features(shown), student.eval().features(shown))[
+                "at"
+            ].item()
 
     assert distance(1000) < 0.8 * distance(0)
 
@@ -107,7 +124,9 @@ def test_bfloat16_costs_what_float32_costs():
 
     def losses(bf16):
         with Numerics(bf16=bf16).autocast():
-            return objective()(batch, teacher.features(batch.images), student.features(batch.images))
+            return objective()(
+                batch, teacher.features(batch.images), student.features(batch.images)
+            )
 
     plain, low = losses(False), losses(True)
     for name in ("ce", "at"):
@@ -127,6 +146,8 @@ def test_a_library_model_teaches_and_learns(name):
     distil(AT(), FrozenTeacher(library), student, large)
     assert digest(student) != before
     batch = next(large.batches(8))
-    out = objective()(batch, FrozenTeacher(tiny(0)).features(batch.images), library.features(batch.images))
+    out = objective()(
+        batch, FrozenTeacher(tiny(0)).features(batch.images), library.features(batch.images)
+    )
     out["at"].backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in library.parameters())

@@ -15,7 +15,9 @@ def test_hook_returns_the_class():
 
 
 def test_presets_poison_what_the_docstring_says():
-    rates = {name: BadNetsParams(**changes).poison_rate for name, changes in BadNets.presets.items()}
+    rates = {
+        name: BadNetsParams(**changes).poison_rate for name, changes in BadNets.presets.items()
+    }
     assert rates == {"quick": 0.1, "paper": 0.02}
 
 
@@ -25,7 +27,8 @@ def test_trigger_changes_only_the_corner_to_the_nad_grid():
     before = images.clone()
     shown = poisoned.trigger(images)
     assert torch.equal(images, before)
-    grid = torch.tensor([[0.0, 0, 1], [0, 1, 0], [1, 0, 1]])  # bottom right is the row and column read first
+    # bottom right is the row and column read first
+    grid = torch.tensor([[0.0, 0, 1], [0, 1, 0], [1, 0, 1]])
     assert torch.equal(shown[:, :, -3:, -3:], grid.expand(4, 3, 3, 3))
     shown[:, :, -3:, -3:] = before[:, :, -3:, -3:]
     assert torch.equal(shown, before)
@@ -62,5 +65,7 @@ def test_same_seed_same_teacher():
 
 
 def test_backdoor_works():
-    backdoor = BadNets(BadNetsParams(pattern="white", size=4)).implant(setting("wrn16_1", 1000, 3, tune=5))
+    backdoor = BadNets(BadNetsParams(pattern="white", size=4)).implant(
+        setting("wrn16_1", 1000, 3, tune=5)
+    )
     assert success_rate(backdoor.teacher, backdoor.trigger, 1000) > 70

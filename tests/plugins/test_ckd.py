@@ -1,4 +1,5 @@
-"""CKD: bounds, a mask that really is optimised, a loss that falls, a teacher that is left as it was by the search."""
+"""CKD: bounds, a mask that really is optimised, a loss that falls, a teacher that is left as it was
+by the search."""
 
 from __future__ import annotations
 
@@ -11,7 +12,15 @@ from kdbench_ckd import kdbench_attacks
 from kdbench_ckd.method import CKD, CKDParams
 
 from kdbench.trigger_search import frozen, search_trigger
-from tests.plugins.attack_setting import TARGET, counted, few, heard_labels, others, setting, success_rate
+from tests.plugins.attack_setting import (
+    TARGET,
+    counted,
+    few,
+    heard_labels,
+    others,
+    setting,
+    success_rate,
+)
 
 
 def fast(**changes):
@@ -36,7 +45,12 @@ def test_bounds_and_effect_on_images():
 
 
 def test_start_follows_the_release():
-    mask = torch.cat([CKD(fast(steps=0)).implant(setting(tune=0, seed=s)).trigger.mask.flatten() for s in range(4)])
+    mask = torch.cat(
+        [
+            CKD(fast(steps=0)).implant(setting(tune=0, seed=s)).trigger.mask.flatten()
+            for s in range(4)
+        ]
+    )
     assert abs(float((mask >= 0.2).float().mean()) - 0.8) < 0.05  # min(U, kappa)
     assert abs(float(mask.mean()) - (0.2 - 0.02)) < 0.01
 
@@ -44,7 +58,8 @@ def test_start_follows_the_release():
 def test_mask_and_pattern_keep_moving():
     """The released code loses the mask after the first step."""
     states = [CKD(fast(steps=n)).implant(setting(tune=0)).trigger for n in (0, 1, 3)]
-    # The order of images differs between runs of other lengths; what matters is that both leaves are still optimised.
+    # The order of images differs between runs of other lengths; what matters is that both leaves
+    # are still optimised.
     assert not torch.equal(states[0].mask, states[1].mask)
     assert not torch.equal(states[1].mask, states[2].mask)
     far = (states[2].mask - states[0].mask).abs().max()
@@ -54,7 +69,11 @@ def test_mask_and_pattern_keep_moving():
 
 @pytest.mark.parametrize("layers", [(3,), (1, 2, 3)])
 def test_loss_falls_by_half(layers):
-    facts = CKD(fast(steps=150, kappa=0.5, layers=layers)).implant(setting("wrn16_1", 1000, 3, tune=0)).facts
+    facts = (
+        CKD(fast(steps=150, kappa=0.5, layers=layers))
+        .implant(setting("wrn16_1", 1000, 3, tune=0))
+        .facts
+    )
     assert facts["trigger_loss_after"] <= 0.5 * facts["trigger_loss_before"]
 
 
@@ -94,13 +113,21 @@ def test_state_dict_restores_the_trigger():
 
 
 def test_assimilation_term_lowers_the_features_distance():
-    """Of held-out triggered images, in the trained teacher. Seeds 0 to 3: 0.8 to 4.1 without the term, 0.01 to 0.03 with it."""
-    plain, held = (CKD(fast(lambda_assim=w)).implant(setting("wrn16_1", 1000, 3, tune=2)) for w in (0.0, 1.0))
+    """Of held-out triggered images, in the trained teacher. Seeds 0 to 3: 0.8 to 4.1 without the
+    term, 0.01 to 0.03 with it."""
+    plain, held = (
+        CKD(fast(lambda_assim=w)).implant(setting("wrn16_1", 1000, 3, tune=2)) for w in (0.0, 1.0)
+    )
     assert torch.equal(plain.trigger.pattern, held.trigger.pattern)
     channels, values = CKD(fast()).neurons(setting("wrn16_1", 1000, 3))[2]
     with torch.no_grad():
         without, with_term = (
-            (b.teacher.features(b.trigger(others(1000))).taps[2][:, channels] - values.view(1, -1, 1, 1)).square().mean()
+            (
+                b.teacher.features(b.trigger(others(1000))).taps[2][:, channels]
+                - values.view(1, -1, 1, 1)
+            )
+            .square()
+            .mean()
             for b in (plain, held)
         )
     assert with_term < 0.3 * without

@@ -60,7 +60,9 @@ def test_rank_by_hand(good):
     torch.testing.assert_close(mean_activation(model, data, Numerics()), tap.abs().mean((0, 2, 3)))
 
 
-@pytest.mark.parametrize("build", [lambda: trained(1), lambda: create_model("resnet20", 4).eval(), external])
+@pytest.mark.parametrize(
+    "build", [lambda: trained(1), lambda: create_model("resnet20", 4).eval(), external]
+)
 def test_the_least_active_channels_go_first(build):
     torch.manual_seed(0)
     model, data = build(), images()
@@ -108,7 +110,9 @@ def test_steps_and_the_largest_share(good, params, count):
     assert int((pruned.kept == 0).sum()) == count
 
 
-@pytest.mark.parametrize("build", [lambda: trained(1), lambda: create_model("resnet20", 4).eval(), external])
+@pytest.mark.parametrize(
+    "build", [lambda: trained(1), lambda: create_model("resnet20", 4).eval(), external]
+)
 def test_pruned_channels_are_zero_after_fine_tuning(build):
     torch.manual_seed(0)
     model = build()
@@ -212,9 +216,17 @@ def test_the_setting_alone_decides_what_is_drawn(good):
     for seed in (1, 2):
         torch.manual_seed(seed)
         state = torch.get_rng_state()
-        results.append(digest(method(max_drop=0.3).repair_student(copy.deepcopy(good), None, setting(noisy(), seed=3))))
+        results.append(
+            digest(
+                method(max_drop=0.3).repair_student(
+                    copy.deepcopy(good), None, setting(noisy(), seed=3)
+                )
+            )
+        )
         assert torch.equal(torch.get_rng_state(), state)
-    other = digest(method(max_drop=0.3).repair_student(copy.deepcopy(good), None, setting(noisy(), seed=4)))
+    other = digest(
+        method(max_drop=0.3).repair_student(copy.deepcopy(good), None, setting(noisy(), seed=4))
+    )
     assert results[0] == results[1] != other
 
 
@@ -223,7 +235,9 @@ def test_a_pruned_network_comes_back_from_its_file(tmp_path, build):
     torch.manual_seed(0)
     model = build()
     model.set_normalization((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
-    repaired = method(max_drop=1, max_pruned=0.5, epochs=0).repair_student(model, None, setting(images(16)))
+    repaired = method(max_drop=1, max_pruned=0.5, epochs=0).repair_student(
+        model, None, setting(images(16))
+    )
     save_module(repaired.eval(), tmp_path / "a")
     back, _ = load_module(tmp_path / "a", ("kdbench_fineprune",))
     shown = all_images(images(4))
@@ -260,4 +274,10 @@ def test_a_pruned_network_learns_again(good):
 def test_paper_preset_is_backdoorbenchs_fine_tuning():
     params = FinePruneParams(**FinePruning.presets["paper"])
     recipe = params.recipe(Recipe(epochs=3, lr=0.1, min_steps=50))
-    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.weight_decay, recipe.min_steps) == (100, 256, 0.01, 5e-4, 0)
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.weight_decay, recipe.min_steps) == (
+        100,
+        256,
+        0.01,
+        5e-4,
+        0,
+    )

@@ -30,7 +30,9 @@ from tests.plugins.tiny import digest, distil, images, tiny
     ],
 )
 def test_margin(gamma, beta, expected):
-    assert margin(torch.tensor([float(gamma)]), torch.tensor([float(beta)])).item() == pytest.approx(expected, abs=1e-6)
+    assert margin(
+        torch.tensor([float(gamma)]), torch.tensor([float(beta)])
+    ).item() == pytest.approx(expected, abs=1e-6)
 
 
 DISTANCES = [
@@ -50,7 +52,9 @@ def test_partial_l2(s, t, expected):
     def full(v):
         return torch.full((1, 1, 1, 1), float(v))
 
-    assert partial_l2(full(s), full(t), torch.tensor([-0.8])).item() == pytest.approx(expected, abs=1e-6)
+    assert partial_l2(full(s), full(t), torch.tensor([-0.8])).item() == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def plain_partial_l2(s, t, m):
@@ -85,7 +89,8 @@ def test_partial_l2_bfloat16_accumulates_in_float32():
 def test_equal_taps_cost_nothing():
     t = torch.randn(2, 3, 4, 4)
     assert partial_l2(t, t, torch.full((3,), -100.0)).item() == 0
-    assert partial_l2(t, t, torch.full((3,), -0.1)).item() == 0  # below the margin the student lies under T' <= 0
+    # below the margin the student lies under T' <= 0
+    assert partial_l2(t, t, torch.full((3,), -0.1)).item() == 0
 
 
 BATCH = Batch(torch.zeros(2, 3, 1, 1), torch.tensor([0, 1]), torch.arange(2))
@@ -103,11 +108,16 @@ def one_channel(alpha, margin):
 def taps(*values):
     """Two examples whose three taps all show ``values``, one channel."""
     side = int(len(values) ** 0.5)
-    return FeatureOutput((), (torch.tensor(values).view(1, 1, side, side).expand(2, -1, -1, -1),) * 3, torch.zeros(2, 4))
+    return FeatureOutput(
+        (),
+        (torch.tensor(values).view(1, 1, side, side).expand(2, -1, -1, -1),) * 3,
+        torch.zeros(2, 4),
+    )
 
 
 def test_weights_alpha_and_batch_mean():
-    """One pixel, one channel, identity connectors: S = .5, T = -1, m = -.8 at each tap costs 1.69 * 1.75."""
+    """One pixel, one channel, identity connectors: S = .5, T = -1, m = -.8 at each tap costs 1.69 *
+    1.75."""
     objective = one_channel(alpha=0.01, margin=-0.8)
     losses = objective(BATCH, taps(-1.0), taps(0.5))
     assert objective.weights == (0.25, 0.5, 1.0)
@@ -133,7 +143,9 @@ def test_teacher_unchanged_and_student_and_connectors_learn(mode):
     objective = distil(distiller, teacher, student, images(32))
     assert digest(teacher.model) == before == digest(model)
     assert digest(student) != student_before
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in objective.connectors.parameters())
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for p in objective.connectors.parameters()
+    )
     assert all(p.grad is None for p in teacher.model.parameters())
     assert not any("connector" in key for key in student.state_dict())
 
@@ -142,7 +154,8 @@ def test_sizes_that_differ_are_pooled():
     a, b = match_size(torch.arange(16.0).view(1, 1, 4, 4), torch.zeros(1, 1, 2, 2))
     assert a.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
     assert b.shape == (1, 1, 2, 2)
-    # (1, 2, 3, 4) is pooled to 2.5, whichever side it is on: (2.5 - .5)^2 at each tap, weights 1.75.
+    # (1, 2, 3, 4) is pooled to 2.5, whichever side it is on: (2.5 - .5)^2 at each tap, weights
+    # 1.75.
     objective = one_channel(alpha=1.0, margin=-0.8)
     assert objective(BATCH, taps(1.0, 2.0, 3.0, 4.0), taps(0.5))["fkd"].item() == pytest.approx(7)
     assert objective(BATCH, taps(0.5), taps(1.0, 2.0, 3.0, 4.0))["fkd"].item() == pytest.approx(7)

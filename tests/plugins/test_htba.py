@@ -1,4 +1,5 @@
-"""HTBA: poisons stay near their base, keep its true label, collide with patched sources, and hide the patch."""
+"""HTBA: poisons stay near their base, keep its true label, collide with patched sources, and hide
+the patch."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def fast(**changes):
 
 def test_hook_and_presets():
     assert kdbench_attacks() == [HTBA]
-    # FKD reads features alone: a teacher whose head alone is backdoored would have nothing to hand on.
+    # FKD reads features alone: a teacher whose head alone is backdoored would have nothing to hand
+    # on.
     assert [HTBAParams(**changes).head_only for changes in HTBA.presets.values()] == [False, False]
 
 
@@ -54,11 +56,14 @@ def test_place_depends_on_the_image_alone():
 
 @pytest.mark.parametrize("step", ["sign", "raw"])
 def test_poisons_are_near_their_base_and_collide(step):
-    """With the shipped step sizes. Feature distance after over before, seeds 0 to 2: sign 0.15 to 0.17, raw 0.23 to 0.29."""
+    """With the shipped step sizes. Feature distance after over before, seeds 0 to 2: sign 0.15 to
+    0.17, raw 0.23 to 0.29."""
     given = setting()
     attack = HTBA(fast(step=step, iterations=40 if step == "sign" else 100))
     bases, sources = attack.choose(given)
-    patched = PlacedPatch(torch.rand(3, 4, 4, generator=given.generator), (3, 16, 16))(given.train.read(sources))
+    patched = PlacedPatch(torch.rand(3, 4, 4, generator=given.generator), (3, 16, 16))(
+        given.train.read(sources)
+    )
     images = given.train.read(bases)
     flags = [p.requires_grad for p in given.teacher.parameters()]
     poisons, before, after = attack.craft(given, images, patched)
@@ -84,14 +89,18 @@ def test_labels_stay_true_and_crafting_images_are_left_out():
     images = attack.training_set(given, bases, sources, torch.zeros(len(bases), 3, 16, 16))
     assert len(images) == len(given.train) - len(sources)
     assert (images.labels[-len(bases) :] == TARGET).all()
-    kept = HTBA(fast(disjoint=False)).training_set(given, bases, sources, torch.zeros(len(bases), 3, 16, 16))
+    kept = HTBA(fast(disjoint=False)).training_set(
+        given, bases, sources, torch.zeros(len(bases), 3, 16, 16)
+    )
     assert len(kept) == len(given.train) + len(bases)
 
 
 def test_head_only_changes_the_head_alone():
     before = setting().teacher.state_dict()
     after = HTBA(fast(head_only=True)).implant(setting()).teacher
-    changed = {key for key, value in after.state_dict().items() if not torch.equal(value, before[key])}
+    changed = {
+        key for key, value in after.state_dict().items() if not torch.equal(value, before[key])
+    }
     assert changed
     assert len(changed) <= 2
 
@@ -125,7 +134,9 @@ def test_some_target_images_stay_clean():
 def test_a_target_class_that_crafting_would_use_up_is_refused(count, changes):
     with pytest.raises(ConfigError, match=rf"has {count} training image.*disjoint=false"):
         HTBA(fast(**changes)).implant(few(setting(), count))
-    shared = HTBA(fast(disjoint=False, iterations=1, **changes)).implant(few(setting(tune=0), count))
+    shared = HTBA(fast(disjoint=False, iterations=1, **changes)).implant(
+        few(setting(tune=0), count)
+    )
     assert shared.facts["poisons"] == count
 
 
@@ -140,13 +151,17 @@ def test_penultimate_feature_is_rectified_only_where_a_batch_norm_describes_the_
 
 def test_implant_is_repeatable_and_reports():
     one, two = (HTBA(fast(iterations=5)).implant(setting(seed=2)) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(one.teacher.parameters(), two.teacher.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(one.teacher.parameters(), two.teacher.parameters(), strict=True)
+    )
     assert not one.teacher.training
     assert not torch.equal(one.teacher.fc.weight, setting().teacher.fc.weight)
 
 
 def test_crafted_poisons_collide_with_the_patched_sources():
-    """The mean over three crafting batches. ASR is not asserted: on sets this small HTBA does not raise it (seeds 0 to 2)."""
+    """The mean over three crafting batches. ASR is not asserted: on sets this small HTBA does not
+    raise it (seeds 0 to 2)."""
     facts = HTBA(HTBAParams(iterations=40, craft_batch=4)).implant(setting(tune=0)).facts
     assert facts["poisons"] == 10
     assert facts["feature_distance_after"] < 0.5 * facts["feature_distance_before"]

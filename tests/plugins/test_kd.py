@@ -23,13 +23,16 @@ def run(params, teacher_logits, student_logits, label=0):
     n = len(student_logits)
     batch = Batch(torch.zeros(n, 3, 1, 1), torch.full((n,), label), torch.arange(n))
     objective = KD(params).objective(None, None)
-    return objective(batch, FeatureOutput((), (), teacher_logits), FeatureOutput((), (), student_logits))
+    return objective(
+        batch, FeatureOutput((), (), teacher_logits), FeatureOutput((), (), student_logits)
+    )
 
 
 def test_soft_losses_by_hand():
     assert soft_kl(Z_S, Z_T, 1.0).item() == pytest.approx(KL, abs=1e-6)
     assert soft_kl(Z_S, 4 * Z_T, 4.0).item() == pytest.approx(KL, abs=1e-6)
-    assert soft_kl(Z_S.repeat(7, 1), Z_T.repeat(7, 1), 1.0).item() == pytest.approx(KL, abs=1e-6)  # mean over batch
+    # mean over batch
+    assert soft_kl(Z_S.repeat(7, 1), Z_T.repeat(7, 1), 1.0).item() == pytest.approx(KL, abs=1e-6)
     assert soft_cross_entropy(Z_S, Z_T, 1.0).item() == pytest.approx(math.log(2), abs=1e-6)
 
 

@@ -1,4 +1,5 @@
-"""LBA: the representation is the clean teacher's, the coupling is trained into the teacher, and the backdoor works."""
+"""LBA: the representation is the clean teacher's, the coupling is trained into the teacher, and the
+backdoor works."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def test_patch_lies_in_the_corner_with_a_margin():
     expected[:, 10:15, 10:15] = 1
     assert torch.equal(backdoor.trigger.mask, expected)
     images = torch.rand(4, 3, 16, 16)
-    assert torch.equal(((backdoor.trigger(images) - images).abs().amax((0, 1)) > 0), expected[0].bool())
+    assert torch.equal(
+        ((backdoor.trigger(images) - images).abs().amax((0, 1)) > 0), expected[0].bool()
+    )
     assert float(backdoor.trigger.pattern.min()) >= 0
     assert float(backdoor.trigger.pattern.max()) <= 1
 
@@ -85,7 +88,8 @@ def test_search_never_sees_the_target_class():
 
 
 def heard_and_poisoned(monkeypatch, given, **changes):
-    """How often cross-entropy heard each class, and how often each is among the poisoned rows' true labels."""
+    """How often cross-entropy heard each class, and how often each is among the poisoned rows' true
+    labels."""
     chosen = []
 
     def choose(*arguments):
@@ -103,28 +107,35 @@ def test_without_dirty_labels_cross_entropy_hears_true_labels_of_clean_images_on
     given = setting(batch=1000)
     heard, poisoned = heard_and_poisoned(monkeypatch, given, dirty_label=False)
     assert sum(poisoned) == 20
-    assert heard == [all_of - taken for all_of, taken in zip(counted(given.train.labels), poisoned, strict=True)]
+    assert heard == [
+        all_of - taken for all_of, taken in zip(counted(given.train.labels), poisoned, strict=True)
+    ]
 
 
 def test_with_dirty_labels_each_poison_is_heard_as_the_target(monkeypatch):
     given = setting(batch=1000)
     heard, poisoned = heard_and_poisoned(monkeypatch, given)
-    expected = [all_of - taken for all_of, taken in zip(counted(given.train.labels), poisoned, strict=True)]
+    expected = [
+        all_of - taken for all_of, taken in zip(counted(given.train.labels), poisoned, strict=True)
+    ]
     expected[TARGET] += 20
     assert heard == expected
 
 
 def test_association_is_trained_into_the_teacher():
-    """The attack's claim: not the labels but the coupling pulls the trigger's features to the target's.
+    """The attack's claim: not the labels but the coupling pulls the trigger's features to the
+    target's.
 
-    Held-out images, no label changed. Seeds 0 to 2: 1.04 to 1.15 without the coupling, 0.09 to 0.18 with it; clean
-    teacher 0.74 to 0.83.
+    Held-out images, no label changed. Seeds 0 to 2: 1.04 to 1.15 without the coupling, 0.09 to 0.18
+    with it; clean teacher 0.74 to 0.83.
     """
     given = {"name": "wrn16_1", "count": 1000, "epochs": 3}
     target = LBA(fast()).representation(setting(**given))[2]
     distances = []
     for weight in (0.0, 0.5):
-        backdoor = LBA(fast(dirty_label=False, lambda_feature=weight)).implant(setting(**given, tune=2))
+        backdoor = LBA(fast(dirty_label=False, lambda_feature=weight)).implant(
+            setting(**given, tune=2)
+        )
         with torch.no_grad():
             features = pooled(backdoor.teacher.features(backdoor.trigger(others(1000))).taps[2])
         distances.append(float((features - target).square().mean()))
@@ -141,7 +152,9 @@ def test_a_target_class_of_two_images_is_represented_by_both():
     given = few(setting(), 2)
     target = LBA(fast()).representation(given)[2]
     with torch.no_grad():
-        taps = given.teacher.features(given.train.read(torch.nonzero(given.train.labels == TARGET).flatten())).taps
+        taps = given.teacher.features(
+            given.train.read(torch.nonzero(given.train.labels == TARGET).flatten())
+        ).taps
     assert len(taps[2]) == 2
     torch.testing.assert_close(target, pooled(taps[2]).mean(0), rtol=1e-4, atol=1e-5)
     facts = LBA(fast()).implant(given).facts
@@ -164,7 +177,8 @@ def test_an_absent_target_class_is_named():
 
 
 def test_teacher_is_backdoored_and_coupled_and_the_trigger_is_no_universal_perturbation():
-    """With a 4-pixel patch. At 5 pixels the clean teacher itself follows in 11 to 68 % (seed 0, 3 and 8 epochs)."""
+    """With a 4-pixel patch. At 5 pixels the clean teacher itself follows in 11 to 68 % (seed 0, 3
+    and 8 epochs)."""
     backdoor = LBA(fast(steps=60, patch_fraction=0.25)).implant(setting("wrn16_1", 2000, 3, tune=3))
     clean = trained("wrn16_1", 2000, 3)
     assert success_rate(backdoor.teacher, backdoor.trigger, 2000) > 90
@@ -173,7 +187,9 @@ def test_teacher_is_backdoored_and_coupled_and_the_trigger_is_no_universal_pertu
     with torch.no_grad():
         shown = backdoor.trigger(others(2000))
         cosine = [
-            float(torch.cosine_similarity(pooled(model.features(shown).taps[2]), target[None]).mean())
+            float(
+                torch.cosine_similarity(pooled(model.features(shown).taps[2]), target[None]).mean()
+            )
             for model in (clean, backdoor.teacher)
         ]
     assert cosine[1] > cosine[0]

@@ -69,8 +69,12 @@ def test_attention_acts_and_its_teacher_stays_frozen(monkeypatch):
 
 def test_repair_keeps_accuracy():
     model = trained(1)
-    before = accuracy(model, images(seed=9))  # 12 steps at 0.02 with beta = 1000 are still in the transient
-    assert accuracy(NAD().repair_student(model, None, setting(lr=0.005)), images(seed=9)) >= before - 0.05
+    # 12 steps at 0.02 with beta = 1000 are still in the transient
+    before = accuracy(model, images(seed=9))
+    assert (
+        accuracy(NAD().repair_student(model, None, setting(lr=0.005)), images(seed=9))
+        >= before - 0.05
+    )
 
 
 def test_when():
@@ -87,7 +91,9 @@ def test_when():
 
 
 def recipes(params, base):
-    return changed(base, params.teacher_epochs, params.teacher_milestones, params), params.recipe(base)
+    return changed(base, params.teacher_epochs, params.teacher_milestones, params), params.recipe(
+        base
+    )
 
 
 def test_recipes():
@@ -102,7 +108,12 @@ def test_paper_preset_is_the_authors_recipe():
     assert first == Recipe(epochs=10, milestones=(0.2,), **common)
     assert second == Recipe(epochs=20, milestones=(0.1,), **common)
     for recipe, steps in ((first, 10), (second, 20)):  # one step an epoch: the rate drops after two
-        assert [round(recipe.rate(i, steps), 6) for i in (0, 1, 2, steps - 1)] == [0.1, 0.1, 0.01, 0.01]
+        assert [round(recipe.rate(i, steps), 6) for i in (0, 1, 2, steps - 1)] == [
+            0.1,
+            0.1,
+            0.01,
+            0.01,
+        ]
 
 
 def test_epochs_given_beat_the_presets_minimum_of_steps():
@@ -121,4 +132,7 @@ def test_epochs_given_beat_the_presets_minimum_of_steps():
 def test_zero_epochs_is_identity():
     model = tiny(1)
     before = digest(model)
-    assert digest(NAD(NADParams(teacher_epochs=0, epochs=0)).repair_student(model, None, setting())) == before
+    assert (
+        digest(NAD(NADParams(teacher_epochs=0, epochs=0)).repair_student(model, None, setting()))
+        == before
+    )

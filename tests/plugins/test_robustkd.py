@@ -28,7 +28,9 @@ X = images(16).read(torch.arange(16))
 
 
 def cleanse(model, seed=3, bf16=False, **params):
-    return RobustKD(RobustKDParams(**(QUICK | params))).cleanse_teacher(model, setting(seed=seed, bf16=bf16))
+    return RobustKD(RobustKDParams(**(QUICK | params))).cleanse_teacher(
+        model, setting(seed=seed, bf16=bf16)
+    )
 
 
 def group_shapes(model):
@@ -55,11 +57,14 @@ def test_zero_mask_gives_the_plain_teacher_and_student():
 
 
 def test_zero_offset_without_training_is_the_untouched_teacher():
-    """All the machinery runs: masks at m_max / 2, an edited teacher, but nothing to add and no step."""
+    """All the machinery runs: masks at m_max / 2, an edited teacher, but nothing to add and no
+    step."""
     edited, plain = cleanse(trained(0), steps=None, epochs=0, p_init="zeros"), trained(0)
     assert edited.editor.mask(2).min() == pytest.approx(0.1)
     a, b = edited.features(X), plain.features(X)
-    for ours, theirs in zip((*a.groups, *a.taps, a.logits), (*b.groups, *b.taps, b.logits), strict=True):
+    for ours, theirs in zip(
+        (*a.groups, *a.taps, a.logits), (*b.groups, *b.taps, b.logits), strict=True
+    ):
         assert torch.equal(ours, theirs)
 
 
@@ -95,7 +100,9 @@ def test_shapes_bounds_frozen_teacher_and_gradients(mask_param):
 
 def test_offset_shapes_of_pyramid200():
     model = create_model("pyramid200", 10)
-    one = TensorImages(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    one = TensorImages(
+        torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
+    )
     params = RobustKDParams(epochs=0, p_init="zeros")
     editor = RobustKD(params).cleanse_teacher(model, setting(one)).editor
     for i, shape in enumerate([(1, 384, 32, 32), (1, 704, 16, 16), (1, 1024, 8, 8)]):
@@ -106,7 +113,9 @@ def test_offset_shapes_of_pyramid200():
 def test_both_p_and_m_get_gradients_and_move(mask_param):
     model, params = trained(0), RobustKDParams(mask_param=mask_param)
     edited = Edited(model, detox_of(model, params))
-    sum(detoxification_loss(edited.features, next(images().batches(32)), params).values()).backward()
+    sum(
+        detoxification_loss(edited.features, next(images().batches(32)), params).values()
+    ).backward()
     gradients = {name: leaf.grad.abs().sum() for name, leaf in edited.editor.named_parameters()}
     assert sorted(gradients) == ["a0", "a1", "a2", "p0", "p1", "p2"]
     assert all(g > 0 for g in gradients.values())
@@ -141,11 +150,17 @@ def test_convex_shrinks_batch_variance():
 
 
 def test_equations_by_hand():
-    g, p, m = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), 10.0), torch.full((1, 1, 1, 1), 0.1)
+    g, p, m = (
+        torch.full((1, 1, 1, 1), 2.0),
+        torch.full((1, 1, 1, 1), 10.0),
+        torch.full((1, 1, 1, 1), 0.1),
+    )
     assert additive(g, p, m).item() == pytest.approx(3.0)
     assert additive(g, p, m, -1).item() == pytest.approx(1.0)
     assert convex(g, p, m).item() == pytest.approx(2.8)
-    assert squashed(torch.tensor([0.0, -50.0, 50.0]), 0.2).tolist() == pytest.approx([0.1, 0.0, 0.2])
+    assert squashed(torch.tensor([0.0, -50.0, 50.0]), 0.2).tolist() == pytest.approx(
+        [0.1, 0.0, 0.2]
+    )
 
 
 def test_batch_variance_ignores_a_constant_map():
@@ -160,7 +175,9 @@ def test_an_offset_on_the_last_group_alone_keeps_its_batch_variance():
     moved = cleanse(model, layers=(3,), lr=0.1).features(X).groups[2]
     assert (moved - plain).abs().max() > 0.1
     assert feature_variance(moved, "global") < 0.98 * feature_variance(plain, "global")
-    torch.testing.assert_close(feature_variance(moved, "batch"), feature_variance(plain, "batch"), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        feature_variance(moved, "batch"), feature_variance(plain, "batch"), rtol=1e-5, atol=0
+    )
 
 
 def test_only_the_product_acts():
@@ -182,7 +199,8 @@ class Shift(torch.nn.Module):
         ("wrn16_1", "running", False),
         ("pyramid110", "batch", True),
         ("pyramid110", "running", False),
-        ("resnet20", "batch", False),  # its taps and its next blocks see the group as it is, before any batch norm
+        # its taps and its next blocks see the group as it is, before any batch norm
+        ("resnet20", "batch", False),
     ],
 )
 def test_batch_statistics_cancel_channel_constants(name, mode, same):
@@ -190,11 +208,14 @@ def test_batch_statistics_cancel_channel_constants(name, mode, same):
     model = create_model(name, 4)
     plain = FrozenTeacher(model, mode).features(X).taps
     moved = FrozenTeacher(Edited(model, Shift()), mode).features(X).taps
-    assert [torch.allclose(a, b, rtol=0, atol=1e-4) for a, b in zip(plain, moved, strict=True)] == [same] * 3
+    assert [torch.allclose(a, b, rtol=0, atol=1e-4) for a, b in zip(plain, moved, strict=True)] == [
+        same
+    ] * 3
 
 
 @pytest.mark.parametrize(
-    ("mode", "axes"), [("global", (0, 1, 2, 3)), ("per_example", (1, 2, 3)), ("batch", 0), ("spatial", (2, 3))]
+    ("mode", "axes"),
+    [("global", (0, 1, 2, 3)), ("per_example", (1, 2, 3)), ("batch", 0), ("spatial", (2, 3))],
 )
 def test_variance_modes_against_numpy(mode, axes):
     x = np.arange(16.0).reshape(2, 2, 2, 2) ** 1.5
@@ -218,14 +239,18 @@ def test_unused_terms_are_not_computed(monkeypatch):
     assert set(detoxification_loss(edited.features, batch, params)) == {"ce"}
     monkeypatch.undo()
     monkeypatch.setattr(method.F, "cross_entropy", lambda *a: pytest.fail("cross-entropy computed"))
-    assert set(detoxification_loss(edited.features, batch, RobustKDParams(losses="var"))) == {"variance"}
+    assert set(detoxification_loss(edited.features, batch, RobustKDParams(losses="var"))) == {
+        "variance"
+    }
 
 
 def test_variance_weight_and_layers():
     model, batch = tiny(0), next(images().batches(8))
     edited = Edited(model, detox_of(model, RobustKDParams()))
     groups = edited.features(batch.images).groups
-    got = detoxification_loss(edited.features, batch, RobustKDParams(var_layers="all", variance_weight=3))["variance"]
+    got = detoxification_loss(
+        edited.features, batch, RobustKDParams(var_layers="all", variance_weight=3)
+    )["variance"]
     torch.testing.assert_close(got, 3 * sum(feature_variance(g) for g in groups))
     got = detoxification_loss(edited.features, batch, RobustKDParams())["variance"]
     torch.testing.assert_close(got, feature_variance(groups[-1]))
@@ -249,7 +274,9 @@ def test_p_starts_at_the_mean_feature():
         wanted = model.features(images().read(torch.arange(96))).groups
     edited = cleanse(model, p_trainable=False, mask_param="scalar_fixed")
     for i in range(3):
-        torch.testing.assert_close(edited.editor.offset(i), wanted[i].mean(0, keepdim=True), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            edited.editor.offset(i), wanted[i].mean(0, keepdim=True), atol=1e-5, rtol=1e-4
+        )
     assert not list(edited.editor.parameters())
 
 
@@ -281,7 +308,9 @@ def test_runs_under_bfloat16_and_presets_are_valid():
 def test_shuffled_offset_keeps_every_channels_values_and_not_their_places():
     learned, shuffled = cleanse(trained(0)), cleanse(trained(0), offset="shuffled")
     for i in range(3):
-        for a, b in zip(*[(d.editor.offset(i), d.editor.mask(i)) for d in (learned, shuffled)], strict=True):
+        for a, b in zip(
+            *[(d.editor.offset(i), d.editor.mask(i)) for d in (learned, shuffled)], strict=True
+        ):
             assert torch.equal(a.flatten(2).sort().values, b.flatten(2).sort().values)
         q = [d.editor.offset(i) * d.editor.mask(i) for d in (learned, shuffled)]
         assert not torch.equal(*q)
@@ -300,5 +329,7 @@ def test_learning_on_batch_statistics_moves_no_buffer_and_finds_another_offset()
 def test_handed_on_with_stored_statistics():
     edited = cleanse(trained(0), bn_handed_on="running")
     assert FrozenTeacher(edited, "batch").batch_norm == "running"
-    assert torch.equal(FrozenTeacher(edited, "batch").features(X).taps[2], edited.features(X).taps[2])
+    assert torch.equal(
+        FrozenTeacher(edited, "batch").features(X).taps[2], edited.features(X).taps[2]
+    )
     assert FrozenTeacher(cleanse(trained(0)), "batch").batch_norm == "batch"

@@ -1,4 +1,5 @@
-"""Shared triggers: the mix, where the rectangle lies, and that pixel space and normalised space are one."""
+"""Shared triggers: the mix, where the rectangle lies, and that pixel space and normalised space are
+one."""
 
 from __future__ import annotations
 
@@ -13,14 +14,17 @@ def test_blend_by_hand():
     mask = torch.tensor([[[0.0, 1.0, 0.25]]])
     shown = BlendTrigger(torch.full((3, 1, 3), 0.9), mask)(torch.full((2, 3, 1, 3), 0.1))
     torch.testing.assert_close(shown, torch.tensor([0.1, 0.9, 0.3]).expand(2, 3, 1, 3))
-    assert (shown[..., 0] == torch.tensor(0.1)).all()  # where nothing is mixed in, the very same bits
+    # where nothing is mixed in, the very same bits
+    assert (shown[..., 0] == torch.tensor(0.1)).all()
     assert (shown[..., 1] == torch.tensor(0.9)).all()
 
 
 def test_pixel_space_equals_the_releases_normalised_space():
     """They blend (x - mu) / sigma with tau; that is x blended with sigma tau + mu."""
     generator = torch.Generator().manual_seed(0)
-    images, tau, mask = (torch.rand(*shape, generator=generator) for shape in ((4, 3, 8, 8), (3, 8, 8), (1, 8, 8)))
+    images, tau, mask = (
+        torch.rand(*shape, generator=generator) for shape in ((4, 3, 8, 8), (3, 8, 8), (1, 8, 8))
+    )
     mean = torch.tensor([125.3, 123.0, 113.9]).view(3, 1, 1) / 255
     std = torch.tensor([63.0, 62.1, 66.7]).view(3, 1, 1) / 255
     shown = BlendTrigger(std * tau + mean, mask)(images)
@@ -29,7 +33,9 @@ def test_pixel_space_equals_the_releases_normalised_space():
 
 
 def test_patch_keeps_its_distance_to_the_corner():
-    shown = PatchTrigger(torch.ones(3, 2, 3), (3, 8, 8), margin=1, opacity=0.5)(torch.zeros(1, 3, 8, 8))
+    shown = PatchTrigger(torch.ones(3, 2, 3), (3, 8, 8), margin=1, opacity=0.5)(
+        torch.zeros(1, 3, 8, 8)
+    )
     expected = torch.zeros(8, 8)
     expected[5:7, 4:7] = 0.5
     assert torch.equal(shown, expected.expand(1, 3, 8, 8))

@@ -1,4 +1,5 @@
-"""FKD, RobustKD and HTBA on a library model: no batch norm describes its taps, and some of them are negative."""
+"""FKD, RobustKD and HTBA on a library model: no batch norm describes its taps, and some of them are
+negative."""
 
 from __future__ import annotations
 
@@ -50,5 +51,7 @@ def test_htba_crafts_on_the_raw_features():
     assert (tap < 0).any()
     assert torch.equal(penultimate(given.teacher, shown), tap.mean((2, 3)))
     backdoor = HTBA(HTBAParams(iterations=20)).implant(given)
-    assert backdoor.facts["feature_distance_after"] < 0.8 * backdoor.facts["feature_distance_before"]
+    assert (
+        backdoor.facts["feature_distance_after"] < 0.8 * backdoor.facts["feature_distance_before"]
+    )
     assert digest(backdoor.teacher) != before

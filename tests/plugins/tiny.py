@@ -1,4 +1,5 @@
-"""A very small pre-activation network and data set, so that plugin tests depend on the base contracts alone."""
+"""A very small pre-activation network and data set, so that plugin tests depend on the base
+contracts alone."""
 
 from __future__ import annotations
 
@@ -17,14 +18,22 @@ from kdbench.training import Fit, Recipe, Silent
 
 
 class Tiny(FeatureModel):
-    """Three convolutions with (w, 2w, 4w) channels; taps are the batch norms of their outputs, if ``norms``."""
+    """Three convolutions with (w, 2w, 4w) channels; taps are the batch norms of their outputs, if
+    ``norms``."""
 
     name = "tiny"
 
-    def __init__(self, width: int = 4, num_classes: int = 4, norms: bool = True, stride: int = 1) -> None:
+    def __init__(
+        self, width: int = 4, num_classes: int = 4, norms: bool = True, stride: int = 1
+    ) -> None:
         super().__init__()
         c = (width, 2 * width, 4 * width)
-        self.num_classes, self.group_channels, self.tap_channels, self.norms = num_classes, c, c, norms
+        self.num_classes, self.group_channels, self.tap_channels, self.norms = (
+            num_classes,
+            c,
+            c,
+            norms,
+        )
         self.convs = nn.ModuleList(
             [
                 nn.Conv2d(3, c[0], 3, stride, 1),
@@ -69,7 +78,9 @@ def images(count: int = 96, seed: int = 0) -> TensorImages:
     labels = torch.arange(count) % 4
     colours = torch.tensor([[200, 40, 40], [40, 200, 40], [40, 40, 200], [180, 180, 40]])
     noise = torch.randint(-40, 41, (count, 3, 16, 16), generator=g)
-    return TensorImages((colours[labels][:, :, None, None] + noise).clamp(0, 255).to(torch.uint8), labels)
+    return TensorImages(
+        (colours[labels][:, :, None, None] + noise).clamp(0, 255).to(torch.uint8), labels
+    )
 
 
 def trained(seed: int = 0, **kwargs: object) -> Tiny:
@@ -79,7 +90,13 @@ def trained(seed: int = 0, **kwargs: object) -> Tiny:
     return model.eval()
 
 
-def fit(model: Tiny, data: TensorImages, recipe: Recipe, seed: int = 0, augmentation: Augmentation | None = None):
+def fit(
+    model: Tiny,
+    data: TensorImages,
+    recipe: Recipe,
+    seed: int = 0,
+    augmentation: Augmentation | None = None,
+):
     return Fit(Numerics(), Silent())(
         model.parameters(),
         lambda b: {"ce": F.cross_entropy(model(b.images), b.labels)},
@@ -90,7 +107,9 @@ def fit(model: Tiny, data: TensorImages, recipe: Recipe, seed: int = 0, augmenta
     )
 
 
-def setting(data: TensorImages | None = None, seed: int = 3, bf16: bool = False, **recipe: object) -> DefenseSetting:
+def setting(
+    data: TensorImages | None = None, seed: int = 3, bf16: bool = False, **recipe: object
+) -> DefenseSetting:
     numerics = Numerics(bf16=bf16)
     return DefenseSetting(
         clean=images() if data is None else data,
@@ -112,10 +131,17 @@ def digest(module: nn.Module) -> str:
 
 def accuracy(model: FeatureModel, data: TensorImages) -> float:
     with torch.no_grad():
-        return (model(data.read(torch.arange(len(data)))).argmax(1) == data.labels).float().mean().item()
+        return (
+            (model(data.read(torch.arange(len(data)))).argmax(1) == data.labels)
+            .float()
+            .mean()
+            .item()
+        )
 
 
-def distil(distiller, teacher, student, data, *, epochs: int = 1, seed: int = 5, bf16: bool = False):
+def distil(
+    distiller, teacher, student, data, *, epochs: int = 1, seed: int = 5, bf16: bool = False
+):
     """What the core does: seeded connectors, one optimiser over student and objective."""
     torch.manual_seed(seed)
     objective = distiller.objective(teacher, student).train()

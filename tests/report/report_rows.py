@@ -1,4 +1,5 @@
-"""Rows of results.csv for tests of the reports, made of counts so that rates and intervals agree with each other."""
+"""Rows of results.csv for tests of the reports, made of counts so that rates and intervals agree
+with each other."""
 
 from __future__ import annotations
 
@@ -33,7 +34,16 @@ HOSTILE = [
         "a\u202eb",
         "\u2028x",
     ),
-    *("[bold]x[/bold]", "[/]", "[link=http://x]y[/link]", "[red", "\\[bold]", "[@click=app.quit]x[/]", ":smile:", "[[x]]"),
+    *(
+        "[bold]x[/bold]",
+        "[/]",
+        "[link=http://x]y[/link]",
+        "[red",
+        "\\[bold]",
+        "[@click=app.quit]x[/]",
+        ":smile:",
+        "[[x]]",
+    ),
     *("two\nlines", 'quo"te,comma', "<b>&amp;</b>"),
 ]
 
@@ -41,28 +51,70 @@ HOSTILE = [
 def cell(*, seed=0, verdict="partly", status="ok", **values):
     """A cell; a rate is given by its count, ``cell(student_asr=90)`` is 10 % of 900, or as None."""
     row = dict.fromkeys(COLUMNS) | {
-        "schema": SCHEMA, "status": status, "reason": "because", "dataset": "signs", "attack": "lba", "defense": "none",
-        "distiller": "fkd", "teacher": "wrn16_2", "student": "wrn16_1", "preset": "quick", "seed": seed, "n_test": N_TEST,
-        "n_asr": N_ASR, "verdict": verdict, "wall_s": 12.5, "peak_mem_mb": 900.0, "device": "cpu", "numerics": "fp32",
-        "kdbench_version": "1.0", "torch_version": "2.15", "plugins": "kdbench 1.0", "target_class": 0, "clean_fraction": 1.0,
-        "dataset_digest": "d" * 64, "config_digest": "c" * 64, "teacher_sha256": "a" * 64, "student_sha256": "b" * 64,
-    }  # fmt: skip
+        "schema": SCHEMA,
+        "status": status,
+        "reason": "because",
+        "dataset": "signs",
+        "attack": "lba",
+        "defense": "none",
+        "distiller": "fkd",
+        "teacher": "wrn16_2",
+        "student": "wrn16_1",
+        "preset": "quick",
+        "seed": seed,
+        "n_test": N_TEST,
+        "n_asr": N_ASR,
+        "verdict": verdict,
+        "wall_s": 12.5,
+        "peak_mem_mb": 900.0,
+        "device": "cpu",
+        "numerics": "fp32",
+        "kdbench_version": "1.0",
+        "torch_version": "2.15",
+        "plugins": "kdbench 1.0",
+        "target_class": 0,
+        "clean_fraction": 1.0,
+        "dataset_digest": "d" * 64,
+        "config_digest": "c" * 64,
+        "teacher_sha256": "a" * 64,
+        "student_sha256": "b" * 64,
+    }
     if status != "ok":
         return row | {"n_test": None, "n_asr": None, "verdict": None} | values
     hits = {
-        "teacher_acc": 970, "teacher_asr": 900, "teacher_ra": 0, "teacher_base": 9, "student_acc": 950, "student_asr": 450,
-        "student_ra": 300, "student_base": 9, "clean_teacher_acc": 960, "clean_teacher_asr": 9, "undefended_acc": 960,
+        "teacher_acc": 970,
+        "teacher_asr": 900,
+        "teacher_ra": 0,
+        "teacher_base": 9,
+        "student_acc": 950,
+        "student_asr": 450,
+        "student_ra": 300,
+        "student_base": 9,
+        "clean_teacher_acc": 960,
+        "clean_teacher_asr": 9,
+        "undefended_acc": 960,
         "undefended_asr": 720,
-    }  # fmt: skip
+    }
     hits |= {name: values.pop(name) for name in list(values) if name in hits}
-    student, c1, c3 = (hits[name] or 0 for name in ("student_asr", "clean_teacher_asr", "undefended_asr"))
+    student, c1, c3 = (
+        hits[name] or 0 for name in ("student_asr", "clean_teacher_asr", "undefended_asr")
+    )
     transferred, removed = 100 * (c3 - c1) / N_ASR, 100 * (c3 - student) / max(c3 - c1, 1)
     for name, count in hits.items():
         if count is None:
             continue
         total = N_TEST if name.endswith("_acc") else N_ASR
         low, high = wilson(count, total)
-        row |= {name: 100 * count / total, f"{name}_low": low, f"{name}_high": high, f"{name}_hits": count}
-    row |= {"transferred": transferred, "transferred_low": transferred - 3, "transferred_high": transferred + 3}
+        row |= {
+            name: 100 * count / total,
+            f"{name}_low": low,
+            f"{name}_high": high,
+            f"{name}_hits": count,
+        }
+    row |= {
+        "transferred": transferred,
+        "transferred_low": transferred - 3,
+        "transferred_high": transferred + 3,
+    }
     row |= {"removed": removed, "removed_low": removed - 5, "removed_high": removed + 5}
     return row | values

@@ -20,7 +20,12 @@ from tests.report.report_rows import HOSTILE, cell
 
 
 def compared(a, b):
-    return compare(*(Results(Path(name), rows, list(range(2, len(rows) + 2))) for name, rows in (("A", a), ("B", b))))
+    return compare(
+        *(
+            Results(Path(name), rows, list(range(2, len(rows) + 2)))
+            for name, rows in (("A", a), ("B", b))
+        )
+    )
 
 
 def changes(family):
@@ -41,7 +46,9 @@ def flat(text):
     return " ".join(text.split())
 
 
-# -- noise ---------------------------------------------------------------------------------------------------------------------
+# -- noise -------------------------------------------------------------------------------------
+#
+#
 
 
 @pytest.mark.parametrize(
@@ -61,16 +68,20 @@ def test_newcombes_own_examples(more, less, low, high):
     assert (up.low, up.high) == pytest.approx((low, high), abs=0.005)
     assert (down.low, down.high, down.value) == pytest.approx((-high, -low, -up.value), abs=0.005)
     assert down.p == pytest.approx(up.p)
-    assert (up.p <= 0.05) == (up.low > 0)  # the error probability and the interval are one statement
+    # the error probability and the interval are one statement
+    assert (up.p <= 0.05) == (up.low > 0)
 
 
-@pytest.mark.parametrize(("hits", "total"), [(0, 1), (1, 1), (0, 900), (1, 900), (450, 900), (900, 900), (12345, 50000)])
+@pytest.mark.parametrize(
+    ("hits", "total"), [(0, 1), (1, 1), (0, 900), (1, 900), (450, 900), (900, 900), (12345, 50000)]
+)
 def test_wilson_is_the_interval_of_the_metrics(hits, total):
     assert wilson(hits, total) == pytest.approx(Rate(hits, total).interval, abs=1e-9)
 
 
 def test_p_is_where_the_interval_reaches_zero():
-    # of estimates with symmetric intervals the method is the z test: 10 +- 3 against 20 +- 4 is 10 / 5 intervals away
+    # of estimates with symmetric intervals the method is the z test: 10 +- 3 against 20 +- 4 is 10
+    # / 5 intervals away
     found = difference(with_interval(10, 7, 13), with_interval(20, 16, 24))
     assert (found.value, found.low, found.high) == pytest.approx((10, 5, 15))
     assert found.p == pytest.approx(math.erfc(2 * 1.959964 / math.sqrt(2)), rel=1e-4)  # 8.86e-5
@@ -81,10 +92,14 @@ def test_p_is_where_the_interval_reaches_zero():
 
 
 def test_paired_t_by_hand():
-    # 1, 2, 3, 6: mean 3, s^2 = (4 + 1 + 0 + 9) / 3, s / 2 = 1.0801235, t(0.975, 3) = 3.1824463, half 3.4374352
+    # 1, 2, 3, 6: mean 3, s^2 = (4 + 1 + 0 + 9) / 3, s / 2 = 1.0801235, t(0.975, 3) = 3.1824463,
+    # half 3.4374352
     found = paired([1.0, 2.0, 3.0, 6.0])
-    assert (found.value, found.low, found.high) == pytest.approx((3, 3 - 3.4374352, 3 + 3.4374352), abs=1e-6)
-    # two differences have one degree of freedom, a Cauchy: 1 and 3 give t = 2 / 1, p = 1 - 2 atan(2) / pi
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (3, 3 - 3.4374352, 3 + 3.4374352), abs=1e-6
+    )
+    # two differences have one degree of freedom, a Cauchy: 1 and 3 give t = 2 / 1, p = 1 - 2
+    # atan(2) / pi
     assert paired([1.0, 3.0]).p == pytest.approx(1 - 2 * math.atan(2) / math.pi)
     for none in ([], [1.0], [2.0, 2.0]):
         with pytest.raises(ValueError, match="vary"):
@@ -100,19 +115,24 @@ def test_over_seeds_is_paired_or_of_the_least_certain_seed():
     # 2, 3, 4 points: 3 +- 4.302653 / sqrt(3)
     pairs = [(rate(n, 100), rate(n + m, 100)) for n, m in ((10, 2), (30, 3), (50, 4))]
     found = over_seeds(pairs)
-    assert (found.value, found.low, found.high) == pytest.approx((3, 3 - 2.484138, 3 + 2.484138), abs=1e-5)
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (3, 3 - 2.484138, 3 + 2.484138), abs=1e-5
+    )
     steady = [(rate(n, 100), rate(n + 2, 100)) for n in (0, 48)]
     assert over_seeds(steady) == difference(*steady[1])
 
 
 def test_holm_by_hand():
-    # sorted 0.01 0.02 0.03 0.04: times 4, 3, 2, 1 = 0.04 0.06 0.06 0.04, and never falling: 0.04 0.06 0.06 0.06
+    # sorted 0.01 0.02 0.03 0.04: times 4, 3, 2, 1 = 0.04 0.06 0.06 0.04, and never falling: 0.04
+    # 0.06 0.06 0.06
     assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1, 1]
     assert holm([]) == []
 
 
-# -- what changed --------------------------------------------------------------------------------------------------------------
+# -- what changed ------------------------------------------------------------------------------
+#
+#
 
 
 def test_equal_files_have_no_changes():
@@ -125,15 +145,22 @@ def test_equal_files_have_no_changes():
 
 def test_one_cell_by_hand():
     # 450 and 495 of 900: 50 and 55 %, Wilson's intervals 46.7403-53.2597 and 51.7354-58.2222, so
-    # low = 5 - sqrt((55 - 51.7354)^2 + (53.2597 - 50)^2) = 0.3866, high = 5 + sqrt(3.2222^2 + 3.2597^2) = 9.5834
-    found = changes(compared([cell()], [cell(student_asr=495, verdict="not stopped", student_acc=951)]).cells)
+    # low = 5 - sqrt((55 - 51.7354)^2 + (53.2597 - 50)^2) = 0.3866, high = 5 + sqrt(3.2222^2 +
+    # 3.2597^2) = 9.5834
+    found = changes(
+        compared([cell()], [cell(student_asr=495, verdict="not stopped", student_acc=951)]).cells
+    )
     asr = found["student_asr"]
     assert (asr.a, asr.b, asr.difference) == pytest.approx((50, 55, 5))
     assert (asr.low, asr.high) == pytest.approx((0.3866, 9.5834), abs=1e-4)
     assert asr.p < 0.05
     assert asr.p_holm == pytest.approx(6 * asr.p)  # six numbers compared, this the least likely
     assert asr.more_than_noise is False  # 0.034 alone
-    assert (found["verdict"].a, found["verdict"].b, found["verdict"].difference) == ("partly", "not stopped", None)
+    assert (found["verdict"].a, found["verdict"].b, found["verdict"].difference) == (
+        "partly",
+        "not stopped",
+        None,
+    )
     assert found["student_acc"].difference == pytest.approx(0.1)
     assert found["student_acc"].more_than_noise is False
     assert set(found) == {"student_asr", "student_acc", "verdict", "removed"}
@@ -150,10 +177,15 @@ def test_holm_decides_and_counts_what_did_not_change():
 def test_transferred_and_removed_by_their_intervals():
     # transferred +-3 in both, removed +-5 in both: 3 sqrt(2) = 4.2426, 5 sqrt(2) = 7.0711
     found = changes(
-        compared([cell(transferred=79.0)], [cell(transferred=69.0, transferred_low=66.0, transferred_high=72.0)]).cells
+        compared(
+            [cell(transferred=79.0)],
+            [cell(transferred=69.0, transferred_low=66.0, transferred_high=72.0)],
+        ).cells
     )
     moved = found["transferred"]
-    assert (moved.difference, moved.low, moved.high) == pytest.approx((-10, -10 - 4.2426, -10 + 4.2426), abs=1e-3)
+    assert (moved.difference, moved.low, moved.high) == pytest.approx(
+        (-10, -10 - 4.2426, -10 + 4.2426), abs=1e-3
+    )
     assert moved.more_than_noise is True
     gone = changes(compared([cell()], [cell(student_asr=459)]).cells)["removed"]
     assert gone.difference == pytest.approx(-100 * 9 / 711)
@@ -172,7 +204,11 @@ def test_a_failed_cell_is_a_change_of_status():
     found = compared([cell()], [cell(status="timeout")])
     by = changes(found.cells)
     assert (by["status"].a, by["status"].b) == ("ok", "timeout")
-    assert (by["student_asr"].a, by["student_asr"].b, by["student_asr"].difference) == (50.0, None, None)
+    assert (by["student_asr"].a, by["student_asr"].b, by["student_asr"].difference) == (
+        50.0,
+        None,
+        None,
+    )
     assert found.cells.compared == 0
 
 
@@ -184,30 +220,43 @@ def test_cells_in_one_file_only():
 
 
 def test_over_seeds_by_hand():
-    # differences 9, 18, 27 of 900: 1, 2, 3 points: mean 2, s / sqrt(3) = 0.57735, t(0.975, 2) = 4.302653: half 2.484138
+    # differences 9, 18, 27 of 900: 1, 2, 3 points: mean 2, s / sqrt(3) = 0.57735, t(0.975, 2) =
+    # 4.302653: half 2.484138
     a = [cell(seed=s, student_asr=n) for s, n in enumerate((100, 450, 800))] + [cell(seed=8)]
-    b = [cell(seed=s, student_asr=n) for s, n in enumerate((109, 468, 827))] + [cell(seed=9, student_asr=0)]
+    b = [cell(seed=s, student_asr=n) for s, n in enumerate((109, 468, 827))] + [
+        cell(seed=9, student_asr=0)
+    ]
     asr = changes(compared(a, b).over_seeds)["student_asr"]
     assert asr.cell["seeds"] == [0, 1, 2]
     assert "seed" not in asr.cell
     assert (asr.a, asr.b) == pytest.approx((50, 52))
-    assert (asr.difference, asr.low, asr.high) == pytest.approx((2, 2 - 2.484138, 2 + 2.484138), abs=1e-5)
-    assert asr.p == pytest.approx(1 - math.sqrt(12 / 14))  # t = sqrt(12), 2 degrees of freedom: p = 1 - t / sqrt(2 + t^2)
+    assert (asr.difference, asr.low, asr.high) == pytest.approx(
+        (2, 2 - 2.484138, 2 + 2.484138), abs=1e-5
+    )
+    # t = sqrt(12), 2 degrees of freedom: p = 1 - t / sqrt(2 + t^2)
+    assert asr.p == pytest.approx(1 - math.sqrt(12 / 14))
     assert asr.more_than_noise is False
 
 
 def test_differences_that_do_not_vary_are_judged_by_the_least_certain_seed():
-    steady = compared([cell(seed=s, student_asr=450) for s in (0, 1, 2)], [cell(seed=s, student_asr=451) for s in (0, 1, 2)])
+    steady = compared(
+        [cell(seed=s, student_asr=450) for s in (0, 1, 2)],
+        [cell(seed=s, student_asr=451) for s in (0, 1, 2)],
+    )
     asr = changes(steady.over_seeds)["student_asr"]
     assert asr.difference == pytest.approx(100 / 900)
     assert asr.p > 0.9  # no t interval of width 0
     assert asr.more_than_noise is False
-    fallen = compared([cell(seed=s, student_asr=900) for s in (0, 1)], [cell(seed=s, student_asr=0) for s in (0, 1)])
+    fallen = compared(
+        [cell(seed=s, student_asr=900) for s in (0, 1)],
+        [cell(seed=s, student_asr=0) for s in (0, 1)],
+    )
     assert changes(fallen.over_seeds)["student_asr"].more_than_noise is True
     # 1 of 900 more at 50 % and at 0.3333 %, as the file rounds them: equal differences all the same
     rounded = [0.0, 0.3333, 0.6667], [0.1111, 0.4444, 0.7778]
     files = [
-        [cell(seed=s, student_asr=3 * s + n) | {"student_asr": v} for s, v in enumerate(vs)] for n, vs in enumerate(rounded)
+        [cell(seed=s, student_asr=3 * s + n) | {"student_asr": v} for s, v in enumerate(vs)]
+        for n, vs in enumerate(rounded)
     ]
     assert changes(compared(*files).over_seeds)["student_asr"].p > 0.5
 
@@ -217,13 +266,20 @@ def test_over_seeds_needs_two_shared_good_seeds():
     b = [cell(seed=0, student_asr=0), cell(seed=2, student_asr=0), cell(seed=3, student_asr=0)]
     found = compared(a, b).over_seeds
     assert (found.compared, found.changes) == (0, [])
-    verdicts = compared([cell(seed=s) for s in (0, 1)], [cell(), cell(seed=1, verdict="stopped")]).over_seeds
-    assert [(c.column, c.a, c.b) for c in verdicts.changes] == [("verdict", "partly", "stopped 1/2, partly 1/2")]
+    verdicts = compared(
+        [cell(seed=s) for s in (0, 1)], [cell(), cell(seed=1, verdict="stopped")]
+    ).over_seeds
+    assert [(c.column, c.a, c.b) for c in verdicts.changes] == [
+        ("verdict", "partly", "stopped 1/2, partly 1/2")
+    ]
 
 
 def test_causes():
     a = [cell(seed=s, torch_version="2.15") for s in (0, 1)]
-    b = [cell(seed=s, torch_version="2.16", config_digest=str(s) * 64, target_class=s) for s in (0, 1)]
+    b = [
+        cell(seed=s, torch_version="2.16", config_digest=str(s) * 64, target_class=s)
+        for s in (0, 1)
+    ]
     assert compared(a, b).causes == [
         {"column": "config_digest", "a": None, "b": None, "cells": 2},
         {"column": "torch_version", "a": "2.15", "b": "2.16", "cells": 2},
@@ -232,17 +288,28 @@ def test_causes():
 
 
 def test_other_images_are_not_comparable():
-    with pytest.raises(ConfigError, match=r"dataset 'signs' has other images in A \(dddddddddddd\) than in B \(eeeeeeeeeeee\)"):
+    with pytest.raises(
+        ConfigError,
+        match=r"dataset 'signs' has other images in A \(dddddddddddd\) than in B \(eeeeeeeeeeee\)",
+    ):
         compared([cell()], [cell(dataset_digest="e" * 64)])
     assert compared([cell()], [cell(dataset="gtsrb", dataset_digest="e" * 64)]).shared == 0
 
 
-# -- the command ---------------------------------------------------------------------------------------------------------------
+# -- the command -------------------------------------------------------------------------------
+#
+#
 
 
 def test_command_shows_what_changed(tmp_path):
     a = save(tmp_path / "a", [cell(seed=s) for s in (0, 1, 2)])
-    b = save(tmp_path / "b", [cell(seed=s, student_asr=900, torch_version="2.16", verdict="not stopped") for s in (0, 1, 3)])
+    b = save(
+        tmp_path / "b",
+        [
+            cell(seed=s, student_asr=900, torch_version="2.16", verdict="not stopped")
+            for s in (0, 1, 3)
+        ],
+    )
     result = call(a, b / "results.csv")
     text = flat(result.output)
     assert result.exit_code == 0
@@ -251,7 +318,9 @@ def test_command_shows_what_changed(tmp_path):
     assert "only in A: signs / lba / none / fkd / wrn16_2 / wrn16_1 / quick / seed 2" in text
     assert "only in B: signs / lba / none / fkd / wrn16_2 / wrn16_1 / quick / seed 3" in text
     assert "student_asr 50.0 100.0 +50.0 +46.7 to +53.3" in text
-    assert "single cells: 12 numbers compared, 4 of them changed, 4 by more than noise (Holm: " in text
+    assert (
+        "single cells: 12 numbers compared, 4 of them changed, 4 by more than noise (Holm: " in text
+    )
     assert "means over seeds: 6 numbers compared, 2 of them changed, 2 by more than noise" in text
     assert "verdict partly not stopped" in text
     assert "possible cause: torch_version differs in 2 of 2 cells: 2.15 in A, 2.16 in B" in text
@@ -267,26 +336,46 @@ def test_command_when_nothing_recorded_explains_it(tmp_path):
 
 
 def test_command_lists_many_cells_shortly(tmp_path):
-    a, b = save(tmp_path / "a", [cell(seed=s) for s in range(30)]), save(tmp_path / "b", [cell(seed=99)])
+    a, b = (
+        save(tmp_path / "a", [cell(seed=s) for s in range(30)]),
+        save(tmp_path / "b", [cell(seed=99)]),
+    )
     output = call(a, b).output
     assert output.count("only in A: signs") == 20
     assert "only in A: 10 more" in output
 
 
 def test_json_is_strict(tmp_path):
-    a = save(tmp_path / "a", [cell(seed=s) for s in (0, 1)] + [cell(attack="\x1b[2J", reason="\x1b")])
-    b = save(tmp_path / "b", [cell(seed=s, student_asr=900) for s in (0, 1)] + [cell(seed=5, status="failed")])
+    a = save(
+        tmp_path / "a", [cell(seed=s) for s in (0, 1)] + [cell(attack="\x1b[2J", reason="\x1b")]
+    )
+    b = save(
+        tmp_path / "b",
+        [cell(seed=s, student_asr=900) for s in (0, 1)] + [cell(seed=5, status="failed")],
+    )
     result = call(a, b, "--json")
     found = json.loads(result.output, parse_constant=pytest.fail)
     assert result.exit_code == 0
     assert "\x1b" not in result.output
-    assert (found["a"], found["shared"], found["level"], found["correction"]) == (f"{a}/results.csv", 2, 0.05, "holm")
+    assert (found["a"], found["shared"], found["level"], found["correction"]) == (
+        f"{a}/results.csv",
+        2,
+        0.05,
+        "holm",
+    )
     assert found["only_in_a"][0]["attack"] == "\x1b[2J"
     assert (found["cells"]["compared"], found["over_seeds"]["compared"]) == (12, 6)
     (first, *_) = found["cells"]["changes"]
-    assert set(first) == {*("cell", "column", "a", "b", "difference", "low", "high", "p", "p_holm", "more_than_noise")}
+    assert set(first) == {
+        *("cell", "column", "a", "b", "difference", "low", "high", "p", "p_holm", "more_than_noise")
+    }
     assert first["cell"]["seed"] == 0
-    assert (first["column"], first["a"], first["b"], first["more_than_noise"]) == ("student_asr", 50.0, 100.0, True)
+    assert (first["column"], first["a"], first["b"], first["more_than_noise"]) == (
+        "student_asr",
+        50.0,
+        100.0,
+        True,
+    )
 
 
 def test_command_refuses(tmp_path):

@@ -1,4 +1,5 @@
-"""results.csv read back: what was written survives, and what kdbench did not write is refused by name and line."""
+"""results.csv read back: what was written survives, and what kdbench did not write is refused by
+name and line."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _OF_ASR = [name for name in RATES if not name.endswith("_acc")]
 
 @pytest.fixture
 def edited(tmp_path):
-    """Write two rows, replace a piece of the file's text, which must be there, and return its path."""
+    """Write two rows, replace a piece of the file's text, which must be there, and return its
+    path."""
 
     def edit(old=None, new="", rows=None):
         path = tmp_path / "results.csv"
@@ -41,9 +43,21 @@ def refused(path, *words):
 def test_every_column_has_a_type():
     numbers = {
         *(f"{rate}{end}" for rate in RATES for end in ("", "_low", "_high")),
-        *("source_acc", "source_asr", "cleansed_acc", "cleansed_asr", "wall_s", "peak_mem_mb", "clean_fraction"),
+        *(
+            "source_acc",
+            "source_asr",
+            "cleansed_acc",
+            "cleansed_asr",
+            "wall_s",
+            "peak_mem_mb",
+            "clean_fraction",
+        ),
         *(f"{name}{end}" for name in ("transferred", "removed") for end in ("", "_low", "_high")),
-        *(f"{role}_variance{end}" for role in ("source", "teacher", "cleansed") for end in ("", "_triggered")),
+        *(
+            f"{role}_variance{end}"
+            for role in ("source", "teacher", "cleansed")
+            for end in ("", "_triggered")
+        ),
     }
     assert TEXT | WHOLE | numbers == set(COLUMNS)
     assert len(TEXT) + len(WHOLE) + len(numbers) == len(COLUMNS)
@@ -52,7 +66,13 @@ def test_every_column_has_a_type():
 def test_values_survive_with_their_types(tmp_path):
     rows = [
         cell(student_asr=301, removed=-12.34567, peak_mem_mb=1e16, reason=None, target_class=3),
-        cell(seed=7, status="failed", reason="evaluation: ValueError: a, b", peak_mem_mb=None, teacher_sha256=None),
+        cell(
+            seed=7,
+            status="failed",
+            reason="evaluation: ValueError: a, b",
+            peak_mem_mb=None,
+            teacher_sha256=None,
+        ),
         cell(seed=2, verdict=None, reason="0123"),
         cell(seed=3, attack="imported", n_asr=None, verdict=None, **dict.fromkeys(_OF_ASR)),
     ]
@@ -127,7 +147,10 @@ def test_what_a_spreadsheet_does_to_a_file_is_read(edited):
         (b'schema,a\n3,"b\n', "line 2"),
         (b"schema,a\n2,b\n", f"line 2: schema '2', and this kdbench reads schema {SCHEMA}"),
         (b"schema,a\n,b\n", "line 2: schema ''"),
-        (f"schema,a\n{SCHEMA},b\n".encode(), f"line 1: missing columns of schema {SCHEMA}: status, reason"),
+        (
+            f"schema,a\n{SCHEMA},b\n".encode(),
+            f"line 1: missing columns of schema {SCHEMA}: status, reason",
+        ),
         (b"schema,a\n3\n", "line 2: 1 fields under a header of 2"),
         (b"schema,a\n3,b\rc\n", "line 2"),
     ],
@@ -155,7 +178,11 @@ def test_paths_that_are_no_files(tmp_path):
         ("n_test", "n_tests", ["line 1", "missing columns", "n_test;"]),
         ("signs,lba", "signs,lba,lba", ["line 2", "fields"]),
         ("wrn16_1,quick,1,", "wrn16_1,quick,0,", ["line 3", "seed 0 is on line 2 already"]),
-        ("wrn16_1,quick,1,", "wrn16_1,quick,1.0,", ["line 3, column seed", "'1.0' is no whole number"]),
+        (
+            "wrn16_1,quick,1,",
+            "wrn16_1,quick,1.0,",
+            ["line 3, column seed", "'1.0' is no whole number"],
+        ),
         ("wrn16_1,quick,1,", "wrn16_1,quick,,", ["line 3: nothing in seed"]),
         ("signs,lba", "signs,", ["line 2: nothing in attack"]),
         ("ok,because", ",because", ["line 2: nothing in status"]),
@@ -181,7 +208,15 @@ def test_rows_that_kdbench_does_not_write(edited, old, new, words):
 
 @pytest.mark.parametrize(
     "name",
-    ["teacher_acc", "student_acc", "student_asr", "undefended_acc", "clean_teacher_asr", "transferred_low", "removed_high"],
+    [
+        "teacher_acc",
+        "student_acc",
+        "student_asr",
+        "undefended_acc",
+        "clean_teacher_asr",
+        "transferred_low",
+        "removed_high",
+    ],
 )
 def test_a_judged_row_has_what_it_was_judged_by(edited, name):
     refused(edited(rows=[cell(**{name: None})]), f"line 2: nothing in {name}")
@@ -195,7 +230,9 @@ def test_more_hits_than_images(edited):
 def test_a_column_may_not_come_twice_or_be_strange(edited):
     path = edited()
     lines = path.read_text().splitlines()
-    path.write_text("\n".join(line + (",dataset" if n == 0 else ",signs") for n, line in enumerate(lines)))
+    path.write_text(
+        "\n".join(line + (",dataset" if n == 0 else ",signs") for n, line in enumerate(lines))
+    )
     refused(path, f"line 1: repeated columns of schema {SCHEMA}: dataset")
     path.write_text("\n".join(line + (",note" if n == 0 else ",x") for n, line in enumerate(lines)))
     refused(path, f"line 1: unknown columns of schema {SCHEMA}: note")
@@ -204,6 +241,9 @@ def test_a_column_may_not_come_twice_or_be_strange(edited):
 def test_merge_keeps_each_cell_once_in_order(tmp_path):
     files = []
     for name, seeds in (("a", (0, 1)), ("b", (1, 2)), ("c", (0,))):
-        write_results([cell(seed=s, wall_s=float(len(files)), peak_mem_mb=None) for s in seeds], tmp_path / f"{name}.csv")
+        write_results(
+            [cell(seed=s, wall_s=float(len(files)), peak_mem_mb=None) for s in seeds],
+            tmp_path / f"{name}.csv",
+        )
         files.append(read_results(tmp_path / f"{name}.csv"))
     assert [(row["seed"], row["wall_s"]) for row in merge(files)] == [(0, 0.0), (1, 0.0), (2, 1.0)]

@@ -19,10 +19,19 @@ from kdbench.report.tables import write_results
 
 def row(**values):
     base = dict.fromkeys(COLUMNS) | {
-        "schema": 1, "status": "ok", "dataset": "signs", "attack": "badnets", "defense": "none", "distiller": "fkd",
-        "teacher": "wrn16_2", "student": "wrn16_1", "preset": "quick", "seed": 0, "student_asr": 50.0,
+        "schema": 1,
+        "status": "ok",
+        "dataset": "signs",
+        "attack": "badnets",
+        "defense": "none",
+        "distiller": "fkd",
+        "teacher": "wrn16_2",
+        "student": "wrn16_1",
+        "preset": "quick",
+        "seed": 0,
+        "student_asr": 50.0,
         "verdict": "stopped",
-    }  # fmt: skip
+    }
     return base | values
 
 
@@ -113,11 +122,16 @@ def test_picture_shows_the_trigger(tmp_path):
 
 def test_picture_of_unequal_shapes(tmp_path):
     with pytest.raises(ValueError, match="equal shapes"):
-        write_trigger_picture(torch.zeros(1, 3, 8, 8), torch.zeros(2, 3, 8, 8), tmp_path / "a.png", "x")
+        write_trigger_picture(
+            torch.zeros(1, 3, 8, 8), torch.zeros(2, 3, 8, 8), tmp_path / "a.png", "x"
+        )
 
 
 def test_run_json_is_strict_whatever_the_facts(tmp_path):
-    write_record({"facts": {"a": math.nan, "b": [math.inf, 1, np.float32(0.5)], "c": object, "d": None}}, tmp_path / "run.json")
+    write_record(
+        {"facts": {"a": math.nan, "b": [math.inf, 1, np.float32(0.5)], "c": object, "d": None}},
+        tmp_path / "run.json",
+    )
     found = json.loads((tmp_path / "run.json").read_text(), parse_constant=pytest.fail)["facts"]
     assert (found["a"], found["b"], found["d"]) == (None, [None, 1, 0.5], None)
     assert isinstance(found["c"], str)

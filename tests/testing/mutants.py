@@ -137,7 +137,9 @@ class RemembersCalls(BadNets):
 
     def implant(self, setting):
         _SEEN.append(1)
-        recipe = setting.recipe.model_copy(update={"lr": setting.recipe.lr * (1 if len(_SEEN) == 1 else 2)})
+        recipe = setting.recipe.model_copy(
+            update={"lr": setting.recipe.lr * (1 if len(_SEEN) == 1 else 2)}
+        )
         return super().implant(replace(setting, recipe=recipe))
 
 
@@ -226,7 +228,10 @@ class _NoStudent(_Wrapped):
         self.weight = nn.Parameter(torch.ones(()))
 
     def forward(self, *arguments):
-        return {name: value.detach() * self.weight for name, value in super().forward(*arguments).items()}
+        return {
+            name: value.detach() * self.weight
+            for name, value in super().forward(*arguments).items()
+        }
 
 
 class NeverNothing(RobustKD):

@@ -1,4 +1,5 @@
-"""The conformance kit: every built-in passes it, and every mutant is caught by the check that is there for it."""
+"""The conformance kit: every built-in passes it, and every mutant is caught by the check that is
+there for it."""
 
 import json
 
@@ -8,7 +9,13 @@ from kdbench_badnets.method import BadNets
 
 from kdbench.cli import main
 from kdbench.loading.registry import Registry
-from kdbench.testing import CheckFailedError, NotApplicableError, checks_for, parametrize_with_checks, run_checks
+from kdbench.testing import (
+    CheckFailedError,
+    NotApplicableError,
+    checks_for,
+    parametrize_with_checks,
+    run_checks,
+)
 from tests.testing.mutants import MUTANTS, NeverNothing
 
 REGISTRY = Registry.load()
@@ -48,16 +55,25 @@ def results(cls):
 
 
 def test_a_known_failure_is_one_and_a_stale_one_is_not(monkeypatch):
-    monkeypatch.setattr(NeverNothing, "known_failures", {"zero_strength_is_none": "for a test", "steps": "no longer"})
+    monkeypatch.setattr(
+        NeverNothing,
+        "known_failures",
+        {"zero_strength_is_none": "for a test", "steps": "no longer"},
+    )
     found = results(NeverNothing)
-    assert (found["zero_strength_is_none"].status, found["zero_strength_is_none"].text) == ("known", "for a test")
+    assert (found["zero_strength_is_none"].status, found["zero_strength_is_none"].text) == (
+        "known",
+        "for a test",
+    )
     assert found["steps"].status == "failed"
     assert "take it off the list" in found["steps"].text
 
 
 def test_a_known_failure_of_no_check_is_refused(monkeypatch):
     monkeypatch.setattr(BadNets, "known_failures", {"lables": "misspelt"})
-    with pytest.raises(CheckFailedError, match="known_failures names lables; there are parameters,"):
+    with pytest.raises(
+        CheckFailedError, match="known_failures names lables; there are parameters,"
+    ):
         checks_for(BadNets)
 
 
@@ -74,7 +90,11 @@ def test_the_command(monkeypatch):
     assert ran.exit_code == 0, ran.output
     told = json.loads(ran.output)
     assert told["failed"] == 0
-    assert {result["name"] for result in told["checks"]["none"]} >= {"parameters", "same_seed", "zero_strength_is_none"}
+    assert {result["name"] for result in told["checks"]["none"]} >= {
+        "parameters",
+        "same_seed",
+        "zero_strength_is_none",
+    }
     monkeypatch.setattr(BadNets, "implant", lambda self, setting: 1 / 0)
     ran = CliRunner().invoke(main, ["check", "badnets"])
     assert ran.exit_code == 1

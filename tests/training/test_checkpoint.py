@@ -32,7 +32,8 @@ class StopAfter:
 
 
 def training(folder, stripes, recipe, stop=None):
-    """Two calls of the loop, with every source of randomness in between and inside; returns all that they leave."""
+    """Two calls of the loop, with every source of randomness in between and inside; returns all
+    that they leave."""
     torch.manual_seed(1)
     np.random.seed(2)
     random.seed(3)
@@ -46,22 +47,38 @@ def training(folder, stripes, recipe, stop=None):
 
     def loss(batch):
         noise = torch.rand(()) + np.random.rand() + random.random()
-        return {"ce": nn.functional.cross_entropy(model(batch.images) + leaf, batch.labels) * (1 + 0.1 * noise)}
+        return {
+            "ce": nn.functional.cross_entropy(model(batch.images) + leaf, batch.labels)
+            * (1 + 0.1 * noise)
+        }
 
     history = []
     for trained in ([model.train()], [model, leaf]):
         history += fit(
-            trained, loss, stripes.train, recipe, generator=generator, augmentation=stripes.augmentation
-        )  # fmt: skip
-    drawn = [torch.rand(1, generator=generator), torch.rand(1), torch.tensor([np.random.rand(), random.random()])]
+            trained,
+            loss,
+            stripes.train,
+            recipe,
+            generator=generator,
+            augmentation=stripes.augmentation,
+        )
+    drawn = [
+        torch.rand(1, generator=generator),
+        torch.rand(1),
+        torch.tensor([np.random.rand(), random.random()]),
+    ]
     return [*model.state_dict().values(), leaf.detach(), torch.tensor(history), *drawn]
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": "adam", "lr": 0.01}, {"schedule": "steps"}, {"schedule": "onecycle"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"optimizer": "adam", "lr": 0.01}, {"schedule": "steps"}, {"schedule": "onecycle"}],
+)
 def test_resumed_training_ends_in_the_same_bits(tmp_path, stripes, options):
     recipe = Recipe(**{"epochs": 4, "batch_size": 48, "lr": 0.05, **options})
     whole = training(tmp_path / "whole", stripes, recipe)
-    for stop in (3, 12, 20, 31):  # of 2 x 20 steps: in the first epoch, later, at the end of the first call, in the second
+    # of 2 x 20 steps: in the first epoch, later, at the end of the first call, in the second
+    for stop in (3, 12, 20, 31):
         folder = tmp_path / str(stop)
         with pytest.raises(Stopped):
             training(folder, stripes, recipe, stop)
@@ -81,7 +98,11 @@ def test_what_was_done_is_not_done_again(tmp_path, stripes):
 def test_a_damaged_or_foreign_checkpoint_counts_as_none(tmp_path, stripes):
     recipe = Recipe(epochs=4, batch_size=48, lr=0.05)
     whole = training(tmp_path / "whole", stripes, recipe)
-    for damage in (lambda data: data[:-5] + bytes([data[-5] ^ 1]) + data[-4:], lambda data: data[:100], lambda data: b""):
+    for damage in (
+        lambda data: data[:-5] + bytes([data[-5] ^ 1]) + data[-4:],
+        lambda data: data[:100],
+        lambda data: b"",
+    ):
         with pytest.raises(Stopped):
             training(tmp_path / "cut", stripes, recipe, 12)
         path = tmp_path / "cut" / "fit-0.safetensors"

@@ -16,7 +16,9 @@ from kdbench.training import Fit, Recipe, Silent, cross_entropy
 
 def fit(parameters, loss, images, recipe, **kwargs):
     generator = torch.Generator().manual_seed(0)
-    return Fit(Numerics(), Silent())(parameters, loss, images, recipe, generator=generator, **kwargs)
+    return Fit(Numerics(), Silent())(
+        parameters, loss, images, recipe, generator=generator, **kwargs
+    )
 
 
 def test_one_sgd_step_by_hand(stripes):
@@ -30,7 +32,8 @@ def test_one_sgd_step_by_hand(stripes):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_tensor_with_gaps_is_trained_as_one_without(stripes, optimizer):
-    # torch's fused steps walk memory from the first element on, and take what lies in the gaps for values.
+    # torch's fused steps walk memory from the first element on, and take what lies in the gaps for
+    # values.
     start, wanted = torch.rand(6, generator=torch.Generator().manual_seed(1)), torch.arange(6.0)
     gaps, plain = torch.zeros(12)[::2], torch.zeros(6)
     recipe = Recipe(epochs=3, batch_size=24, lr=0.1, optimizer=optimizer)
@@ -48,9 +51,19 @@ def test_a_parameter_may_get_its_first_gradient_later(stripes, optimizer):
     def loss(_):
         return {"early": early**2, "late": late**2} if next(steps) >= 4 else {"early": early**2}
 
-    fit([early, late], loss, stripes.train, Recipe(epochs=1, batch_size=24, lr=0.01, optimizer=optimizer))
+    fit(
+        [early, late],
+        loss,
+        stripes.train,
+        Recipe(epochs=1, batch_size=24, lr=0.01, optimizer=optimizer),
+    )
     alone = nn.Parameter(torch.tensor(2.0))
-    fit([alone], lambda _: {"a": alone**2}, stripes.train, Recipe(epochs=2, batch_size=80, lr=0.01, optimizer=optimizer))
+    fit(
+        [alone],
+        lambda _: {"a": alone**2},
+        stripes.train,
+        Recipe(epochs=2, batch_size=80, lr=0.01, optimizer=optimizer),
+    )
     assert late.item() == pytest.approx(alone.item())  # six steps each
     assert early.item() < late.item()
 
@@ -72,7 +85,9 @@ def test_onecycle_never_exceeds_its_peak(steps):
 
 def test_steps_drop_tenfold_at_each_milestone():
     recipe = Recipe(epochs=1, lr=1.0, schedule="steps")
-    assert [recipe.rate(s, 100) for s in (0, 49, 50, 74, 75)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    assert [recipe.rate(s, 100) for s in (0, 49, 50, 74, 75)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01]
+    )
 
 
 def test_min_steps_raises_the_epochs_of_a_small_set():
@@ -113,9 +128,13 @@ def test_fifty_epochs_take_no_more_memory_than_ten(stripes):
     resident = Resident()
     model = create_model("wrn10_1", 3).train()
     Fit(Numerics(threads=1), resident)(
-        model, cross_entropy(model), stripes.train.subset(torch.arange(80)), Recipe(epochs=50, batch_size=40, lr=0.01),
-        generator=torch.Generator().manual_seed(0), augmentation=stripes.augmentation,
-    )  # fmt: skip
+        model,
+        cross_entropy(model),
+        stripes.train.subset(torch.arange(80)),
+        Recipe(epochs=50, batch_size=40, lr=0.01),
+        generator=torch.Generator().manual_seed(0),
+        augmentation=stripes.augmentation,
+    )
     assert len(resident.mib) == 100
     # A graph that is kept takes 10 MiB a step.
     assert abs(statistics.median(resident.mib[-20:]) - statistics.median(resident.mib[10:30])) < 32
@@ -135,13 +154,20 @@ class Resident(Silent):
 def test_after_step_runs_after_every_step(stripes):
     weight, calls = nn.Parameter(torch.tensor(1.0)), []
     recipe = Recipe(epochs=2, batch_size=80, lr=0.1)
-    fit([weight], lambda b: {"w": weight}, stripes.train, recipe, after_step=lambda: calls.append(weight.item()))
+    fit(
+        [weight],
+        lambda b: {"w": weight},
+        stripes.train,
+        recipe,
+        after_step=lambda: calls.append(weight.item()),
+    )
     assert len(calls) == 6
     assert calls[0] < 1.0
 
 
 @pytest.mark.parametrize(
-    ("device", "message"), [("tpu", "not a device"), ("cudafoo", "not a device"), ("cuda:7", "torch sees 1 CUDA")]
+    ("device", "message"),
+    [("tpu", "not a device"), ("cudafoo", "not a device"), ("cuda:7", "torch sees 1 CUDA")],
 )
 def test_a_device_that_does_not_exist_is_refused(monkeypatch, device, message):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -1,6 +1,8 @@
-"""The process under test of test_confine.py: it trains, then tries everything, and answers what it managed to do.
+"""The process under test of test_confine.py: it trains, then tries everything, and answers what it
+managed to do.
 
-Standard input: {"confined", "out", "secret", "victim", "port"}; standard output: {attempt: true or the error's number}.
+Standard input: {"confined", "out", "secret", "victim", "port"}; standard output: {attempt: true or
+the error's number}.
 """
 
 import json
@@ -19,11 +21,17 @@ how = confine(interpreter_paths(), [out]) if asked["confined"] else "not at all"
 import torch  # noqa: E402 - the point: everything after the confinement has to work inside it
 
 torch.set_num_threads(2)
-net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Flatten(), torch.nn.Linear(7200, 4))
+net = torch.nn.Sequential(
+    torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Flatten(), torch.nn.Linear(7200, 4)
+)
 before = net[0].weight.detach().clone()
 torch.nn.functional.cross_entropy(net(torch.rand(8, 3, 32, 32)), torch.arange(8) % 4).backward()
 torch.optim.SGD(net.parameters(), 0.01).step()
-trained = torch.get_num_threads() == 2 and bool(torch.isfinite(net[0].weight).all()) and not torch.equal(net[0].weight, before)
+trained = (
+    torch.get_num_threads() == 2
+    and bool(torch.isfinite(net[0].weight).all())
+    and not torch.equal(net[0].weight, before)
+)
 torch.save(net.state_dict(), out / "weights")
 kept = set(torch.load(out / "weights", weights_only=True)) == set(net.state_dict())
 
@@ -59,7 +67,9 @@ attempts = {
     "see the parent's environment": (parent / "environ").read_bytes,
     "see the parent's arguments": (parent / "cmdline").read_bytes,
     "connect": lambda: socket.create_connection(("127.0.0.1", asked["port"]), timeout=5).close(),
-    "open a raw socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close(),
+    "open a raw socket": lambda: socket.socket(
+        socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP
+    ).close(),
     "listen": lambda: socket.socket().bind(("127.0.0.1", 0)),
     "signal the parent": lambda: os.kill(os.getppid(), 0),
 }

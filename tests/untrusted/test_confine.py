@@ -1,4 +1,5 @@
-"""What a confined process can still do, and what it cannot; each attempt succeeds without the confinement."""
+"""What a confined process can still do, and what it cannot; each attempt succeeds without the
+confinement."""
 
 from __future__ import annotations
 
@@ -25,7 +26,12 @@ def _probe(tmp_path, *, confined):
     (elsewhere / "secret").write_text("secret")
     (elsewhere / "victim").write_text("victim")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        asked = {"confined": confined, "out": str(out), "secret": str(elsewhere / "secret"), "port": server.getsockname()[1]}
+        asked = {
+            "confined": confined,
+            "out": str(out),
+            "secret": str(elsewhere / "secret"),
+            "port": server.getsockname()[1],
+        }
         asked["victim"] = str(elsewhere / "victim")
         command = [sys.executable, "-I", str(Path(__file__).with_name("probe.py"))]
         ran = subprocess.run(
@@ -55,7 +61,9 @@ def test_a_confined_process_trains_and_reaches_nothing_else(tmp_path):
     assert not (elsewhere / "new").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make devices, so that attempt fails anyway")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root may make devices, so that attempt fails anyway"
+)
 def test_the_attempts_succeed_without_confinement(tmp_path):
     found, _ = _probe(tmp_path, confined=False)
     assert found["trained"]
@@ -65,7 +73,8 @@ def test_the_attempts_succeed_without_confinement(tmp_path):
 def test_confining_a_process_with_threads_is_refused():
     if not landlock():
         pytest.skip("this kernel has no Landlock")
-    code = "import threading\nfrom kdbench.untrusted.confine import confine\nthreading.Timer(5, print).start()\nconfine([], [])"
+    code = "import threading\nfrom kdbench.untrusted.confine import confine\n"
+    code += "threading.Timer(5, print).start()\nconfine([], [])"
     assert "RuntimeError: confine() restricts the calling thread only" in python(code).stderr
 
 
@@ -75,7 +84,8 @@ def test_without_landlock_it_says_none(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("abi", "rights", "size"), [(1, 0x1FFF, 8), (2, 0x3FFF, 8), (3, 0x7FFF, 8), (4, 0x7FFF, 16), (5, 0xFFFF, 16)]
+    ("abi", "rights", "size"),
+    [(1, 0x1FFF, 8), (2, 0x3FFF, 8), (3, 0x7FFF, 8), (4, 0x7FFF, 16), (5, 0xFFFF, 16)],
 )
 def test_an_older_kernel_is_asked_for_what_it_knows(monkeypatch, abi, rights, size):
     import struct
@@ -111,9 +121,27 @@ def test_the_interpreter_needs_no_private_folder(tmp_path, monkeypatch):
     paths = interpreter_paths()
     assert Path(sys.prefix) in paths
     forbidden = [
-        Path(folder) for folder in ("/", "/proc", "/dev", "/sys", "/etc", "/home", "/tmp", "/root", "/proc/1", "/dev/shm")
+        Path(folder)
+        for folder in (
+            "/",
+            "/proc",
+            "/dev",
+            "/sys",
+            "/etc",
+            "/home",
+            "/tmp",
+            "/root",
+            "/proc/1",
+            "/dev/shm",
+        )
     ]
-    for folder in (*forbidden, tmp_path, tmp_path / "home", Path("/etc/shadow"), Path("/etc/ssl/private")):
+    for folder in (
+        *forbidden,
+        tmp_path,
+        tmp_path / "home",
+        Path("/etc/shadow"),
+        Path("/etc/ssl/private"),
+    ):
         assert not [path for path in paths if folder.is_relative_to(path.resolve())], folder
     assert not any(_holds_private(path) for path in paths)
 
@@ -121,10 +149,18 @@ def test_the_interpreter_needs_no_private_folder(tmp_path, monkeypatch):
 def test_devices_of_a_gpu_are_found_by_their_names(monkeypatch):
     threads = Path("/proc/self/task")
     assert all(path.is_char_device() for path in device_paths() if path != threads)
-    monkeypatch.setattr("kdbench.untrusted.confine.Path.glob", lambda self, name: [self / name.replace("*", "0")])
-    monkeypatch.setattr("kdbench.untrusted.confine.Path.is_char_device", lambda self: self.name != "kfd")
-    assert device_paths() == [Path("/dev", name) for name in ("nvidia0", "nvidia-caps/0", "dri/render0")] + [threads]
-    monkeypatch.setattr("kdbench.untrusted.confine.Path.is_char_device", lambda self: self.name == "kfd")
+    monkeypatch.setattr(
+        "kdbench.untrusted.confine.Path.glob", lambda self, name: [self / name.replace("*", "0")]
+    )
+    monkeypatch.setattr(
+        "kdbench.untrusted.confine.Path.is_char_device", lambda self: self.name != "kfd"
+    )
+    assert device_paths() == [
+        Path("/dev", name) for name in ("nvidia0", "nvidia-caps/0", "dri/render0")
+    ] + [threads]
+    monkeypatch.setattr(
+        "kdbench.untrusted.confine.Path.is_char_device", lambda self: self.name == "kfd"
+    )
     assert device_paths() == [Path("/dev/kfd")]  # AMD's driver names no threads
 
 
@@ -132,8 +168,16 @@ def test_devices_of_a_gpu_are_found_by_their_names(monkeypatch):
     ("limited", "action", "error"),
     [
         ("memory_bytes=200 << 20", "bytes(300 << 20)", "MemoryError"),
-        ("file_bytes=1000", "file = open(sys.argv[1], 'wb', 0); file.write(bytes(1000)); file.write(b'x')", "File too large"),
-        ("memory_bytes=200 << 20, address_space=True", "import mmap; mmap.mmap(-1, 300 << 20)", "Cannot allocate memory"),
+        (
+            "file_bytes=1000",
+            "file = open(sys.argv[1], 'wb', 0); file.write(bytes(1000)); file.write(b'x')",
+            "File too large",
+        ),
+        (
+            "memory_bytes=200 << 20, address_space=True",
+            "import mmap; mmap.mmap(-1, 300 << 20)",
+            "Cannot allocate memory",
+        ),
     ],
 )
 def test_limits_hold(tmp_path, limited, action, error):

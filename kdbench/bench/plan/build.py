@@ -21,7 +21,12 @@ _BY_RECIPE = ("clean", "alone", "backdoor", "distill", "repair")
 
 class _Builder:
     def __init__(self, plan: Plan, number: int, setting: Setting) -> None:
-        self.plan, self.number, self.setting, self.resolved = plan, number, setting, setting.resolved
+        self.plan, self.number, self.setting, self.resolved = (
+            plan,
+            number,
+            setting,
+            setting.resolved,
+        )
         self._contexts = {split: setting.context(split) for split in ("train", "test")}
         self._digests = {split: digest(context) for split, context in self._contexts.items()}
         self._methods: dict[tuple[str, str], dict[str, Any]] = {}
@@ -43,20 +48,38 @@ class _Builder:
             number = len(self.plan.stages) + 1
             context = self._contexts[split]
             self.plan.stages[key] = Stage(
-                kind, key, number, title, self.number, seed, inputs, values, random, context, cohort,
-                self._networks(inputs, values), self._images(kind, values),
-            )  # fmt: skip
+                kind,
+                key,
+                number,
+                title,
+                self.number,
+                seed,
+                inputs,
+                values,
+                random,
+                context,
+                cohort,
+                self._networks(inputs, values),
+                self._images(kind, values),
+            )
         return key
 
     def _networks(self, inputs: Mapping[str, str], values: Mapping[str, Any]) -> tuple[str, ...]:
         """Its own, and that which each of its inputs made."""
         own = [values["model"]] if "model" in values else []
-        return (*own, *(name for key in inputs.values() for name in self.plan.stages[key].networks[:1]))
+        return (
+            *own,
+            *(name for key in inputs.values() for name in self.plan.stages[key].networks[:1]),
+        )
 
     def _images(self, kind: str, values: Mapping[str, Any]) -> int:
         if kind not in _BY_RECIPE:
             return 0
-        seen = max(1, int(self.setting.train * values["clean_fraction"])) if kind == "repair" else self.setting.train
+        seen = (
+            max(1, int(self.setting.train * values["clean_fraction"]))
+            if kind == "repair"
+            else self.setting.train
+        )
         return Recipe(**values["recipe"]).passes(seen) * seen
 
     def method(self, kind: str, name: str) -> dict[str, Any]:
@@ -64,7 +87,12 @@ class _Builder:
             params = self.resolved.method(kind, name).params.model_dump(mode="json")
             origin = self.resolved.origins[kind, name]
             # The name of a variant is no ingredient: with the same numbers it is the same method.
-            self._methods[kind, name] = {"kind": kind, "name": base_name(name), "params": params, "origin": origin}
+            self._methods[kind, name] = {
+                "kind": kind,
+                "name": base_name(name),
+                "params": params,
+                "origin": origin,
+            }
         return self._methods[kind, name]
 
     def network(self, name: str) -> dict[str, str]:
@@ -73,7 +101,10 @@ class _Builder:
         return {"model": name} if origin is None else {"model": name, "model_origin": origin}
 
     def clean(self, teacher: str, seed: int) -> str:
-        values = {**self.network(teacher), "recipe": self.resolved.preset.clean.model_dump(mode="json")}
+        values = {
+            **self.network(teacher),
+            "recipe": self.resolved.preset.clean.model_dump(mode="json"),
+        }
         return self.add("clean", f"train clean {teacher}", seed, {}, values, (teacher,))
 
     def backdoor(self, clean: str, attack: str, teacher: str, seed: int) -> str:
@@ -83,11 +114,17 @@ class _Builder:
             "target_class": self.resolved.spec.target_class,
         }
         random = (base_name(attack), teacher)
-        return self.add("backdoor", f"implant {attack} in {teacher}", seed, {"clean": clean}, values, random)
+        return self.add(
+            "backdoor", f"implant {attack} in {teacher}", seed, {"clean": clean}, values, random
+        )
 
     def alone(self, student: str, seed: int) -> str:
-        """Control C2: the student without a teacher, trained as long and as fast as in distillation."""
-        values = {**self.network(student), "recipe": self.resolved.preset.distill.model_dump(mode="json")}
+        """Control C2: the student without a teacher, trained as long and as fast as in
+        distillation."""
+        values = {
+            **self.network(student),
+            "recipe": self.resolved.preset.distill.model_dump(mode="json"),
+        }
         return self.add("alone", f"train {student} alone", seed, {}, values, (student,))
 
     def student(
@@ -103,7 +140,9 @@ class _Builder:
         used = {**self.method("defense", defense), "clean_fraction": preset.clean_fraction}
         used["recipe"] = preset.repair.model_dump(mode="json")
         if "cleanse_teacher" in steps:
-            source = cleansed = self.add("cleanse", f"{defense}: cleanse {origin}", seed, {"teacher": source}, used)
+            source = cleansed = self.add(
+                "cleanse", f"{defense}: cleanse {origin}", seed, {"teacher": source}, used
+            )
             origin = f"{origin} cleansed by {defense}"
         if known in self._known:
             return self._known[known], cleansed
@@ -121,12 +160,20 @@ class _Builder:
         key = self.add("distill", title, seed, inputs, values, random, cohort)
         if "repair_student" in steps:
             inputs = {"student": key, "teacher": source}
-            key = self.add("repair", f"{defense}: repair {student} from {origin}", seed, inputs, used, (student,))
+            key = self.add(
+                "repair",
+                f"{defense}: repair {student} from {origin}",
+                seed,
+                inputs,
+                used,
+                (student,),
+            )
         self._known[known] = key
         return key, cleansed
 
     def measure(self, key: str, backdoor: str | None) -> str:
-        """The evaluation of a network with a backdoor's trigger; its accuracy alone where there is none."""
+        """The evaluation of a network with a backdoor's trigger; its accuracy alone where there is
+        none."""
         known = ("measure", key, backdoor)
         if known not in self._known:
             title = f"measure: {self.plan.stages[key].title}"
@@ -139,7 +186,10 @@ class _Builder:
         spec, preset = self.resolved.spec, self.resolved.preset
         measured = {role: self.measure(key, backdoor) for role, key in trained.items()}
         named = {"dataset": self.setting.name, **names, "preset": self.resolved.name}
-        named |= {"target_class": None if backdoor is None else spec.target_class, "clean_fraction": preset.clean_fraction}
+        named |= {
+            "target_class": None if backdoor is None else spec.target_class,
+            "clean_fraction": preset.clean_fraction,
+        }
         key = digest([STAGE_VERSION, SCHEMA, "row", named, measured])
         self.plan.cells.append(Cell(named, key, self.number, trained, measured))
 
@@ -153,20 +203,37 @@ class _Builder:
                     self.attacked(teacher, student, seed)
 
     def suspect(self, name: str, teacher: str, student: str, seed: int) -> None:
-        """Cells of an imported teacher: no trigger is known, so there are accuracies and no verdict."""
+        """Cells of an imported teacher: no trigger is known, so there are accuracies and no
+        verdict."""
         imported = self.setting.imported[name]
         source, origin = imported.key, f"imported {name}"
         if source not in self.plan.stages:
             number = len(self.plan.stages) + 1
             self.plan.stages[source] = Stage(
-                "imported", source, number, origin, self.number, 0, {}, {}, (), {}, networks=(imported.model,)
+                "imported",
+                source,
+                number,
+                origin,
+                self.number,
+                0,
+                {},
+                {},
+                (),
+                {},
+                networks=(imported.model,),
             )
         for distiller in self.resolved.spec.distillers:
             for defense in self.resolved.spec.defenses:
                 key, cleansed = self.student(source, origin, defense, distiller, student, seed)
-                trained = {"teacher": source, **({} if cleansed is None else {"cleansed": cleansed}), "student": key}
+                trained = {
+                    "teacher": source,
+                    **({} if cleansed is None else {"cleansed": cleansed}),
+                    "student": key,
+                }
                 names = {"attack": f"imported:{name}", "defense": defense, "distiller": distiller}
-                self.cell({**names, "teacher": teacher, "student": student, "seed": seed}, trained, None)
+                self.cell(
+                    {**names, "teacher": teacher, "student": student, "seed": seed}, trained, None
+                )
 
     def attacked(self, teacher: str, student: str, seed: int) -> None:
         """Cells of every attack on one teacher, with their controls."""
@@ -182,15 +249,25 @@ class _Builder:
                 controls = {}
                 if spec.controls:
                     controls["alone"] = self.alone(student, seed)
-                    controls["clean_teacher"], _ = self.student(clean, f"clean {teacher}", "none", distiller, student, seed)
-                    controls["undefended"], _ = self.student(backdoor, origin, "none", distiller, student, seed)
+                    controls["clean_teacher"], _ = self.student(
+                        clean, f"clean {teacher}", "none", distiller, student, seed
+                    )
+                    controls["undefended"], _ = self.student(
+                        backdoor, origin, "none", distiller, student, seed
+                    )
                 for defense in spec.defenses:
-                    key, cleansed = self.student(backdoor, origin, defense, distiller, student, seed)
+                    key, cleansed = self.student(
+                        backdoor, origin, defense, distiller, student, seed
+                    )
                     trained = {"source": clean, "teacher": backdoor, "student": key, **controls}
                     if cleansed is not None:
                         trained["cleansed"] = cleansed
                     names = {"attack": attack, "defense": defense, "distiller": distiller}
-                    self.cell({**names, "teacher": teacher, "student": student, "seed": seed}, trained, backdoor)
+                    self.cell(
+                        {**names, "teacher": teacher, "student": student, "seed": seed},
+                        trained,
+                        backdoor,
+                    )
 
 
 def build_plan(settings: Iterable[Setting]) -> Plan:
@@ -198,5 +275,6 @@ def build_plan(settings: Iterable[Setting]) -> Plan:
     plan = Plan()
     for number, setting in enumerate(settings):
         _Builder(plan, number, setting).build()
-    plan.cells = list({cell.key: cell for cell in plan.cells}.values())  # blocks may name a cell twice
+    # blocks may name a cell twice
+    plan.cells = list({cell.key: cell for cell in plan.cells}.values())
     return plan

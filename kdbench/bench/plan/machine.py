@@ -1,4 +1,5 @@
-"""What computes: the versions, the code and the arithmetic that are part of every stage's key, and the names for the record."""
+"""What computes: the versions, the code and the arithmetic that are part of every stage's key, and
+the names for the record."""
 
 from __future__ import annotations
 
@@ -14,10 +15,28 @@ from kdbench.numerics import Numerics
 
 #: The files and folders of kdbench that can change a number. The others draw, plan, store or talk.
 _COMPUTING = (
-    "attack.py", "attention.py", "capture.py", "defense.py", "distiller.py", "matching.py", "method.py", "metrics.py",
-    "numerics.py", "repair.py", "training", "trigger_search.py", "triggers.py", "variance.py", "bench/run/rows.py",
-    "bench/work/stages.py", "bench/work/task.py", "data", "models", "report/pictures.py", "report/verdict.py",
-)  # fmt: skip
+    "attack.py",
+    "attention.py",
+    "capture.py",
+    "defense.py",
+    "distiller.py",
+    "matching.py",
+    "method.py",
+    "metrics.py",
+    "numerics.py",
+    "repair.py",
+    "training",
+    "trigger_search.py",
+    "triggers.py",
+    "variance.py",
+    "bench/run/rows.py",
+    "bench/work/stages.py",
+    "bench/work/task.py",
+    "data",
+    "models",
+    "report/pictures.py",
+    "report/verdict.py",
+)
 
 
 @cache
@@ -36,7 +55,11 @@ def code_digest() -> str:
 @cache
 def software() -> dict[str, str]:
     """Versions of what computes, or draws, or decodes."""
-    found = {"kdbench": kdbench.__version__, "torch": torch.__version__, "cuda": torch.version.cuda or "none"}
+    found = {
+        "kdbench": kdbench.__version__,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda or "none",
+    }
     for name in ("torchvision", "timm", "numpy", "pillow"):
         try:
             found[name] = version(name)

@@ -1,4 +1,5 @@
-"""What a request comes to on a machine that may lack its data: for what a run would cost, never for a run."""
+"""What a request comes to on a machine that may lack its data: for what a run would cost, never for
+a run."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Outline:
 
 
 def outline(spec: RunSpec, registry: Registry) -> Outline:
-    """The settings of a request; without a ``data_dir``, a dataset that needs one has its official number of images.
+    """The settings of a request; without a ``data_dir``, a dataset that needs one has its official
+    number of images.
 
     Raises:
         UsageError: a name, a value or a dataset will not do.
@@ -35,7 +37,10 @@ def outline(spec: RunSpec, registry: Registry) -> Outline:
         name = resolved.dataset
         if spec.data_dir is None and name != "signs" and name in OFFICIAL:
             known = OFFICIAL[name]
-            classes, train = spec.num_classes or known.num_classes, min(spec.train_size or known.train, known.train)
+            classes, train = (
+                spec.num_classes or known.num_classes,
+                min(spec.train_size or known.train, known.train),
+            )
             check_target(spec, name, classes)
             digests = (f"not here: {name}",) * 2
             absent.append(name)

@@ -1,4 +1,5 @@
-"""From a request to cells, and from cells to the few stages they share. Nothing here names a method or trains anything."""
+"""From a request to cells, and from cells to the few stages they share. Nothing here names a method
+or trains anything."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from kdbench.bench.request.spec import Resolved
 
 #: Kinds of stage that see test images.
 MEASURING = ("evaluate", "picture")
-#: Roles of a cell whose failure does not cost the row: C1 and C3, without which there is no verdict, and C2.
+#: Roles of a cell whose failure does not cost the row: C1 and C3, without which there is no
+#: verdict, and C2.
 JUDGING = ("clean_teacher", "undefended")
 CONTROLS = (*JUDGING, "alone")
 
@@ -24,14 +26,16 @@ class Stage:
     key: SHA-256 of everything that can change its result. number: 1-based place in the plan.
     setting: which of the run's settings (a dataset and a preset, for one block) it belongs to.
     inputs: role -> key of an earlier stage. values: what the stage is told.
-    random: what its random state is derived from, besides the root seed. Roles, not the whole key: with the same seed a
-    defended and an undefended student see the same batches, so that their difference is the defense's; two defenses, or two
-    variants of an attack, start from the same state as well.
-    context: the digests and versions that are part of its key.
-    cohort: what distillations have in common that can be computed together, from one pass of their teacher; else empty.
-    networks: names of those it computes with, the one it trains or measures first. images: those that pass through a training
-    by recipe, each as often as it is seen; a method's own phases (a trigger's search, a detoxification) and poisons added to
-    the set are not in it. Both serve estimates only.
+    random: what its random state is derived from, besides the root seed. Roles, not the whole key:
+    with the same seed a defended and an undefended student see the same batches, so that their
+    difference is the defense's; two defenses, or two variants of an attack, start from the same
+    state as well. context: the digests and versions that are part of its key.
+    cohort: what distillations have in common that can be computed together, from one pass of their
+    teacher; else empty.
+    networks: names of those it computes with, the one it trains or measures first. images: those
+    that pass through a training by recipe, each as often as it is seen; a method's own phases (a
+    trigger's search, a detoxification) and poisons added to the set are not in it. Both serve
+    estimates only.
     """
 
     kind: str
@@ -53,24 +57,30 @@ class Stage:
         return int(digest([self.seed, self.kind, *self.random])[:15], 16)
 
     def stream_seed(self) -> int:
-        """63-bit seed of the order and augmentation of its images where several stages are to see the same: the students of
-        one root seed, whoever their teacher and their distiller are."""
+        """63-bit seed of the order and augmentation of its images where several stages are to see
+        the same: the students of one root seed, whoever their teacher and their distiller are."""
         return int(digest([self.seed, self.kind, "stream"])[:15], 16)
 
     def ingredients(self) -> dict[str, Any]:
         """What the key is made of, for whoever asks why two keys differ."""
-        return {"seed": self.seed, "inputs": self.inputs, "values": self.values, "context": self.context}
+        return {
+            "seed": self.seed,
+            "inputs": self.inputs,
+            "values": self.values,
+            "context": self.context,
+        }
 
 
 @dataclass(frozen=True)
 class Cell:
     """One row to be.
 
-    names: the columns that name it. key: SHA-256 of everything that can change the row. setting: as in Stage.
-    trained, measured: role -> key of the stage that trains, or measures, the network of that role. Roles: ``source`` (clean
-    teacher), ``teacher``, ``cleansed`` (where a defense hands on another teacher), ``student``, and the controls
-    ``clean_teacher`` (C1), ``alone`` (C2) and ``undefended`` (C3), unless skipped. An imported teacher has no source and
-    no controls.
+    names: the columns that name it. key: SHA-256 of everything that can change the row. setting: as
+    in Stage.
+    trained, measured: role -> key of the stage that trains, or measures, the network of that role.
+    Roles: ``source`` (clean teacher), ``teacher``, ``cleansed`` (where a defense hands on another
+    teacher), ``student``, and the controls ``clean_teacher`` (C1), ``alone`` (C2) and
+    ``undefended`` (C3), unless skipped. An imported teacher has no source and no controls.
     """
 
     names: dict[str, Any]
@@ -82,7 +92,8 @@ class Cell:
 
 @dataclass
 class Plan:
-    """Unique stages by key, in an order that respects their inputs, and the unique cells that need them."""
+    """Unique stages by key, in an order that respects their inputs, and the unique cells that need
+    them."""
 
     stages: dict[str, Stage] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
@@ -102,8 +113,9 @@ class Plan:
 class Setting:
     """A dataset with a preset: what one part of a plan is built for.
 
-    name: of the dataset. train_digest, test_digest: SHA-256 of its splits. train: training images. numerics, code, software:
-    what computes; see kdbench.bench.plan.machine. imported: the imported teachers of the request, by name.
+    name: of the dataset. train_digest, test_digest: SHA-256 of its splits. train: training images.
+    numerics, code, software: what computes; see kdbench.bench.plan.machine. imported: the imported
+    teachers of the request, by name.
     """
 
     resolved: Resolved

@@ -19,7 +19,8 @@ from kdbench.method import Method, Params
 
 
 class Block(BaseModel):
-    """Further cells of a request: what is given here replaces the request's, all the rest is the request's."""
+    """Further cells of a request: what is given here replaces the request's, all the rest is the
+    request's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,7 +32,8 @@ class Block(BaseModel):
 
 
 class RunSpec(BaseModel):
-    """A request: axes that are crossed, and what holds for all of it. ``kdbench run``'s options and a spec file say the same.
+    """A request: axes that are crossed, and what holds for all of it. ``kdbench run``'s options and
+    a spec file say the same.
 
     teacher_from: names of imported teachers, taken as they are, instead of (or beside) attacks.
     also: further blocks of cells; a cell that two blocks name is one cell.
@@ -63,7 +65,9 @@ class RunSpec(BaseModel):
     overrides: dict[str, str] = Field(default_factory=dict)
     also: tuple[Block, ...] = ()
 
-    @field_validator("attacks", "teacher_from", "defenses", "distillers", "pairs", "datasets", "presets", "seeds")
+    @field_validator(
+        "attacks", "teacher_from", "defenses", "distillers", "pairs", "datasets", "presets", "seeds"
+    )
     @classmethod
     def _each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(dict.fromkeys(values))
@@ -71,7 +75,10 @@ class RunSpec(BaseModel):
     @model_validator(mode="after")
     def _something_to_attack(self) -> RunSpec:
         if not self.attacks and not self.teacher_from:
-            raise ValueError("neither an attack nor an imported teacher is named; add --attack NAME or --teacher-from NAME")
+            raise ValueError(
+                "neither an attack nor an imported teacher is named; add --attack NAME or "
+                "--teacher-from NAME"
+            )
         return self
 
     def blocks(self) -> list[RunSpec]:
@@ -83,7 +90,11 @@ class RunSpec(BaseModel):
         """(kind, name) of every method that the request names, those of its blocks among them."""
         found = {("defense", "none")} if self.controls else set()
         for block in self.blocks():
-            named = (("attack", block.attacks), ("defense", block.defenses), ("distiller", block.distillers))
+            named = (
+                ("attack", block.attacks),
+                ("defense", block.defenses),
+                ("distiller", block.distillers),
+            )
             found |= {(kind, name) for kind, names in named for name in names}
         return found
 
@@ -92,8 +103,8 @@ class RunSpec(BaseModel):
 class Resolved:
     """One dataset and one preset of a request, with every name looked up and every number known.
 
-    name: of the preset. methods: (kind, name) -> an instance with its parameters. origins: (kind, name) -> the plugin's
-    version and source digest.
+    name: of the preset. methods: (kind, name) -> an instance with its parameters. origins: (kind,
+    name) -> the plugin's version and source digest.
     """
 
     spec: RunSpec
@@ -111,7 +122,10 @@ class Resolved:
         return {
             "dataset": self.dataset,
             "preset": {"name": self.name, **self.preset.model_dump(mode="json")},
-            "methods": {f"{kind}.{name}": m.params.model_dump(mode="json") for (kind, name), m in sorted(self.methods.items())},
+            "methods": {
+                f"{kind}.{name}": m.params.model_dump(mode="json")
+                for (kind, name), m in sorted(self.methods.items())
+            },
         }
 
 
@@ -133,12 +147,15 @@ def resolve(
     preset_name: str | None = None,
     named: set[tuple[str, str]] | None = None,
 ) -> Resolved:
-    """Look everything up and apply ``--set`` overrides, for one dataset and preset of the request (the first ones unless said).
+    """Look everything up and apply ``--set`` overrides, for one dataset and preset of the request
+    (the first ones unless said).
 
-    Override keys: ``clean|poison|distill|repair|signs.FIELD``, ``clean_fraction`` and ``attack|distiller|defense.NAME.FIELD``.
-    Whoever sets a recipe's ``epochs`` means them: the preset's ``min_steps`` then no longer raises them. A method's numbers
-    are its defaults, then what it has for the preset, then what is set for it; a variant's those of its method, then its own,
-    then what is set for the variant. A variant that the plugin does not have exists where something is set for it.
+    Override keys: ``clean|poison|distill|repair|signs.FIELD``, ``clean_fraction`` and
+    ``attack|distiller|defense.NAME.FIELD``. Whoever sets a recipe's ``epochs`` means them: the
+    preset's ``min_steps`` then no longer raises them. A method's numbers are its defaults, then
+    what it has for the preset, then what is set for it; a variant's those of its method, then its
+    own, then what is set for the variant. A variant that the plugin does not have exists where
+    something is set for it.
 
     Args:
         named: the methods that may be set, where they are more than this block's.
@@ -158,7 +175,8 @@ def resolve(
             cls = registry.get(head, base_name(name))
             if (head, name) not in named | bases:
                 raise ConfigError(
-                    f"--set {key}: {head} {name!r} is not part of this run; add --{head} {name} or drop the --set"
+                    f"--set {key}: {head} {name!r} is not part of this run; add --{head} {name} or "
+                    "drop the --set"
                 )
             _known(key, fieldname, cls.Params.model_fields)
             given.setdefault((head, name), {})[fieldname] = _value(raw)
@@ -173,7 +191,11 @@ def resolve(
             table[head] = _value(raw)
         else:
             known = [k for k in Preset.model_fields if k != "clean_fraction"]
-            keys = ["clean_fraction", *(f"{k}.FIELD" for k in known), *(f"{kind}.NAME.FIELD" for kind in KINDS)]
+            keys = [
+                "clean_fraction",
+                *(f"{k}.FIELD" for k in known),
+                *(f"{kind}.NAME.FIELD" for kind in KINDS),
+            ]
             raise ConfigError(unknown("--set key", key, keys))
     if spec.clean_fraction is not None:
         table["clean_fraction"] = spec.clean_fraction
@@ -183,7 +205,9 @@ def resolve(
         cls, base = registry.get(kind, base_name(name)), (kind, base_name(name))
         values = cls.presets.get(preset_name, {}) | given.get(base, {})
         if name != base[1]:
-            values |= _variant(kind, name, cls, given.get((kind, name))) | given.get((kind, name), {})
+            values |= _variant(kind, name, cls, given.get((kind, name))) | given.get(
+                (kind, name), {}
+            )
         methods[kind, name] = cls(_build(f"{kind}.{name}", cls.Params, values))
         origins[kind, name] = registry.methods[kind][base[1]].origin
     for name in {name for pair in spec.pairs for name in pair}:
@@ -192,27 +216,35 @@ def resolve(
     return Resolved(spec, dataset, preset_name, preset, methods, origins)
 
 
-def _variant(kind: str, name: str, cls: type[Method], given: dict[str, Any] | None) -> dict[str, Any]:
+def _variant(
+    kind: str, name: str, cls: type[Method], given: dict[str, Any] | None
+) -> dict[str, Any]:
     base, _, word = name.partition(".")
     if word in cls.variants:
         return cls.variants[word].params
     if given:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.]*", word):
-            raise ConfigError(f"{kind} {name!r}: after the first point of a variant's name come a-z, 0-9, _ and .")
+            raise ConfigError(
+                f"{kind} {name!r}: after the first point of a variant's name come a-z, 0-9, _ and ."
+            )
         return {}
     known = [f"{base}.{variant}" for variant in cls.variants]
     raise UnknownMethodError(
-        f"{unknown(f'{kind} variant', name, known)}; or make one of your own with --set {kind}.{name}.FIELD=VALUE"
+        f"{unknown(f'{kind} variant', name, known)}; or make one of your own with --set "
+        f"{kind}.{name}.FIELD=VALUE"
     )
 
 
 def _known(key: str, fieldname: str, fields: Mapping[str, Any]) -> None:
     if fieldname not in fields:
-        raise ConfigError(unknown("--set key", key, [f"{key.rsplit('.', 1)[0]}.{name}" for name in fields]))
+        raise ConfigError(
+            unknown("--set key", key, [f"{key.rsplit('.', 1)[0]}.{name}" for name in fields])
+        )
 
 
 def _value(raw: str) -> Any:
-    """Read a value as TOML (numbers, booleans, lists, quoted strings); anything else is a plain string."""
+    """Read a value as TOML (numbers, booleans, lists, quoted strings); anything else is a plain
+    string."""
     try:
         return tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
@@ -225,6 +257,7 @@ def _build(where: str, model: type[Params], values: Mapping[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")  # ours, not pydantic's: it already says what was given
+        # ours, not pydantic's: it already says what was given
+        message = first["msg"].removeprefix("Value error, ")
         given = "" if message != first["msg"] else f"; got {first.get('input')!r}"
         raise ConfigError(f"{'.'.join(filter(None, [where, name]))}: {message}{given}") from error

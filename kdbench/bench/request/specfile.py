@@ -1,7 +1,8 @@
-"""Requests as TOML files. A file says what the command line says: axes, what holds for all of them, and ``[set]``.
+"""Requests as TOML files. A file says what the command line says: axes, what holds for all of them,
+and ``[set]``.
 
-An option given beside a file replaces the file's field wherever the file has it, in its blocks too; what ``[set]`` says of
-methods that are thereby gone is gone as well.
+An option given beside a file replaces the file's field wherever the file has it, in its blocks too;
+what ``[set]`` says of methods that are thereby gone is gone as well.
 
 attacks = ["lba", "ckd"]                # or "all"
 defenses = ["none", "robustkd"]
@@ -16,7 +17,8 @@ distillers = ["fkd.weak"]
 [set]
 distill.epochs = 20
 attack.lba.patch_fraction = 0.35
-defense.robustkd.m5.m_max = 0.05        # makes the variant robustkd.m5, to be named among the defenses
+defense.robustkd.m5.m_max = 0.05        # makes the variant robustkd.m5, to be named among the
+defenses
 """
 
 from __future__ import annotations
@@ -30,7 +32,16 @@ from typing import Any
 from kdbench.bench.request.spec import Block, RunSpec
 from kdbench.errors import ConfigError, unknown
 
-_AXES = ("attacks", "teacher_from", "defenses", "distillers", "pairs", "datasets", "presets", "seeds")
+_AXES = (
+    "attacks",
+    "teacher_from",
+    "defenses",
+    "distillers",
+    "pairs",
+    "datasets",
+    "presets",
+    "seeds",
+)
 _FIELDS = [name for name in RunSpec.model_fields if name != "overrides"]
 _BLOCK = list(Block.model_fields)
 
@@ -59,7 +70,9 @@ def read_spec(path: Path) -> dict[str, Any]:
         _check_axes(path, block, _BLOCK)
     if "data_dir" in found:
         found["data_dir"] = (path.parent / str(found["data_dir"])).expanduser()
-    found["overrides"] = {key: value if isinstance(value, str) else _toml(value) for key, value in _flat("", values)}
+    found["overrides"] = {
+        key: value if isinstance(value, str) else _toml(value) for key, value in _flat("", values)
+    }
     return found
 
 

@@ -1,4 +1,5 @@
-"""What a run would do and cost: for every stage whether it is in the store, will run, or is not needed, and why."""
+"""What a run would do and cost: for every stage whether it is in the store, will run, or is not
+needed, and why."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from kdbench.bench.store.artefacts import Manifest, Store
 
 @dataclass(frozen=True)
 class Forecast:
-    """state: ``cached``, ``run`` or ``not needed`` (only a measurement of it is, and that is cached). why: of a run.
-    cost: None where nothing comparable was computed here."""
+    """state: ``cached``, ``run`` or ``not needed`` (only a measurement of it is, and that is
+    cached). why: of a run. cost: None where nothing comparable was computed here."""
 
     stage: Stage
     state: str
@@ -31,7 +32,9 @@ def forecast(plan: Plan, store: Store) -> tuple[list[Forecast], int]:
     found = []
     for key, stage in plan.stages.items():
         if key in to_run:
-            found.append(Forecast(stage, "run", _why(stage, store, timings, to_run), timings.cost(stage)))
+            found.append(
+                Forecast(stage, "run", _why(stage, store, timings, to_run), timings.cost(stage))
+            )
         elif isinstance(schedule.endings.get(key), Manifest) or store.find(key) is not None:
             found.append(Forecast(stage, "cached"))
         else:
@@ -46,7 +49,8 @@ def _why(stage: Stage, store: Store, timings: Timings, to_run: set[str]) -> str:
         return "new" if other is None else "no longer in the store"
     changes = list(_differences("", known.ingredients, _plain(stage.ingredients())))
     own = [change for change in changes if not change.startswith("inputs.")]
-    return f"changed: {'; '.join(own[:3] or ['what it rests on'])}{f'; {len(own) - 3} more' if len(own) > 3 else ''}"
+    more = f"; {len(own) - 3} more" if len(own) > 3 else ""
+    return f"changed: {'; '.join(own[:3] or ['what it rests on'])}{more}"
 
 
 def _plain(value: Any) -> Any:
@@ -61,7 +65,11 @@ def _plain(value: Any) -> Any:
 def _differences(path: str, old: Any, new: Any) -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
-            yield from _differences(f"{path}.{name}" if path else name, old.get(name), new.get(name))
+            yield from _differences(
+                f"{path}.{name}" if path else name, old.get(name), new.get(name)
+            )
     elif old != new:
         long = any(len(str(value)) > 24 for value in (old, new))
-        yield path.removeprefix("values.").removeprefix("context.") + ("" if long else f" {old} -> {new}")
+        yield path.removeprefix("values.").removeprefix("context.") + (
+            "" if long else f" {old} -> {new}"
+        )

@@ -1,4 +1,5 @@
-"""What ``kdbench run --profile`` writes: ``profile/stages.csv`` and traces, ``profile/NUMBER-KIND-LOOP.json``."""
+"""What ``kdbench run --profile`` writes: ``profile/stages.csv`` and traces,
+``profile/NUMBER-KIND-LOOP.json``."""
 
 from __future__ import annotations
 
@@ -21,8 +22,10 @@ PROFILE_COLUMNS: dict[str, str] = {
     "kind": "kind of stage",
     "title": "what it does",
     "status": "how it ended",
-    "wall_s": "seconds from laying out its inputs to its outcome; of several that shared a process, of all of them",
-    "seconds": "seconds in its process from loading plugins to the last file written; of several in a process, an equal share",
+    "wall_s": "seconds from laying out its inputs to its outcome; of several that shared a "
+    "process, of all of them",
+    "seconds": "seconds in its process from loading plugins to the last file written; of several "
+    "in a process, an equal share",
     "steps": "optimiser steps and measured batches",
     "batch_s": "seconds of gathering and augmenting batches",
     "teacher_s": "seconds of the frozen teacher's forward pass",
@@ -30,13 +33,15 @@ PROFILE_COLUMNS: dict[str, str] = {
     "backward_s": "seconds of backward passes",
     "optimizer_s": "seconds of optimiser steps and what a method does after each",
     "other_s": "seconds of everything else that a method does",
-    "files_s": "seconds of loading plugins, reading images and networks, building networks, writing results",
+    "files_s": "seconds of loading plugins, reading images and networks, building networks, "
+    "writing results",
     "peak_mem_mb": "peak memory, MiB",
 }
 
 
 class ProfileFolder:
-    """Gathers what the processes of a run say of their time. The files are untrusted: a plugin may have written them."""
+    """Gathers what the processes of a run say of their time. The files are untrusted: a plugin may
+    have written them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,21 +53,32 @@ class ProfileFolder:
         self._since[stage.key] = time.monotonic()
 
     def ended(self, stage: Stage, outcome: Outcome, workspace: Path) -> None:
-        """Take the profile out of an outcome's facts, where it would be stored, and its traces out of the job's folder."""
+        """Take the profile out of an outcome's facts, where it would be stored, and its traces out
+        of the job's folder."""
         wall = time.monotonic() - self._since[stage.key]
         told = outcome.facts.pop("profile", None)
         parts = told if isinstance(told, dict) else {}
         self.rows.append(
             {
-                "number": stage.number, "kind": stage.kind, "title": stage.title, "status": outcome.status, "wall_s": wall,
-                "seconds": outcome.seconds, "peak_mem_mb": outcome.peak_mb,
-                **{name: _number(parts.get(name)) for name in ("steps", *(f"{part}_s" for part in PARTS))},
+                "number": stage.number,
+                "kind": stage.kind,
+                "title": stage.title,
+                "status": outcome.status,
+                "wall_s": wall,
+                "seconds": outcome.seconds,
+                "peak_mem_mb": outcome.peak_mb,
+                **{
+                    name: _number(parts.get(name))
+                    for name in ("steps", *(f"{part}_s" for part in PARTS))
+                },
             }
-        )  # fmt: skip
+        )
         with contextlib.suppress(OSError):  # a profile is not worth a run
             for trace in sorted((workspace / TRACES).glob("*.json")):
                 if trace.stem.isdecimal() and stat.S_ISREG(trace.lstat().st_mode):
-                    shutil.move(trace, self.folder / f"{stage.number:02d}-{stage.kind}-{trace.stem}.json")
+                    shutil.move(
+                        trace, self.folder / f"{stage.number:02d}-{stage.kind}-{trace.stem}.json"
+                    )
         self._write()
 
     def _write(self) -> None:

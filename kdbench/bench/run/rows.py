@@ -16,36 +16,54 @@ from kdbench.report.verdict import transfer, verdict
 Measured = Mapping[str, Any] | Outcome
 
 
-def row(cell: Cell, measured: Mapping[str, Measured], facts: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """(the row, whether it is final). A row that misses something because a stage failed is not: the next run tries again.
+def row(
+    cell: Cell, measured: Mapping[str, Measured], facts: Mapping[str, Any]
+) -> tuple[dict[str, Any], bool]:
+    """(the row, whether it is final). A row that misses something because a stage failed is not:
+    the next run tries again.
 
     Args:
-        measured: role -> see Measured, for every role of the cell. facts: columns that the measurements do not hold.
+        measured: role -> see Measured, for every role of the cell. facts: columns that the
+            measurements do not hold.
     """
     found: dict[str, Any] = dict.fromkeys(COLUMNS) | {"schema": SCHEMA} | cell.names | dict(facts)
-    failed = next((e for role, e in measured.items() if role not in CONTROLS and isinstance(e, Outcome)), None)
+    failed = next(
+        (e for role, e in measured.items() if role not in CONTROLS and isinstance(e, Outcome)), None
+    )
     if failed is not None:
         return found | {"status": failed.status, "reason": failed.reason}, False
     found["status"] = "ok"
     if "asr" not in _facts(measured["student"]):
         return found | _accuracies(measured), True
-    known = {role: Evaluation.from_facts(facts) for role, facts in measured.items() if not isinstance(facts, Outcome)}
+    known = {
+        role: Evaluation.from_facts(facts)
+        for role, facts in measured.items()
+        if not isinstance(facts, Outcome)
+    }
     found |= {"n_test": known["student"].acc.total, "n_asr": known["student"].asr.total}
     for role in ("teacher", "student"):
         for metric in ("acc", "asr", "ra", "base"):
             found |= _rate(f"{role}_{metric}", getattr(known[role], metric))
     for role in ("source", "cleansed"):
         if role in known:
-            found |= {f"{role}_acc": known[role].acc.percent, f"{role}_asr": known[role].asr.percent}
+            found |= {
+                f"{role}_acc": known[role].acc.percent,
+                f"{role}_asr": known[role].asr.percent,
+            }
     for role in ("source", "teacher", "cleansed"):
         if role in known:
             variance = _facts(measured[role])["variance"]
-            found |= {f"{role}_variance": _mean(variance["clean"]), f"{role}_variance_triggered": _mean(variance["triggered"])}
+            found |= {
+                f"{role}_variance": _mean(variance["clean"]),
+                f"{role}_variance_triggered": _mean(variance["triggered"]),
+            }
     judged, final = _judge(known, measured)
     found |= judged
     alone = measured.get("alone")
     if isinstance(alone, Outcome):
-        return found | {"reason": f"{found['reason']}; control C2 {alone.status}: {alone.reason}"}, False
+        return found | {
+            "reason": f"{found['reason']}; control C2 {alone.status}: {alone.reason}"
+        }, False
     if "alone" in known:
         found |= _rate("alone_acc", known["alone"].acc) | _rate("alone_asr", known["alone"].asr)
     return found, final
@@ -58,7 +76,9 @@ def _facts(measured: Measured) -> Mapping[str, Any]:
 
 def _accuracies(measured: Mapping[str, Measured]) -> dict[str, Any]:
     """The columns of an imported teacher's cell, which has no trigger."""
-    found: dict[str, Any] = {"reason": "no verdict: nobody knows an imported teacher's trigger; ACC only"}
+    found: dict[str, Any] = {
+        "reason": "no verdict: nobody knows an imported teacher's trigger; ACC only"
+    }
     rates = {role: Rate(*_facts(facts)["acc"]) for role, facts in measured.items()}
     found["n_test"] = rates["student"].total
     for role in ("teacher", "student"):
@@ -68,8 +88,11 @@ def _accuracies(measured: Mapping[str, Measured]) -> dict[str, Any]:
     return found
 
 
-def _judge(known: Mapping[str, Evaluation], measured: Mapping[str, Measured]) -> tuple[dict[str, Any], bool]:
-    """The columns of the controls and what follows from them. A control that failed costs the verdict, not the row."""
+def _judge(
+    known: Mapping[str, Evaluation], measured: Mapping[str, Measured]
+) -> tuple[dict[str, Any], bool]:
+    """The columns of the controls and what follows from them. A control that failed costs the
+    verdict, not the row."""
     if JUDGING[0] not in measured:
         return {"reason": "no verdict: the controls were skipped"}, True
     found: dict[str, Any] = {}
@@ -93,7 +116,10 @@ def _judge(known: Mapping[str, Evaluation], measured: Mapping[str, Measured]) ->
         "reason": reason,
     }
     if moved.removed_interval is not None:
-        found |= {"removed_low": moved.removed_interval[0], "removed_high": moved.removed_interval[1]}
+        found |= {
+            "removed_low": moved.removed_interval[0],
+            "removed_high": moved.removed_interval[1],
+        }
     return found, True
 
 

@@ -1,5 +1,5 @@
-"""Carries out a plan: each stage once, whatever is there taken from the store, each cell to a row, a failure to a row with its
-reason."""
+"""Carries out a plan: each stage once, whatever is there taken from the store, each cell to a row,
+a failure to a row with its reason."""
 
 from __future__ import annotations
 
@@ -48,14 +48,27 @@ class _Run:
         cohort: int,
         profile: bool,
     ) -> None:
-        self.prepared, self.plan, self.registry, self.reporter = prepared, prepared.plan, registry, reporter
-        self.out, self.store, self.executor, self.checkpoint_s, self.cohort = out, store, executor, checkpoint_s, cohort
+        self.prepared, self.plan, self.registry, self.reporter = (
+            prepared,
+            prepared.plan,
+            registry,
+            reporter,
+        )
+        self.out, self.store, self.executor, self.checkpoint_s, self.cohort = (
+            out,
+            store,
+            executor,
+            checkpoint_s,
+            cohort,
+        )
         self.profile = ProfileFolder(out / "profile") if profile else None
         self.together: set[str] = set()
         self.alone: set[str] = set()
         self.timings = Timings(store.root)
         self.schedule, known = wanted(self.plan, store.find)
-        self.rows = {n: known[c.key].facts["row"] for n, c in enumerate(self.plan.cells) if c.key in known}
+        self.rows = {
+            n: known[c.key].facts["row"] for n, c in enumerate(self.plan.cells) if c.key in known
+        }
         self.locks: dict[str, Any] = {}
         self.elsewhere: list[str] = []
         self.stages: dict[str, dict[str, Any]] = {}
@@ -78,30 +91,43 @@ class _Run:
         self._settle()
         while self.schedule.waiting:
             self._start()
-            for event in self.executor.wait(_PATIENCE_S if self.elsewhere or not self.locks else 5.0):
+            for event in self.executor.wait(
+                _PATIENCE_S if self.elsewhere or not self.locks else 5.0
+            ):
                 if isinstance(event, Step):
                     self.reporter.step(self.plan.stages[event.key].number, **event.values)
                 elif isinstance(event, Done):
                     self._done(self.plan.stages[event.key], event.outcome)
             self._look_elsewhere()
             self._settle()
-            if fail_fast and any(isinstance(ending, Outcome) for ending in self.schedule.endings.values()):
+            if fail_fast and any(
+                isinstance(ending, Outcome) for ending in self.schedule.endings.values()
+            ):
                 self._settle_failed()
                 break
         self.write(now=True)
         return [self.rows[n] for n in sorted(self.rows)]
 
-    # -- stages --------------------------------------------------------------------------------------------------------
+    # -- stages --------------------------------------------------------------------------------
+    #
+    #
 
     def _start(self) -> None:
         while (free := self.executor.free()) and (key := self.schedule.take()) is not None:
             if not self._lock(key):
                 continue
             stage = self.plan.stages[key]
-            # Together they are less work, apart they are done sooner where workers would have nothing else to do.
+            # Together they are less work, apart they are done sooner where workers would have
+            # nothing else to do.
             spare = self.schedule.ready - (free - 1)
-            alike = [] if key in self.alone else self.schedule.take_alike(stage.cohort, min(spare, self.cohort - 1), self.alone)
-            self._start_one(stage, [self.plan.stages[other] for other in alike if self._lock(other)])
+            alike = (
+                []
+                if key in self.alone
+                else self.schedule.take_alike(stage.cohort, min(spare, self.cohort - 1), self.alone)
+            )
+            self._start_one(
+                stage, [self.plan.stages[other] for other in alike if self._lock(other)]
+            )
 
     def _lock(self, key: str) -> bool:
         """Whether a stage that was taken is ours to compute now."""
@@ -154,7 +180,8 @@ class _Run:
         self.executor.start(replace(jobs[0], beside=tuple(jobs[1:])))
 
     def _job(self, stage: Stage) -> Job:
-        """Lay out the folder of a job: copies of its inputs, so that nobody can change what the store holds."""
+        """Lay out the folder of a job: copies of its inputs, so that nobody can change what the
+        store holds."""
         folder = self.store.workspace(stage.key)
         for name in ("in", "out"):
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -196,7 +223,14 @@ class _Run:
         for name, content in self.registry.files().items():
             (folder / "plugins").mkdir(exist_ok=True)
             (folder / "plugins" / f"{name}.py").write_bytes(content)
-        return Job(stage.key, stage.kind, stage.title, folder, task, (images, *image_reads(dataset, measuring)))
+        return Job(
+            stage.key,
+            stage.kind,
+            stage.title,
+            folder,
+            task,
+            (images, *image_reads(dataset, measuring)),
+        )
 
     def _done(self, stage: Stage, outcome: Outcome) -> None:
         if outcome.status in ("crashed", "timeout", "out of memory") and stage.key in self.together:
@@ -210,9 +244,16 @@ class _Run:
             return
         try:
             found = self.store.publish(
-                stage.key, self.store.workspace(stage.key) / "out", outcome.files, kind=stage.kind, title=stage.title,
-                facts=outcome.facts, seconds=outcome.seconds, peak_mb=outcome.peak_mb, ingredients=stage.ingredients(),
-            )  # fmt: skip
+                stage.key,
+                self.store.workspace(stage.key) / "out",
+                outcome.files,
+                kind=stage.kind,
+                title=stage.title,
+                facts=outcome.facts,
+                seconds=outcome.seconds,
+                peak_mb=outcome.peak_mb,
+                ingredients=stage.ingredients(),
+            )
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             self._end(stage, Outcome("failed", f"its result cannot be kept: {reason}"))
@@ -221,7 +262,8 @@ class _Run:
         self._end(stage, found)
 
     def _apart(self, stage: Stage) -> None:
-        """The process of several ended as a whole: who of them is to blame shows when each has its own."""
+        """The process of several ended as a whole: who of them is to blame shows when each has its
+        own."""
         self.together.discard(stage.key)
         self.alone.add(stage.key)
         self._unlock(stage.key)
@@ -237,10 +279,17 @@ class _Run:
             if ending.log:
                 self._write_log(stage, ending.log)
             ending = Outcome(
-                ending.status, strip_control(f"{stage.title}: {ending.reason}"), ending.seconds, facts=ending.facts
+                ending.status,
+                strip_control(f"{stage.title}: {ending.reason}"),
+                ending.seconds,
+                facts=ending.facts,
             )
             self.reporter.stage_failed(stage.number, stage.title, ending.reason)
-            for name in ("in", "out", "tmp") if ending.status in ("crashed", "timeout", "out of memory") else ("",):
+            for name in (
+                ("in", "out", "tmp")
+                if ending.status in ("crashed", "timeout", "out of memory")
+                else ("",)
+            ):
                 shutil.rmtree(folder / name, ignore_errors=True)
         self._unlock(stage.key)
         self.schedule.finish(stage.key, ending)
@@ -260,7 +309,9 @@ class _Run:
         if lock is not None:
             lock.release()
 
-    # -- cells ---------------------------------------------------------------------------------------------------------
+    # -- cells ---------------------------------------------------------------------------------
+    #
+    #
 
     def _settle(self) -> None:
         """Make a row of every cell whose last measurement has ended."""
@@ -282,7 +333,9 @@ class _Run:
     def _settle_failed(self) -> None:
         """Rows of the cells that have failed already, whatever else of them is missing."""
         for n in list(self.left):
-            keys = [key for role, key in self.plan.cells[n].measured.items() if role not in CONTROLS]
+            keys = [
+                key for role, key in self.plan.cells[n].measured.items() if role not in CONTROLS
+            ]
             if any(isinstance(self.schedule.endings.get(key), Outcome) for key in keys):
                 del self.left[n]
                 self.rows[n] = self._row(self.plan.cells[n])
@@ -298,9 +351,16 @@ class _Run:
             try:
                 workspace.mkdir(parents=True, exist_ok=True)
                 self.store.publish(
-                    cell.key, workspace, (), kind="row", title="row", facts={"row": found}, seconds=0.0, peak_mb=0.0,
+                    cell.key,
+                    workspace,
+                    (),
+                    kind="row",
+                    title="row",
+                    facts={"row": found},
+                    seconds=0.0,
+                    peak_mb=0.0,
                     ingredients={"names": cell.names, "inputs": cell.measured},
-                )  # fmt: skip
+                )
             except OSError:
                 shutil.rmtree(workspace, ignore_errors=True)  # computed again next time
         return found
@@ -310,7 +370,11 @@ class _Run:
         made = {key: self.store.find(key) for key in self.plan.ancestors(cell.trained["student"])}
         whole = all(made.values())
         student = made[cell.trained["student"]]
-        used = [("defense", cell.names["defense"]), ("distiller", cell.names["distiller"]), ("attack", cell.names["attack"])]
+        used = [
+            ("defense", cell.names["defense"]),
+            ("distiller", cell.names["distiller"]),
+            ("attack", cell.names["attack"]),
+        ]
         used += [("model", cell.names["teacher"]), ("model", cell.names["student"])]
         used += [("dataset", self.prepared.settings[cell.setting].resolved.dataset)]
         found = self.registry.found((kind, base_name(name)) for kind, name in used)
@@ -323,7 +387,8 @@ class _Run:
             "kdbench_version": versions["kdbench"],
             "torch_version": versions["torch"],
             "plugins": "; ".join(
-                sorted({f.plugin.owner for f in found}) + [words for f in found for words in f.known_failures]
+                sorted({f.plugin.owner for f in found})
+                + [words for f in found for words in f.known_failures]
             ),
             "teacher_sha256": self._weights(cell.trained["teacher"]),
             "student_sha256": self._weights(cell.trained["student"]),
@@ -350,10 +415,13 @@ class _Run:
         except OSError:
             return
 
-    # -- files ---------------------------------------------------------------------------------------------------------
+    # -- files ---------------------------------------------------------------------------------
+    #
+    #
 
     def write(self, now: bool = False) -> None:
-        """The tables of what is finished; not after every one of ten thousand cells, each of which would rewrite them all."""
+        """The tables of what is finished; not after every one of ten thousand cells, each of which
+        would rewrite them all."""
         start = time.monotonic()
         if not now and start - self._written < max(1.0, 20 * self._cost):
             return
@@ -367,12 +435,17 @@ class _Run:
         """The stages of the plan, as run.json keeps them."""
         found = []
         for key, stage in self.plan.stages.items():
-            # A stage that no row needed may still be there: the record says how it was made, whoever made it.
+            # A stage that no row needed may still be there: the record says how it was made,
+            # whoever made it.
             ending = self.schedule.endings.get(key) or self.store.find(key)
             entry = {"kind": stage.kind, "title": stage.title, "key": key, "seed": stage.seed}
             if isinstance(ending, Manifest):
                 cached = key not in self.stages
-                entry |= {"status": "cached" if cached else "ok", "seconds": ending.seconds, "facts": ending.facts}
+                entry |= {
+                    "status": "cached" if cached else "ok",
+                    "seconds": ending.seconds,
+                    "facts": ending.facts,
+                }
                 entry["files"] = {name: file["sha256"] for name, file in ending.files.items()}
             elif isinstance(ending, Outcome):
                 entry |= {"status": ending.status, "reason": ending.reason, "facts": ending.facts}
@@ -395,11 +468,13 @@ def run(
     cohort: int = 4,
     profile: bool = False,
 ) -> list[dict[str, Any]]:
-    """Carry out every cell of a request and write ``out``: results.csv, leaderboard.csv, run.json, trigger-*.png, logs/.
+    """Carry out every cell of a request and write ``out``: results.csv, leaderboard.csv, run.json,
+    trigger-*.png, logs/.
 
-    What is in the store is not computed again. The tables are written anew as cells finish; an interrupted run keeps what it
-    measured, and the same request goes on where it was. cohort: students of one teacher in one process, at most. profile:
-    write where the time of each computed stage went, too, see :mod:`kdbench.bench.run.profile`.
+    What is in the store is not computed again. The tables are written anew as cells finish; an
+    interrupted run keeps what it measured, and the same request goes on where it was. cohort:
+    students of one teacher in one process, at most. profile: write where the time of each computed
+    stage went, too, see :mod:`kdbench.bench.run.profile`.
     """
     store.check_writable()
     out.mkdir(parents=True, exist_ok=True)
@@ -408,7 +483,9 @@ def run(
     work = _Run(prepared, registry, reporter, out, store, executor, checkpoint_s, cohort, profile)
     plan = prepared.plan
     notes = dict.fromkeys(dataset.note for dataset in prepared.datasets if dataset.note)
-    reporter.run_started(len(plan.stages), len(work.schedule.to_run()), len(plan.cells), str(out), " ".join(notes))
+    reporter.run_started(
+        len(plan.stages), len(work.schedule.to_run()), len(plan.cells), str(out), " ".join(notes)
+    )
     try:
         rows = work.go(fail_fast)
     except BaseException:

@@ -1,4 +1,5 @@
-"""Which stage can run now, which waits, which never will: the state of a plan while it is carried out."""
+"""Which stage can run now, which waits, which never will: the state of a plan while it is carried
+out."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class Schedule:
         self.endings: dict[str, Ending] = {}
         self._missing: dict[str, set[str]] = {}
         self._users: dict[str, set[str]] = defaultdict(set)
-        self._order: list[tuple[int, str]] = []  # a heap of what is ready; what was taken with a cohort is still in it
+        # a heap of what is ready; what was taken with a cohort is still in it
+        self._order: list[tuple[int, str]] = []
         self._ready: set[str] = set()
         self._cohorts: dict[str, set[str]] = defaultdict(set)  # of what is ready
         self._running: set[str] = set()
@@ -44,7 +46,9 @@ class Schedule:
         self._missing[key] = set()
         for parent in inputs:
             self.want(parent)
-        failed = next((e for parent in inputs if isinstance(e := self.endings.get(parent), Outcome)), None)
+        failed = next(
+            (e for parent in inputs if isinstance(e := self.endings.get(parent), Outcome)), None
+        )
         if failed is not None:
             self.finish(key, failed)
             return
@@ -86,10 +90,13 @@ class Schedule:
         return len(self._ready)
 
     def take_alike(self, cohort: str, most: int, without: Collection[str] = ()) -> list[str]:
-        """Up to ``most`` more stages of a cohort whose inputs are all there, in the plan's order; they count as running."""
+        """Up to ``most`` more stages of a cohort whose inputs are all there, in the plan's order;
+        they count as running."""
         if not cohort or most < 1:
             return []
-        alike = sorted(self._cohorts[cohort].difference(without), key=lambda key: self._stages[key].number)
+        alike = sorted(
+            self._cohorts[cohort].difference(without), key=lambda key: self._stages[key].number
+        )
         for key in alike[:most]:
             self._take(key)
         return alike[:most]
@@ -139,8 +146,11 @@ class Schedule:
         return sorted(self._missing, key=lambda key: self._stages[key].number)
 
 
-def wanted(plan: Plan, find: Callable[[str], Manifest | None]) -> tuple[Schedule, Mapping[str, Manifest]]:
-    """(the schedule of everything that the cells still need, the rows that the store already has, by cell key)."""
+def wanted(
+    plan: Plan, find: Callable[[str], Manifest | None]
+) -> tuple[Schedule, Mapping[str, Manifest]]:
+    """(the schedule of everything that the cells still need, the rows that the store already has,
+    by cell key)."""
     schedule = Schedule(plan, find)
     rows: dict[str, Manifest] = {}
     for cell in plan.cells:
@@ -152,6 +162,8 @@ def wanted(plan: Plan, find: Callable[[str], Manifest | None]) -> tuple[Schedule
             schedule.want(key)
     for key, stage in plan.stages.items():
         # A picture is worth a stage, but not a teacher that nothing else needs.
-        if stage.kind == "picture" and (schedule.asked(stage.inputs["trigger"]) or find(key) is not None):
+        if stage.kind == "picture" and (
+            schedule.asked(stage.inputs["trigger"]) or find(key) is not None
+        ):
             schedule.want(key)
     return schedule, rows

@@ -19,8 +19,8 @@ FILE = "timings.jsonl"
 class Cost:
     """Expected seconds of one worker and bytes in the store.
 
-    exact: from the same stage with another seed or other inputs; else from such as are comparable, by the image where both
-    train by recipe.
+    exact: from the same stage with another seed or other inputs; else from such as are comparable,
+    by the image where both train by recipe.
     """
 
     seconds: float
@@ -41,14 +41,18 @@ class Seen:
 
 
 def _exact(stage: Stage) -> str:
-    """Stages that cost the same: all but the seed and what they rest on, whose networks the title names."""
+    """Stages that cost the same: all but the seed and what they rest on, whose networks the title
+    names."""
     context = {name: stage.context.get(name) for name in ("images", "numerics")}
     return digest([stage.kind, stage.title, stage.values, context])[:16]
 
 
 def _rough(stage: Stage) -> str:
-    """Stages that are comparable at best: same kind, networks, method of their own (not a distiller), and arithmetic."""
-    return digest([stage.kind, stage.networks, stage.values.get("name"), stage.context.get("numerics")])[:16]
+    """Stages that are comparable at best: same kind, networks, method of their own (not a
+    distiller), and arithmetic."""
+    return digest(
+        [stage.kind, stage.networks, stage.values.get("name"), stage.context.get("numerics")]
+    )[:16]
 
 
 def _ratio(images: int, seen: int) -> float:
@@ -56,7 +60,8 @@ def _ratio(images: int, seen: int) -> float:
 
 
 class Timings:
-    """The store's record of costs: a line a stage, appended; lines that cannot be read are passed over."""
+    """The store's record of costs: a line a stage, appended; lines that cannot be read are passed
+    over."""
 
     def __init__(self, root: Path) -> None:
         self.path = root / FILE
@@ -64,16 +69,22 @@ class Timings:
         self._rough: dict[str, list[Seen]] = {}
         self._titles: dict[tuple[str, int], str] = {}
         try:
-            lines: Iterable[str] = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines: Iterable[str] = self.path.read_text(
+                encoding="utf-8", errors="replace"
+            ).splitlines()
         except OSError:
             lines = ()
         for line in lines:
             try:
                 found = json.loads(line)
                 seen = Seen(
-                    str(found["title"]), str(found["key"]), int(found["seed"]), float(found["seconds"]), int(found["bytes"]),
+                    str(found["title"]),
+                    str(found["key"]),
+                    int(found["seed"]),
+                    float(found["seconds"]),
+                    int(found["bytes"]),
                     int(found.get("images", 0)),
-                )  # fmt: skip
+                )
                 self._exact.setdefault(found["exact"], []).append(seen)
                 self._rough.setdefault(found["rough"], []).append(seen)
             except (ValueError, KeyError, TypeError):
@@ -83,10 +94,16 @@ class Timings:
     def add(self, stage: Stage, manifest: Manifest) -> None:
         """Note a stage that was just computed; a full disk costs the note."""
         line = {
-            "kind": stage.kind, "title": stage.title, "key": stage.key, "seed": stage.seed, "exact": _exact(stage),
-            "rough": _rough(stage), "seconds": manifest.seconds, "bytes": manifest.size,
+            "kind": stage.kind,
+            "title": stage.title,
+            "key": stage.key,
+            "seed": stage.seed,
+            "exact": _exact(stage),
+            "rough": _rough(stage),
+            "seconds": manifest.seconds,
+            "bytes": manifest.size,
             "images": stage.images,
-        }  # fmt: skip
+        }
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -95,9 +112,14 @@ class Timings:
 
     def cost(self, stage: Stage) -> Cost | None:
         """The median of what such stages took; None where none was ever computed here."""
-        for seen, exact in ((self._exact.get(_exact(stage)), True), (self._rough.get(_rough(stage)), False)):
+        for seen, exact in (
+            (self._exact.get(_exact(stage)), True),
+            (self._rough.get(_rough(stage)), False),
+        ):
             if seen:
-                seconds = statistics.median(s.seconds * _ratio(stage.images, s.images) for s in seen)
+                seconds = statistics.median(
+                    s.seconds * _ratio(stage.images, s.images) for s in seen
+                )
                 return Cost(seconds, statistics.median(s.bytes for s in seen), exact)
         return None
 

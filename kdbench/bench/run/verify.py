@@ -1,4 +1,5 @@
-"""Is a run's table what it says it is? Digests compared, and some of its cells computed again from nothing."""
+"""Is a run's table what it says it is? Digests compared, and some of its cells computed again from
+nothing."""
 
 from __future__ import annotations
 
@@ -47,18 +48,25 @@ def read_request(folder: Path) -> RunSpec:
         return RunSpec(**record["config"]["request"])
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise ConfigError(
-            f"{folder} has no run.json that can be read ({type(error).__name__}); name the folder of a run"
+            f"{folder} has no run.json that can be read ({type(error).__name__}); name the folder "
+            "of a run"
         ) from error
 
 
 def other_keys(results: Results, plan: Plan) -> list[int]:
-    """Lines of the rows that this machine, with its software and data, would not compute under the same key."""
+    """Lines of the rows that this machine, with its software and data, would not compute under the
+    same key."""
     keys = {cell.key for cell in plan.cells}
-    return [line for line, row in zip(results.lines, results.rows, strict=True) if row["config_digest"] not in keys]
+    return [
+        line
+        for line, row in zip(results.lines, results.rows, strict=True)
+        if row["config_digest"] not in keys
+    ]
 
 
 def check_weights(results: Results, plan: Plan, store: Store) -> tuple[int, list[int], list[int]]:
-    """(rows whose weights are in the store and are theirs, lines of rows whose weights are others, lines of those not there).
+    """(rows whose weights are in the store and are theirs, lines of rows whose weights are others,
+    lines of those not there).
 
     Raises nothing for damaged artefacts: they are put aside and count as not there.
     """
@@ -71,7 +79,10 @@ def check_weights(results: Results, plan: Plan, store: Store) -> tuple[int, list
         held = {role: store.verified(known.trained[role]) for role in ("teacher", "student")}
         if any(manifest is None for manifest in held.values()):
             gone.append(line)
-        elif all(manifest.files["model.safetensors"]["sha256"] == row[f"{role}_sha256"] for role, manifest in held.items()):
+        elif all(
+            manifest.files["model.safetensors"]["sha256"] == row[f"{role}_sha256"]
+            for role, manifest in held.items()
+        ):
             same += 1
         else:
             wrong.append(line)
@@ -82,7 +93,9 @@ def choose(results: Results, plan: Plan, count: int, seed: int) -> list[int]:
     """Lines of up to ``count`` rows of status ok that can be computed again here, at random."""
     keys = {cell.key for cell in plan.cells}
     rows = zip(results.lines, results.rows, strict=True)
-    possible = [line for line, row in rows if row["status"] == "ok" and row["config_digest"] in keys]
+    possible = [
+        line for line, row in rows if row["status"] == "ok" and row["config_digest"] in keys
+    ]
     return sorted(random.Random(seed).sample(possible, min(count, len(possible))))
 
 
@@ -96,7 +109,8 @@ def again(
     reporter: Reporter,
     executor: Executor,
 ) -> list[Difference]:
-    """Compute rows anew in a store under ``folder``, and say where they differ (timings and memory aside).
+    """Compute rows anew in a store under ``folder``, and say where they differ (timings and memory
+    aside).
 
     Nothing but imported teachers, which cannot be computed, is taken from ``store``.
     """

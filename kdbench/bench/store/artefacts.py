@@ -1,4 +1,5 @@
-"""Results that are computed once: a folder of artefacts, each under the SHA-256 of everything that could change it.
+"""Results that are computed once: a folder of artefacts, each under the SHA-256 of everything that
+could change it.
 
     objects/ab/abcd.../     manifest.json, and files such as model.safetensors
     work/abcd.../           a stage in progress: its inputs, its checkpoints, its log
@@ -6,8 +7,9 @@
     locks/                  one file a stage in progress, held by the run that computes it
     timings.jsonl           how long each stage took, for estimates
 
-An artefact is written under ``work``, synced, and published by one rename: it is there whole or not at all. Its manifest holds
-the SHA-256 of every file and of itself, and nothing is used before it was compared.
+An artefact is written under ``work``, synced, and published by one rename: it is there whole or not
+at all. Its manifest holds the SHA-256 of every file and of itself, and nothing is used before it
+was compared.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ FORMAT = 2
 class Manifest:
     """What an artefact says of itself.
 
-    kind: of stage. title: in words. facts: numbers of the stage. files: name -> {sha256, bytes}. seconds: of wall time.
+    kind: of stage. title: in words. facts: numbers of the stage. files: name -> {sha256, bytes}.
+    seconds: of wall time.
     peak_mb: peak memory, MiB. made: seconds since 1970. ingredients: what the key is the digest of.
     """
 
@@ -116,7 +119,8 @@ class Store:
             probe.unlink()
         except OSError as error:
             raise ConfigError(
-                f"the store {self.root} cannot be written to ({error.strerror or error}); name another folder with --store"
+                f"the store {self.root} cannot be written to ({error.strerror or error}); name "
+                "another folder with --store"
             ) from error
 
     def folder(self, key: str) -> Path:
@@ -132,15 +136,19 @@ class Store:
         for shelf in sorted((self.root / "objects").glob("??")):
             yield from sorted(entry.name for entry in shelf.iterdir() if entry.is_dir())
 
-    # -- reading -------------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------
+    #
+    #
 
     def find(self, key: str) -> Manifest | None:
-        """The manifest, if the artefact is there and its manifest is whole; a damaged one is put aside. Files: see verified."""
+        """The manifest, if the artefact is there and its manifest is whole; a damaged one is put
+        aside. Files: see verified."""
         folder = self.folder(key)
         try:
             data = _bytes(folder / MANIFEST)
             if data is None and folder.exists():
-                # It may have been published between the two looks: only one that is there first, and then lacks it, lacks it.
+                # It may have been published between the two looks: only one that is there first,
+                # and then lacks it, lacks it.
                 data = _bytes(folder / MANIFEST)
                 if data is None:
                     self.put_aside(key)
@@ -158,7 +166,8 @@ class Store:
         return found
 
     def verified(self, key: str) -> Manifest | None:
-        """As :meth:`find`, with every file's SHA-256 compared; an artefact that is not as it was written is put aside."""
+        """As :meth:`find`, with every file's SHA-256 compared; an artefact that is not as it was
+        written is put aside."""
         found = self.find(key)
         if found is None:
             return None
@@ -181,7 +190,9 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(self.folder(key), target)
 
-    # -- writing -------------------------------------------------------------------------------------------------------
+    # -- writing -------------------------------------------------------------------------------
+    #
+    #
 
     def publish(
         self,
@@ -196,12 +207,14 @@ class Store:
         peak_mb: float,
         ingredients: Mapping[str, Any],
     ) -> Manifest:
-        """Make the named files of ``source`` (a folder of this store; it is gone afterwards) the artefact of ``key``.
+        """Make the named files of ``source`` (a folder of this store; it is gone afterwards) the
+        artefact of ``key``.
 
         Whoever comes second keeps the first one's result.
 
         Raises:
-            OSError: the disk is full, or a file is missing or no plain file; nothing is then visible under the key.
+            OSError: the disk is full, or a file is missing or no plain file; nothing is then
+                visible under the key.
         """
         files = {}
         for path in source.iterdir():
@@ -215,7 +228,15 @@ class Store:
             files[name] = {"sha256": file_digest(path), "bytes": path.stat().st_size}
             _sync(path)
         found = Manifest(
-            key, kind, title, dict(facts), files, round(seconds, 3), round(peak_mb, 1), round(time.time(), 3), dict(ingredients)
+            key,
+            kind,
+            title,
+            dict(facts),
+            files,
+            round(seconds, 3),
+            round(peak_mb, 1),
+            round(time.time(), 3),
+            dict(ingredients),
         )
         _write_synced(source / MANIFEST, found.encoded())
         _sync(source)
@@ -234,7 +255,8 @@ class Store:
         return found
 
     def take_over(self, key: str, other: Store) -> None:
-        """Have a copy of another store's artefact, for what cannot be computed again: an imported teacher.
+        """Have a copy of another store's artefact, for what cannot be computed again: an imported
+        teacher.
 
         Raises:
             IntegrityError: it is not there, or damaged, or was by the time it had been copied.
@@ -244,10 +266,13 @@ class Store:
             self.folder(key).parent.mkdir(parents=True, exist_ok=True)
             os.rename(copy, self.folder(key))
         if self.verified(key) is None:
-            raise IntegrityError(f"the artefact {key} is damaged or gone from the store {other.root}")
+            raise IntegrityError(
+                f"the artefact {key} is damaged or gone from the store {other.root}"
+            )
 
     def lock(self, key: str) -> filelock.BaseFileLock | None:
-        """The right to compute a stage, until released or the process ends; None while another run has it."""
+        """The right to compute a stage, until released or the process ends; None while another run
+        has it."""
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / f"{key}.lock")
@@ -257,10 +282,13 @@ class Store:
             return None
         return lock
 
-    # -- care ----------------------------------------------------------------------------------------------------------
+    # -- care ----------------------------------------------------------------------------------
+    #
+    #
 
     def verify(self) -> tuple[int, list[str]]:
-        """Compare every file of every artefact: (how many are whole, keys of those that were put aside)."""
+        """Compare every file of every artefact: (how many are whole, keys of those that were put
+        aside)."""
         whole, damaged = 0, []
         for key in list(self):
             if self.verified(key) is None:
@@ -270,20 +298,25 @@ class Store:
         return whole, damaged
 
     def garbage(self, days: float, unused_days: float | None = None) -> list[Path]:
-        """What may be deleted: leftovers of stages that are done, work that nobody took up for ``days``, what was put aside,
-        old locks that nobody holds, and, on demand, artefacts but imported ones that no run asked for in ``unused_days``."""
+        """What may be deleted: leftovers of stages that are done, work that nobody took up for
+        ``days``, what was put aside, old locks that nobody holds, and, on demand, artefacts but
+        imported ones that no run asked for in ``unused_days``."""
         now, found = time.time(), []
         for folder in self._entries("work"):
             lock = self.lock(folder.name)
             if lock is None:
                 continue
             lock.release()
-            old = now - max((p.lstat().st_mtime for p in (folder, *folder.rglob("*"))), default=0) > days * 86400
+            old = (
+                now - max((p.lstat().st_mtime for p in (folder, *folder.rglob("*"))), default=0)
+                > days * 86400
+            )
             if old or self.find(folder.name) is not None:
                 found.append(folder)
         found += self._entries("damaged")
         for path in self._entries("locks"):
-            # Not a young one: between making the file and locking it, it is nobody's, and somebody's next.
+            # Not a young one: between making the file and locking it, it is nobody's, and
+            # somebody's next.
             if now - path.stat().st_mtime > 86400 and (lock := self.lock(path.stem)) is not None:
                 lock.release()
                 found.append(path)
@@ -324,7 +357,8 @@ def _write_synced(path: Path, data: bytes) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Bring a file's, or a folder's, bytes to the disk: before the rename, or a power cut could leave an empty file."""
+    """Bring a file's, or a folder's, bytes to the disk: before the rename, or a power cut could
+    leave an empty file."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,5 @@
-"""The images of a run as artefacts: training and test images apart, so that a stage's process can be given one of them."""
+"""The images of a run as artefacts: training and test images apart, so that a stage's process can
+be given one of them."""
 
 from __future__ import annotations
 
@@ -21,8 +22,13 @@ def keep_images(store: Store, dataset: Dataset, split: Literal["train", "test"])
     Raises:
         OSError: the disk is full.
     """
-    images, found = (dataset.train, dataset.train_digest) if split == "train" else (dataset.test, dataset.test_digest)
-    # Where files are named instead of pixels being held, the same pictures elsewhere are another file.
+    images, found = (
+        (dataset.train, dataset.train_digest)
+        if split == "train"
+        else (dataset.test, dataset.test_digest)
+    )
+    # Where files are named instead of pixels being held, the same pictures elsewhere are another
+    # file.
     folders = [str(folder) for folder in image_folders(images)]
     key = digest(["images", found, folders])
     if store.verified(key) is None:
@@ -31,9 +37,16 @@ def keep_images(store: Store, dataset: Dataset, split: Literal["train", "test"])
         try:
             save_images(images, workspace / IMAGES)
             store.publish(
-                key, workspace, (IMAGES,), kind="images", title=f"{split} images of {dataset.name}", facts={}, seconds=0.0,
-                peak_mb=0.0, ingredients={"digest": found},
-            )  # fmt: skip
+                key,
+                workspace,
+                (IMAGES,),
+                kind="images",
+                title=f"{split} images of {dataset.name}",
+                facts={},
+                seconds=0.0,
+                peak_mb=0.0,
+                ingredients={"digest": found},
+            )
         finally:
             shutil.rmtree(store.workspace(key), ignore_errors=True)
     return store.folder(key) / IMAGES

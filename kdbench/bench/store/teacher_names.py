@@ -1,4 +1,5 @@
-"""What an imported teacher may be called: what is safe as the name of a file. Without torch, so that refusing is quick."""
+"""What an imported teacher may be called: what is safe as the name of a file. Without torch, so
+that refusing is quick."""
 
 from __future__ import annotations
 
@@ -16,5 +17,6 @@ def check_teacher_name(name: str) -> None:
     """Raises ConfigError for what cannot name a teacher."""
     if not is_teacher_name(name):
         raise ConfigError(
-            f"{name!r} is no name for a teacher; choose one of a-z, 0-9, '_', '.' and '-' (not first) with --name"
+            f"{name!r} is no name for a teacher; choose one of a-z, 0-9, '_', '.' and '-' (not "
+            "first) with --name"
         )

@@ -23,8 +23,8 @@ from kdbench.models.files import save_module
 
 @dataclass(frozen=True)
 class Imported:
-    """An imported teacher. key: of its artefact. origin: where the weights are from, see kdbench.untrusted.weights.
-    code: which code its network is, where a plugin makes it."""
+    """An imported teacher. key: of its artefact. origin: where the weights are from, see
+    kdbench.untrusted.weights. code: which code its network is, where a plugin makes it."""
 
     name: str
     key: str
@@ -51,8 +51,8 @@ def save_teacher(
 ) -> str:
     """Keep checked weights as a suspect teacher; answers its key in the store.
 
-    It normalises images as the dataset it is used with says. own, code: the models of plugins, and which code this one is
-    (``Registry.models``, ``Registry.origin_of_model``).
+    It normalises images as the dataset it is used with says. own, code: the models of plugins, and
+    which code this one is (``Registry.models``, ``Registry.origin_of_model``).
 
     Raises:
         UsageError: the name is taken by other weights, or is no name.
@@ -64,28 +64,46 @@ def save_teacher(
     # Counters of batches seen are of no consequence, and some files leave them out.
     missing, extra = network.load_state_dict(state, strict=False)
     if extra or any(not key.endswith("num_batches_tracked") for key in missing):
-        raise IntegrityError(f"the weights are not those of {model}: missing {missing[:3]}, unexpected {extra[:3]}")
+        raise IntegrityError(
+            f"the weights are not those of {model}: missing {missing[:3]}, unexpected {extra[:3]}"
+        )
     workspace = store.root / "work" / f"import-{uuid.uuid4().hex}"
     workspace.mkdir(parents=True)
     try:
         save_module(network.eval(), workspace / MODEL, {"normalization": "dataset"})
         weights = file_digest(workspace / MODEL)
-        key = digest(["imported", weights, model, num_classes, image_size, *([code] if code else [])])
+        key = digest(
+            ["imported", weights, model, num_classes, image_size, *([code] if code else [])]
+        )
         path = _path(store, name)
         if path.exists() and (known := load_teacher(store, name)).key != key:
             raise ConfigError(
-                f"a teacher {name!r} is already there, with other weights ({known.origin.get('sha256', known.key)}); "
+                f"a teacher {name!r} is already there, with other weights "
+                f"({known.origin.get('sha256', known.key)}); "
                 "choose another --name"
             )
         if store.verified(key) is None:
             store.publish(
-                key, workspace, (MODEL,), kind="imported", title=f"imported {name}", facts={"origin": origin}, seconds=0.0,
-                peak_mb=0.0, ingredients={"weights": weights, "model": model},
-            )  # fmt: skip
+                key,
+                workspace,
+                (MODEL,),
+                kind="imported",
+                title=f"imported {name}",
+                facts={"origin": origin},
+                seconds=0.0,
+                peak_mb=0.0,
+                ingredients={"weights": weights, "model": model},
+            )
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"key": key, "model": model, "dataset": dataset, "num_classes": num_classes, "image_size": image_size}
+    facts = {
+        "key": key,
+        "model": model,
+        "dataset": dataset,
+        "num_classes": num_classes,
+        "image_size": image_size,
+    }
     facts |= {"code": code} if code else {}
     write_record({**facts, "origin": origin}, path)
     return key
@@ -95,19 +113,31 @@ def load_teacher(store: Store, name: str) -> Imported:
     """Look an imported teacher up.
 
     Raises:
-        UnknownMethodError: there is none of that name. IntegrityError: its entry or its weights are damaged.
+        UnknownMethodError: there is none of that name. IntegrityError: its entry or its weights are
+            damaged.
     """
     path = _path(store, name) if is_teacher_name(name) else None
     if path is None or not path.is_file():
-        raise UnknownMethodError(unknown("imported teacher", name, teacher_names(store), "see `kdbench import-teacher --help`"))
+        raise UnknownMethodError(
+            unknown(
+                "imported teacher",
+                name,
+                teacher_names(store),
+                "see `kdbench import-teacher --help`",
+            )
+        )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         teacher = Imported(name=name, **found)
     except (ValueError, TypeError) as error:
-        raise IntegrityError(f"the entry of the imported teacher {name!r} is damaged; import it again") from error
+        raise IntegrityError(
+            f"the entry of the imported teacher {name!r} is damaged; import it again"
+        ) from error
     if store.verified(teacher.key) is None:
         path.unlink(missing_ok=True)
-        raise IntegrityError(f"the weights of the imported teacher {name!r} are damaged or gone; import it again")
+        raise IntegrityError(
+            f"the weights of the imported teacher {name!r} are damaged or gone; import it again"
+        )
     return teacher
 
 

@@ -1,7 +1,8 @@
-"""The boundary between planning and computing: jobs go in, outcomes come out. Behind it are local processes, or a cluster.
+"""The boundary between planning and computing: jobs go in, outcomes come out. Behind it are local
+processes, or a cluster.
 
-A job says everything that its process may know, and names files in one folder. It holds no object, so that it can be sent
-anywhere.
+A job says everything that its process may know, and names files in one folder. It holds no object,
+so that it can be sent anywhere.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ TASK, OUTCOME, LOG, TRACES = "task.json", "outcome.json", "log.txt", "traces"
 
 Side = Literal["attacker", "defender"]
 
-#: Kinds of stage on the defender's side of the threat model; the others are the attacker's, or measure.
+#: Kinds of stage on the defender's side of the threat model; the others are the attacker's, or
+#: measure.
 DEFENDER_KINDS = frozenset({"cleanse", "distill", "repair"})
 
 
@@ -28,10 +30,13 @@ def side_of(kind: str) -> Side:
 class Job:
     """One stage to compute.
 
-    key: the stage's. kind, title: for whoever watches; the process is not told the title, which names the attack.
-    folder: the job's own; ``in/`` holds its inputs, ``out/`` will hold its files. task: strict JSON, what the process is told.
+    key: the stage's. kind, title: for whoever watches; the process is not told the title, which
+    names the attack.
+    folder: the job's own; ``in/`` holds its inputs, ``out/`` will hold its files. task: strict
+    JSON, what the process is told.
     reads: files and folders outside ``folder`` that it may open.
-    beside: jobs that are computed in the same process, from one pass of the teacher that they share.
+    beside: jobs that are computed in the same process, from one pass of the teacher that they
+    share.
     """
 
     key: str
@@ -52,7 +57,8 @@ Status = Literal["ok", "failed", "diverged", "crashed", "timeout", "out of memor
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended. status other than ok: reason says why. files: names in ``out/``. log: what the process printed."""
+    """How a job ended. status other than ok: reason says why. files: names in ``out/``. log: what
+    the process printed."""
 
     status: Status
     reason: str = ""
@@ -91,8 +97,8 @@ class Executor(Protocol):
         ...
 
     def wait(self, timeout: float) -> list[Step | Done]:
-        """What has happened since the last call; waits up to ``timeout`` seconds for something. Each job, and each beside it,
-        ends in one Done."""
+        """What has happened since the last call; waits up to ``timeout`` seconds for something.
+        Each job, and each beside it, ends in one Done."""
         ...
 
     def close(self) -> None:

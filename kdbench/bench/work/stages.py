@@ -1,4 +1,5 @@
-"""What each kind of stage does. A stage is told a task, opens its inputs, and leaves files and numbers."""
+"""What each kind of stage does. A stage is told a task, opens its inputs, and leaves files and
+numbers."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ from kdbench.training import (
     Trainee,
     cross_entropy,
     train_together,
-)  # fmt: skip
+)
 from kdbench.training.checkpoint import FolderCheckpoints
 from kdbench.training.profiling import spanned
 from kdbench.variance import variance_of_each
@@ -53,12 +54,18 @@ def perform(task: Task, registry: Registry, progress: Progress) -> Product:
         return _with_loss(work, _KINDS[task.kind](work))
 
 
-def perform_together(tasks: Sequence[Task], registry: Registry, progress: Sequence[Progress]) -> list[Product | Exception]:
-    """Compute several distillations from one teacher, by one recipe; each ends in a product or an error of its own."""
+def perform_together(
+    tasks: Sequence[Task], registry: Registry, progress: Sequence[Progress]
+) -> list[Product | Exception]:
+    """Compute several distillations from one teacher, by one recipe; each ends in a product or an
+    error of its own."""
     works = [_work(task, registry, one) for task, one in zip(tasks, progress, strict=True)]
     with _seeded(tasks[0].random_seed):
         found = _distill_together(works)
-    return [p if isinstance(p, Exception) else _with_loss(work, p) for work, p in zip(works, found, strict=True)]
+    return [
+        p if isinstance(p, Exception) else _with_loss(work, p)
+        for work, p in zip(works, found, strict=True)
+    ]
 
 
 def _work(task: Task, registry: Registry, progress: Progress) -> _Work:
@@ -81,10 +88,11 @@ class _Work:
     numerics: Numerics
     fit: Fit
 
-    # -- one method a kind ---------------------------------------------------------------------------------------------
+    # -- one method a kind ---------------------------------------------------------------------
 
     def clean(self) -> Product:
-        """A network trained with labels alone: a teacher, or the student without a teacher of control C2."""
+        """A network trained with labels alone: a teacher, or the student without a teacher of
+        control C2."""
         model = self._new_model(self.task.values["model"]).train()
         self.fit(
             model,
@@ -110,11 +118,19 @@ class _Work:
             numerics=self.numerics,
         )
         backdoor = attack.implant(setting)
-        if not isinstance(backdoor.trigger, Trigger) or backdoor.target_class != setting.target_class:
-            raise ContractError(f"attack {attack.info.name!r} must return a Trigger and keep the target class it was given")
+        if (
+            not isinstance(backdoor.trigger, Trigger)
+            or backdoor.target_class != setting.target_class
+        ):
+            raise ContractError(
+                f"attack {attack.info.name!r} must return a Trigger and keep the target class it "
+                "was given"
+            )
         product = self._keep(backdoor.teacher, dict(backdoor.facts))
         sources = None if backdoor.source_classes is None else list(backdoor.source_classes)
-        save_module(backdoor.trigger.eval(), self.task.folder / "out" / TRIGGER, {"source_classes": sources})
+        save_module(
+            backdoor.trigger.eval(), self.task.folder / "out" / TRIGGER, {"source_classes": sources}
+        )
         return Product((*product.files, TRIGGER), product.facts)
 
     def cleanse(self) -> Product:
@@ -131,12 +147,15 @@ class _Work:
         return self._method(self.task.values["distiller"])
 
     def trainee(self, teacher: FrozenTeacher, images: int) -> tuple[FeatureModel, Trainee]:
-        """A new student and its training from ``teacher`` on that many images, under the random state of this stage."""
+        """A new student and its training from ``teacher`` on that many images, under the random
+        state of this stage."""
         with _seeded(self.task.random_seed):
             student = self._new_model(self.task.values["model"]).train()
             objectives = [self.numerics.place(self.distiller().objective(teacher, student)).train()]
             if self.task.values["defense"] is not None:
-                extra = self._method(self.task.values["defense"]).objective(teacher, student, self._defense_setting())
+                extra = self._method(self.task.values["defense"]).objective(
+                    teacher, student, self._defense_setting()
+                )
                 if extra is not None:
                     objectives.append(self.numerics.place(extra).train())
             states = RandomStates()
@@ -148,7 +167,9 @@ class _Work:
             for objective in objectives:
                 named = objective(batch, teacher_out, student_out)
                 if clash := terms.keys() & named.keys():
-                    raise ContractError(f"two objectives name the same loss: {', '.join(sorted(clash))}")
+                    raise ContractError(
+                        f"two objectives name the same loss: {', '.join(sorted(clash))}"
+                    )
                 terms |= named
             return terms
 
@@ -158,7 +179,9 @@ class _Work:
     def repair(self) -> Product:
         defense = self._method(self.task.values)
         teacher = FrozenTeacher(self._input("teacher"))
-        return self._keep(defense.repair_student(self._input("student"), teacher, self._defense_setting()))
+        return self._keep(
+            defense.repair_student(self._input("student"), teacher, self._defense_setting())
+        )
 
     def evaluate(self) -> Product:
         """Counts on the test images, untriggered and, where there is a trigger, triggered."""
@@ -168,11 +191,19 @@ class _Work:
         trigger, sources = self._trigger()
         target = self.task.values["target_class"]
         facts = evaluate(model, trigger, test, target, self.numerics, sources).as_facts()
-        return Product(facts=facts | {"variance": self._variances(model, trigger, attacked(test.labels, target, sources))})
+        return Product(
+            facts=facts
+            | {"variance": self._variances(model, trigger, attacked(test.labels, target, sources))}
+        )
 
-    def _variances(self, model: FeatureModel, trigger: Trigger, wanted: torch.Tensor) -> dict[str, list[float]]:
-        """Variance of each example's last group, untriggered and triggered, on the first of the test images (Fig. 2)."""
-        images = self._test().read(torch.nonzero(wanted).flatten()[:VARIANCE_IMAGES], self.numerics.device)
+    def _variances(
+        self, model: FeatureModel, trigger: Trigger, wanted: torch.Tensor
+    ) -> dict[str, list[float]]:
+        """Variance of each example's last group, untriggered and triggered, on the first of the
+        test images (Fig. 2)."""
+        images = self._test().read(
+            torch.nonzero(wanted).flatten()[:VARIANCE_IMAGES], self.numerics.device
+        )
         found = {}
         with torch.inference_mode():
             for name, shown in (("clean", images), ("triggered", trigger(images))):
@@ -188,14 +219,20 @@ class _Work:
         images = test.read(torch.nonzero(wanted).flatten()[:MAX_COLUMNS], self.numerics.device)
         with torch.inference_mode():
             triggered = trigger(images)
-        write_trigger_picture(images.cpu(), triggered.cpu(), self.task.folder / "out" / PICTURE, self.task.picture)
+        write_trigger_picture(
+            images.cpu(), triggered.cpu(), self.task.folder / "out" / PICTURE, self.task.picture
+        )
         return Product((PICTURE,))
 
     def imported(self) -> Product:
         """Asked for only where the store's copy was found to be damaged."""
-        raise IntegrityError("the weights of the imported teacher are damaged and were put aside; import it again")
+        raise IntegrityError(
+            "the weights of the imported teacher are damaged and were put aside; import it again"
+        )
 
-    # -- shared pieces -------------------------------------------------------------------------------------------------
+    # -- shared pieces -------------------------------------------------------------------------
+    #
+    #
 
     @property
     def _augmentation(self) -> Augmentation:
@@ -224,31 +261,44 @@ class _Work:
     @spanned("files")
     def _input(self, role: str) -> FeatureModel:
         """A private copy of a network that the stage rests on, on the device, in eval mode."""
-        model, record = load_module(self.task.folder / "in" / self.task.inputs[role], self.task.packages)
+        model, record = load_module(
+            self.task.folder / "in" / self.task.inputs[role], self.task.packages
+        )
         if not isinstance(model, FeatureModel):
-            raise IntegrityError(f"{self.task.inputs[role]} holds a {type(model).__name__}, no network")
-        if record.get("normalization") == "dataset":  # an imported teacher, which came as weights alone
+            raise IntegrityError(
+                f"{self.task.inputs[role]} holds a {type(model).__name__}, no network"
+            )
+        # an imported teacher, which came as weights alone
+        if record.get("normalization") == "dataset":
             model.set_normalization(self.task.mean, self.task.std)
         return self.numerics.place(model)  # type: ignore[return-value]
 
     @spanned("files")
     def _trigger(self) -> tuple[Trigger, tuple[int, ...] | None]:
-        trigger, record = load_module(self.task.folder / "in" / self.task.inputs["trigger"], self.task.packages)
+        trigger, record = load_module(
+            self.task.folder / "in" / self.task.inputs["trigger"], self.task.packages
+        )
         if not isinstance(trigger, Trigger):
-            raise IntegrityError(f"{self.task.inputs['trigger']} holds a {type(trigger).__name__}, no trigger")
+            raise IntegrityError(
+                f"{self.task.inputs['trigger']} holds a {type(trigger).__name__}, no trigger"
+            )
         sources = record["source_classes"]
         return self.numerics.place(trigger), None if sources is None else tuple(sources)  # type: ignore[return-value]
 
     @spanned("files")
     def _keep(self, model: FeatureModel, facts: dict[str, Any] | None = None) -> Product:
         if not isinstance(model, FeatureModel):
-            raise ContractError(f"a stage must return a network (FeatureModel), got {type(model).__name__}")
+            raise ContractError(
+                f"a stage must return a network (FeatureModel), got {type(model).__name__}"
+            )
         save_module(model.eval(), self.task.folder / "out" / MODEL)
         return Product((MODEL,), facts or {})
 
     @spanned("files")
     def _new_model(self, name: str) -> FeatureModel:
-        model = create_model(name, self.task.num_classes, image_size=self.task.image_size, own=self.registry.models)
+        model = create_model(
+            name, self.task.num_classes, image_size=self.task.image_size, own=self.registry.models
+        )
         model.set_normalization(self.task.mean, self.task.std)
         return self.numerics.place(model)  # type: ignore[return-value]
 
@@ -266,22 +316,29 @@ class _Work:
 
 
 def _distill_together(works: Sequence[_Work]) -> list[Product | Exception]:
-    """Students of one teacher, by one recipe, on the same batches: its forward pass is computed once for all of them.
+    """Students of one teacher, by one recipe, on the same batches: its forward pass is computed
+    once for all of them.
 
     Each student is what it would be alone. One that raises takes nobody along.
     """
     first = works[0]
     modes = {work.distiller().batch_norm_mode() for work in works}
     if len(modes) > 1:
-        raise ContractError(f"distillers that want the teacher's batch norms {' and '.join(sorted(modes))} cannot share it")
+        raise ContractError(
+            f"distillers that want the teacher's batch norms {' and '.join(sorted(modes))} cannot "
+            "share it"
+        )
     (mode,) = modes
     teacher, images = FrozenTeacher(first._input("teacher"), mode), first._train()
     found: list[Product | Exception | None] = [None] * len(works)
     ready: dict[int, tuple[FeatureModel, Trainee]] = {}
     for i, work in enumerate(works):
         try:
-            # A copy each, where there are several: what one does to its teacher is its own business.
-            ready[i] = work.trainee(teacher if len(works) == 1 else FrozenTeacher(teacher.model, mode), len(images))
+            # A copy each, where there are several: what one does to its teacher is its own
+            # business.
+            ready[i] = work.trainee(
+                teacher if len(works) == 1 else FrozenTeacher(teacher.model, mode), len(images)
+            )
         except Exception as error:
             found[i] = error
 
@@ -293,7 +350,9 @@ def _distill_together(works: Sequence[_Work]) -> list[Product | Exception]:
 
     def train(trainees: list[Trainee]) -> None:
         generator = torch.Generator().manual_seed(first.task.stream_seed)
-        train_together(trainees, images, generator=generator, augmentation=first._augmentation, share=share)
+        train_together(
+            trainees, images, generator=generator, augmentation=first._augmentation, share=share
+        )
 
     trainees = [trainee for _, trainee in ready.values()]
     try:

@@ -9,12 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Task:
-    """What the process of a stage is told. See :meth:`Stage.task <kdbench.bench.plan.plan.Stage>` for where it comes from.
+    """What the process of a stage is told. See :meth:`Stage.task <kdbench.bench.plan.plan.Stage>`
+    for where it comes from.
 
-    kind; values: of the stage. seed: root seed. random_seed: the stage's own. stream_seed: of the batches of a distillation,
-    the same for all students. folder: ``in/`` inputs, ``out/`` results,
-    ``checkpoints/``. inputs: role -> file in ``in/``. train, test: files of images, None where the stage may not see them.
-    num_classes, image_size, mean, std, pad, flip: of the dataset. device, bf16, threads: arithmetic. packages: whose classes
+    kind; values: of the stage. seed: root seed. random_seed: the stage's own. stream_seed: of the
+    batches of a distillation, the same for all students. folder: ``in/`` inputs, ``out/`` results,
+    ``checkpoints/``. inputs: role -> file in ``in/``. train, test: files of images, None where the
+    stage may not see them.
+    num_classes, image_size, mean, std, pad, flip: of the dataset. device, bf16, threads:
+    arithmetic. packages: whose classes
     an input may be made of. checkpoint_s: seconds between checkpoints. picture: title of a picture.
     """
 

@@ -1,4 +1,5 @@
-"""A package for a plugin of one's own, written from templates. Its unedited output installs, runs and passes the kit."""
+"""A package for a plugin of one's own, written from templates. Its unedited output installs, runs
+and passes the kit."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def write_plugin(kind: str, name: str, folder: Path) -> list[Path]:
     if kind not in KINDS:
         raise UsageError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise UsageError(f"{name!r} is no name for a plugin; use a-z and, after the first, 0-9 and _")
+        raise UsageError(
+            f"{name!r} is no name for a plugin; use a-z and, after the first, 0-9 and _"
+        )
     words = {
         "kind": kind,
         "name": name,
@@ -48,12 +51,18 @@ def write_plugin(kind: str, name: str, folder: Path) -> list[Path]:
     written = []
     try:
         for source, target in _FILES.items():
-            template = resources.files("kdbench.loading.scaffold") / f"{Template(source).substitute(words)}.template"
+            template = (
+                resources.files("kdbench.loading.scaffold")
+                / f"{Template(source).substitute(words)}.template"
+            )
             text = template.read_text("utf-8")
             path = folder / Template(target).substitute(words)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(Template(text).substitute(words), encoding="utf-8")
             written.append(path)
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written ({error.strerror or error}); name another folder with --out") from error
+        raise ConfigError(
+            f"{folder} cannot be written ({error.strerror or error}); name another folder with "
+            "--out"
+        ) from error
     return written

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from kdbench.untrusted.archive.limits import Limits, Refusal
 
-# Controls, invisible format characters (such as those that reverse the direction of writing), surrogates, line separators.
+# Controls, invisible format characters (such as those that reverse the direction of writing),
+# surrogates, line separators.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
@@ -22,10 +23,11 @@ class _Entry:
 
 @dataclass
 class Names:
-    """The names of one archive so far, as a tree: each new one must be harmless, and must not meet another.
+    """The names of one archive so far, as a tree: each new one must be harmless, and must not meet
+    another.
 
-    Two names meet where some file system takes them for one: those that differ in case, in Unicode normalisation, or in
-    dots and spaces at the end.
+    Two names meet where some file system takes them for one: those that differ in case, in Unicode
+    normalisation, or in dots and spaces at the end.
     """
 
     limits: Limits
@@ -33,7 +35,8 @@ class Names:
     _count: int = 0
 
     def add(self, name: str, folder: bool) -> tuple[str, ...]:
-        """The parts of a member's path below the folder unpacked to; () for that folder itself. Raises Refusal."""
+        """The parts of a member's path below the folder unpacked to; () for that folder itself.
+        Raises Refusal."""
         parts = split_name(name, folder, self.limits)
         level = self._tree
         for depth, part in enumerate(parts, start=1):
@@ -46,11 +49,17 @@ class Names:
                     raise Refusal(f"it holds more than {self.limits.members:,} files and folders")
                 known = level[key] = _Entry(part, None if is_file else {}, listed=last)
             elif known.spelling != part:
-                raise Refusal(f"on some systems {part!r} is the same name as {known.spelling!r}, which is there too", name)
+                raise Refusal(
+                    f"on some systems {part!r} is the same name as {known.spelling!r}, which is "
+                    "there too",
+                    name,
+                )
             elif is_file and known.children is not None:
                 raise Refusal("it is a file where another member needs a folder", name)
             elif not is_file and known.children is None:
-                raise Refusal(f"it needs a folder where {'/'.join(parts[:depth])!r} is a file", name)
+                raise Refusal(
+                    f"it needs a folder where {'/'.join(parts[:depth])!r} is a file", name
+                )
             elif last and known.listed:
                 raise Refusal("it is there twice", name)
             elif last:
@@ -61,7 +70,8 @@ class Names:
 
 
 def split_name(name: str, folder: bool, limits: Limits) -> tuple[str, ...]:
-    """A name's parts, or Refusal saying what is wrong with it. A leading ``./`` and a folder's last slash do not count."""
+    """A name's parts, or Refusal saying what is wrong with it. A leading ``./`` and a folder's last
+    slash do not count."""
     if len(name.encode("utf-8", "surrogatepass")) > limits.name:
         raise Refusal(f"its name has more than {limits.name} bytes", name)
     for text in {name, unicodedata.normalize("NFKC", name)}:
@@ -98,6 +108,8 @@ def _check_characters(text: str, name: str) -> None:
 
 def _key(part: str) -> str:
     """Equal for names that some file system takes for the same."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", part).casefold()).rstrip(". ")
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", part).casefold()).rstrip(
+        ". "
+    )
     # One string to keep, not two: there may be very many.
     return part if folded == part else folded

@@ -33,7 +33,8 @@ class Decoder(Protocol):
 
 
 class Deflate:
-    """zlib's decompressor with the interface of the others. wbits: -15 for bare deflate, 31 for gzip with its checksum."""
+    """zlib's decompressor with the interface of the others. wbits: -15 for bare deflate, 31 for
+    gzip with its checksum."""
 
     def __init__(self, wbits: int) -> None:
         self._inner, self.needs_input = zlib.decompressobj(wbits), True
@@ -62,9 +63,11 @@ def decoder(kind: str) -> Decoder:
 
 
 def decoded(pieces: Iterator[bytes], kind: str, *, single: bool) -> Iterator[bytes]:
-    """The plain bytes of one stream, or (unless ``single``) of several in a row, in chunks of at most CHUNK bytes.
+    """The plain bytes of one stream, or (unless ``single``) of several in a row, in chunks of at
+    most CHUNK bytes.
 
-    Raises Refusal for damage, a stream that does not end, and whatever follows the end and is no stream.
+    Raises Refusal for damage, a stream that does not end, and whatever follows the end and is no
+    stream.
     """
     current, ended = None, False
     for piece in pieces:
@@ -86,7 +89,9 @@ def _through(current: Decoder, data: bytes) -> Iterator[bytes]:
         try:
             found = current.decompress(data, CHUNK)
         except (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError) as error:
-            raise Refusal(f"its compressed data is damaged, or something follows its end ({error})") from error
+            raise Refusal(
+                f"its compressed data is damaged, or something follows its end ({error})"
+            ) from error
         if found:
             yield found
         data = b""
@@ -99,7 +104,8 @@ class TarStream:
 
     def __init__(self, file: BinaryIO, tally: Tally, kind: str | None) -> None:
         self.fed = 0
-        """Bytes of the archive that were read so far; the decoder may not have used the last PIECE of them."""
+        """Bytes of the archive that were read so far; the decoder may not have used the last PIECE
+        of them."""
         self._file, self._tally = file, tally
         self._buffer, self._used = b"", 0
         self._plain = decoded(self._pieces(), kind, single=False) if kind else self._pieces()
@@ -127,5 +133,8 @@ class TarStream:
         """The next ``count`` bytes, or Refusal where the archive ends before."""
         found = self.read(count)
         if len(found) < count:
-            raise Refusal("it ends in the middle of a member, or without the zero blocks that end a tar; it is truncated")
+            raise Refusal(
+                "it ends in the middle of a member, or without the zero blocks that end a tar; it "
+                "is truncated"
+            )
         return found

@@ -1,6 +1,8 @@
-"""Tar archives read strictly: only what plain files and folders need, and nothing that two readers understand differently.
+"""Tar archives read strictly: only what plain files and folders need, and nothing that two readers
+understand differently.
 
-tarfile is not used: it takes a damaged header in the middle for the end of the archive, and reads extended headers whole.
+tarfile is not used: it takes a damaged header in the middle for the end of the archive, and reads
+extended headers whole.
 
 Format: POSIX.1-2001 (ustar and pax) and GNU tar's manual, "Basic Tar Format".
 """
@@ -16,7 +18,9 @@ from kdbench.untrusted.archive.stream import PIECE, TarStream
 
 BLOCK = 512
 _ZERO = bytes(BLOCK)
-_EXTENDED = MIB  # bytes of an extended header, at most; it may hold what a file system knows of a file besides its bytes
+# bytes of an extended header, at most; it may hold what a file system knows of a file besides its
+# bytes
+_EXTENDED = MIB
 _NAME = 100  # bytes of a name that a plain header holds
 
 _NO_ARCHIVE = "this is no archive that is read: zip, or tar (plain, gzip, bzip2, xz)"
@@ -24,9 +28,15 @@ _OCTAL = re.compile(b"[0-7]+")
 _LENGTH = re.compile(b"([1-9][0-9]{0,7}) ")
 
 _SPECIAL = {
-    b"1": "a hard link", b"2": "a symbolic link", b"K": "a link with a long name",
-    b"3": "a character device", b"4": "a block device", b"6": "a FIFO", b"7": "a contiguous file", b"S": "a sparse file",
-}  # fmt: skip
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"K": "a link with a long name",
+    b"3": "a character device",
+    b"4": "a block device",
+    b"6": "a FIFO",
+    b"7": "a contiguous file",
+    b"S": "a sparse file",
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,8 @@ class _Extra:
 
 
 def tar_members(stream: TarStream, limits: Limits) -> Iterator[Member]:
-    """Every member in turn, up to the end of the archive, which must be the end of the file. Raises Refusal."""
+    """Every member in turn, up to the end of the archive, which must be the end of the file. Raises
+    Refusal."""
     extra: _Extra | None = None
     block = stream.read(BLOCK)
     while block != _ZERO:
@@ -83,7 +94,10 @@ def _member(stream: TarStream, header: _Header, extra: _Extra, limits: Limits) -
         # Its own header could have held that name: whoever looks only there is to see another.
         raise Refusal(f"an extended header renames it; its own header says {header.name!r}", name)
     if extra.size not in (None, header.size):
-        raise Refusal(f"an extended header gives it {extra.size:,} bytes, its own header {header.size:,}", name)
+        raise Refusal(
+            f"an extended header gives it {extra.size:,} bytes, its own header {header.size:,}",
+            name,
+        )
     folder = header.kind == b"5" or name.endswith("/")
     if folder and header.size:
         raise Refusal("it is a folder, and has a size", name)
@@ -98,7 +112,8 @@ def _data(stream: TarStream, name: str, size: int, limits: Limits) -> Iterator[b
         except Refusal as error:
             raise Refusal(error.why, name) from error
         missing -= len(chunk)
-        # A piece that was read before may still lie in the decoder, and the last one is not all used.
+        # A piece that was read before may still lie in the decoder, and the last one is not all
+        # used.
         check_ratio(name, size - missing, stream.fed - fed + PIECE, limits)
         yield chunk
     stream.exactly(-size % BLOCK)
@@ -107,13 +122,17 @@ def _data(stream: TarStream, name: str, size: int, limits: Limits) -> Iterator[b
 def _header(block: bytes) -> _Header:
     checksum = block[148:156].strip(b" \0")
     # The sum counts its own eight bytes as spaces.
-    if not _OCTAL.fullmatch(checksum) or int(checksum, 8) != sum(block) - sum(block[148:156]) + 8 * 32:
+    if (
+        not _OCTAL.fullmatch(checksum)
+        or int(checksum, 8) != sum(block) - sum(block[148:156]) + 8 * 32
+    ):
         raise Refusal(f"a member's header is damaged, or {_NO_ARCHIVE}")
     magic = block[257:265]
     if magic[:6] not in (b"ustar\0", b"ustar ", bytes(6)):
         raise Refusal(f"a member's header is of no known kind of tar ({magic!r})")
     name = _text(block[:_NAME])
-    # Behind GNU's magic other things may stand in this place, which some readers take for a part of the name.
+    # Behind GNU's magic other things may stand in this place, which some readers take for a part of
+    # the name.
     prefix = _text(block[345:500], name) if magic[:6] == b"ustar\0" else ""
     if magic[:6] == b"ustar " and block[345:500].strip(b"\0") and block[156:157] != b"S":
         raise Refusal("its header has fields that not every reader knows", name)
@@ -122,7 +141,8 @@ def _header(block: bytes) -> _Header:
 
 
 def _size(field: bytes, name: str) -> int:
-    """A size as headers write it. The other ways to write one are for files beyond 8 GiB, and no image is one."""
+    """A size as headers write it. The other ways to write one are for files beyond 8 GiB, and no
+    image is one."""
     digits = field.strip(b" \0")
     if not _OCTAL.fullmatch(digits):
         raise Refusal(f"its size is no octal number ({field!r})", name)
@@ -141,7 +161,9 @@ def _utf8(found: bytes, name: str | None = None) -> str:
     try:
         return found.decode()
     except UnicodeDecodeError as error:
-        raise Refusal("its name is not in UTF-8", name or found.decode(errors="backslashreplace")) from error
+        raise Refusal(
+            "its name is not in UTF-8", name or found.decode(errors="backslashreplace")
+        ) from error
 
 
 def _extended(stream: TarStream, header: _Header) -> bytes:
@@ -165,17 +187,23 @@ def _pax(body: bytes, name: str) -> _Extra:
     records = _records(body, name)
     for key in records:
         if key == b"linkpath" or key.startswith((b"GNU.sparse.", b"SCHILY.realsize")):
-            raise Refusal(f"its extended header makes it {'a link' if key == b'linkpath' else 'a sparse file'}", name)
+            raise Refusal(
+                "its extended header makes it "
+                f"{'a link' if key == b'linkpath' else 'a sparse file'}",
+                name,
+            )
     path, size = records.get(b"path"), records.get(b"size")
     return _Extra(
-        None if path is None else _utf8(path, name),
-        None if size is None else _decimal(size, name),
+        None if path is None else _utf8(path, name), None if size is None else _decimal(size, name)
     )
 
 
 def _check_global(body: bytes, name: str) -> None:
-    """A header for all members that follow may hold a comment, as git's do; anything else would change them unseen."""
-    others = sorted(key.decode(errors="replace") for key in _records(body, name) if key != b"comment")
+    """A header for all members that follow may hold a comment, as git's do; anything else would
+    change them unseen."""
+    others = sorted(
+        key.decode(errors="replace") for key in _records(body, name) if key != b"comment"
+    )
     if others:
         raise Refusal(f"a header for all members sets {', '.join(others)}", name)
 
@@ -191,7 +219,10 @@ def _records(body: bytes, name: str) -> dict[bytes, bytes]:
             raise Refusal("its extended header is damaged", name)
         key, equals, value = body[length.end() : end - 1].partition(b"=")
         if not equals or key in found:
-            raise Refusal(f"its extended header is damaged, or says {key.decode(errors='replace')!r} twice", name)
+            raise Refusal(
+                f"its extended header is damaged, or says {key.decode(errors='replace')!r} twice",
+                name,
+            )
         found[key] = value
         start = end
     return found

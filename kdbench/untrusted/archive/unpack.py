@@ -1,8 +1,10 @@
-"""Unpack a stranger's zip or tar: only plain files and folders, only below one folder, all of it or nothing.
+"""Unpack a stranger's zip or tar: only plain files and folders, only below one folder, all of it or
+nothing.
 
-An archive is gone through twice. The first time every member is named, measured and decompressed, and nothing is written; the
-second time the same checks run again, and the files appear in a temporary folder, which is renamed when it is whole.
-zip (stored and deflated) and tar (plain, gzip, bzip2, xz) are recognised by what is in them, whatever they are called.
+An archive is gone through twice. The first time every member is named, measured and decompressed,
+and nothing is written; the second time the same checks run again, and the files appear in a
+temporary folder, which is renamed when it is whole. zip (stored and deflated) and tar (plain, gzip,
+bzip2, xz) are recognised by what is in them, whatever they are called.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ __all__ = ["Limits", "leftovers", "unpack"]
 
 
 def unpack(archive: Path, into: Path, limits: Limits = DEFAULT) -> None:
-    """Unpack ``archive`` to the new folder ``into``, whose parent exists; files get mode 0600, folders 0700.
+    """Unpack ``archive`` to the new folder ``into``, whose parent exists; files get mode 0600,
+    folders 0700.
 
     What macOS adds (``__MACOSX/`` and ``._*``) is checked like the rest and not written.
 
     Raises:
-        IntegrityError: the archive is damaged, hostile or beyond the limits; names the member and says why.
+        IntegrityError: the archive is damaged, hostile or beyond the limits; names the member and
+            says why.
         OSError: it cannot be read, or ``into`` cannot be written or holds something.
     Either way, and when interrupted, nothing is left behind.
     """
@@ -52,17 +56,22 @@ def unpack(archive: Path, into: Path, limits: Limits = DEFAULT) -> None:
         # A name may be of any length, and hold anything, which repr makes harmless.
         which = "" if error.member is None else f"member {error.member[:200]!r}: "
         raise IntegrityError(
-            f"archive {archive}: {which}{error.why}; nothing of it was unpacked, get or make the archive anew"
+            f"archive {archive}: {which}{error.why}; nothing of it was unpacked, get or make the "
+            "archive anew"
         ) from error
 
 
 def leftovers(into: Path) -> list[Path]:
-    """Temporary folders beside ``into``: of a run that was killed while it unpacked to it, or of one that does so now."""
+    """Temporary folders beside ``into``: of a run that was killed while it unpacked to it, or of
+    one that does so now."""
     return sorted(into.parent.glob(f".{into.name}-*"))
 
 
-def _reader(file: BinaryIO, limits: Limits) -> Callable[[], Iterator[tuple[tuple[str, ...], Member]]]:
-    """A function that goes through the archive from its beginning: each member with the parts of its path."""
+def _reader(
+    file: BinaryIO, limits: Limits
+) -> Callable[[], Iterator[tuple[tuple[str, ...], Member]]]:
+    """A function that goes through the archive from its beginning: each member with the parts of
+    its path."""
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
     begin = file.read(6)
@@ -84,7 +93,8 @@ def _reader(file: BinaryIO, limits: Limits) -> Callable[[], Iterator[tuple[tuple
 
 @contextlib.contextmanager
 def _appearing(into: Path) -> Iterator[Path]:
-    """A temporary folder beside ``into`` that becomes it in the end, or disappears with all that is in it."""
+    """A temporary folder beside ``into`` that becomes it in the end, or disappears with all that is
+    in it."""
     folder = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
     try:
         yield folder
@@ -104,7 +114,9 @@ def _write(folder: Path, parts: tuple[str, ...], member: Member) -> None:
     if member.folder:
         return
     # A new file or none: what lies there already, were it a link, is an error.
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    handle = os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600
+    )
     with open(handle, "wb") as out:
         for chunk in member.chunks:
             out.write(chunk)

@@ -1,7 +1,8 @@
-"""Zip archives read strictly: the directory at the end and the headers before each member must tell the same, to the byte.
+"""Zip archives read strictly: the directory at the end and the headers before each member must tell
+the same, to the byte.
 
-zipfile is not used: it takes what lies between, before and behind the members for nothing, believes the directory where a
-member's own header differs, and reads a directory whole, however large.
+zipfile is not used: it takes what lies between, before and behind the members for nothing, believes
+the directory where a member's own header differs, and reads a directory whole, however large.
 
 Format: PKWARE's APPNOTE.TXT 6.3.10, in brackets below.
 """
@@ -49,16 +50,20 @@ class _Entry:
 
 
 def zip_members(file: BinaryIO, length: int, limits: Limits) -> Iterator[Member]:
-    """Every member in the order of its bytes. file: seekable, of ``length`` bytes. Raises Refusal."""
+    """Every member in the order of its bytes. file: seekable, of ``length`` bytes. Raises
+    Refusal."""
     start, end, count = _directory(file, length, limits)
     places = sorted(_places(file, start, end, count, limits, Tally(limits, length)))
-    # The members must cover the file without a gap or an overlap: one that lies in another is how a small file becomes
-    # petabytes, and what lies between is seen by some readers only.
+    # The members must cover the file without a gap or an overlap: one that lies in another is how a
+    # small file becomes petabytes, and what lies between is seen by some readers only.
     position = 0
     for (offset, where), (following, _) in itertools.pairwise((*places, (start, end))):
         entry, _ = _entry_at(file, where, end, limits)
         if offset != position:
-            raise Refusal("it overlaps another member" if offset < position else "something lies before it", entry.name)
+            raise Refusal(
+                "it overlaps another member" if offset < position else "something lies before it",
+                entry.name,
+            )
         first = _check_local(file, entry)
         _check_between(file, entry, first + entry.stored, following)
         position = following
@@ -71,14 +76,18 @@ def _directory(file: BinaryIO, length: int, limits: Limits) -> tuple[int, int, i
     tail = _at(file, tail_start, length - tail_start)
     where = tail.rfind(END)
     if where < 0 or len(tail) - where < _END.size:
-        raise Refusal("it has no directory at its end; it is truncated, or something follows its end")
+        raise Refusal(
+            "it has no directory at its end; it is truncated, or something follows its end"
+        )
     end = tail_start + where
     _, disk, first_disk, here, count, size, start, comment = _END.unpack_from(tail, where)
     if end + _END.size + comment != length:
         raise Refusal("something follows its end, or its comment is cut")
     if end >= _LOCATOR.size and _at(file, end - _LOCATOR.size, 4) == b"PK\6\7":
         short = (disk, first_disk, here, count, size, start)
-        end, (disk, first_disk, here, count, size, start) = _directory64(file, end - _LOCATOR.size, short)
+        end, (disk, first_disk, here, count, size, start) = _directory64(
+            file, end - _LOCATOR.size, short
+        )
     if disk or first_disk or here != count:
         raise Refusal("it is one part of several")
     if not count:
@@ -91,7 +100,8 @@ def _directory(file: BinaryIO, length: int, limits: Limits) -> tuple[int, int, i
 
 
 def _directory64(file: BinaryIO, where: int, short: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-    """The same of a zip64, whose end has another record for large numbers: its place, and the six numbers."""
+    """The same of a zip64, whose end has another record for large numbers: its place, and the six
+    numbers."""
     _, locator_disk, end, disks = _LOCATOR.unpack(_at(file, where, _LOCATOR.size))
     if locator_disk or disks != 1 or end != where - _END64.size:
         raise Refusal("its zip64 end does not lie where it must")
@@ -104,8 +114,11 @@ def _directory64(file: BinaryIO, where: int, short: tuple[int, ...]) -> tuple[in
     return end, tuple(numbers)
 
 
-def _places(file: BinaryIO, start: int, end: int, count: int, limits: Limits, tally: Tally) -> Iterator[tuple[int, int]]:
-    """Where each member and its entry in the directory begin. Two numbers are kept of each: there may be very many."""
+def _places(
+    file: BinaryIO, start: int, end: int, count: int, limits: Limits, tally: Tally
+) -> Iterator[tuple[int, int]]:
+    """Where each member and its entry in the directory begin. Two numbers are kept of each: there
+    may be very many."""
     position = start
     for _ in range(count):
         entry, following = _entry_at(file, position, end, limits)
@@ -127,11 +140,16 @@ def _entry_at(file: BinaryIO, position: int, end: int, limits: Limits) -> tuple[
     if record[0] != b"PK\1\2" or following > end:
         raise Refusal("its directory is damaged")
     if name_length > limits.name:
-        raise Refusal(f"a member's name has {name_length:,} bytes; more than {limits.name:,} are not taken")
+        raise Refusal(
+            f"a member's name has {name_length:,} bytes; more than {limits.name:,} are not taken"
+        )
     variable = _at(file, position + _ENTRY.size, name_length + extra_length)
     entry = _entry(record, variable[:name_length], variable[name_length:])
     if entry.method == _STORED and entry.stored != entry.size:
-        raise Refusal(f"it is not compressed, and yet {entry.stored:,} bytes stand for {entry.size:,}", entry.name)
+        raise Refusal(
+            f"it is not compressed, and yet {entry.stored:,} bytes stand for {entry.size:,}",
+            entry.name,
+        )
     if entry.folder and entry.size:
         raise Refusal("it is a folder, and has a size", entry.name)
     return entry, following
@@ -144,13 +162,19 @@ def _entry(record: tuple, raw: bytes, extra: bytes) -> _Entry:
     if flags & _ENCRYPTED:
         raise Refusal("it is encrypted", name)
     if flags & ~_KNOWN_FLAGS:
-        raise Refusal(f"it is encrypted or of another kind that is not read (flags {flags:#06x})", name)
+        raise Refusal(
+            f"it is encrypted or of another kind that is not read (flags {flags:#06x})", name
+        )
     if method not in (_STORED, _DEFLATED):
-        raise Refusal(f"its compression method is {method}; only stored and deflated members are read", name)
+        raise Refusal(
+            f"its compression method is {method}; only stored and deflated members are read", name
+        )
     numbers = _long_numbers(fields, name, (size, stored, offset), disk)
     mode = stat.S_IFMT(attributes >> 16)
     if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
-        kind = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a FIFO"}.get(mode, "a device or a socket")
+        kind = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a FIFO"}.get(
+            mode, "a device or a socket"
+        )
         raise Refusal(f"it is {kind}", name)
     folder = name.endswith("/")
     if mode == stat.S_IFDIR and not folder:
@@ -159,7 +183,8 @@ def _entry(record: tuple, raw: bytes, extra: bytes) -> _Entry:
 
 
 def _name(raw: bytes, flags: int, fields: dict[int, bytes]) -> str:
-    """The name, in UTF-8 where it is that (Info-ZIP and macOS do not always say so), else in the old code page 437."""
+    """The name, in UTF-8 where it is that (Info-ZIP and macOS do not always say so), else in the
+    old code page 437."""
     try:
         name = raw.decode()
     except UnicodeDecodeError:
@@ -193,8 +218,11 @@ def _extra_fields(extra: bytes, raw: bytes) -> dict[int, bytes]:
     return found
 
 
-def _long_numbers(fields: dict[int, bytes], name: str, numbers: tuple[int, ...], disk: int = 0) -> list[int]:
-    """``numbers`` with those that say so replaced from the zip64 field, which must hold these and no others [4.5.3]."""
+def _long_numbers(
+    fields: dict[int, bytes], name: str, numbers: tuple[int, ...], disk: int = 0
+) -> list[int]:
+    """``numbers`` with those that say so replaced from the zip64 field, which must hold these and
+    no others [4.5.3]."""
     field = fields.get(_ZIP64)
     wanted = [number == _FULL32 for number in numbers]
     if field is None:
@@ -210,7 +238,8 @@ def _long_numbers(fields: dict[int, bytes], name: str, numbers: tuple[int, ...],
 
 
 def _check_local(file: BinaryIO, entry: _Entry) -> int:
-    """Compare the header before a member's bytes with the directory; returns where the bytes begin."""
+    """Compare the header before a member's bytes with the directory; returns where the bytes
+    begin."""
     header = _at(file, entry.offset, _LOCAL.size)
     if header[:4] != MEMBER:
         raise Refusal("it has no header of its own where the directory says", entry.name)
@@ -218,9 +247,13 @@ def _check_local(file: BinaryIO, entry: _Entry) -> int:
     variable = _at(file, entry.offset + _LOCAL.size, name_length + extra_length)
     raw, fields = variable[:name_length], _extra_fields(variable[name_length:], entry.raw)
     if raw != entry.raw or _name(raw, flags, fields) != entry.name:
-        raise Refusal(f"its own header calls it {raw.decode('utf-8', 'backslashreplace')!r}", entry.name)
+        raise Refusal(
+            f"its own header calls it {raw.decode('utf-8', 'backslashreplace')!r}", entry.name
+        )
     if (flags ^ entry.flags) & ~0b110 or method != entry.method:
-        raise Refusal("its own header tells of another kind of member than the directory", entry.name)
+        raise Refusal(
+            "its own header tells of another kind of member than the directory", entry.name
+        )
     if _FULL32 in (size, stored):
         size, stored = _long_numbers(fields, entry.name, (size, stored))
     elif _ZIP64 in fields and fields[_ZIP64] != struct.pack("<2Q", size, stored):
@@ -228,12 +261,15 @@ def _check_local(file: BinaryIO, entry: _Entry) -> int:
     later = entry.flags & _DESCRIPTOR
     for mine, known in ((crc, entry.crc), (size, entry.size), (stored, entry.stored)):
         if mine != known and not (later and mine == 0):
-            raise Refusal("its own header and the directory differ in its size or checksum", entry.name)
+            raise Refusal(
+                "its own header and the directory differ in its size or checksum", entry.name
+            )
     return entry.offset + _LOCAL.size + name_length + extra_length
 
 
 def _check_between(file: BinaryIO, entry: _Entry, end: int, following: int) -> None:
-    """Behind a member's bytes lies the next member, or first a descriptor that repeats its checksum and sizes [4.3.9]."""
+    """Behind a member's bytes lies the next member, or first a descriptor that repeats its checksum
+    and sizes [4.3.9]."""
     if end > following:
         raise Refusal("it overlaps another member, or the directory", entry.name)
     between = _at(file, end, min(following - end, 25))
@@ -250,7 +286,9 @@ def _data(file: BinaryIO, entry: _Entry, first: int, limits: Limits) -> Iterator
     pieces = _pieces(file, first, entry.stored)
     got, crc = 0, 0
     try:
-        for chunk in decoded(pieces, "deflate", single=True) if entry.method == _DEFLATED else pieces:
+        for chunk in (
+            decoded(pieces, "deflate", single=True) if entry.method == _DEFLATED else pieces
+        ):
             got += len(chunk)
             crc = zlib.crc32(chunk, crc)
             if got > entry.size:

@@ -1,8 +1,10 @@
-"""The process that reads a foreign file. It is confined before it looks at it, and answers in lines of JSON.
+"""The process that reads a foreign file. It is confined before it looks at it, and answers in lines
+of JSON.
 
-Standard input: a request, then, once the file looks like weights, what they should be. Standard output:
-``{"confined": how}``, ``{"kind": kind}``, ``{"ready": true}``, ``{"done": facts}``; ``{"refused": why}`` instead of any of the
-last three. The weights are the file ``weights`` in the folder it may write.
+Standard input: a request, then, once the file looks like weights, what they should be. Standard
+output: ``{"confined": how}``, ``{"kind": kind}``, ``{"ready": true}``, ``{"done": facts}``;
+``{"refused": why}`` instead of any of the last three. The weights are the file ``weights`` in the
+folder it may write.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ def _serve(path: Path, folder: Path, memory: int, say: Any) -> None:
 
     _warm_up()
     say(ready=True)
-    expected = {name: (tuple(shape), dtype) for name, shape, dtype in json.loads(sys.stdin.readline())}
+    expected = {
+        name: (tuple(shape), dtype) for name, shape, dtype in json.loads(sys.stdin.readline())
+    }
     limit(memory, address_space=True)
     loaded = weights.load_checkpoint(path, kind)
     try:
@@ -67,8 +71,11 @@ def _serve(path: Path, folder: Path, memory: int, say: Any) -> None:
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         if "allocate memory" in str(error):
             raise MemoryError from None
-        # What cannot even be looked at is not sound; which of torch's checks it fails does not matter.
-        raise IntegrityError(f"its tensors cannot be read ({type(error).__name__}); save plain dense tensors") from None
+        # What cannot even be looked at is not sound; which of torch's checks it fails does not
+        # matter.
+        raise IntegrityError(
+            f"its tensors cannot be read ({type(error).__name__}); save plain dense tensors"
+        ) from None
     from safetensors.torch import save_file
 
     save_file(found, folder / WEIGHTS)
@@ -76,7 +83,8 @@ def _serve(path: Path, folder: Path, memory: int, say: Any) -> None:
 
 
 def _warm_up() -> None:
-    """Import what torch and safetensors import late, so that the time for the file is spent on the file."""
+    """Import what torch and safetensors import late, so that the time for the file is spent on the
+    file."""
     import io
 
     import torch

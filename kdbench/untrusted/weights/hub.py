@@ -1,6 +1,8 @@
-"""A teacher on the Hugging Face hub, pinned to a commit: fetched, and then as foreign as any other file.
+"""A teacher on the Hugging Face hub, pinned to a commit: fetched, and then as foreign as any other
+file.
 
-Only files are fetched; no code of a repository is run, and nothing of it is believed but what the door then checks.
+Only files are fetched; no code of a repository is run, and nothing of it is believed but what the
+door then checks.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ _MOST_CONFIG = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Fetched:
-    """file: the weights. model: the network that the repository names, if it does. num_classes: as it says, if it does.
-    origin: for the record of where the weights are from."""
+    """file: the weights. model: the network that the repository names, if it does. num_classes: as
+    it says, if it does. origin: for the record of where the weights are from."""
 
     file: Path
     model: str | None
@@ -35,7 +37,8 @@ def fetch(reference: str) -> Fetched:
     """Download the weights and the description of ``hf:OWNER/NAME@COMMIT``.
 
     Raises:
-        UsageError: no such reference, or it cannot be fetched. ConfigError: it names a branch or a tag, which may move.
+        UsageError: no such reference, or it cannot be fetched. ConfigError: it names a branch or a
+            tag, which may move.
         IntegrityError: its description is none.
     """
     repository, revision, config = _describe(reference)
@@ -46,23 +49,35 @@ def fetch(reference: str) -> Fetched:
             break
         missing.append(name)
     if file is None:
-        raise UsageError(f"{repository} at {revision} has none of {', '.join(missing)}; fetch its weights yourself")
+        raise UsageError(
+            f"{repository} at {revision} has none of {', '.join(missing)}; fetch its weights "
+            "yourself"
+        )
     model, classes = _model(config), config.get("num_classes")
-    known = classes if isinstance(classes, int) and not isinstance(classes, bool) and 2 <= classes <= 1_000_000 else None
+    known = (
+        classes
+        if isinstance(classes, int) and not isinstance(classes, bool) and 2 <= classes <= 1_000_000
+        else None
+    )
     return Fetched(file, model, known, {"hub": f"hf:{repository}@{revision}"})
 
 
 def architecture(reference: str) -> str:
-    """The network of ``hf:OWNER/NAME@COMMIT`` as one of timm's, ``timm/NAME``: its structure, to be trained from fresh weights.
+    """The network of ``hf:OWNER/NAME@COMMIT`` as one of timm's, ``timm/NAME``: its structure, to be
+    trained from fresh weights.
 
     Raises:
-        UsageError: as :func:`fetch`; or the repository does not name a network of timm, or one changed by arguments.
+        UsageError: as :func:`fetch`; or the repository does not name a network of timm, or one
+            changed by arguments.
     """
     repository, revision, config = _describe(reference)
     model = _model(config)
     if model is None or config.get("model_args"):
         what = "changes the network that it names" if model else "names no network of timm"
-        raise UsageError(f"{repository} at {revision} {what}, so it cannot be built here; name a network with timm/NAME")
+        raise UsageError(
+            f"{repository} at {revision} {what}, so it cannot be built here; name a network with "
+            "timm/NAME"
+        )
     return model
 
 
@@ -71,7 +86,8 @@ def _describe(reference: str) -> tuple[str, str, dict[str, Any]]:
     match = re.fullmatch(_REFERENCE, reference)
     if match is None:
         raise ConfigError(
-            f"{shown(reference)} is not hf:OWNER/NAME@COMMIT with the 40 hexadecimal digits of a commit; a branch or a tag may "
+            f"{shown(reference)} is not hf:OWNER/NAME@COMMIT with the 40 hexadecimal digits of a "
+            "commit; a branch or a tag may "
             "name other weights tomorrow, the page of the repository's files shows the commit"
         )
     repository, revision = match["repository"], match["revision"]
@@ -91,11 +107,15 @@ def _download(repository: str, name: str, revision: str) -> Path | None:
     try:
         return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
     except errors.LocalEntryNotFoundError as error:
-        raise UsageError(f"{repository} cannot be fetched and is not in the cache; is there a network?") from error
+        raise UsageError(
+            f"{repository} cannot be fetched and is not in the cache; is there a network?"
+        ) from error
     except errors.EntryNotFoundError:
         return None
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise UsageError(f"there is no {repository} at {revision} on the hub that may be read from here") from error
+        raise UsageError(
+            f"there is no {repository} at {revision} on the hub that may be read from here"
+        ) from error
     except (OSError, ValueError, errors.HfHubHTTPError) as error:
         raise UsageError(f"{repository} cannot be fetched: {shown(str(error))}") from error
 

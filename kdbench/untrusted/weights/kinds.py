@@ -1,7 +1,9 @@
-"""What a file is, told by its content and never by its name, in plain Python: refusing it here costs no import of torch.
+"""What a file is, told by its content and never by its name, in plain Python: refusing it here
+costs no import of torch.
 
-Three kinds are weights: ``safetensors``, ``torch zip`` (torch.save since 1.6) and ``torch legacy`` (torch.save before).
-Whether a pickle is harmless is not judged here; torch's weights-only reader executes none of it.
+Three kinds are weights: ``safetensors``, ``torch zip`` (torch.save since 1.6) and ``torch legacy``
+(torch.save before). Whether a pickle is harmless is not judged here; torch's weights-only reader
+executes none of it.
 """
 
 from __future__ import annotations
@@ -20,18 +22,32 @@ from kdbench.untrusted.text import strip_control
 
 KINDS = ("safetensors", "torch zip", "torch legacy")
 
-# torch.save before 1.6 begins with this number, pickled with protocol 2, which is also the only one torch still reads safely.
+# torch.save before 1.6 begins with this number, pickled with protocol 2, which is also the only one
+# torch still reads safely.
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
 _ZIP = b"PK\x03\x04"
 _HEADER = 4 << 20
 """Bytes: a safetensors header of ten thousand tensors takes one million."""
 _MEMBERS = 100_000
-_ZIP_MEMBER = re.compile(r"data\.pkl|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id|data/\d+")
+_ZIP_MEMBER = re.compile(
+    r"data\.pkl|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id|data/\d+"
+)
 _TORCHSCRIPT = re.compile(r"constants\.pkl|code/|model\.json|bytecode\.pkl")
 _EXPORTED = re.compile(
     r"archive_format|archive_version|models/|data/(weights|constants|sample_inputs|aotinductor)/|serialized_"
 )
-_ITEMSIZE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_ITEMSIZE = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
 _OTHERS = {
     b"\x80": "a bare pickle, which runs whatever it says when it is read",
     b"\x89HDF": "an HDF5 file",
@@ -64,26 +80,44 @@ def kind_of(path: Path) -> str:
         if start.startswith(_LEGACY):
             return "torch legacy"
         if start[257:262] == b"ustar":
-            raise IntegrityError(f"it is a tar archive, as torch.save wrote before 2018; such files are not read: {_HOW}")
-        # A header begins with its length, 8 bytes, and a brace; before other formats, since the length may be anything.
+            raise IntegrityError(
+                "it is a tar archive, as torch.save wrote before 2018; such files are not read: "
+                f"{_HOW}"
+            )
+        # A header begins with its length, 8 bytes, and a brace; before other formats, since the
+        # length may be anything.
         if start[8:9] == b"{" and start[:4] not in _OTHERS:
             _check_safetensors(file, size)
             return "safetensors"
-    what = next((text for magic, text in _OTHERS.items() if start.startswith(magic)), "in no known format")
+    what = next(
+        (text for magic, text in _OTHERS.items() if start.startswith(magic)), "in no known format"
+    )
     raise IntegrityError(f"it is {'empty' if not start else what}; {_HOW}")
 
 
 def _check_zip(file: BinaryIO, size: int) -> None:
-    """Refuse archives that torch.save did not write: other members, compressed, overlapping, or twice there."""
+    """Refuse archives that torch.save did not write: other members, compressed, overlapping, or
+    twice there."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, ValueError, struct.error, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        OSError,
+        ValueError,
+        struct.error,
+        NotImplementedError,
+    ) as error:
         raise IntegrityError(
-            f"it is a damaged or cut off zip archive ({strip_control(error)[:80]}); copy it once more"
+            f"it is a damaged or cut off zip archive ({strip_control(error)[:80]}); copy it once "
+            "more"
         ) from None
     if not 1 <= len(members) <= _MEMBERS:
-        raise IntegrityError(f"it is a zip archive of {len(members)} members, where 1 to {_MEMBERS} are allowed; {_HOW}")
+        raise IntegrityError(
+            f"it is a zip archive of {len(members)} members, where 1 to {_MEMBERS} are allowed; "
+            f"{_HOW}"
+        )
     # orig_filename: zipfile cuts a name at a NUL byte, and another reader may not.
     names = [member.orig_filename for member in members]
     root, _, _ = names[0].partition("/")
@@ -93,30 +127,55 @@ def _check_zip(file: BinaryIO, size: int) -> None:
     if any(_EXPORTED.match(name) for name in inner):
         raise IntegrityError(f"it is an exported program (.pt2), not weights; {_HOW}")
     for name, rest in zip(names, inner, strict=True):
-        if not name.startswith(f"{root}/") or root in ("", ".", "..") or not _ZIP_MEMBER.fullmatch(rest):
-            raise IntegrityError(f"it is a zip archive that torch.save did not write: member {shown(name)}; {_HOW}")
+        if (
+            not name.startswith(f"{root}/")
+            or root in ("", ".", "..")
+            or not _ZIP_MEMBER.fullmatch(rest)
+        ):
+            raise IntegrityError(
+                f"it is a zip archive that torch.save did not write: member {shown(name)}; {_HOW}"
+            )
     if len(set(names)) != len(names):
-        raise IntegrityError(f"a member of the zip archive is there twice, so that two readers may disagree; {_HOW}")
+        raise IntegrityError(
+            f"a member of the zip archive is there twice, so that two readers may disagree; {_HOW}"
+        )
     if "data.pkl" not in inner:
         raise IntegrityError(f"it is a zip archive without data.pkl; {_HOW}")
-    if any(m.compress_type != zipfile.ZIP_STORED or m.flag_bits & 1 or m.file_size != m.compress_size for m in members):
-        raise IntegrityError(f"a member of the zip archive is compressed or encrypted, which torch.save does not do; {_HOW}")
+    if any(
+        m.compress_type != zipfile.ZIP_STORED or m.flag_bits & 1 or m.file_size != m.compress_size
+        for m in members
+    ):
+        raise IntegrityError(
+            "a member of the zip archive is compressed or encrypted, which torch.save does not "
+            f"do; {_HOW}"
+        )
     if sum(member.file_size for member in members) > size:
-        raise IntegrityError(f"the members of the zip archive overlap: together they are larger than the file; {_HOW}")
+        raise IntegrityError(
+            "the members of the zip archive overlap: together they are larger than the file; "
+            f"{_HOW}"
+        )
 
 
 def _check_safetensors(file: BinaryIO, size: int) -> None:
-    """Refuse headers that are oversized, damaged, or do not divide the file into one tensor after the other."""
+    """Refuse headers that are oversized, damaged, or do not divide the file into one tensor after
+    the other."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if length > _HEADER:
-        raise IntegrityError(f"its safetensors header claims {length} bytes, where {_HEADER} are allowed; {_HOW}")
+        raise IntegrityError(
+            f"its safetensors header claims {length} bytes, where {_HEADER} are allowed; {_HOW}"
+        )
     if length > size - 8:
-        raise IntegrityError(f"it is cut off within its safetensors header: {size} bytes are there; copy it once more")
+        raise IntegrityError(
+            f"it is cut off within its safetensors header: {size} bytes are there; copy it once "
+            "more"
+        )
     try:
         header = json.loads(file.read(length), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"its safetensors header is not valid ({strip_control(error)[:80]}); {_HOW}") from None
+        raise IntegrityError(
+            f"its safetensors header is not valid ({strip_control(error)[:80]}); {_HOW}"
+        ) from None
     if not isinstance(header, dict):
         raise IntegrityError(f"its safetensors header is no table; {_HOW}")
     header.pop("__metadata__", None)
@@ -124,7 +183,8 @@ def _check_safetensors(file: BinaryIO, size: int) -> None:
     ends = [(0, 0), *spans, (size - 8 - length, 0)]
     if any(end != begin for (_, end), (begin, _) in pairwise(ends)):
         raise IntegrityError(
-            f"its safetensors tensors overlap, leave gaps or do not fill the file; copy it once more, or {_HOW}"
+            "its safetensors tensors overlap, leave gaps or do not fill the file; copy it once "
+            f"more, or {_HOW}"
         )
 
 
@@ -141,11 +201,19 @@ def _span(name: str, entry: Any) -> tuple[int, int]:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         numbers = [*shape, begin, end]
     except (TypeError, KeyError, ValueError):
-        raise IntegrityError(f"the safetensors entry of {shown(name)} is not valid; {_HOW}") from None
+        raise IntegrityError(
+            f"the safetensors entry of {shown(name)} is not valid; {_HOW}"
+        ) from None
     if type(dtype) is not str or dtype not in _ITEMSIZE:
-        raise IntegrityError(f"{shown(name)} is of the type {shown(dtype)}, which is none of weights; {_HOW}")
-    if len(shape) > 8 or not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
+        raise IntegrityError(
+            f"{shown(name)} is of the type {shown(dtype)}, which is none of weights; {_HOW}"
+        )
+    if len(shape) > 8 or not all(
+        type(number) is int and 0 <= number < 1 << 63 for number in numbers
+    ):
         raise IntegrityError(f"the shape or place of {shown(name)} is not valid; {_HOW}")
     if math.prod(shape) * _ITEMSIZE[dtype] != end - begin:
-        raise IntegrityError(f"{shown(name)} of the shape {shape} does not take {end - begin} bytes; {_HOW}")
+        raise IntegrityError(
+            f"{shown(name)} of the shape {shape} does not take {end - begin} bytes; {_HOW}"
+        )
     return begin, end

@@ -1,4 +1,5 @@
-"""Starting, asking and ending the process that reads a foreign file. Its answers are not believed either."""
+"""Starting, asking and ending the process that reads a foreign file. Its answers are not believed
+either."""
 
 from __future__ import annotations
 
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
     from kdbench.untrusted.weights.weights import Expected
 
 _STARTING_S = 180.0
-"""Seconds to start Python and import torch, from a slow disk at worst; no foreign byte takes part in it."""
+"""Seconds to start Python and import torch, from a slow disk at worst; no foreign byte takes part
+in it."""
 _LINE = 1 << 16
 # The same kdbench as here, wherever it lies, without opening the folder around it to imports.
 _CODE = """
 import importlib.util, sys
 sys.path += [entry for entry in {paths!r} if entry not in sys.path]
-spec = importlib.util.spec_from_file_location("kdbench", {file!r}, submodule_search_locations=[{folder!r}])
+found = [{folder!r}]
+spec = importlib.util.spec_from_file_location("kdbench", {file!r}, submodule_search_locations=found)
 sys.modules["kdbench"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["kdbench"])
 from kdbench.untrusted.weights.child import main
@@ -41,10 +44,12 @@ main()
 
 
 class Reader:
-    """One process that reads one file, in three steps: :meth:`start`, :meth:`inspect`, :meth:`read`.
+    """One process that reads one file, in three steps: :meth:`start`, :meth:`inspect`,
+    :meth:`read`.
 
     Args:
-        file: what to read. folder: empty, where it may write, and its working folder. memory: bytes. seconds: for the file.
+        file: what to read. folder: empty, where it may write, and its working folder. memory:
+            bytes. seconds: for the file.
     """
 
     def __init__(self, file: Path, folder: Path, memory: int, seconds: float) -> None:
@@ -58,17 +63,29 @@ class Reader:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-                cwd=folder, env={"CUDA_VISIBLE_DEVICES": "", **threads, **kept}, start_new_session=True,
-            )  # fmt: skip
+                [sys.executable, "-I", "-B", "-c", code],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                cwd=folder,
+                env={"CUDA_VISIBLE_DEVICES": "", **threads, **kept},
+                start_new_session=True,
+            )
         except OSError as error:
-            raise KdbenchError(f"cannot start a Python process to read the file: {error}") from error
+            raise KdbenchError(
+                f"cannot start a Python process to read the file: {error}"
+            ) from error
         self._send({"file": str(file), "memory": memory, "seconds": int(seconds) + 1})
 
     def __enter__(self) -> Reader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._kill()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             with contextlib.suppress(OSError):
@@ -97,14 +114,21 @@ class Reader:
         facts = self._timed("done")
         allowed = {"wrappers": WRAPPERS, "prefixes": (*PREFIXES, BODY), "converted": CONVERTED}
         try:
-            found = {name: [known[known.index(item)] for item in facts[name]] for name, known in allowed.items()}
+            found = {
+                name: [known[known.index(item)] for item in facts[name]]
+                for name, known in allowed.items()
+            }
             absent = min(int(facts["absent"]), len(expected))
         except (TypeError, ValueError, KeyError):
-            raise IntegrityError("the process that read it answered nonsense; do not use that file") from None
+            raise IntegrityError(
+                "the process that read it answered nonsense; do not use that file"
+            ) from None
         return {
-            "converted": found["converted"], "unwrapped": found["wrappers"], "prefixes": found["prefixes"],
+            "converted": found["converted"],
+            "unwrapped": found["wrappers"],
+            "prefixes": found["prefixes"],
             "absent_counters": absent,
-        }  # fmt: skip
+        }
 
     def _timed(self, name: str) -> Any:
         """An answer within the time that is left for the file."""
@@ -120,7 +144,10 @@ class Reader:
             if not about_the_file:
                 raise self._broken(f"was not there after {seconds:.0f} s")
             self._kill()
-            raise IntegrityError(f"reading it took longer than {self.seconds:.0f} s; if it is that large, allow more time")
+            raise IntegrityError(
+                f"reading it took longer than {self.seconds:.0f} s; if it is that large, allow "
+                "more time"
+            )
         if "refused" in answer:
             raise IntegrityError(strip_control(answer["refused"])[:600])
         if "memory" in answer:
@@ -132,7 +159,8 @@ class Reader:
         raise self._died()
 
     def _answer(self, deadline: float) -> dict[str, Any] | None:
-        """The next line as a table; empty at the end or for anything else, None when it is too late."""
+        """The next line as a table; empty at the end or for anything else, None when it is too
+        late."""
         stream = self._process.stdout
         with selectors.DefaultSelector() as selector:
             selector.register(stream, selectors.EVENT_READ)
@@ -165,7 +193,8 @@ class Reader:
 
     def _too_large(self) -> IntegrityError:
         return IntegrityError(
-            f"reading it takes more than {self.memory / 2**30:.3g} GiB of memory; if it is that large, allow more"
+            f"reading it takes more than {self.memory / 2**30:.3g} GiB of memory; if it is that "
+            "large, allow more"
         )
 
     def _died(self) -> IntegrityError:
@@ -175,15 +204,28 @@ class Reader:
         code = self._process.poll()
         if "MemoryError" in self._said():
             return self._too_large()
-        how = f"was ended by signal {-code}" if code is not None and code < 0 else f"failed ({self._said() or code})"
-        return IntegrityError(f"the process that read it {how}; do not use that file, or save a state_dict() anew")
+        how = (
+            f"was ended by signal {-code}"
+            if code is not None and code < 0
+            else f"failed ({self._said() or code})"
+        )
+        return IntegrityError(
+            f"the process that read it {how}; do not use that file, or save a state_dict() anew"
+        )
 
     def _broken(self, how: str) -> KdbenchError:
         self._kill()
-        return KdbenchError(f"the confined Python process {how} before it saw the file: {self._said() or 'it said nothing'}")
+        return KdbenchError(
+            f"the confined Python process {how} before it saw the file: "
+            f"{self._said() or 'it said nothing'}"
+        )
 
     def _said(self) -> str:
         """The last line on its standard error, at most 200 characters."""
         size = os.fstat(self._errors.fileno()).st_size
-        text = os.pread(self._errors.fileno(), 2000, max(0, size - 2000)).decode("utf-8", "replace").strip()
+        text = (
+            os.pread(self._errors.fileno(), 2000, max(0, size - 2000))
+            .decode("utf-8", "replace")
+            .strip()
+        )
         return strip_control(text.rpartition("\n")[2])[:200]

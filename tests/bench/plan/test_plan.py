@@ -9,13 +9,16 @@ from tests.runs import plan_of as plan
 
 
 def kinds(plan):
-    return [stage.kind for stage in plan.stages.values() if stage.kind not in ("evaluate", "picture")]
+    return [
+        stage.kind for stage in plan.stages.values() if stage.kind not in ("evaluate", "picture")
+    ]
 
 
 def test_teachers_and_controls_are_trained_once_for_all_cells(registry):
     crossed = plan(registry, attacks=("badnets", "lba"), defenses=("none", "robustkd", "nad"))
     assert len(crossed.cells) == 6
-    # one clean teacher and the student alone (C2), two backdoors, C1 once, C3 twice, RobustKD twice; NAD repairs C3's students
+    # one clean teacher and the student alone (C2), two backdoors, C1 once, C3 twice, RobustKD
+    # twice; NAD repairs C3's students
     assert {k: kinds(crossed).count(k) for k in set(kinds(crossed))} == {
         "clean": 1,
         "alone": 1,
@@ -101,7 +104,9 @@ def test_an_unknown_name_points_at_broken_plugins(registry):
     from kdbench.loading.plugin import Plugin
     from kdbench.loading.registry import Registry
 
-    foo = Plugin("foo", "kdbench_foo", "kdbench-foo", "1.0", status="broken", cause="ImportError: no module")
+    foo = Plugin(
+        "foo", "kdbench_foo", "kdbench-foo", "1.0", status="broken", cause="ImportError: no module"
+    )
     broken = Registry(methods=registry.methods, plugins=[foo])
     with pytest.raises(PluginLoadError, match=r"foo \(kdbench-foo 1.0\) \[ImportError"):
         plan(broken, attacks=("foo",))
@@ -110,12 +115,18 @@ def test_an_unknown_name_points_at_broken_plugins(registry):
 def test_whoever_sets_epochs_gets_them(registry):
     def recipe(**overrides):
         return resolve(
-            RunSpec(attacks=("badnets",), pairs=(("wrn16_2", "wrn16_1"),), overrides=overrides), registry
+            RunSpec(attacks=("badnets",), pairs=(("wrn16_2", "wrn16_1"),), overrides=overrides),
+            registry,
         ).preset.distill
 
     assert recipe().passes(320) > 2
     assert recipe(**{"distill.epochs": "2"}).passes(320) == 2
-    assert recipe(**{"distill.epochs": "2", "distill.min_steps": "50", "distill.batch_size": "32"}).passes(320) == 5
+    assert (
+        recipe(
+            **{"distill.epochs": "2", "distill.min_steps": "50", "distill.batch_size": "32"}
+        ).passes(320)
+        == 5
+    )
 
 
 def test_other_software_or_another_plugin_source_is_another_stage(registry):
@@ -143,8 +154,11 @@ def test_more_of_anything_recomputes_nothing(registry):
 def test_presets_and_datasets_are_axes(registry):
     crossed = plan(registry, presets=("quick", "standard"), datasets=("signs", "cifar10"))
     assert [(c.names["dataset"], c.names["preset"]) for c in crossed.cells] == [
-        ("signs", "quick"), ("cifar10", "quick"), ("signs", "standard"), ("cifar10", "standard")
-    ]  # fmt: skip
+        ("signs", "quick"),
+        ("cifar10", "quick"),
+        ("signs", "standard"),
+        ("cifar10", "standard"),
+    ]
 
 
 def test_the_test_images_are_in_the_keys_of_measurements_only(registry):
@@ -155,6 +169,8 @@ def test_the_test_images_are_in_the_keys_of_measurements_only(registry):
 
     asked = resolve(RunSpec(attacks=("badnets",), pairs=(("wrn16_2", "wrn16_1"),)), registry)
     setting = Setting(asked, "signs", "train", "test", 10, 800, "cpu")
-    before, after = (build_plan([s]).stages for s in (setting, replace(setting, test_digest="other")))
+    before, after = (
+        build_plan([s]).stages for s in (setting, replace(setting, test_digest="other"))
+    )
     changed = {stage.kind for key, stage in after.items() if key not in before}
     assert changed == {"evaluate", "picture"}

@@ -33,11 +33,38 @@ attack.lba.layers = [1, 3]
 defense.robustkd.var_mode = "batch"
 """
 OPTIONS = [
-    "--attack", "lba", "--attack", "badnets", "--defense", "all", "--pair", "wrn16_2-wrn16_1", "--preset", "quick",
-    "--preset", "standard", "--seeds", "3", "--target-class", "3", "--clean-fraction", "0.05", "--no-controls",
-    "--set", "distill.epochs=20", "--set", "attack.lba.patch_fraction=0.35", "--set", "attack.lba.layers=[1, 3]",
-    "--set", "defense.robustkd.var_mode=batch", "--teacher", "timm/resnet18", "--student", "wrn10_1",
-]  # fmt: skip
+    "--attack",
+    "lba",
+    "--attack",
+    "badnets",
+    "--defense",
+    "all",
+    "--pair",
+    "wrn16_2-wrn16_1",
+    "--preset",
+    "quick",
+    "--preset",
+    "standard",
+    "--seeds",
+    "3",
+    "--target-class",
+    "3",
+    "--clean-fraction",
+    "0.05",
+    "--no-controls",
+    "--set",
+    "distill.epochs=20",
+    "--set",
+    "attack.lba.patch_fraction=0.35",
+    "--set",
+    "attack.lba.layers=[1, 3]",
+    "--set",
+    "defense.robustkd.var_mode=batch",
+    "--teacher",
+    "timm/resnet18",
+    "--student",
+    "wrn10_1",
+]
 
 
 @pytest.fixture
@@ -66,7 +93,13 @@ def test_a_request_survives_the_round_trip(path, registry, tmp_path):
 
 def test_an_option_beside_a_file_wins(path, registry, tmp_path):
     spec = build_spec(
-        registry, Store(tmp_path), spec=path, attacks=("ckd",), seeds=1, settings=("distill.epochs=7",), target_class=0
+        registry,
+        Store(tmp_path),
+        spec=path,
+        attacks=("ckd",),
+        seeds=1,
+        settings=("distill.epochs=7",),
+        target_class=0,
     )
     assert (spec.attacks, spec.seeds, spec.target_class) == (("ckd",), (0,), 0)
     assert spec.overrides["distill.epochs"] == "7"
@@ -110,7 +143,18 @@ def test_wrong_values_in_a_file_are_usage_errors(tmp_path):
 
 
 def test_a_plan_as_json(tmp_path):
-    asked = ["plan", "--attack", "badnets", "--pair", "wrn10_1-wrn10_1", "--json", "--jobs", "2", "--store", str(tmp_path)]
+    asked = [
+        "plan",
+        "--attack",
+        "badnets",
+        "--pair",
+        "wrn10_1-wrn10_1",
+        "--json",
+        "--jobs",
+        "2",
+        "--store",
+        str(tmp_path),
+    ]
     found = json.loads(CliRunner().invoke(main, asked).output)
     assert found["summary"]["to_run"] == found["summary"]["stages"] == len(found["stages"])
     assert {stage["why"] for stage in found["stages"]} == {"new"}
@@ -155,10 +199,22 @@ def test_blocks_are_the_request_with_something_else(registry, tmp_path):
     assert build_spec(registry, Store(tmp_path / "store"), spec=tmp_path / "again.toml") == spec
 
 
-def test_an_option_replaces_the_field_in_every_block_and_what_is_set_for_what_is_gone(registry, tmp_path):
-    spec = blocks(registry, tmp_path, defenses=("nad",), pairs=("wrn10_1-wrn10_1",), settings=("defense.nad.lr=0.1",))
+def test_an_option_replaces_the_field_in_every_block_and_what_is_set_for_what_is_gone(
+    registry, tmp_path
+):
+    spec = blocks(
+        registry,
+        tmp_path,
+        defenses=("nad",),
+        pairs=("wrn10_1-wrn10_1",),
+        settings=("defense.nad.lr=0.1",),
+    )
     assert {(b.defenses, b.pairs) for b in spec.blocks()} == {(("nad",), (("wrn10_1", "wrn10_1"),))}
-    assert spec.overrides == {"attack.lba.steps": "3", "distill.lr": "0.01", "defense.nad.lr": "0.1"}
+    assert spec.overrides == {
+        "attack.lba.steps": "3",
+        "distill.lr": "0.01",
+        "defense.nad.lr": "0.1",
+    }
 
 
 @pytest.mark.parametrize(

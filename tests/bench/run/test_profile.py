@@ -55,9 +55,15 @@ def test_time_belongs_to_the_innermost_part(clock, tmp_path):
             raise ValueError
         clock.now += 32
     assert profile.facts() == {
-        "steps": 0, "batch_s": 0, "teacher_s": 4, "forward_s": 10, "backward_s": 16, "optimizer_s": 0, "other_s": 33,
+        "steps": 0,
+        "batch_s": 0,
+        "teacher_s": 4,
+        "forward_s": 10,
+        "backward_s": 16,
+        "optimizer_s": 0,
+        "other_s": 33,
         "files_s": 0,
-    }  # fmt: skip
+    }
     assert profile.facts(among=2)["forward_s"] == 5
 
 
@@ -96,9 +102,15 @@ def run(stripes, registry, tmp_path, monkeypatch):
 
     def once(name, store, **options):
         spec = RunSpec(
-            attacks=("badnets",), defenses=("none",), distillers=("kd", "at"), numerics="fp32", controls=False, threads=1,
-            pairs=(("wrn10_1", "wrn10_1"),), overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill")},
-        )  # fmt: skip
+            attacks=("badnets",),
+            defenses=("none",),
+            distillers=("kd", "at"),
+            numerics="fp32",
+            controls=False,
+            threads=1,
+            pairs=(("wrn10_1", "wrn10_1"),),
+            overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill")},
+        )
         out = tmp_path / name
         return go(spec, registry, out, store, executor=LocalExecutor(jobs=1), **options), out
 
@@ -122,7 +134,10 @@ def test_a_profiled_run(run, tmp_path, capsys):
         parts = {name: float(row[f"{name}_s"]) for name in profiling.PARTS}
         assert sum(parts.values()) == pytest.approx(float(row["seconds"]), abs=0.05)
         assert float(row["seconds"]) <= float(row["wall_s"])
-        trained, measured = row["kind"] in ("clean", "backdoor", "distill"), row["kind"] == "evaluate"
+        trained, measured = (
+            row["kind"] in ("clean", "backdoor", "distill"),
+            row["kind"] == "evaluate",
+        )
         assert (int(row["steps"]) > 0) == (parts["forward"] > 0) == (trained or measured)
         assert (parts["backward"] > 0) == (parts["optimizer"] > 0) == trained
         assert parts["files"] > 0
@@ -137,7 +152,8 @@ def test_a_profiled_run(run, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "% in methods and measurements" in said
     assert all(part in said for part in profiling.PARTS)
-    for name in ("again", "profiled"):  # a new folder, and the one that has the table of the run before
+    # a new folder, and the one that has the table of the run before
+    for name in ("again", "profiled"):
         _, again = run(name, store, profile=True)
         print_profile(make_console(), again / "profile", 1.0, 1)
         assert "no stage was computed" in capsys.readouterr().out
@@ -156,16 +172,25 @@ def test_what_a_plugin_may_have_written(tmp_path):
     stage = Stage("distill", "k", 7, "=cmd", 0, 0, {}, {}, (), {}, "")
     folder = ProfileFolder(tmp_path / "profile")
     folder.started(stage)
-    facts = {"loss": 1.0, "profile": {"steps": "many", "batch_s": True, "teacher_s": [1], "forward_s": 2.5}}
+    facts = {
+        "loss": 1.0,
+        "profile": {"steps": "many", "batch_s": True, "teacher_s": [1], "forward_s": 2.5},
+    }
     folder.ended(stage, Outcome("ok", facts=facts), tmp_path / "job")
     folder.started(stage)
     folder.ended(stage, Outcome("ok", facts={"profile": "none of your business"}), tmp_path / "job")
     assert facts == {"loss": 1.0}
-    assert sorted(path.name for path in (tmp_path / "profile").iterdir()) == ["07-distill-3.json", "stages.csv"]
+    assert sorted(path.name for path in (tmp_path / "profile").iterdir()) == [
+        "07-distill-3.json",
+        "stages.csv",
+    ]
     with (tmp_path / "profile" / "stages.csv").open() as file:
         first, second = csv.DictReader(file)
     assert first["title"] == "'=cmd"
     assert {name: first[name] for name in ("steps", "batch_s", "teacher_s", "forward_s")} == {
-        "steps": "", "batch_s": "", "teacher_s": "", "forward_s": "2.5",
-    }  # fmt: skip
+        "steps": "",
+        "batch_s": "",
+        "teacher_s": "",
+        "forward_s": "2.5",
+    }
     assert second["forward_s"] == ""

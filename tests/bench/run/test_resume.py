@@ -32,7 +32,15 @@ def _striped(stripes, monkeypatch):
 
 def spec(**asked):
     return RunSpec(
-        **({"attacks": ("badnets",), "pairs": (("wrn10_1", "wrn10_1"),), "numerics": "fp32", "overrides": BRIEF} | asked)
+        **(
+            {
+                "attacks": ("badnets",),
+                "pairs": (("wrn10_1", "wrn10_1"),),
+                "numerics": "fp32",
+                "overrides": BRIEF,
+            }
+            | asked
+        )
     )
 
 
@@ -58,8 +66,13 @@ def done(registry, tmp_path):
 
 
 def artefact(store, kind, title=""):
-    """The folder of the artefact of a kind; where there are several, the title has to say of which."""
-    (found,) = (store.folder(m.key) for m in map(store.find, store) if m.kind == kind and m.title.endswith(title))
+    """The folder of the artefact of a kind; where there are several, the title has to say of
+    which."""
+    (found,) = (
+        store.folder(m.key)
+        for m in map(store.find, store)
+        if m.kind == kind and m.title.endswith(title)
+    )
     return found
 
 
@@ -72,7 +85,9 @@ def test_a_damaged_network_is_computed_again_and_never_used(registry, tmp_path, 
     rows, store = done
     corrupt(artefact(store, "backdoor") / "model.safetensors")
     executor = Counting(registry)
-    more = go(spec(defenses=("none", "nad")), registry, tmp_path / "second", store, executor=executor)
+    more = go(
+        spec(defenses=("none", "nad")), registry, tmp_path / "second", store, executor=executor
+    )
     assert executor.kinds == ["backdoor", "repair", "evaluate"], "NAD is handed the teacher"
     assert numbers(more)[0] == numbers(rows)[0]
 
@@ -84,7 +99,9 @@ def test_a_damaged_input_is_noticed_when_it_is_opened(registry, tmp_path, done):
     executor = Counting(registry)
     asked = spec(defenses=("none", "robustkd"), overrides=BRIEF | {"defense.robustkd.steps": "2"})
     more = go(asked, registry, tmp_path / "second", store, executor=executor)
-    assert sorted(executor.kinds) == sorted(["clean", "backdoor", "cleanse", "evaluate", "distill", "evaluate"])
+    assert sorted(executor.kinds) == sorted(
+        ["clean", "backdoor", "cleanse", "evaluate", "distill", "evaluate"]
+    )
     assert numbers(more)[0] == numbers(rows)[0], "computed again it has the same bits"
     assert len(list((store.root / "damaged").iterdir())) == 2
     assert not list((store.root / "work").iterdir())
@@ -118,7 +135,9 @@ def test_a_stage_that_failed_is_tried_again(registry, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("moment", range(8))
-def test_a_disk_that_fills_up_costs_some_cells_now_and_nothing_later(registry, tmp_path, monkeypatch, moment):
+def test_a_disk_that_fills_up_costs_some_cells_now_and_nothing_later(
+    registry, tmp_path, monkeypatch, moment
+):
     """ENOSPC at one publication after another; once there is space again the run is completed."""
     store = Store(tmp_path / "store")
     publish, count = Store.publish, iter(range(1000))
@@ -159,13 +178,17 @@ def test_two_runs_share_a_store_at_once(registry, tmp_path):
     executor = Watching(registry)
     rows = go(spec(), registry, tmp_path / "a", store, executor=executor)
     assert rows[0]["status"] == "ok"
-    assert executor.kinds[:2] == ["alone", "clean"]  # what does not need the other run's stage goes ahead
+    # what does not need the other run's stage goes ahead
+    assert executor.kinds[:2] == ["alone", "clean"]
 
 
 def test_a_run_that_computed_nothing_still_says_how_everything_was_made(registry, tmp_path, done):
     _, store = done
     go(spec(), registry, tmp_path / "again", store, executor=Counting(registry))
-    first, again = (json.loads((tmp_path / name / "run.json").read_text())["stages"] for name in ("first", "again"))
+    first, again = (
+        json.loads((tmp_path / name / "run.json").read_text())["stages"]
+        for name in ("first", "again")
+    )
     assert {stage["status"] for stage in first} == {"ok"}
     assert {stage["status"] for stage in again} == {"cached"}
     for old, new in zip(first, again, strict=True):
@@ -195,7 +218,9 @@ def test_the_plan_says_what_is_there_and_why_something_runs(registry, tmp_path, 
     other_seed, _ = planned(seeds=(1,))
     assert other_seed["train clean wrn10_1"].cost.exact
     other_teacher, _ = planned(pairs=(("resnet20", "wrn10_1"),))
-    assert other_teacher["implant badnets in resnet20"].cost is None, "the same attack, but in another network"
+    assert other_teacher["implant badnets in resnet20"].cost is None, (
+        "the same attack, but in another network"
+    )
     corrupt(artefact(store, "distill", "from wrn10_1 with badnets by fkd") / "manifest.json")
     damaged, _ = planned(defenses=("nad",))
     assert "no longer in the store" in {f.why for f in damaged.values()}
@@ -206,7 +231,9 @@ def test_a_training_of_more_images_costs_more_in_proportion(registry, tmp_path, 
     title = "distill wrn10_1 from wrn10_1 with badnets by fkd"
     notes = store.root / "timings.jsonl"
     told = [json.loads(line) for line in notes.read_text().splitlines()]
-    notes.write_text("".join(json.dumps(note | {"seconds": note["images"] / 50}) + "\n" for note in told))
+    notes.write_text(
+        "".join(json.dumps(note | {"seconds": note["images"] / 50}) + "\n" for note in told)
+    )
 
     def planned(epochs):
         asked = spec(seeds=(1,), overrides=BRIEF | {"distill.epochs": epochs})
@@ -218,7 +245,10 @@ def test_a_training_of_more_images_costs_more_in_proportion(registry, tmp_path, 
     assert thrice.stage.images == 3 * once.stage.images > 0
     assert thrice.stage.networks == ("wrn10_1", "wrn10_1"), "the student, then its teacher"
     assert not thrice.cost.exact
-    assert (once.cost.seconds, thrice.cost.seconds) == (once.stage.images / 50, pytest.approx(thrice.stage.images / 50))
+    assert (once.cost.seconds, thrice.cost.seconds) == (
+        once.stage.images / 50,
+        pytest.approx(thrice.stage.images / 50),
+    )
     assert thrice.cost.bytes == once.cost.bytes
 
 
@@ -239,8 +269,14 @@ def test_verify_finds_what_was_changed(registry, tmp_path, done):
         results = read_results(out)
         lines = choose(results, ready.plan, 3, seed=0)
         folder = tmp_path / f"again{len(list(tmp_path.iterdir()))}"
-        differences = again(results, lines, ready, registry, store, folder, Quiet(), InlineExecutor(registry))
-        return other_keys(results, ready.plan), check_weights(results, ready.plan, store), differences
+        differences = again(
+            results, lines, ready, registry, store, folder, Quiet(), InlineExecutor(registry)
+        )
+        return (
+            other_keys(results, ready.plan),
+            check_weights(results, ready.plan, store),
+            differences,
+        )
 
     assert check() == ([], (1, [], []), [])
     table = pd.read_csv(out / "results.csv", dtype=str, keep_default_na=False)

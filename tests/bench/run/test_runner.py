@@ -77,14 +77,23 @@ class Interrupted(NoDefense):
 def go(registry, stripes, tmp_path, monkeypatch):
     """Run attacks x defenses on the striped pictures; answers the rows by (attack, defense)."""
     methods = {kind: dict(found) for kind, found in registry.methods.items()}
-    for kind, classes in (("attack", (Exits, Refuses, OddFacts, BadTrigger, OneSource)), ("defense", (Interrupted,))):
+    for kind, classes in (
+        ("attack", (Exits, Refuses, OddFacts, BadTrigger, OneSource)),
+        ("defense", (Interrupted,)),
+    ):
         for cls in classes:
             methods[kind][cls.info.name] = Found(cls, Plugin("test", __name__, "test", "0"))
     everything = Registry(methods=methods)
     monkeypatch.setattr(prepare, "load", lambda spec, resolved, own: stripes)
 
     def run(attacks, defenses=("none",)):
-        spec = RunSpec(attacks=attacks, defenses=defenses, pairs=(("wrn10_1", "wrn10_1"),), numerics="fp32", overrides=BRIEF)
+        spec = RunSpec(
+            attacks=attacks,
+            defenses=defenses,
+            pairs=(("wrn10_1", "wrn10_1"),),
+            numerics="fp32",
+            overrides=BRIEF,
+        )
         rows = go_through(spec, everything, tmp_path / "out")
         return {(row["attack"], row["defense"]): row for row in rows}
 
@@ -95,7 +104,13 @@ def go(registry, stripes, tmp_path, monkeypatch):
 def test_a_broken_attack_is_a_row_and_the_others_are_measured(go):
     rows = go(("exits", "refuses", "badtrigger", "oddfacts", "badnets"))
     status = {attack: row["status"] for (attack, _), row in rows.items()}
-    assert status == {"exits": "failed", "refuses": "failed", "badtrigger": "failed", "oddfacts": "ok", "badnets": "ok"}
+    assert status == {
+        "exits": "failed",
+        "refuses": "failed",
+        "badtrigger": "failed",
+        "oddfacts": "ok",
+        "badnets": "ok",
+    }
     assert "SystemExit" in rows["exits", "none"]["reason"]
     assert rows["refuses", "none"]["reason"].endswith("ConfigError: this patch does not fit [2J")
     assert "must keep the images' shape" in rows["badtrigger", "none"]["reason"]
@@ -107,8 +122,9 @@ def test_a_broken_attack_is_a_row_and_the_others_are_measured(go):
     assert "ValueError" in told["draw badtrigger in wrn10_1"]["reason"]
     assert len(pd.read_csv(go.out / "leaderboard.csv")) == 5
     assert {p.name for p in go.out.glob("trigger-*.png")} == {
-        "trigger-oddfacts-wrn10_1-seed0.png", "trigger-badnets-wrn10_1-seed0.png"
-    }  # fmt: skip
+        "trigger-oddfacts-wrn10_1-seed0.png",
+        "trigger-badnets-wrn10_1-seed0.png",
+    }
 
 
 def test_a_control_that_failed_costs_the_verdict_and_not_the_row(go, monkeypatch):
@@ -130,7 +146,10 @@ def test_a_control_that_failed_costs_the_verdict_and_not_the_row(go, monkeypatch
 
 def test_an_attack_on_one_class_is_counted_on_that_class(go):
     row = go(("onesource",))["onesource", "none"]
-    assert row["plugins"] == "kdbench 0.1.0; test 0; onesource is known to fail source_classes: for a test"
+    assert (
+        row["plugins"]
+        == "kdbench 0.1.0; test 0; onesource is known to fail source_classes: for a test"
+    )
     assert (row["n_test"], row["n_asr"]) == (120, 40)
     assert row["teacher_asr_hits"] <= 40
 
@@ -145,16 +164,24 @@ def test_an_interrupted_run_keeps_what_it_measured(go):
 
 def test_rates_come_with_counts_and_intervals(go):
     row = go(("badnets",))["badnets", "none"]
-    for name, total in (("teacher_base", 80), ("student_ra", 80), ("student_acc", 120), ("clean_teacher_asr", 80)):
+    for name, total in (
+        ("teacher_base", 80),
+        ("student_ra", 80),
+        ("student_acc", 120),
+        ("clean_teacher_asr", 80),
+    ):
         assert row[name] == pytest.approx(100 * row[f"{name}_hits"] / total)
         assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
         assert row[f"{name}_high"] - row[f"{name}_low"] > 1
 
 
 @pytest.mark.parametrize(
-    ("error", "message"), [(ConfigError("wrn10_1 is too small"), "too small"), (RuntimeError("3 < 7"), "16x16.*3 < 7")]
+    ("error", "message"),
+    [(ConfigError("wrn10_1 is too small"), "too small"), (RuntimeError("3 < 7"), "16x16.*3 < 7")],
 )
-def test_a_network_that_cannot_be_built_is_refused_before_any_training(go, monkeypatch, error, message):
+def test_a_network_that_cannot_be_built_is_refused_before_any_training(
+    go, monkeypatch, error, message
+):
     def refuse(name, num_classes, image_size, own):
         raise error
 

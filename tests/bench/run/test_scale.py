@@ -48,12 +48,15 @@ class Instant:
             facts = Evaluation(Rate(100, 120), rate, Rate(5, 80), Rate(1, 80), hits).as_facts()
             facts["variance"] = {"clean": [1.0] * 100, "triggered": [2.0] * 100}
         else:
-            names = {"picture": ("trigger.png",), "backdoor": ("model.safetensors", "trigger.safetensors")}.get(
-                job.kind, ("model.safetensors",)
-            )
+            names = {
+                "picture": ("trigger.png",),
+                "backdoor": ("model.safetensors", "trigger.safetensors"),
+            }.get(job.kind, ("model.safetensors",))
             for name in names:
                 (job.folder / "out" / name).write_bytes(b"x")
-        self.events.append(Done(job.key, Outcome("ok", seconds=1.0, peak_mb=1.0, facts=facts, files=names)))
+        self.events.append(
+            Done(job.key, Outcome("ok", seconds=1.0, peak_mb=1.0, facts=facts, files=names))
+        )
 
     def wait(self, timeout: float) -> list[Step | Done]:
         found, self.events = self.events, []
@@ -65,16 +68,22 @@ class Instant:
 
 def setting_of(stripes, spec, registry):
     digests = stripes.train_digest, stripes.test_digest
-    return Setting(resolve(spec, registry), "stripes", *digests, 3, len(stripes.train), "cpu", "code")
+    return Setting(
+        resolve(spec, registry), "stripes", *digests, 3, len(stripes.train), "cpu", "code"
+    )
 
 
 def prepared(registry, stripes, cells):
-    """Four attacks x three defenses x two distillers x 64 pairs x seeds, or fewer pairs and one seed."""
+    """Four attacks x three defenses x two distillers x 64 pairs x seeds, or fewer pairs and one
+    seed."""
     pairs = PAIRS[: max(1, round(cells / 24))]
     spec = RunSpec(
-        attacks=("badnets", "lba", "ckd", "htba"), defenses=("none", "robustkd", "nad"), distillers=("fkd", "kd"),
-        pairs=pairs, seeds=tuple(range(-(-cells // (24 * len(pairs))))),
-    )  # fmt: skip
+        attacks=("badnets", "lba", "ckd", "htba"),
+        defenses=("none", "robustkd", "nad"),
+        distillers=("fkd", "kd"),
+        pairs=pairs,
+        seeds=tuple(range(-(-cells // (24 * len(pairs))))),
+    )
     setting = setting_of(stripes, spec, registry)
     return Prepared(spec, build_plan([setting]), [setting], [stripes], Numerics())
 
@@ -94,7 +103,8 @@ def test_running_again_what_is_done_computes_nothing(registry, stripes, tmp_path
     cells, store = size(360, 10_000), Store(tmp_path / "store")
 
     def go(name):
-        """What only this run needs is gone when it returns, so that the peak of memory is one run's."""
+        """What only this run needs is gone when it returns, so that the peak of memory is one
+        run's."""
         start = time.perf_counter()
         ready, executor = prepared(registry, stripes, cells), Instant()
         rows = runner.run(ready, registry, tmp_path / name, Quiet(), store, executor)
@@ -108,7 +118,9 @@ def test_running_again_what_is_done_computes_nothing(registry, stripes, tmp_path
     print(f"{found} cells, {stages} stages: done again in {seconds:.1f} s")
     assert jobs == 0
     assert seconds <= 10
-    assert (tmp_path / "a" / "results.csv").read_bytes() == (tmp_path / "b" / "results.csv").read_bytes()
+    assert (tmp_path / "a" / "results.csv").read_bytes() == (
+        tmp_path / "b" / "results.csv"
+    ).read_bytes()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss <= before * 1.1
 
 

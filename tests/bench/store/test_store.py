@@ -29,9 +29,16 @@ def keep(store, key=KEY, data=b"weights" * 100, **facts):
     (source / "model.safetensors").write_bytes(data)
     (source / "scratch.txt").write_text("not part of it")
     return store.publish(
-        key, source, ("model.safetensors",), kind="clean", title="train", facts=facts, seconds=1.5, peak_mb=2.0,
+        key,
+        source,
+        ("model.safetensors",),
+        kind="clean",
+        title="train",
+        facts=facts,
+        seconds=1.5,
+        peak_mb=2.0,
         ingredients={"a": 1},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -45,7 +52,9 @@ def test_an_artefact_comes_back_as_it_was(store):
     assert found == kept
     assert (found.facts, found.size, found.kind) == ({"loss": 0.1}, 700, "clean")
     assert sorted(p.name for p in store.folder(KEY).iterdir()) == [MANIFEST, "model.safetensors"]
-    assert found.files["model.safetensors"]["sha256"] == file_digest(store.folder(KEY) / "model.safetensors")
+    assert found.files["model.safetensors"]["sha256"] == file_digest(
+        store.folder(KEY) / "model.safetensors"
+    )
     assert list(store) == [KEY]
     assert store.find("cd" + "0" * 62) is None
 
@@ -152,7 +161,8 @@ def test_a_full_disk_leaves_nothing_visible(store, monkeypatch, fails):
 
 
 def test_bytes_are_on_the_disk_before_the_name_is(store, monkeypatch):
-    """kill -9 cannot show this, a power cut would: every file and its folder are synced before the rename."""
+    """kill -9 cannot show this, a power cut would: every file and its folder are synced before the
+    rename."""
     seen = []
     sync, rename = os.fsync, os.rename
 
@@ -169,7 +179,9 @@ def test_bytes_are_on_the_disk_before_the_name_is(store, monkeypatch):
     keep(store)
     before = seen[: seen.index("rename")]
     assert {"model.safetensors", MANIFEST, "out"} <= set(before)
-    assert seen.index("rename") < len(seen) - 1, "the folder that has the new name is synced after it"
+    assert seen.index("rename") < len(seen) - 1, (
+        "the folder that has the new name is synced after it"
+    )
 
 
 def test_what_is_published_between_two_looks_is_not_damaged(store, monkeypatch):
@@ -258,16 +270,24 @@ def test_the_command_line_lists_verifies_and_tidies(store):
     listed = CliRunner().invoke(main, ["store", "ls", *where])
     assert listed.exit_code == 0
     assert "2 results, 0 rows" in listed.output
-    told = [json.loads(line) for line in CliRunner().invoke(main, ["store", "ls", "--json", *where]).output.splitlines()]
+    told = [
+        json.loads(line)
+        for line in CliRunner().invoke(main, ["store", "ls", "--json", *where]).output.splitlines()
+    ]
     assert [t["bytes"] for t in told] == [700, 700]
-    assert "2 artefacts, all as they were written" in CliRunner().invoke(main, ["store", "verify", *where]).output
+    assert (
+        "2 artefacts, all as they were written"
+        in CliRunner().invoke(main, ["store", "verify", *where]).output
+    )
     path = store.folder(KEY) / "model.safetensors"
     path.chmod(0o644)
     path.write_bytes(b"tampered")
     result = CliRunner().invoke(main, ["store", "verify", *where])
     assert result.exit_code == 4
     assert "1 of 2 artefacts are damaged" in result.stderr
-    assert "would be deleted" in CliRunner().invoke(main, ["store", "gc", "--dry-run", *where]).output
+    assert (
+        "would be deleted" in CliRunner().invoke(main, ["store", "gc", "--dry-run", *where]).output
+    )
     assert (store.root / "damaged").exists()
     assert CliRunner().invoke(main, ["store", "gc", *where]).exit_code == 0
     assert not list((store.root / "damaged").iterdir())

@@ -30,14 +30,21 @@ def state(seed=0):
 
 
 def keep(tmp_path, name="stranger", seed=0, **about):
-    return save_teacher(tmp_path / "store", name, state(seed), {"sha256": "abc", "file": "t.pth"}, **(ABOUT | about))
+    return save_teacher(
+        tmp_path / "store", name, state(seed), {"sha256": "abc", "file": "t.pth"}, **(ABOUT | about)
+    )
 
 
 def test_a_teacher_is_kept_under_its_name(tmp_path):
     key = keep(tmp_path)
     store = Store(tmp_path / "store")
     found = load_teacher(store, "stranger")
-    assert (found.key, found.model, found.num_classes, found.origin["file"]) == (key, "wrn10_1", 3, "t.pth")
+    assert (found.key, found.model, found.num_classes, found.origin["file"]) == (
+        key,
+        "wrn10_1",
+        3,
+        "t.pth",
+    )
     assert keep(tmp_path) == key, "the same again is no error"
     assert teacher_names(store) == ["stranger"]
     assert not list((store.root / "work").iterdir())
@@ -79,12 +86,17 @@ def test_damage_is_noticed(tmp_path):
         load_teacher(store, "stranger")
 
 
-def test_a_suspect_teacher_is_distilled_and_judged_by_accuracy(tmp_path, registry, stripes, monkeypatch):
+def test_a_suspect_teacher_is_distilled_and_judged_by_accuracy(
+    tmp_path, registry, stripes, monkeypatch
+):
     monkeypatch.setattr(prepare, "load", lambda spec, resolved, own: stripes)
     keep(tmp_path)
     store = Store(tmp_path / "store")
     spec = RunSpec(
-        teacher_from=("stranger",), defenses=("none", "robustkd", "nad"), pairs=(("wrn10_1", "wrn10_1"),), overrides=BRIEF
+        teacher_from=("stranger",),
+        defenses=("none", "robustkd", "nad"),
+        pairs=(("wrn10_1", "wrn10_1"),),
+        overrides=BRIEF,
     )
     rows = go(spec, registry, tmp_path / "out", store)
     assert [row["status"] for row in rows] == ["ok"] * 3
@@ -93,26 +105,40 @@ def test_a_suspect_teacher_is_distilled_and_judged_by_accuracy(tmp_path, registr
         assert row["n_test"] == 120
         assert row["student_acc_hits"] is not None
         assert row["student_asr"] is row["target_class"] is row["verdict"] is None
-        assert row["teacher_sha256"] == store.find(load_teacher(store, "stranger").key).files["model.safetensors"]["sha256"]
+        assert (
+            row["teacher_sha256"]
+            == store.find(load_teacher(store, "stranger").key).files["model.safetensors"]["sha256"]
+        )
     assert rows[1]["cleansed_acc"] is not None
     # The teacher normalises as the dataset says, whatever it was kept with.
     model = create_model("wrn10_1", 3)
     model.load_state_dict(state())
     model.set_normalization(stripes.mean, stripes.std)
     with torch.no_grad():
-        hits = int((model.eval()(stripes.test.read(torch.arange(120))).argmax(1) == stripes.test.labels).sum())
+        hits = int(
+            (
+                model.eval()(stripes.test.read(torch.arange(120))).argmax(1) == stripes.test.labels
+            ).sum()
+        )
     assert abs(hits - rows[0]["teacher_acc_hits"]) <= 2, "up to the arithmetic of the run"
     back = read_results(tmp_path / "out")
     assert len(back.rows) == 3
     assert set(leaderboard(back.rows)["rank"].isna()) == {True}
-    # Its rows can be computed again, from a copy of its weights; garbage collection keeps what nobody could compute.
+    # Its rows can be computed again, from a copy of its weights; garbage collection keeps what
+    # nobody could compute.
     ready = prepare.prepare(spec, registry, store)
-    again = verify.again(back, back.lines, ready, registry, store, tmp_path, Quiet(), InlineExecutor(registry))
+    again = verify.again(
+        back, back.lines, ready, registry, store, tmp_path, Quiet(), InlineExecutor(registry)
+    )
     assert again == []
-    assert store.folder(load_teacher(store, "stranger").key) not in store.garbage(14, unused_days=-1)
+    assert store.folder(load_teacher(store, "stranger").key) not in store.garbage(
+        14, unused_days=-1
+    )
 
 
-def test_a_teacher_that_is_damaged_after_the_plan_costs_its_rows(tmp_path, registry, stripes, monkeypatch):
+def test_a_teacher_that_is_damaged_after_the_plan_costs_its_rows(
+    tmp_path, registry, stripes, monkeypatch
+):
     monkeypatch.setattr(prepare, "load", lambda spec, resolved, own: stripes)
     path = Store(tmp_path / "store").folder(keep(tmp_path)) / "model.safetensors"
     find = prepare.load_teacher
@@ -124,7 +150,11 @@ def test_a_teacher_that_is_damaged_after_the_plan_costs_its_rows(tmp_path, regis
         return found
 
     monkeypatch.setattr(prepare, "load_teacher", then_damage)
-    spec = RunSpec(teacher_from=("stranger",), pairs=(("wrn10_1", "wrn10_1"),), overrides={"distill.epochs": "1"})
+    spec = RunSpec(
+        teacher_from=("stranger",),
+        pairs=(("wrn10_1", "wrn10_1"),),
+        overrides={"distill.epochs": "1"},
+    )
     (row,) = go(spec, registry, tmp_path / "out", Store(tmp_path / "store"))
     assert row["status"] == "failed"
     assert "import it again" in row["reason"]
@@ -138,17 +168,42 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path, registry, stripes, mon
     with pytest.raises(ConfigError, match="is a wrn10_1, but the pair"):
         go(wrong, registry, tmp_path / "out", store)
     torch.manual_seed(0)
-    save_teacher(store.root, "ten", create_model("wrn10_1", 10).state_dict(), {}, **(ABOUT | {"num_classes": 10}))
+    save_teacher(
+        store.root,
+        "ten",
+        create_model("wrn10_1", 10).state_dict(),
+        {},
+        **(ABOUT | {"num_classes": 10}),
+    )
     with pytest.raises(ConfigError, match="tells 10 classes apart"):
-        go(RunSpec(teacher_from=("ten",), pairs=(("wrn10_1", "wrn10_1"),)), registry, tmp_path / "out", store)
+        go(
+            RunSpec(teacher_from=("ten",), pairs=(("wrn10_1", "wrn10_1"),)),
+            registry,
+            tmp_path / "out",
+            store,
+        )
 
 
 def test_the_command_line_takes_the_architecture_from_the_teacher(tmp_path, monkeypatch):
     keep(tmp_path, num_classes=3)
     monkeypatch.setenv("KDBENCH_STORE", str(tmp_path / "store"))
-    plan = ["plan", "--teacher-from", "stranger", "--student", "wrn16_1", "--num-classes", "3", "--toml"]
+    plan = [
+        "plan",
+        "--teacher-from",
+        "stranger",
+        "--student",
+        "wrn16_1",
+        "--num-classes",
+        "3",
+        "--toml",
+    ]
     result = CliRunner().invoke(main, plan)
     assert result.exit_code == 0, result.output
     assert 'pairs = [["wrn10_1", "wrn16_1"]]' in result.output
     assert "stranger" in CliRunner().invoke(main, ["list", "teachers"]).output
-    assert CliRunner().invoke(main, ["plan", "--teacher-from", "nobody", "--student", "wrn16_1"]).exit_code == 2
+    assert (
+        CliRunner()
+        .invoke(main, ["plan", "--teacher-from", "nobody", "--student", "wrn16_1"])
+        .exit_code
+        == 2
+    )

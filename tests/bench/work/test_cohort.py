@@ -1,4 +1,5 @@
-"""Students that are trained side by side from one pass of their teacher are what they would be alone."""
+"""Students that are trained side by side from one pass of their teacher are what they would be
+alone."""
 
 from __future__ import annotations
 
@@ -18,7 +19,15 @@ from kdbench.loading.choice import Choice
 from kdbench.loading.registry import Registry
 from kdbench.models import create_model
 from kdbench.numerics import Numerics
-from kdbench.training import DifferentEpochsError, Fit, RandomStates, Recipe, Silent, Trainee, train_together
+from kdbench.training import (
+    DifferentEpochsError,
+    Fit,
+    RandomStates,
+    Recipe,
+    Silent,
+    Trainee,
+    train_together,
+)
 from kdbench.training.checkpoint import FolderCheckpoints
 from tests.runs import go as go_by
 
@@ -33,17 +42,26 @@ def trainee(seed, *, states=True, folder=None, epochs=2):
 
     def loss(batch, shared):
         noise = torch.rand(()) * 0.1
-        return {"ce": torch.nn.functional.cross_entropy(model(batch.images + shared), batch.labels) * (1 + noise)}
+        return {
+            "ce": torch.nn.functional.cross_entropy(model(batch.images + shared), batch.labels)
+            * (1 + noise)
+        }
 
     kept = {} if folder is None else {"checkpoints": FolderCheckpoints(folder, 0)}
     fit = Fit(Numerics(threads=1), Silent(), **kept)
-    return model, Trainee(fit, model, loss, RECIPE.model_copy(update={"epochs": epochs}), 240, states=own)
+    return model, Trainee(
+        fit, model, loss, RECIPE.model_copy(update={"epochs": epochs}), 240, states=own
+    )
 
 
 def train(trainees, stripes):
     generator = torch.Generator().manual_seed(5)
     train_together(
-        trainees, stripes.train, generator=generator, augmentation=stripes.augmentation, share=lambda batch: 0.01 * batch.images
+        trainees,
+        stripes.train,
+        generator=generator,
+        augmentation=stripes.augmentation,
+        share=lambda batch: 0.01 * batch.images,
     )
 
 
@@ -100,7 +118,10 @@ def test_those_that_are_not_equally_far_are_trained_apart(stripes, tmp_path):
     begun.fit = replace(begun.fit, progress=StopAfterOne())
     train([begun], stripes)
     assert isinstance(begun.error, Stopped)
-    (resumed, first), (_, second) = trainee(1, folder=tmp_path / "a"), trainee(2, folder=tmp_path / "b")
+    (resumed, first), (_, second) = (
+        trainee(1, folder=tmp_path / "a"),
+        trainee(2, folder=tmp_path / "b"),
+    )
     with pytest.raises(DifferentEpochsError):
         train([first, second], stripes)
     train([first], stripes)
@@ -131,21 +152,29 @@ def kdbench_distillers():
 
 @pytest.fixture
 def go(stripes, tmp_path, monkeypatch):
-    """Run distillers on the striped pictures; answers (rows by distiller and student, the distillations of run.json)."""
+    """Run distillers on the striped pictures; answers (rows by distiller and student, the
+    distillations of run.json)."""
     (tmp_path / "bad.py").write_text(BAD)
     everything = Registry.load(choice=Choice(files=(tmp_path / "bad.py",)))
     monkeypatch.setattr(prepare, "load", lambda spec, resolved, own: stripes)
 
     def go_through(distillers, name, students=("wrn10_1",), **options):
         spec = RunSpec(
-            attacks=("badnets",), defenses=("none",), distillers=distillers, numerics="fp32", controls=False, threads=1,
+            attacks=("badnets",),
+            defenses=("none",),
+            distillers=distillers,
+            numerics="fp32",
+            controls=False,
+            threads=1,
             pairs=tuple(("wrn10_1", student) for student in students),
             overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill")},
-        )  # fmt: skip
+        )
         store, out = Store(tmp_path / f"store-{name}"), tmp_path / name
         rows = go_by(spec, everything, out, store, executor=LocalExecutor(jobs=1), **options)
         stages = json.loads((out / "run.json").read_text())["stages"]
-        return {(r["distiller"], r["student"]): r for r in rows}, [s for s in stages if s["kind"] == "distill"]
+        return {(r["distiller"], r["student"]): r for r in rows}, [
+            s for s in stages if s["kind"] == "distill"
+        ]
 
     return go_through
 
@@ -165,18 +194,27 @@ def test_a_run_with_cohorts_gives_the_same_rows(go):
 
 def test_another_batch_norm_mode_is_another_cohort(go):
     _, stages = go(("fkd", "kd"), "modes")
-    assert all("cohort" not in stage["facts"] for stage in stages)  # fkd: each batch's statistics; kd: the stored ones
+    # fkd: each batch's statistics; kd: the stored ones
+    assert all("cohort" not in stage["facts"] for stage in stages)
 
 
 def test_one_that_raises_takes_nobody_along(go):
     rows, _ = go(("kd", "raises", "at"), "raises")
-    assert {name: row["status"] for (name, _), row in rows.items()} == {"kd": "ok", "raises": "failed", "at": "ok"}
+    assert {name: row["status"] for (name, _), row in rows.items()} == {
+        "kd": "ok",
+        "raises": "failed",
+        "at": "ok",
+    }
     assert rows["raises", "wrn10_1"]["reason"].endswith("RuntimeError: no connector for this")
 
 
 def test_one_that_ends_the_process_is_found_out(go):
     rows, _ = go(("kd", "exits", "at"), "exits")
-    assert {name: row["status"] for (name, _), row in rows.items()} == {"kd": "ok", "exits": "crashed", "at": "ok"}
+    assert {name: row["status"] for (name, _), row in rows.items()} == {
+        "kd": "ok",
+        "exits": "crashed",
+        "at": "ok",
+    }
 
 
 def test_workers_with_nothing_else_to_do_are_not_kept_waiting():

@@ -1,4 +1,5 @@
-"""What the coordinator makes of what a job's process leaves behind: it is not believed more than it has to be."""
+"""What the coordinator makes of what a job's process leaves behind: it is not believed more than it
+has to be."""
 
 from __future__ import annotations
 
@@ -11,27 +12,46 @@ import pytest
 from kdbench.bench.work.executors.local import _NONSENSE, LocalExecutor, _ends, _Running
 from kdbench.bench.work.job import OUTCOME, Job, Step
 
-GOOD = {"status": "ok", "reason": "", "seconds": 1.5, "peak_mb": 2.0, "facts": {"loss": 1.0}, "files": ["model.safetensors"]}
+GOOD = {
+    "status": "ok",
+    "reason": "",
+    "seconds": 1.5,
+    "peak_mb": 2.0,
+    "facts": {"loss": 1.0},
+    "files": ["model.safetensors"],
+}
 
 
 def left(tmp_path, text, code=0):
     (tmp_path / OUTCOME).write_text(text)
-    (outcome,) = LocalExecutor()._outcomes(_Running(Job("key", "distill", "title", tmp_path, {}), 0, 0.0), code)
+    (outcome,) = LocalExecutor()._outcomes(
+        _Running(Job("key", "distill", "title", tmp_path, {}), 0, 0.0), code
+    )
     return outcome
 
 
 def test_an_outcome_is_taken_as_it_is(tmp_path):
     outcome = left(tmp_path, json.dumps([GOOD]))
-    assert (outcome.status, outcome.seconds, outcome.facts, outcome.files) == ("ok", 1.5, {"loss": 1.0}, ("model.safetensors",))
+    assert (outcome.status, outcome.seconds, outcome.facts, outcome.files) == (
+        "ok",
+        1.5,
+        {"loss": 1.0},
+        ("model.safetensors",),
+    )
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"files": ["../../../victim"]}, {"files": ["/etc/passwd"]}, {"files": 3}, {"status": "timeout"}, {"status": "fine"},
-        {"facts": []}, {"seconds": "long"},
+        {"files": ["../../../victim"]},
+        {"files": ["/etc/passwd"]},
+        {"files": 3},
+        {"status": "timeout"},
+        {"status": "fine"},
+        {"facts": []},
+        {"seconds": "long"},
     ],
-)  # fmt: skip
+)
 def test_nonsense_is_a_crash(tmp_path, change):
     outcome = left(tmp_path, json.dumps([GOOD | change]))
     assert (outcome.status, outcome.files) == ("crashed", ())
@@ -39,7 +59,9 @@ def test_nonsense_is_a_crash(tmp_path, change):
 
 def test_what_is_no_json_or_not_there_is_a_crash(tmp_path):
     assert left(tmp_path, "[" * 100_000).status == "crashed"
-    assert left(tmp_path, json.dumps([GOOD]), code=-11).reason == "the process was killed by SIGSEGV"
+    assert (
+        left(tmp_path, json.dumps([GOOD]), code=-11).reason == "the process was killed by SIGSEGV"
+    )
     for told in (GOOD, [], [GOOD, GOOD]):
         assert left(tmp_path, json.dumps(told)).status == "crashed"
 
@@ -50,14 +72,22 @@ def test_each_of_several_jobs_gets_its_own_outcome(tmp_path):
     failed = GOOD | {"status": "failed", "reason": "no", "files": []}
     (tmp_path / OUTCOME).write_text(json.dumps([GOOD, failed, GOOD]))
     found = _ends(running.job, LocalExecutor()._outcomes(running, 0))
-    assert [(done.key, done.outcome.status) for done in found] == [("a", "ok"), ("b", "failed"), ("c", "ok")]
+    assert [(done.key, done.outcome.status) for done in found] == [
+        ("a", "ok"),
+        ("b", "failed"),
+        ("c", "ok"),
+    ]
     found = _ends(running.job, LocalExecutor()._outcomes(running, -9))
-    assert [(done.key, done.outcome.status) for done in found] == [(key, "crashed") for key in "abc"]
+    assert [(done.key, done.outcome.status) for done in found] == [
+        (key, "crashed") for key in "abc"
+    ]
 
 
 def heard(message):
     executor = LocalExecutor()
-    executor._running["token"] = running = _Running(Job("key", "distill", "title", Path(), {}), 0, 0.0)
+    executor._running["token"] = running = _Running(
+        Job("key", "distill", "title", Path(), {}), 0, 0.0
+    )
     executor._heard({"job": "token", "pid": 100})
     try:
         return executor._heard({"job": "token", **message}), running.pid

@@ -1,4 +1,5 @@
-"""The real thing: worker processes that fail, cheat, are interrupted and killed. Small here, full in ``make soak``."""
+"""The real thing: worker processes that fail, cheat, are interrupted and killed. Small here, full
+in ``make soak``."""
 
 from __future__ import annotations
 
@@ -26,9 +27,28 @@ from tests.runs import go
 from tests.sizes import size
 
 TIMINGS = ["wall_s", "peak_mem_mb"]
-MATRIX = (*TINY, "--defense", "none", "--defense", "robustkd", "--defense", "nad", "--set", "defense.robustkd.steps=2")
+MATRIX = (
+    *TINY,
+    "--defense",
+    "none",
+    "--defense",
+    "robustkd",
+    "--defense",
+    "nad",
+    "--set",
+    "defense.robustkd.steps=2",
+)
 #: Trains for some seconds, so that there is a middle to be killed in.
-LONG = (*TINY, "--no-controls", "--checkpoint-every", "0", "--set", "clean.epochs=40", "--set", "distill.epochs=40")
+LONG = (
+    *TINY,
+    "--no-controls",
+    "--checkpoint-every",
+    "0",
+    "--set",
+    "clean.epochs=40",
+    "--set",
+    "distill.epochs=40",
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +100,18 @@ def test_six_ways_to_fail_cost_six_rows(env, tmp_path):
         "hogs": ("out of memory", "the limit is 1434 MiB"),
         "diverges": ("diverged", "loss is not finite at step"),
     }
-    run = [*TINY, *defenses(*fine, *ways), "--time-limit", "6", "--memory-limit", "1.4", "--jobs", "2", "--out", "out"]
+    run = [
+        *TINY,
+        *defenses(*fine, *ways),
+        "--time-limit",
+        "6",
+        "--memory-limit",
+        "1.4",
+        "--jobs",
+        "2",
+        "--out",
+        "out",
+    ]
     done = kdbench(*run, env=env, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     rows = pd.read_csv(tmp_path / "out" / "results.csv").set_index("defense")
@@ -98,7 +129,15 @@ def test_six_ways_to_fail_cost_six_rows(env, tmp_path):
 
 
 def test_fail_fast_stops(env, tmp_path):
-    done = kdbench(*TINY, *defenses("raises", "fine00", "slow"), "--fail-fast", "--out", "out", env=env, cwd=tmp_path)
+    done = kdbench(
+        *TINY,
+        *defenses("raises", "fine00", "slow"),
+        "--fail-fast",
+        "--out",
+        "out",
+        env=env,
+        cwd=tmp_path,
+    )
     assert done.returncode == 1
     assert "Stopped at the first failure" in done.stderr
     rows = pd.read_csv(tmp_path / "out" / "results.csv")
@@ -126,7 +165,9 @@ def test_a_cheating_defense_finds_nothing(env, tmp_path):
     done = kdbench(*run, env=env, cwd=tmp_path)
     confined = json.loads((out / "run.json").read_text())["confinement"]
     if confined == "none":
-        pytest.skip("this kernel has no Landlock: a plugin that walks through the user's files finds them")
+        pytest.skip(
+            "this kernel has no Landlock: a plugin that walks through the user's files finds them"
+        )
     assert done.returncode == 0, done.stdout
     (row,) = pd.read_csv(out / "results.csv").to_dict("records")
     assert (row["status"], row["n_test"]) == ("ok", 77)
@@ -134,18 +175,26 @@ def test_a_cheating_defense_finds_nothing(env, tmp_path):
     assert list(store.glob("objects/*/*/trigger.safetensors"))
 
 
-def test_the_same_defense_finds_everything_where_the_sides_share_a_process(site, tmp_path, monkeypatch):
-    """The search has teeth: in one process, unconfined, it finds the trigger, the target class, the images and the files."""
+def test_the_same_defense_finds_everything_where_the_sides_share_a_process(
+    site, tmp_path, monkeypatch
+):
+    """The search has teeth: in one process, unconfined, it finds the trigger, the target class, the
+    images and the files."""
     monkeypatch.syspath_prepend(str(site))
     everything = Registry.load()
     out = tmp_path / "out"
     out.mkdir()
     (out / "results.csv").write_text("")
     spec = RunSpec(
-        attacks=("badnets",), defenses=("cheats",), pairs=(("wrn10_1", "wrn10_1"),), target_class=3, train_size=80,
-        test_size=77, overrides={f"{key}.epochs": "1" for key in ("clean", "poison", "distill")}
+        attacks=("badnets",),
+        defenses=("cheats",),
+        pairs=(("wrn10_1", "wrn10_1"),),
+        target_class=3,
+        train_size=80,
+        test_size=77,
+        overrides={f"{key}.epochs": "1" for key in ("clean", "poison", "distill")}
         | cheating([out, tmp_path / "out-store"], [out]),
-    )  # fmt: skip
+    )
 
     class Keeping(InlineExecutor):
         """As a runner in one process would: what was loaded stays alive."""
@@ -159,13 +208,20 @@ def test_the_same_defense_finds_everything_where_the_sides_share_a_process(site,
             if job.task["test"]:
                 self.alive.append(load_images(Path(job.task["test"])))
             if "trigger" in job.task["inputs"]:
-                self.alive.append(load_module(job.folder / "in" / job.task["inputs"]["trigger"], ("kdbench",))[0])
+                self.alive.append(
+                    load_module(job.folder / "in" / job.task["inputs"]["trigger"], ("kdbench",))[0]
+                )
             super().start(job)
 
     monkeypatch.setenv("KDBENCH_OUT", str(out))
     (row,) = go(spec, everything, out, executor=Keeping(everything))
     assert row["status"] == "failed"
-    wanted = ("gc: a PatchTrigger", "gc: a tensor of 77 rows", "target_class 3", "environment: KDBENCH_OUT")
+    wanted = (
+        "gc: a PatchTrigger",
+        "gc: a tensor of 77 rows",
+        "target_class 3",
+        "environment: KDBENCH_OUT",
+    )
     for found in (*wanted, "file: results.csv", "file: trigger.safetensors"):
         assert found in row["reason"], row["reason"]
     Keeping.alive.clear()
@@ -185,12 +241,16 @@ def test_more_defenses_and_workers_compute_only_what_is_new(env, tmp_path):
     first = kdbench(*TINY, "--out", "a", env=env, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     more = kdbench(*MATRIX, "--jobs", "2", "--out", "b", "--json", env=env, cwd=tmp_path)
-    started = [json.loads(line)["title"] for line in more.stdout.splitlines() if '"stage_started"' in line]
+    started = [
+        json.loads(line)["title"] for line in more.stdout.splitlines() if '"stage_started"' in line
+    ]
     assert started
     assert all("robustkd" in title or "nad" in title for title in started)
     again = kdbench(*MATRIX, "--out", "c", "--json", env=env, cwd=tmp_path)
     assert '"stage_started"' not in again.stdout
-    assert (tmp_path / "b" / "results.csv").read_bytes() == (tmp_path / "c" / "results.csv").read_bytes()
+    assert (tmp_path / "b" / "results.csv").read_bytes() == (
+        tmp_path / "c" / "results.csv"
+    ).read_bytes()
     assert (tmp_path / "c" / "trigger-badnets-wrn10_1-seed0.png").exists()
 
 
@@ -202,7 +262,8 @@ def start(arguments, env, cwd):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell without a terminal ignores SIGINT for what it runs in the background, and children inherit that.
+        # A shell without a terminal ignores SIGINT for what it runs in the background, and children
+        # inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -244,7 +305,8 @@ def test_killed_in_mid_training_it_ends_in_the_same_weights(env, tmp_path):
     for n in range(size(1, 10)):
         shutil.rmtree(store, ignore_errors=True)
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        for stage in ("clean", "distill")[: 1 + n % 2]:  # in the teacher's training; every other time in the student's, too
+        # in the teacher's training; every other time in the student's, too
+        for stage in ("clean", "distill")[: 1 + n % 2]:
             run = start([*LONG, "--out", "out", "--quiet"], env, tmp_path)
             wait_for(lambda stage=stage: checkpoints(store, stage))
             time.sleep(rng.random() / 2)
@@ -261,9 +323,12 @@ def test_killed_in_mid_training_it_ends_in_the_same_weights(env, tmp_path):
 
 
 def checkpoints(store, stage):
-    """Checkpoints of the teacher's training, or, once teacher and backdoor are there, of the student's."""
+    """Checkpoints of the teacher's training, or, once teacher and backdoor are there, of the
+    student's."""
     models = list(store.glob("objects/*/*/model.safetensors"))
-    return len(models) == (0 if stage == "clean" else 2) and list(store.glob("work/*/checkpoints/fit-*.safetensors"))
+    return len(models) == (0 if stage == "clean" else 2) and list(
+        store.glob("work/*/checkpoints/fit-*.safetensors")
+    )
 
 
 def test_killed_at_random_moments_nothing_is_lost_or_wrong(env, tmp_path):
@@ -272,7 +337,12 @@ def test_killed_at_random_moments_nothing_is_lost_or_wrong(env, tmp_path):
     assert whole.returncode == 0, whole.stderr
     store = tmp_path / "killed"
     env = {**env, "KDBENCH_STORE": str(store)}
-    rng, kills, finished, run = random.Random(11), 0, 0, [*MATRIX, "--jobs", "2", "--out", "out", "--quiet"]
+    rng, kills, finished, run = (
+        random.Random(11),
+        0,
+        0,
+        [*MATRIX, "--jobs", "2", "--out", "out", "--quiet"],
+    )
     while kills < size(2, 50):
         child = start(run, env, tmp_path)
         try:
@@ -295,4 +365,6 @@ def test_killed_at_random_moments_nothing_is_lost_or_wrong(env, tmp_path):
     done = kdbench(*MATRIX, "--jobs", "2", "--out", "out", env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert table(tmp_path / "whole").equals(table(tmp_path / "out"))
-    assert (tmp_path / "out" / "leaderboard.csv").read_text() == (tmp_path / "whole" / "leaderboard.csv").read_text()
+    assert (tmp_path / "out" / "leaderboard.csv").read_text() == (
+        tmp_path / "whole" / "leaderboard.csv"
+    ).read_text()

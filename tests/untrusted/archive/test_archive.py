@@ -23,7 +23,16 @@ from kdbench.untrusted.archive import unpack as archive_module
 from kdbench.untrusted.archive.limits import MIB, Limits
 from kdbench.untrusted.archive.unpack import unpack
 from kdbench.untrusted.archive.zip import zip_members
-from tests.untrusted.archive.hostile_archives import Part, archives, block, listing, naive, pax, tarred, zipped
+from tests.untrusted.archive.hostile_archives import (
+    Part,
+    archives,
+    block,
+    listing,
+    naive,
+    pax,
+    tarred,
+    zipped,
+)
 
 HOSTILE = archives()
 ESCAPING = [case for case in HOSTILE if case.escapes]
@@ -35,7 +44,7 @@ def put(sandbox: Path, case) -> Path:
     return path
 
 
-# -- hostile ones ------------------------------------------------------------------------------------------------
+# -- hostile ones ------------------------------------------------------------------------------
 
 
 def test_there_are_many_of_them():
@@ -78,7 +87,9 @@ def test_the_member_at_fault_is_named_and_its_name_is_harmless(sandbox):
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize("last", [Part(b"../x"), Part(b"train/a/9.png", crc=1)], ids=["name", "bytes"])
+@pytest.mark.parametrize(
+    "last", [Part(b"../x"), Part(b"train/a/9.png", crc=1)], ids=["name", "bytes"]
+)
 def test_all_is_looked_at_before_anything_is_written(sandbox, monkeypatch, last):
     monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: pytest.fail("began to write"))
     path = sandbox / "archive"
@@ -103,7 +114,9 @@ def test_an_archive_that_is_exchanged_meanwhile(sandbox, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "stop", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")], ids=["Ctrl-C", "full"]
+    "stop",
+    [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")],
+    ids=["Ctrl-C", "full"],
 )
 def test_interrupted(sandbox, monkeypatch, stop):
     path, open_file, opened = sandbox / "archive", os.open, []
@@ -179,10 +192,14 @@ def test_small_files_may_be_compressed_well(sandbox, kind):
     zips, tars = zipped(*(Part(*file) for file in files)), tarred(*(block(*file) for file in files))
     (sandbox / "archive").write_bytes(zips if kind == "zip" else gzip.compress(tars))
     unpack(sandbox / "archive", sandbox / "target")
-    assert sum(file.stat().st_size for file in (sandbox / "target").rglob("*.png")) == 14 * MIB + 100
+    assert (
+        sum(file.stat().st_size for file in (sandbox / "target").rglob("*.png")) == 14 * MIB + 100
+    )
 
 
-# -- good ones ---------------------------------------------------------------------------------------------------
+# -- good ones ---------------------------------------------------------------------------------
+#
+#
 
 FILES = {
     "train/ant/0.png": b"ant" * 100,
@@ -267,7 +284,11 @@ def halves(data):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
 
 
 @pytest.mark.parametrize("kind", GOOD)
@@ -287,13 +308,19 @@ def test_only_the_owner_may_read_what_was_unpacked(sandbox, umask):
     finally:
         os.umask(before)
     modes = {
-        (path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in (sandbox / "target", *(sandbox / "target").rglob("*"))
+        (path.is_dir(), stat.S_IMODE(path.stat().st_mode))
+        for path in (sandbox / "target", *(sandbox / "target").rglob("*"))
     }
     assert modes == {(True, 0o700), (False, 0o600)}
 
 
 def test_what_macos_adds_is_not_written(sandbox):
-    names = (b"photos/train/a/0.png", b"__MACOSX/photos/train/a/._0.png", b"photos/train/a/._0.png", b"photos/._train/x.png")
+    names = (
+        b"photos/train/a/0.png",
+        b"__MACOSX/photos/train/a/._0.png",
+        b"photos/train/a/._0.png",
+        b"photos/._train/x.png",
+    )
     (sandbox / "archive").write_bytes(zipped(*(Part(name) for name in names)))
     unpack(sandbox / "archive", sandbox / "target")
     assert list(contents(sandbox / "target")) == ["photos/train/a/0.png"]
@@ -302,7 +329,9 @@ def test_what_macos_adds_is_not_written(sandbox):
 
 def test_a_name_that_its_tar_header_cannot_hold_may_come_from_another(sandbox):
     for number, name in enumerate(("train/a/" + "n" * 120 + ".png", "train/\u00e4/0.png")):
-        (sandbox / "archive").write_bytes(tarred(pax(path=name, mtime="1.5", size="4"), block(b"train/cut", b"data")))
+        (sandbox / "archive").write_bytes(
+            tarred(pax(path=name, mtime="1.5", size="4"), block(b"train/cut", b"data"))
+        )
         unpack(sandbox / "archive", sandbox / str(number))
         assert contents(sandbox / str(number)) == {name: b"data"}
 
@@ -316,7 +345,9 @@ def test_a_zip_of_more_members_than_its_plain_end_can_count(sandbox):
     assert len(members) == 2**16 + 1
 
 
-@pytest.mark.parametrize("kind", ["zip deflated", "zip by stream", "tar pax", "tar GNU", "tar.gz", "tar.bz2", "tar.xz"])
+@pytest.mark.parametrize(
+    "kind", ["zip deflated", "zip by stream", "tar pax", "tar GNU", "tar.gz", "tar.bz2", "tar.xz"]
+)
 def test_damage_is_refused_or_harmless(sandbox, kind):
     whole, dice, refused = GOOD[kind](), random.Random(kind), 0
     path = sandbox / "archive"
@@ -337,7 +368,9 @@ def test_damage_is_refused_or_harmless(sandbox, kind):
         else:
             found = contents(sandbox / str(number))
             # A plain tar has checksums for its headers only.
-            assert found.keys() == FILES.keys() if kind in ("tar pax", "tar GNU") else found == FILES
+            assert (
+                found.keys() == FILES.keys() if kind in ("tar pax", "tar GNU") else found == FILES
+            )
     assert refused > 50
     names = {entry.name for entry in sandbox.iterdir() if not entry.name.isdigit()}
     assert names == {"archive", "outside"}

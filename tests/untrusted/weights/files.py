@@ -12,11 +12,15 @@ from tests.untrusted.weights.hostile import CLASSES, HOSTILE, MODEL, SIZE, good
 
 
 def read(path, **options):
-    return read_foreign(path, **{"model": MODEL, "num_classes": CLASSES, "image_size": SIZE} | options)
+    return read_foreign(
+        path, **{"model": MODEL, "num_classes": CLASSES, "image_size": SIZE} | options
+    )
 
 
 def expected_tensors():
-    return {name: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in good().items()}
+    return {
+        name: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in good().items()
+    }
 
 
 def build(name, folder):

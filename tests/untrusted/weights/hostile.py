@@ -1,7 +1,9 @@
-"""More than sixty files that must not be imported, each built by a few lines. Weights are those of wrn10_1 with ten classes.
+"""More than sixty files that must not be imported, each built by a few lines. Weights are those of
+wrn10_1 with ten classes.
 
-A builder gets the path to write and a second path, the canary: a payload that runs creates it. ``HOSTILE[name].why`` is part
-of the message that refuses the file, so that it is refused for what is wrong with it and not for a flaw of this module.
+A builder gets the path to write and a second path, the canary: a payload that runs creates it.
+``HOSTILE[name].why`` is part of the message that refuses the file, so that it is refused for what
+is wrong with it and not for a flaw of this module.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ SAFE_READER = "weights-only reader refuses it"
 
 @dataclass(frozen=True)
 class Hostile:
-    """build: writes the file. why: see above. suffix: what the file is called. runs: its payload works if it is unpickled."""
+    """build: writes the file. why: see above. suffix: what the file is called. runs: its payload
+    works if it is unpickled."""
 
     build: Build
     why: str
@@ -50,7 +53,9 @@ class Hostile:
 HOSTILE: dict[str, Hostile] = {}
 
 
-def hostile(name: str, why: str, suffix: str = ".pth", *, runs: bool = False) -> Callable[[Build], Build]:
+def hostile(
+    name: str, why: str, suffix: str = ".pth", *, runs: bool = False
+) -> Callable[[Build], Build]:
     def keep(build: Build) -> Build:
         assert name not in HOSTILE
         HOSTILE[name] = Hostile(build, why, suffix, runs)
@@ -71,7 +76,9 @@ def good() -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in _weights().items()}
 
 
-# -- payloads ------------------------------------------------------------------------------------------------------------------
+# -- payloads ----------------------------------------------------------------------------------
+#
+#
 
 
 class Call:
@@ -105,8 +112,12 @@ _CALLS: dict[str, Callable[[Path], Call]] = {
     "subprocess": lambda canary: Call(subprocess.check_call, ["touch", str(canary)]),
     "open": lambda canary: Call(open, str(canary), "w"),
     "runpy": lambda canary: Call(runpy.run_path, _script(canary)),
-    "importlib": lambda canary: Call(importlib._bootstrap._call_with_frames_removed, exec, _creates(canary)),
-    "pickle in a pickle": lambda canary: Call(pickle.loads, pickle.dumps(Call(os.system, _touch(canary)))),
+    "importlib": lambda canary: Call(
+        importlib._bootstrap._call_with_frames_removed, exec, _creates(canary)
+    ),
+    "pickle in a pickle": lambda canary: Call(
+        pickle.loads, pickle.dumps(Call(os.system, _touch(canary)))
+    ),
     "pathlib": lambda canary: Call(pathlib.Path.touch, Call(pathlib.PosixPath, str(canary))),
     "timeit": lambda canary: Call(timeit.timeit, _creates(canary), "pass", timeit.default_timer, 1),
     "map": lambda canary: Call(list, Call(map, exec, [_creates(canary)])),
@@ -125,7 +136,10 @@ def _(path: Path, canary: Path) -> None:
 
 @hostile("reduce: in an OrderedDict of wrappers", SAFE_READER, runs=True)
 def _(path: Path, canary: Path) -> None:
-    torch.save({"state_dict": OrderedDict(good()), "optimizer": OrderedDict(state=_CALLS["exec"](canary))}, path)
+    torch.save(
+        {"state_dict": OrderedDict(good()), "optimizer": OrderedDict(state=_CALLS["exec"](canary))},
+        path,
+    )
 
 
 @hostile("reduce: as a key", SAFE_READER, runs=True)
@@ -147,16 +161,27 @@ def _(path: Path, canary: Path) -> None:
 
 @hostile("legacy: os.system", SAFE_READER, runs=True)
 def _(path: Path, canary: Path) -> None:
-    torch.save({**good(), "extra": _CALLS["os.system"](canary)}, path, _use_new_zipfile_serialization=False)
+    torch.save(
+        {**good(), "extra": _CALLS["os.system"](canary)}, path, _use_new_zipfile_serialization=False
+    )
 
 
 @hostile("legacy: after the object", SAFE_READER, runs=True)
 def _(path: Path, canary: Path) -> None:
-    magic, facts = torch.serialization.MAGIC_NUMBER, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
-    path.write_bytes(b"".join(pickle.dumps(part, 2) for part in (magic, 1001, facts, {}, _CALLS["os.system"](canary))))
+    magic, facts = (
+        torch.serialization.MAGIC_NUMBER,
+        {"protocol_version": 1001, "little_endian": True, "type_sizes": {}},
+    )
+    path.write_bytes(
+        b"".join(
+            pickle.dumps(part, 2) for part in (magic, 1001, facts, {}, _CALLS["os.system"](canary))
+        )
+    )
 
 
-# -- pickles by hand -----------------------------------------------------------------------------------------------------------
+# -- pickles by hand ---------------------------------------------------------------------------
+#
+#
 
 
 def _zip(path: Path, pickled: bytes, **members: bytes) -> None:
@@ -175,14 +200,24 @@ def _text(text: str) -> bytes:
 
 def _setstate(made: bytes, canary: Path) -> bytes:
     """An object whose __setstate__ becomes os.system, and which is then given its state."""
-    return b"\x80\x02" + made + b"}" + _text("__setstate__") + b"cos\nsystem\nsb" + _text(_touch(canary)) + b"b."
+    return (
+        b"\x80\x02"
+        + made
+        + b"}"
+        + _text("__setstate__")
+        + b"cos\nsystem\nsb"
+        + _text(_touch(canary))
+        + b"b."
+    )
 
 
 _OPCODES: dict[str, Callable[[Path], bytes]] = {
     "GLOBAL": lambda canary: b"cos\nsystem\n(V" + _touch(canary).encode() + b"\ntR.",
     "INST": lambda canary: b"(" + _text(_touch(canary)) + b"ios\nsystem\n.",
     "OBJ": lambda canary: b"(cos\nsystem\n" + _text(_touch(canary)) + b"o.",
-    "STACK_GLOBAL": lambda canary: b"\x80\x04\x8c\x02os\x8c\x06system\x93" + _text(_touch(canary)) + b"\x85R.",
+    "STACK_GLOBAL": lambda canary: (
+        b"\x80\x04\x8c\x02os\x8c\x06system\x93" + _text(_touch(canary)) + b"\x85R."
+    ),
     "BUILD of a Namespace": lambda canary: _setstate(b"cargparse\nNamespace\n)\x81", canary),
     "BUILD of an OrderedDict": lambda canary: _setstate(b"ccollections\nOrderedDict\n)R", canary),
     "protocol 0": lambda canary: pickle.dumps(_CALLS["os.system"](canary), 0),
@@ -209,7 +244,10 @@ def _(path: Path, canary: Path) -> None:
 
 @hostile("memory: a terabyte of bytes", "more than 2 GiB of memory")
 def _(path: Path, canary: Path) -> None:
-    _zip(path, pickle.dumps({"x": Call(bytearray, 1 << 40)}, 2).replace(b"c__builtin__", b"cbuiltins"))
+    _zip(
+        path,
+        pickle.dumps({"x": Call(bytearray, 1 << 40)}, 2).replace(b"c__builtin__", b"cbuiltins"),
+    )
 
 
 @hostile("memory: a terabyte of storage", "more than 2 GiB of memory")
@@ -219,10 +257,14 @@ def _(path: Path, canary: Path) -> None:
 
 @hostile("time: keys of equal hash", "longer than 4 s")
 def _(path: Path, canary: Path) -> None:
-    # Every multiple of this prime has the hash 0, so that each new key is compared with all before it.
+    # Every multiple of this prime has the hash 0, so that each new key is compared with all before
+    # it.
     prime = (1 << 61) - 1
     keys = (pickle.encode_long(prime * i) for i in range(1, 150_000))
-    _zip(path, b"\x80\x02}(" + b"".join(b"\x8a" + bytes([len(key)]) + key + b"N" for key in keys) + b"u.")
+    _zip(
+        path,
+        b"\x80\x02}(" + b"".join(b"\x8a" + bytes([len(key)]) + key + b"N" for key in keys) + b"u.",
+    )
 
 
 @hostile("nesting: a hundred thousand lists", "holds a 'list'")
@@ -238,7 +280,9 @@ def _(path: Path, canary: Path) -> None:
     torch.save({**good(), "extra": doubled}, path)
 
 
-# -- archives ------------------------------------------------------------------------------------------------------------------
+# -- archives ----------------------------------------------------------------------------------
+#
+#
 
 
 @hostile("tar", "tar archive", ".tar", runs=True)
@@ -301,7 +345,10 @@ def _(path: Path, canary: Path) -> None:
     torch.save(good(), path)
     with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as archive:
         warnings.simplefilter("ignore")
-        archive.writestr(next(name for name in archive.namelist() if name.endswith("data.pkl")), _OPCODES["GLOBAL"](canary))
+        archive.writestr(
+            next(name for name in archive.namelist() if name.endswith("data.pkl")),
+            _OPCODES["GLOBAL"](canary),
+        )
 
 
 @hostile("zip: a path that climbs", "did not write: member '../../")
@@ -325,7 +372,9 @@ def _(path: Path, canary: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-# -- safetensors ---------------------------------------------------------------------------------------------------------------
+# -- safetensors -------------------------------------------------------------------------------
+#
+#
 
 
 def _safetensors(path: Path, header: dict | bytes, data: bytes = b"") -> None:
@@ -375,7 +424,9 @@ def _(path: Path, canary: Path) -> None:
     path.write_bytes(save(weights))
 
 
-# -- tensors -------------------------------------------------------------------------------------------------------------------
+# -- tensors -----------------------------------------------------------------------------------
+#
+#
 
 
 def _spoil(path: Path, name: str, change: Callable[[Tensor], Tensor]) -> None:
@@ -393,11 +444,17 @@ class _Storage:
 
 class _Pickler(pickle.Pickler):
     def persistent_id(self, obj: object) -> tuple | None:
-        return ("storage", torch.FloatStorage, "0", "cpu", obj.count) if isinstance(obj, _Storage) else None
+        return (
+            ("storage", torch.FloatStorage, "0", "cpu", obj.count)
+            if isinstance(obj, _Storage)
+            else None
+        )
 
 
 def _claim(count: int, offset: int, size: tuple, stride: tuple) -> Call:
-    return Call(torch._utils._rebuild_tensor_v2, _Storage(count), offset, size, stride, False, OrderedDict())
+    return Call(
+        torch._utils._rebuild_tensor_v2, _Storage(count), offset, size, stride, False, OrderedDict()
+    )
 
 
 def _by_hand(path: Path, tensors: dict[str, Call]) -> None:
@@ -440,13 +497,21 @@ def _(path: Path, canary: Path) -> None:
 @hostile("tensor: methods replaced", "claims more values")
 def _(path: Path, canary: Path) -> None:
     # To whoever asks the tensor itself, its strides are an empty torch.Size.
-    names = dict.fromkeys(("stride", "untyped_storage", "storage_offset", "numel", "is_contiguous", "detach"), torch.Size)
+    names = dict.fromkeys(
+        ("stride", "untyped_storage", "storage_offset", "numel", "is_contiguous", "detach"),
+        torch.Size,
+    )
 
     def disguised(tensor: Tensor) -> Call:
         claim = _claim(16, 0, tuple(tensor.shape), (0,) * tensor.dim())
-        return Call(torch._tensor._rebuild_from_type_v2, claim.made_of[0], Tensor, claim.made_of[1], names)
+        return Call(
+            torch._tensor._rebuild_from_type_v2, claim.made_of[0], Tensor, claim.made_of[1], names
+        )
 
-    _by_hand(path, {name: disguised(tensor) for name, tensor in good().items() if tensor.is_floating_point()})
+    _by_hand(
+        path,
+        {name: disguised(tensor) for name, tensor in good().items() if tensor.is_floating_point()},
+    )
 
 
 @hostile("tensor: sparse", "sparse, quantised")
@@ -458,7 +523,9 @@ def _(path: Path, canary: Path) -> None:
 def _(path: Path, canary: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _spoil(path, "fc.weight", lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8))
+        _spoil(
+            path, "fc.weight", lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)
+        )
 
 
 @hostile("tensor: without data", "sparse, quantised")
@@ -498,7 +565,9 @@ def _(path: Path, canary: Path) -> None:
     torch.save({"model": good(), "model_ema": good()}, path)
 
 
-# -- files ---------------------------------------------------------------------------------------------------------------------
+# -- files -------------------------------------------------------------------------------------
+#
+#
 
 
 @hostile("file: empty", "it is empty")
@@ -509,7 +578,11 @@ def _(path: Path, canary: Path) -> None:
 @hostile("file: random bytes", "no known format")
 def _(path: Path, canary: Path) -> None:
     path.write_bytes(
-        torch.randint(0, 256, (100_000,), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)).numpy().tobytes()
+        torch.randint(
+            0, 256, (100_000,), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+        )
+        .numpy()
+        .tobytes()
     )
 
 

@@ -15,7 +15,10 @@ from tests.untrusted.weights.hostile import good
 
 def test_unwrapping_needs_one_table_of_tensors():
     state = {"a": torch.zeros(1)}
-    assert weights.unwrap({"net": {"state_dict": state}, "epoch": 1}) == (state, ["net", "state_dict"])
+    assert weights.unwrap({"net": {"state_dict": state}, "epoch": 1}) == (
+        state,
+        ["net", "state_dict"],
+    )
     for loaded, says in (
         ([state], "a 'list' where"),
         ({"model": state, "net": state}, "several networks: model, net"),
@@ -30,7 +33,10 @@ def test_unwrapping_needs_one_table_of_tensors():
 
 def test_a_prefix_goes_only_where_every_name_has_it_and_the_network_has_none():
     one, expected = torch.zeros(1), {"a": ((1,), "float32"), "b": ((1,), "float32")}
-    assert weights.rename({"module.a": one, "module.b": one}, expected) == ({"a": one, "b": one}, ["module."])
+    assert weights.rename({"module.a": one, "module.b": one}, expected) == (
+        {"a": one, "b": one},
+        ["module."],
+    )
     mixed = {"module.a": one, "b": one}
     assert weights.rename(mixed, expected) == (mixed, [])
     own = {"module.a": ((1,), "float32")}

@@ -35,15 +35,38 @@ def _call(*arguments):
 def test_the_command_imports_and_says_that_it_is_suspect(tmp_path, saved):
     path = tmp_path / "downloaded.pth"
     save_half(path)
-    answer = _call(path, "--model", MODEL, "--dataset", "cifar10", "--store", tmp_path / "store", "--sha256", sha256(path))
+    answer = _call(
+        path,
+        "--model",
+        MODEL,
+        "--dataset",
+        "cifar10",
+        "--store",
+        tmp_path / "store",
+        "--sha256",
+        sha256(path),
+    )
     assert answer.exit_code == 0, answer.output
     (call,) = saved
-    facts = {"store": tmp_path / "store", "name": "downloaded", "model": MODEL, "dataset": "cifar10"}
+    facts = {
+        "store": tmp_path / "store",
+        "name": "downloaded",
+        "model": MODEL,
+        "dataset": "cifar10",
+    }
     assert {key: call[key] for key in facts} == facts
     assert (call["num_classes"], call["image_size"]) == (10, 32)
     assert list(call["state"]) == list(good())
-    parameters = sum(t.numel() for name, t in good().items() if "running" not in name and "tracked" not in name)
-    for said in (sha256(path), "46 tensors", f"{parameters:,} parameters", "suspect", "kdbench run --teacher-from downloaded"):
+    parameters = sum(
+        t.numel() for name, t in good().items() if "running" not in name and "tracked" not in name
+    )
+    for said in (
+        sha256(path),
+        "46 tensors",
+        f"{parameters:,} parameters",
+        "suspect",
+        "kdbench run --teacher-from downloaded",
+    ):
         assert said in answer.output
     assert "float16 became float32" in answer.output
     assert str(tmp_path) not in answer.output
@@ -61,7 +84,11 @@ def test_the_command_imports_and_says_that_it_is_suspect(tmp_path, saved):
         (["x.pth", "--model", MODEL, "--dataset", "signs", "--name", "x\n"], 2, "no name"),
         (["absent.pth", "--model", MODEL, "--dataset", "signs"], 2, "No such file"),
         (["x.pth", "--model", MODEL, "--dataset", "signs", "--memory", "nan"], 2, "nan"),
-        (["x.pth", "--model", MODEL, "--dataset", "signs", "--i-trust-this-file"], 2, "No such option"),
+        (
+            ["x.pth", "--model", MODEL, "--dataset", "signs", "--i-trust-this-file"],
+            2,
+            "No such option",
+        ),
     ],
 )
 def test_a_wrong_command_is_refused(saved, arguments, code, says):

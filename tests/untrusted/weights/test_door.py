@@ -1,4 +1,5 @@
-"""The door for foreign weights: good files come in unchanged, and a wrong request is told from a bad file."""
+"""The door for foreign weights: good files come in unchanged, and a wrong request is told from a
+bad file."""
 
 from __future__ import annotations
 
@@ -18,30 +19,52 @@ from tests.untrusted.weights.hostile import good
 
 
 def _save_legacy_wrapped(path):
-    wrapped = {"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in good().items()}, "best": 71.2}
+    wrapped = {
+        "epoch": 3,
+        "state_dict": {f"module.{name}": tensor for name, tensor in good().items()},
+        "best": 71.2,
+    }
     torch.save(wrapped, path, _use_new_zipfile_serialization=False)
 
 
 def _save_parameters(path):
-    state = {name: torch.nn.Parameter(t) if t.is_floating_point() else t for name, t in good().items()}
+    state = {
+        name: torch.nn.Parameter(t) if t.is_floating_point() else t for name, t in good().items()
+    }
     torch.save(
-        {"model": {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}, "optimizer": {"lr": 0.1}}, path
+        {
+            "model": {f"module._orig_mod.{name}": tensor for name, tensor in state.items()},
+            "optimizer": {"lr": 0.1},
+        },
+        path,
     )
 
 
 def _save_channels_last(path):
-    # What every network saves that was trained in this layout: strides in another order, and a view of a larger storage.
-    state = {name: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for name, t in good().items()}
+    # What every network saves that was trained in this layout: strides in another order, and a view
+    # of a larger storage.
+    state = {
+        name: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
+        for name, t in good().items()
+    }
     state["fc.bias"] = torch.cat([torch.ones(7), state["fc.bias"]])[7:]
-    torch.save({name: tensor for name, tensor in state.items() if "num_batches_tracked" not in name}, path)
+    torch.save(
+        {name: tensor for name, tensor in state.items() if "num_batches_tracked" not in name}, path
+    )
 
 
 @pytest.mark.parametrize(
     ("write", "facts"),
     [
         (save_zip, {"format": "torch zip"}),
-        (_save_legacy_wrapped, {"format": "torch legacy", "unwrapped": ["state_dict"], "prefixes": ["module."]}),
-        (_save_parameters, {"format": "torch zip", "unwrapped": ["model"], "prefixes": ["module.", "_orig_mod."]}),
+        (
+            _save_legacy_wrapped,
+            {"format": "torch legacy", "unwrapped": ["state_dict"], "prefixes": ["module."]},
+        ),
+        (
+            _save_parameters,
+            {"format": "torch zip", "unwrapped": ["model"], "prefixes": ["module.", "_orig_mod."]},
+        ),
         (_save_channels_last, {"format": "torch zip", "absent_counters": 7}),
         (save_half, {"format": "safetensors", "converted": ["float16"]}),
     ],
@@ -51,16 +74,31 @@ def test_good_weights_come_in_bit_by_bit(tmp_path, write, facts):
     path = tmp_path / "weights.onnx"
     write(path)
     found = read(path)
-    assert found.origin == {
-        "file": "weights.onnx", "bytes": path.stat().st_size, "sha256": sha256(path), "converted": [], "unwrapped": [],
-        "prefixes": [], "absent_counters": 0, "kdbench": kdbench.__version__, "torch": torch.__version__,
-        "confinement": found.origin["confinement"],
-    } | facts  # fmt: skip
+    assert (
+        found.origin
+        == {
+            "file": "weights.onnx",
+            "bytes": path.stat().st_size,
+            "sha256": sha256(path),
+            "converted": [],
+            "unwrapped": [],
+            "prefixes": [],
+            "absent_counters": 0,
+            "kdbench": kdbench.__version__,
+            "torch": torch.__version__,
+            "confinement": found.origin["confinement"],
+        }
+        | facts
+    )
     assert re.fullmatch(r"none|landlock [1-7]", found.origin["confinement"])
     original = good()
     assert list(found.state) == list(original)
     for name, tensor in found.state.items():
-        expected = original[name].half().float() if facts.get("converted") and tensor.is_floating_point() else original[name]
+        expected = (
+            original[name].half().float()
+            if facts.get("converted") and tensor.is_floating_point()
+            else original[name]
+        )
         assert tensor.dtype == expected.dtype
         assert torch.equal(tensor, expected), name
 
@@ -70,9 +108,14 @@ def test_a_library_s_own_names_fit(tmp_path):
 
     network = torchvision.models.mobilenet_v3_small(num_classes=4)
     torch.save(network.state_dict(), tmp_path / "weights")
-    found = read_foreign(tmp_path / "weights", model="torchvision/mobilenet_v3_small", num_classes=4, image_size=64)
+    found = read_foreign(
+        tmp_path / "weights", model="torchvision/mobilenet_v3_small", num_classes=4, image_size=64
+    )
     assert found.origin["prefixes"] == ["body."]
-    assert all(torch.equal(found.state[f"body.{name}"], tensor) for name, tensor in network.state_dict().items())
+    assert all(
+        torch.equal(found.state[f"body.{name}"], tensor)
+        for name, tensor in network.state_dict().items()
+    )
 
 
 def test_the_caller_s_random_state_is_left_alone(tmp_path):
@@ -91,7 +134,11 @@ def test_the_caller_s_random_state_is_left_alone(tmp_path):
         ({"expect_sha256": "12"}, ConfigError, "64 hexadecimal"),
         ({"expect_sha256": "0" * 64}, IntegrityError, "not the one expected"),
         ({"model": "wrn11_1"}, UnknownMethodError, "did you mean"),
-        ({"num_classes": 11}, IntegrityError, r"'fc.weight' is of the shape \[10, 64\], where \[11, 64\]"),
+        (
+            {"num_classes": 11},
+            IntegrityError,
+            r"'fc.weight' is of the shape \[10, 64\], where \[11, 64\]",
+        ),
     ],
 )
 def test_a_wrong_request_is_told_from_a_bad_file(tmp_path, options, error, says):
@@ -126,7 +173,9 @@ def test_the_copy_is_private(tmp_path, monkeypatch):
 
     class Watched(process.Reader):
         def start(self):
-            modes.append([stat.S_IMODE(Path(folder).stat().st_mode) for folder in tmp_path.glob("kdbench-*")])
+            modes.append(
+                [stat.S_IMODE(Path(folder).stat().st_mode) for folder in tmp_path.glob("kdbench-*")]
+            )
             return super().start()
 
     monkeypatch.setattr(door, "Reader", Watched)

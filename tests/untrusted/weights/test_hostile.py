@@ -1,6 +1,7 @@
 """Hostile files stay out.
 
-The quick tests take a few of each family; KDBENCH_SOAK=1 takes all of them through the command line.
+The quick tests take a few of each family; KDBENCH_SOAK=1 takes all of them through the command
+line.
 """
 
 from __future__ import annotations
@@ -38,7 +39,17 @@ _SECONDS, _MEMORY = 10, 2 << 30
 def _refused(name, folder, capfd):
     """Import a hostile file by the command line; answers the seconds and bytes that it took."""
     path, canary = build(name, folder)
-    command = [sys.executable, "-m", "kdbench", "import-teacher", path, "--model", MODEL, "--dataset", "cifar10"]
+    command = [
+        sys.executable,
+        "-m",
+        "kdbench",
+        "import-teacher",
+        path,
+        "--model",
+        MODEL,
+        "--dataset",
+        "cifar10",
+    ]
     started = time.monotonic()
     ran = subprocess.Popen([*command, "--store", folder / "store"])
     _, status, used = os.wait4(ran.pid, 0)
@@ -79,12 +90,18 @@ def _unpickle(path):
     """What an unsuspecting user does, with a name that torch does not take for another format."""
     path = path.rename(path.with_suffix(".pth"))
     code = "import sys, torch; torch.load(sys.argv[1], weights_only=False)"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code, path], capture_output=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, path], capture_output=True, timeout=60
+    )
 
 
 @pytest.mark.parametrize(
     "name",
-    [name if name == "reduce: os.system" else pytest.param(name, marks=soak) for name, case in HOSTILE.items() if case.runs],
+    [
+        name if name == "reduce: os.system" else pytest.param(name, marks=soak)
+        for name, case in HOSTILE.items()
+        if case.runs
+    ],
 )
 def test_the_payloads_work(tmp_path, name):
     path, canary = build(name, tmp_path)
@@ -96,9 +113,20 @@ def test_the_payloads_work(tmp_path, name):
 @soak
 def test_a_killed_parent_leaves_no_reader_behind(tmp_path):
     path, _ = build("time: keys of equal hash", tmp_path)
-    command = [sys.executable, "-m", "kdbench", "import-teacher", path, "--model", MODEL, "--dataset", "cifar10"]
+    command = [
+        sys.executable,
+        "-m",
+        "kdbench",
+        "import-teacher",
+        path,
+        "--model",
+        MODEL,
+        "--dataset",
+        "cifar10",
+    ]
     parent = subprocess.Popen(
-        [*command, "--time-limit", "600", "--store", tmp_path / "store"], env={**os.environ, "TMPDIR": str(tmp_path)}
+        [*command, "--time-limit", "600", "--store", tmp_path / "store"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     time.sleep(8)
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()

@@ -7,7 +7,11 @@ import huggingface_hub
 import pytest
 import torch
 from click.testing import CliRunner
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from safetensors.torch import save_file
 
 from kdbench.cli import main
@@ -52,9 +56,13 @@ def test_a_teacher_comes_in_by_the_same_door(hub, tmp_path):
     import timm
 
     network = timm.create_model("resnet10t", num_classes=5)
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, hub / "model.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in network.state_dict().items()}, hub / "model.safetensors"
+    )
     describe(hub, architecture="resnet10t", num_classes=5)
-    ran = CliRunner().invoke(main, ["import-teacher", NAME, "--dataset", "signs", "--store", str(tmp_path / "store")])
+    ran = CliRunner().invoke(
+        main, ["import-teacher", NAME, "--dataset", "signs", "--store", str(tmp_path / "store")]
+    )
     assert ran.exit_code == 0, ran.output
     assert "imported small: timm/resnet10t for signs, 5 classes" in ran.output
     (entry,) = (tmp_path / "store" / "teachers").glob("*.json")
@@ -66,10 +74,17 @@ def test_a_teacher_comes_in_by_the_same_door(hub, tmp_path):
 def test_the_older_file_will_do_and_a_description_may_lack(hub):
     torch.save({}, hub / "pytorch_model.bin")
     found = fetch(NAME)
-    assert (found.file, found.model, found.num_classes) == (Path(hub / "pytorch_model.bin"), None, None)
+    assert (found.file, found.model, found.num_classes) == (
+        Path(hub / "pytorch_model.bin"),
+        None,
+        None,
+    )
 
 
-@pytest.mark.parametrize("config", [{"architecture": "../x", "num_classes": "5"}, {"architecture": 3, "num_classes": True}, {}])
+@pytest.mark.parametrize(
+    "config",
+    [{"architecture": "../x", "num_classes": "5"}, {"architecture": 3, "num_classes": True}, {}],
+)
 def test_a_description_is_not_believed(hub, config):
     (hub / "model.safetensors").write_bytes(b"")
     describe(hub, **config)
@@ -80,7 +95,11 @@ def test_a_description_is_not_believed(hub, config):
 @pytest.mark.parametrize(
     ("reference", "error", "says"),
     [
-        ("hf:somebody/small@main", ConfigError, "a branch or a tag may name other weights tomorrow"),
+        (
+            "hf:somebody/small@main",
+            ConfigError,
+            "a branch or a tag may name other weights tomorrow",
+        ),
         ("hf:somebody/small", ConfigError, "40 hexadecimal digits"),
         (f"hf:../small@{COMMIT}/x", ConfigError, "is not hf:OWNER/NAME@COMMIT"),
         (f"hf:somebody/else@{COMMIT}", UsageError, "there is no somebody/else at"),
@@ -93,7 +112,9 @@ def test_what_cannot_be_fetched(hub, reference, error, says):
         fetch(reference)
 
 
-@pytest.mark.parametrize(("content", "says"), [(b"{", "is not JSON"), (b" " * (1 << 20) + b"{}", "larger than 1 MiB")])
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"{", "is not JSON"), (b" " * (1 << 20) + b"{}", "larger than 1 MiB")]
+)
 def test_a_bad_description(hub, content, says):
     (hub / "config.json").write_bytes(content)
     with pytest.raises(IntegrityError, match=says):
@@ -112,14 +133,19 @@ def test_a_repository_names_a_network(hub):
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"architecture": "resnet10t", "model_args": {"depth": 3}}, "changes the network that it names"),
+        (
+            {"architecture": "resnet10t", "model_args": {"depth": 3}},
+            "changes the network that it names",
+        ),
         ({}, "names no network of timm"),
         ({"architecture": "no_such_network"}, "unknown timm model 'no_such_network'"),
     ],
 )
 def test_a_repository_that_names_none(hub, config, says):
     describe(hub, **config)
-    ran = CliRunner().invoke(main, ["plan", "--attack", "badnets", "--teacher", NAME, "--student", "wrn16_2"])
+    ran = CliRunner().invoke(
+        main, ["plan", "--attack", "badnets", "--teacher", NAME, "--student", "wrn16_2"]
+    )
     assert ran.exit_code == 2
     assert says in ran.output
 

@@ -81,14 +81,19 @@ def test_a_network_s_tables_cannot_be_replaced(tmp_path):
     # Such numbers are places in memory to the network that uses them.
     network = {"index": torch.arange(4), "x": torch.zeros(1)}
     expected = {"index": ((4,), "int64"), "x": ((1,), "float32")}
-    (tmp_path / "weights").write_bytes(save({"index": torch.tensor([0, 1, 2, 10**9]), "x": torch.zeros(1)}))
+    (tmp_path / "weights").write_bytes(
+        save({"index": torch.tensor([0, 1, 2, 10**9]), "x": torch.zeros(1)})
+    )
     with pytest.raises(IntegrityError, match="'index' is not what the network was built with"):
         door._read_back(tmp_path / "weights", expected, network)
 
 
 @pytest.mark.parametrize(
     ("script", "says"),
-    [("raise SystemExit('no such library')", "no such library"), ("print(1, flush=True)", "it said nothing")],
+    [
+        ("raise SystemExit('no such library')", "no such library"),
+        ("print(1, flush=True)", "it said nothing"),
+    ],
 )
 def test_a_process_that_cannot_start_is_not_the_file_s_fault(monkeypatch, tmp_path, script, says):
     with pytest.raises(KdbenchError, match=says) as caught:
@@ -99,7 +104,7 @@ def test_a_process_that_cannot_start_is_not_the_file_s_fault(monkeypatch, tmp_pa
 _TAKEN_OVER = """
 import os
 from pathlib import Path
-import kdbench.foreign.kinds
+import kdbench.untrusted.weights.kinds
 from kdbench.errors import IntegrityError
 def run():
     # What the system has may be run, confined as well; not what came in or was made here.
@@ -109,7 +114,8 @@ def run():
 def taken_over(path):
     assert open(path, "rb").read(2) == b"PK"
     attempts = {{
-        "read": lambda: open("@/secret"), "write": lambda: open("@/canary", "w"), "list": lambda: os.listdir("@"),
+        "read": lambda: open("@/secret"), "write": lambda: open("@/canary", "w"),
+        "list": lambda: os.listdir("@"),
         "parent": lambda: open(f"/proc/{{os.getppid()}}/environ"), "run": run,
     }}
     done = []

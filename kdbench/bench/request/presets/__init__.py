@@ -25,7 +25,9 @@ class SignsSize(Params):
 class Preset(Params):
     """Every number that is not a method's own parameter."""
 
-    clean_fraction: float = Field(1.0, gt=0, le=1, description="the defender's share of the training images")
+    clean_fraction: float = Field(
+        1.0, gt=0, le=1, description="the defender's share of the training images"
+    )
     signs: SignsSize
     clean: Recipe
     poison: Recipe
@@ -35,7 +37,11 @@ class Preset(Params):
 
 def preset_names() -> list[str]:
     """Sorted names of the presets that the package holds."""
-    return sorted(entry.name[:-5] for entry in resources.files(__name__).iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name[:-5]
+        for entry in resources.files(__name__).iterdir()
+        if entry.name.endswith(".toml")
+    )
 
 
 def read_preset(name: str) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""What happens inside the process of one job: it gives up what it does not need, computes, and leaves its outcome in a file.
+"""What happens inside the process of one job: it gives up what it does not need, computes, and
+leaves its outcome in a file.
 
 The process is told nothing but a folder. What it may know lies there.
 """
@@ -43,13 +44,18 @@ def ended(error: BaseException, seconds: float = 0.0) -> Outcome:
     reason = strip_control(f"{type(error).__name__}: {error}")[:2000]
     if isinstance(error, DivergedError):
         return Outcome("diverged", reason, seconds)
-    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in str(error) for part in _MEMORY_MESSAGES)
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        part in str(error) for part in _MEMORY_MESSAGES
+    )
     return Outcome("out of memory" if memory else "failed", reason, seconds)
 
 
-def attempt(tasks: Sequence[Task], registry: Callable[[], Registry], progress: Sequence[Progress]) -> list[Outcome]:
-    """Compute a task, or several that share their teacher; whatever a plugin raises, even SystemExit, is an outcome. Tracebacks
-    go to standard error. The time of several is divided among them."""
+def attempt(
+    tasks: Sequence[Task], registry: Callable[[], Registry], progress: Sequence[Progress]
+) -> list[Outcome]:
+    """Compute a task, or several that share their teacher; whatever a plugin raises, even
+    SystemExit, is an outcome. Tracebacks go to standard error. The time of several is divided among
+    them."""
     start = time.perf_counter()
     found: list[Product | BaseException]
     try:
@@ -62,7 +68,9 @@ def attempt(tasks: Sequence[Task], registry: Callable[[], Registry], progress: S
     except (Exception, SystemExit) as error:
         found = [error] * len(tasks)
     seconds = (time.perf_counter() - start) / len(tasks)
-    return [_outcome(task, one, seconds, len(tasks)) for task, one in zip(tasks, found, strict=True)]
+    return [
+        _outcome(task, one, seconds, len(tasks)) for task, one in zip(tasks, found, strict=True)
+    ]
 
 
 def _outcome(task: Task, found: Product | BaseException, seconds: float, together: int) -> Outcome:
@@ -80,21 +88,32 @@ def _outcome(task: Task, found: Product | BaseException, seconds: float, togethe
 
 
 class _Reporter:
-    """Sends steps to the coordinator, a few a second. ``place``: whose, among those of its process."""
+    """Sends steps to the coordinator, a few a second. ``place``: whose, among those of its
+    process."""
 
     def __init__(self, send: Callable[[dict[str, Any]], None], place: int) -> None:
         self._send, self._place, self._next = send, place, 0.0
 
-    def step(self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int) -> None:
+    def step(
+        self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int
+    ) -> None:
         now = time.monotonic()
         if now >= self._next or done == total:
             self._next = now + _STEP_EVERY_S
-            values = {"epoch": epoch, "epochs": epochs, "done": done, "total": total, "loss": loss, "images": images}
+            values = {
+                "epoch": epoch,
+                "epochs": epochs,
+                "done": done,
+                "total": total,
+                "loss": loss,
+                "images": images,
+            }
             self._send({"step": jsonable(values), "place": self._place})
 
 
 def run(folder: Path, token: str, events: int) -> None:
-    """Body of the process. ``events``: a pipe on which lines of JSON are sent, each marked with the job's ``token``."""
+    """Body of the process. ``events``: a pipe on which lines of JSON are sent, each marked with the
+    job's ``token``."""
 
     def send(message: dict[str, Any]) -> None:
         line = json.dumps({"job": token, **message}).encode() + b"\n"
@@ -122,7 +141,11 @@ def run(folder: Path, token: str, events: int) -> None:
     torch.set_num_threads(made[0].threads)
     found = [EntryPoint(name, value, GROUP) for name, value in points.items()]
     reporters = [_Reporter(send, place) for place in range(len(made))]
-    with profiled(folder / TRACES, torch.device(made[0].device)) if told["profile"] else nullcontext() as profile:
+    with (
+        profiled(folder / TRACES, torch.device(made[0].device))
+        if told["profile"]
+        else nullcontext() as profile
+    ):
         outcomes = attempt(made, lambda: Registry.load(found), reporters)
         if profile is not None:
             for outcome in outcomes:

@@ -1,4 +1,5 @@
-"""Jobs in this process, one at a time: for tests and for a debugger. The two sides are not kept apart here."""
+"""Jobs in this process, one at a time: for tests and for a debugger. The two sides are not kept
+apart here."""
 
 from __future__ import annotations
 
@@ -30,7 +31,11 @@ class InlineExecutor:
                 events.append(Step(self.key, values))
 
         jobs = (job, *job.beside)
-        outcomes = attempt([make_task(one.task) for one in jobs], lambda: self.registry, [Recorder(one.key) for one in jobs])
+        outcomes = attempt(
+            [make_task(one.task) for one in jobs],
+            lambda: self.registry,
+            [Recorder(one.key) for one in jobs],
+        )
         events.extend(Done(one.key, outcome) for one, outcome in zip(jobs, outcomes, strict=True))
 
     def wait(self, timeout: float) -> list[Step | Done]:

@@ -116,7 +116,9 @@ class LocalExecutor:
         assert self._zygote.stdout is not None
         self._enforce()
         handle = self._zygote.stdout.fileno()
-        ready, _, _ = select.select([handle], [], [], min(timeout, 0.25) if self._limited() else timeout)
+        ready, _, _ = select.select(
+            [handle], [], [], min(timeout, 0.25) if self._limited() else timeout
+        )
         if not ready:
             return []
         data = os.read(handle, 1 << 20)
@@ -138,7 +140,8 @@ class LocalExecutor:
             with contextlib.suppress(OSError):
                 self._zygote.stdin.close()  # type: ignore[union-attr]
             try:
-                # Without a job it has nobody to take along, and may still be importing what nobody needed.
+                # Without a job it has nobody to take along, and may still be importing what nobody
+                # needed.
                 self._zygote.wait(0 if idle else 2)
             except subprocess.TimeoutExpired:
                 self._zygote.kill()
@@ -146,13 +149,14 @@ class LocalExecutor:
             self._zygote.stdout.close()  # type: ignore[union-attr]
             self._zygote = None
 
-    # -- what the processes say ----------------------------------------------------------------------------------------
+    # -- what the processes say ----------------------------------------------------------------
 
     def _heard(self, message: dict[str, Any]) -> list[Step | Done]:
         running = self._running.get(message.get("job", ""))
         if running is None:
             return []
-        # A job's own process can write here, too: what it says must not name another process, or fail whoever shows it.
+        # A job's own process can write here, too: what it says must not name another process, or
+        # fail whoever shows it.
         if "pid" in message and not running.pid:
             running.pid = int(message["pid"])
         elif "step" in message:
@@ -174,7 +178,10 @@ class LocalExecutor:
         found: list[Step | Done] = []
         for running in self._running.values():
             _kill(running.pid)
-            found += _ends(running.job, [running.verdict or Outcome("crashed", f"the worker processes {_ending(code)}")])
+            found += _ends(
+                running.job,
+                [running.verdict or Outcome("crashed", f"the worker processes {_ending(code)}")],
+            )
         self._running.clear()
         return found
 
@@ -187,7 +194,11 @@ class LocalExecutor:
             verdict = running.verdict
             return [Outcome(verdict.status, verdict.reason, seconds, running.peak_mb, log=log)]
         if code != 0:
-            return [Outcome("crashed", f"the process {_ending(code)}", seconds, running.peak_mb, log=log)]
+            return [
+                Outcome(
+                    "crashed", f"the process {_ending(code)}", seconds, running.peak_mb, log=log
+                )
+            ]
         try:
             with (running.job.folder / OUTCOME).open("rb") as file:
                 told = json.loads(file.read(_MOST))
@@ -198,7 +209,9 @@ class LocalExecutor:
             reason = "the process ended without an outcome (os._exit?)"
             return [Outcome("crashed", reason, seconds, running.peak_mb, log=log)]
 
-    # -- limits --------------------------------------------------------------------------------------------------------
+    # -- limits --------------------------------------------------------------------------------
+    #
+    #
 
     def _limited(self) -> bool:
         return self.limits.seconds is not None or self.limits.memory_mb is not None
@@ -213,20 +226,29 @@ class LocalExecutor:
                 continue
             seconds, memory = self.limits.seconds, self.limits.memory_mb
             if seconds is not None and now - running.started > seconds:
-                running.verdict = Outcome("timeout", f"it took longer than the limit of {seconds:g} s")
+                running.verdict = Outcome(
+                    "timeout", f"it took longer than the limit of {seconds:g} s"
+                )
             elif memory is not None:
                 used = _group_mb(running.pid)
                 running.peak_mb = max(running.peak_mb, used)
                 if used > memory:
-                    running.verdict = Outcome("out of memory", f"it used {used:.0f} MiB; the limit is {memory:.0f} MiB")
+                    running.verdict = Outcome(
+                        "out of memory", f"it used {used:.0f} MiB; the limit is {memory:.0f} MiB"
+                    )
             if running.verdict is not None:
                 _kill(running.pid)
 
 
 def _told(told: dict[str, Any], log: str) -> Outcome:
-    """What a process says of one job, which a plugin may have written: a name must not lead out of the job's folder."""
+    """What a process says of one job, which a plugin may have written: a name must not lead out of
+    the job's folder."""
     files = tuple(str(name) for name in told["files"])
-    if told["status"] not in _STATUSES or not isinstance(told["facts"], dict) or any("/" in name for name in files):
+    if (
+        told["status"] not in _STATUSES
+        or not isinstance(told["facts"], dict)
+        or any("/" in name for name in files)
+    ):
         raise ValueError
     seconds, peak = float(told["seconds"]), float(told["peak_mb"])
     return Outcome(told["status"], str(told["reason"]), seconds, peak, told["facts"], files, log)
@@ -236,17 +258,30 @@ def _ends(job: Job, outcomes: list[Outcome]) -> list[Step | Done]:
     jobs = (job, *job.beside)
     return [
         Done(one.key, outcome)
-        for one, outcome in zip(jobs, outcomes * len(jobs) if len(outcomes) == 1 else outcomes, strict=True)
+        for one, outcome in zip(
+            jobs, outcomes * len(jobs) if len(outcomes) == 1 else outcomes, strict=True
+        )
     ]
 
 
 def _environment() -> dict[str, str]:
-    """What a worker needs of the environment, and nothing that could say where a run's results or its store are."""
-    found = {name: value for name, value in os.environ.items() if name in _LIST or name.startswith(_PREFIXES)}
+    """What a worker needs of the environment, and nothing that could say where a run's results or
+    its store are."""
+    found = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _LIST or name.startswith(_PREFIXES)
+    }
     inside = (sys.prefix, sys.base_prefix)
-    entries = [entry for entry in sys.path if entry and os.path.isabs(entry) and not entry.startswith(inside)]
+    entries = [
+        entry
+        for entry in sys.path
+        if entry and os.path.isabs(entry) and not entry.startswith(inside)
+    ]
     script = os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else ""
-    found["PYTHONPATH"] = os.pathsep.join(entry for entry in entries if entry not in (os.getcwd(), script))
+    found["PYTHONPATH"] = os.pathsep.join(
+        entry for entry in entries if entry not in (os.getcwd(), script)
+    )
     found["OPENBLAS_NUM_THREADS"] = "1"  # numpy's threads would be lost in a fork
     found.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
     return found
@@ -261,7 +296,11 @@ def _kill(pid: int) -> None:
 def _ending(code: int) -> str:
     if code >= 0:
         return f"exited with code {code}"
-    name = signal.Signals(-code).name if -code in signal.Signals.__members__.values() else f"signal {-code}"
+    name = (
+        signal.Signals(-code).name
+        if -code in signal.Signals.__members__.values()
+        else f"signal {-code}"
+    )
     hint = " (by the kernel, if memory ran out)" if code == -signal.SIGKILL else ""
     return f"was killed by {name}{hint}"
 

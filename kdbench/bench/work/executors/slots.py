@@ -12,9 +12,9 @@ from kdbench.numerics import Numerics
 
 @dataclass(frozen=True)
 class Slots:
-    """jobs: how many at once. pace: how many times as quick as one after the other that is at best. devices: values for
-    CUDA_VISIBLE_DEVICES, handed out in turn; empty for a CPU or one named card. note: why these are fewer than were asked for,
-    and what to do; empty where they are not.
+    """jobs: how many at once. pace: how many times as quick as one after the other that is at best.
+    devices: values for CUDA_VISIBLE_DEVICES, handed out in turn; empty for a CPU or one named card.
+    note: why these are fewer than were asked for, and what to do; empty where they are not.
     """
 
     jobs: int
@@ -26,9 +26,10 @@ class Slots:
 def share_machine(jobs: int, numerics: Numerics) -> Slots:
     """Divide this machine among up to ``jobs`` jobs of the given arithmetic; each at least 1.
 
-    On a CPU, jobs of several threads get a core for each. The threads of one convolution wait for one another without letting
-    go of their cores, so that two jobs of two threads each on two cores took eight times as long as one (benchmarks/README.md).
-    Jobs of one thread wait for nobody and may be more than there are cores.
+    On a CPU, jobs of several threads get a core for each. The threads of one convolution wait for
+    one another without letting go of their cores, so that two jobs of two threads each on two cores
+    took eight times as long as one (benchmarks/README.md). Jobs of one thread wait for nobody and
+    may be more than there are cores.
     """
     if numerics.device.type == "cpu":
         cores, threads = _cores(), numerics.threads
@@ -38,7 +39,11 @@ def share_machine(jobs: int, numerics: Numerics) -> Slots:
     if numerics.device.index is not None:
         return Slots(jobs, jobs)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    names = (
+        visible.split(",")
+        if visible
+        else [str(number) for number in range(torch.cuda.device_count())]
+    )
     return Slots(jobs, jobs, tuple(names[:jobs]))
 
 
@@ -46,7 +51,8 @@ def _fewer(jobs: int, most: int, threads: int, cores: int) -> str:
     several = "one stage runs at a time" if most == 1 else f"{most} stages run side by side"
     fitting = max(1, cores // jobs)
     return (
-        f"--jobs {jobs}: stages of {threads} threads on {cores} cores, so {several}; more do with --threads {fitting}, which, "
+        f"--jobs {jobs}: stages of {threads} threads on {cores} cores, so {several}; more do with "
+        f"--threads {fitting}, which, "
         "as any other number of threads, changes the last bits of results"
     )
 

@@ -1,8 +1,10 @@
-"""``python -m kdbench.bench.work.executors.zygote``: has everything imported and nothing loaded, and forks for each job.
+"""``python -m kdbench.bench.work.executors.zygote``: has everything imported and nothing loaded,
+and forks for each job.
 
-So each job has a process of its own, started in milliseconds, that has held nothing of another job's; this one never sees more
-of a job than the name of its folder. Lines of JSON on standard input start jobs; lines on standard output say what happens.
-It ends, and takes its children along, when standard input does.
+So each job has a process of its own, started in milliseconds, that has held nothing of another
+job's; this one never sees more of a job than the name of its folder. Lines of JSON on standard
+input start jobs; lines on standard output say what happens. It ends, and takes its children along,
+when standard input does.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import signal
 import sys
 from pathlib import Path
 
-# The first optimiser of a process imports it, which takes a second: here once, and not in every training.
+# The first optimiser of a process imports it, which takes a second: here once, and not in every
+# training.
 import torch._dynamo  # noqa: F401
 
 from kdbench.bench.work.executors import child
@@ -82,7 +85,8 @@ def _fork(order: dict[str, str]) -> int:
 
 
 def _become(order: dict[str, str]) -> None:
-    """The child: a group of its own that dies with its parent, no way back but one pipe, output into a file."""
+    """The child: a group of its own that dies with its parent, no way back but one pipe, output
+    into a file."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     die_with_parent()
@@ -92,7 +96,10 @@ def _become(order: dict[str, str]) -> None:
     folder = Path(order["folder"])
     events = os.dup(1)
     os.set_inheritable(events, False)
-    null, log = os.open(os.devnull, os.O_RDONLY), os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null, log = (
+        os.open(os.devnull, os.O_RDONLY),
+        os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+    )
     os.dup2(null, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
