@@ -61,6 +61,10 @@ class Params(BaseModel):
         return values
 
 
+#: ``Method.Params`` hides the class of this name within Method.
+_Params = Params
+
+
 class Method(ABC):
     """Base of Attack, Distiller and Defense.
 
@@ -86,5 +90,5 @@ class Method(ABC):
     for_checks: ClassVar[dict[str, Any]] = {}
     known_failures: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, params: Params | None = None) -> None:
-        self.params = self.Params() if params is None else params
+    def __init__(self, params: _Params | None = None) -> None:
+        self.params = type(self).Params() if params is None else params
