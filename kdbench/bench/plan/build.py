@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdbench.bench.keys import digest
+from kdbench.bench.plan.machine import ROW_CODE, code_digest
 from kdbench.bench.plan.plan import MEASURING, Cell, Plan, Setting, Stage
 from kdbench.loading.registry import base_name
 from kdbench.report.columns import SCHEMA
@@ -190,7 +191,7 @@ class _Builder:
             "target_class": None if backdoor is None else spec.target_class,
             "clean_fraction": preset.clean_fraction,
         }
-        key = digest([STAGE_VERSION, SCHEMA, "row", named, measured])
+        key = digest([STAGE_VERSION, SCHEMA, "row", code_digest(ROW_CODE), named, measured])
         self.plan.cells.append(Cell(named, key, self.number, trained, measured))
 
     def build(self) -> None:
