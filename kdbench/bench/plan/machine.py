@@ -15,6 +15,7 @@ from kdbench.numerics import Numerics
 
 #: The files and folders of kdbench that can change a number. The others draw, plan, store or talk.
 _COMPUTING = (
+    "_cuda_graphs.py",
     "attack.py",
     "attention.py",
     "capture.py",
@@ -30,8 +31,10 @@ _COMPUTING = (
     "triggers.py",
     "variance.py",
     "bench/run/rows.py",
+    "bench/work/distill.py",
     "bench/work/stages.py",
     "bench/work/task.py",
+    "bench/work/workbench.py",
     "data",
     "models",
     "report/pictures.py",

@@ -14,8 +14,9 @@ from typing import Any
 
 from kdbench._files import write_record
 from kdbench.bench.keys import MODEL, PICTURE, TRIGGER, digest
+from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.machine import software
-from kdbench.bench.plan.plan import CONTROLS, MEASURING, Cell, Stage
+from kdbench.bench.plan.plan import CONTROLS, Cell, Stage
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.run.events import Reporter
 from kdbench.bench.run.profile import ProfileFolder
@@ -24,7 +25,7 @@ from kdbench.bench.run.schedule import wanted
 from kdbench.bench.run.timings import Timings
 from kdbench.bench.store.artefacts import Manifest, Store
 from kdbench.bench.store.images import image_reads, keep_images
-from kdbench.bench.work.job import Done, Executor, Job, Outcome, Step
+from kdbench.bench.work.job import Done, Executor, Job, Outcome, Progressed
 from kdbench.loading.registry import Registry, base_name
 from kdbench.numerics import device_name
 from kdbench.report.columns import SCHEMA
@@ -94,8 +95,8 @@ class _Run:
             for event in self.executor.wait(
                 _PATIENCE_S if self.elsewhere or not self.locks else 5.0
             ):
-                if isinstance(event, Step):
-                    self.reporter.step(self.plan.stages[event.key].number, **event.values)
+                if isinstance(event, Progressed):
+                    self.reporter.step(self.plan.stages[event.key].number, event.step)
                 elif isinstance(event, Done):
                     self._done(self.plan.stages[event.key], event.outcome)
             self._look_elsewhere()
@@ -173,7 +174,7 @@ class _Run:
                 self._end(one, Outcome("failed", f"cannot be started: {error.strerror or error}"))
             return
         for one in stages:
-            self.reporter.stage_started(one.number, one.title)
+            self.reporter.stage_started(one.number, one.kind, one.title)
             if self.profile is not None:
                 self.profile.started(one)
         self.together.update(one.key for one in stages if beside)
@@ -192,8 +193,8 @@ class _Run:
             held = self.store.folder(key) / (TRIGGER if role == "trigger" else MODEL)
             shutil.copyfile(held, folder / "in" / inputs[role])
         dataset, numerics = self.prepared.datasets[stage.setting], self.prepared.numerics
-        measuring = stage.kind in MEASURING
-        images = keep_images(self.store, dataset, "test" if measuring else "train")
+        split = stage.kind.split
+        images = keep_images(self.store, dataset, split)
         values = dict(stage.values)
         task = {
             "kind": stage.kind,
@@ -204,8 +205,8 @@ class _Run:
             "stream_seed": stage.stream_seed(),
             "folder": str(folder),
             "inputs": inputs,
-            "train": None if measuring else str(images),
-            "test": str(images) if measuring else None,
+            "train": str(images) if split == "train" else None,
+            "test": str(images) if split == "test" else None,
             "num_classes": dataset.num_classes,
             "image_size": dataset.image_size,
             "mean": list(dataset.mean),
@@ -229,7 +230,7 @@ class _Run:
             stage.title,
             folder,
             task,
-            (images, *image_reads(dataset, measuring)),
+            (images, *image_reads(dataset, split == "test")),
         )
 
     def _done(self, stage: Stage, outcome: Outcome) -> None:
@@ -273,7 +274,9 @@ class _Run:
         """Tell everybody, tidy up; checkpoints stay where the next run can go on from them."""
         folder = self.store.workspace(stage.key)
         if isinstance(ending, Manifest):
-            self.reporter.stage_finished(stage.number, stage.title, ending.seconds, ending.facts)
+            self.reporter.stage_finished(
+                stage.number, stage.kind, stage.title, ending.seconds, ending.facts
+            )
             shutil.rmtree(folder, ignore_errors=True)
         else:
             if ending.log:
@@ -284,7 +287,7 @@ class _Run:
                 ending.seconds,
                 facts=ending.facts,
             )
-            self.reporter.stage_failed(stage.number, stage.title, ending.reason)
+            self.reporter.stage_failed(stage.number, stage.kind, stage.title, ending.reason)
             for name in (
                 ("in", "out", "tmp")
                 if ending.status in ("crashed", "timeout", "out of memory")
@@ -317,7 +320,7 @@ class _Run:
         """Make a row of every cell whose last measurement has ended."""
         finished: set[int] = set()
         for key in self.schedule.ended():
-            if self.plan.stages[key].kind == "picture":
+            if self.plan.stages[key].kind is Kind.PICTURE:
                 self._take_picture(self.plan.stages[key])
             for n in self.cells_of.pop(key, ()):
                 self.left[n].discard(key)
