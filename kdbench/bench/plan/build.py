@@ -6,18 +6,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdbench.bench.keys import digest
+from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.machine import ROW_CODE, code_digest
-from kdbench.bench.plan.plan import MEASURING, Cell, Plan, Setting, Stage
+from kdbench.bench.plan.plan import Cell, Plan, Setting, Stage
 from kdbench.loading.registry import base_name
 from kdbench.report.columns import SCHEMA
 from kdbench.training import Recipe
 
 #: Raise it when what a stage does changes in a way that its ingredients do not show.
 STAGE_VERSION = 4
-
-
-#: Kinds of stage that train by the recipe they are told.
-_BY_RECIPE = ("clean", "alone", "backdoor", "distill", "repair")
 
 
 class _Builder:
@@ -35,7 +32,7 @@ class _Builder:
 
     def add(
         self,
-        kind: str,
+        kind: Kind,
         title: str,
         seed: int,
         inputs: dict[str, str],
@@ -43,11 +40,11 @@ class _Builder:
         random: tuple[str, ...] = (),
         cohort: str = "",
     ) -> str:
-        split = "test" if kind in MEASURING else "train"
-        key = digest([STAGE_VERSION, kind, seed, inputs, values, self._digests[split], random])
+        images = self._digests[kind.split]
+        key = digest([STAGE_VERSION, kind, seed, inputs, values, images, random])
         if key not in self.plan.stages:
             number = len(self.plan.stages) + 1
-            context = self._contexts[split]
+            context = self._contexts[kind.split]
             self.plan.stages[key] = Stage(
                 kind,
                 key,
@@ -73,12 +70,12 @@ class _Builder:
             *(name for key in inputs.values() for name in self.plan.stages[key].networks[:1]),
         )
 
-    def _images(self, kind: str, values: Mapping[str, Any]) -> int:
-        if kind not in _BY_RECIPE:
+    def _images(self, kind: Kind, values: Mapping[str, Any]) -> int:
+        if kind.training != "recipe":
             return 0
         seen = (
             max(1, int(self.setting.train * values["clean_fraction"]))
-            if kind == "repair"
+            if kind is Kind.REPAIR
             else self.setting.train
         )
         return Recipe(**values["recipe"]).passes(seen) * seen
@@ -106,7 +103,7 @@ class _Builder:
             **self.network(teacher),
             "recipe": self.resolved.preset.clean.model_dump(mode="json"),
         }
-        return self.add("clean", f"train clean {teacher}", seed, {}, values, (teacher,))
+        return self.add(Kind.CLEAN, f"train clean {teacher}", seed, {}, values, (teacher,))
 
     def backdoor(self, clean: str, attack: str, teacher: str, seed: int) -> str:
         values = {
@@ -116,7 +113,7 @@ class _Builder:
         }
         random = (base_name(attack), teacher)
         return self.add(
-            "backdoor", f"implant {attack} in {teacher}", seed, {"clean": clean}, values, random
+            Kind.BACKDOOR, f"implant {attack} in {teacher}", seed, {"clean": clean}, values, random
         )
 
     def alone(self, student: str, seed: int) -> str:
@@ -126,7 +123,7 @@ class _Builder:
             **self.network(student),
             "recipe": self.resolved.preset.distill.model_dump(mode="json"),
         }
-        return self.add("alone", f"train {student} alone", seed, {}, values, (student,))
+        return self.add(Kind.ALONE, f"train {student} alone", seed, {}, values, (student,))
 
     def student(
         self, source: str, origin: str, defense: str, distiller: str, student: str, seed: int
@@ -142,7 +139,7 @@ class _Builder:
         used["recipe"] = preset.repair.model_dump(mode="json")
         if "cleanse_teacher" in steps:
             source = cleansed = self.add(
-                "cleanse", f"{defense}: cleanse {origin}", seed, {"teacher": source}, used
+                Kind.CLEANSE, f"{defense}: cleanse {origin}", seed, {"teacher": source}, used
             )
             origin = f"{origin} cleansed by {defense}"
         if known in self._known:
@@ -158,11 +155,11 @@ class _Builder:
         mode = self.resolved.method("distiller", distiller).batch_norm_mode()
         cohort = digest([source, seed, values["recipe"], mode, self.number])
         title = f"distill {student} from {origin} by {distiller}"
-        key = self.add("distill", title, seed, inputs, values, random, cohort)
+        key = self.add(Kind.DISTILL, title, seed, inputs, values, random, cohort)
         if "repair_student" in steps:
             inputs = {"student": key, "teacher": source}
             key = self.add(
-                "repair",
+                Kind.REPAIR,
                 f"{defense}: repair {student} from {origin}",
                 seed,
                 inputs,
@@ -180,7 +177,7 @@ class _Builder:
             title = f"measure: {self.plan.stages[key].title}"
             inputs = {"model": key} | ({} if backdoor is None else {"trigger": backdoor})
             values = {} if backdoor is None else {"target_class": self.resolved.spec.target_class}
-            self._known[known] = self.add("evaluate", title, 0, inputs, values)
+            self._known[known] = self.add(Kind.EVALUATE, title, 0, inputs, values)
         return self._known[known]
 
     def cell(self, names: dict[str, Any], trained: dict[str, str], backdoor: str | None) -> None:
@@ -211,7 +208,7 @@ class _Builder:
         if source not in self.plan.stages:
             number = len(self.plan.stages) + 1
             self.plan.stages[source] = Stage(
-                "imported",
+                Kind.IMPORTED,
                 source,
                 number,
                 origin,
@@ -244,7 +241,7 @@ class _Builder:
             backdoor = self.backdoor(clean, attack, teacher, seed)
             picture = f"implant {attack} in {teacher}, {self.setting.name}"
             values = {"target_class": spec.target_class, "picture": picture, "attack": attack}
-            self.add("picture", f"draw {attack} in {teacher}", 0, {"trigger": backdoor}, values)
+            self.add(Kind.PICTURE, f"draw {attack} in {teacher}", 0, {"trigger": backdoor}, values)
             origin = f"{teacher} with {attack}"
             for distiller in spec.distillers:
                 controls = {}

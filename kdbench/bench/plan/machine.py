@@ -17,10 +17,13 @@ from kdbench.numerics import Numerics
 #: Pixels are in a dataset's digest, whoever loaded them: of data, only what a stage reads them by
 #: is here. tests/bench/plan/test_machine.py holds this list against what the stages import.
 STAGE_CODE = (
+    "_cuda_graphs.py",
     "attack.py",
     "attention.py",
+    "bench/work/distill.py",
     "bench/work/stages.py",
     "bench/work/task.py",
+    "bench/work/workbench.py",
     "capture.py",
     "data/base.py",
     "data/decode.py",

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench.bench.keys import digest
+from kdbench.bench.kinds import Kind
 from kdbench.bench.request.spec import Resolved
 
-#: Kinds of stage that see test images.
-MEASURING = ("evaluate", "picture")
 #: Roles of a cell whose failure does not cost the row: C1 and C3, without which there is no
 #: verdict, and C2.
 JUDGING = ("clean_teacher", "undefended")
@@ -22,7 +21,7 @@ CONTROLS = (*JUDGING, "alone")
 class Stage:
     """One piece of work, shared by every cell that needs exactly it.
 
-    kind: clean, alone, backdoor, cleanse, distill, repair, imported; evaluate, picture.
+    kind: an entry of the table; see kdbench.bench.kinds.
     key: SHA-256 of everything that can change its result. number: 1-based place in the plan.
     setting: which of the run's settings (a dataset and a preset, for one block) it belongs to.
     inputs: role -> key of an earlier stage. values: what the stage is told.
@@ -38,7 +37,7 @@ class Stage:
     estimates only.
     """
 
-    kind: str
+    kind: Kind
     key: str
     number: int
     title: str
@@ -51,6 +50,9 @@ class Stage:
     cohort: str = ""
     networks: tuple[str, ...] = ()
     images: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", Kind(self.kind))  # an unknown one is an error
 
     def random_seed(self) -> int:
         """63-bit seed of this stage."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdbench.bench.keys import MODEL, TRIGGER
-from kdbench.bench.plan.plan import MEASURING, Stage
+from kdbench.bench.plan.plan import Stage
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.images import image_reads, keep_images
@@ -38,8 +38,8 @@ class Jobs:
             held = self.store.folder(key) / (TRIGGER if role == "trigger" else MODEL)
             shutil.copyfile(held, folder / "in" / inputs[role])
         dataset, numerics = self.prepared.datasets[stage.setting], self.prepared.numerics
-        measuring = stage.kind in MEASURING
-        images = keep_images(self.store, dataset, "test" if measuring else "train")
+        split = stage.kind.split
+        images = keep_images(self.store, dataset, split)
         values = dict(stage.values)
         task = {
             "kind": stage.kind,
@@ -50,8 +50,8 @@ class Jobs:
             "stream_seed": stage.stream_seed(),
             "folder": str(folder),
             "inputs": inputs,
-            "train": None if measuring else str(images),
-            "test": str(images) if measuring else None,
+            "train": str(images) if split == "train" else None,
+            "test": str(images) if split == "test" else None,
             "num_classes": dataset.num_classes,
             "image_size": dataset.image_size,
             "mean": list(dataset.mean),
@@ -75,7 +75,7 @@ class Jobs:
             stage.title,
             folder,
             task,
-            (images, *image_reads(dataset, measuring)),
+            (images, *image_reads(dataset, split == "test")),
         )
 
 

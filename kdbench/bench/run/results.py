@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.bench.keys import MODEL, PICTURE
+from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.machine import software
 from kdbench.bench.plan.plan import CONTROLS, Cell, Stage
 from kdbench.bench.plan.prepare import Prepared
@@ -63,7 +64,7 @@ class RunResults:
         """Make a row of every cell whose last measurement has ended."""
         finished: set[int] = set()
         for key in self.schedule.ended():
-            if self.plan.stages[key].kind == "picture":
+            if self.plan.stages[key].kind is Kind.PICTURE:
                 self._take_picture(self.plan.stages[key])
             for n in self.cells_of.pop(key, ()):
                 self.left[n].discard(key)

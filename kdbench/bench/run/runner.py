@@ -22,7 +22,7 @@ from kdbench.bench.run.results import RunResults
 from kdbench.bench.run.schedule import wanted
 from kdbench.bench.run.timings import Timings
 from kdbench.bench.store.artefacts import Manifest, Store
-from kdbench.bench.work.job import Done, Executor, Outcome, Step
+from kdbench.bench.work.job import Done, Executor, Outcome, Progressed
 from kdbench.loading.registry import Registry
 from kdbench.untrusted.text import strip_control
 
@@ -67,8 +67,8 @@ class _Run:
             for event in self.executor.wait(
                 _PATIENCE_S if self.elsewhere or not self.locks else 5.0
             ):
-                if isinstance(event, Step):
-                    self.reporter.step(self.plan.stages[event.key].number, **event.values)
+                if isinstance(event, Progressed):
+                    self.reporter.step(self.plan.stages[event.key].number, event.step)
                 elif isinstance(event, Done):
                     self._done(self.plan.stages[event.key], event.outcome)
             self._look_elsewhere()
@@ -142,7 +142,7 @@ class _Run:
                 self._end(one, Outcome("failed", f"cannot be started: {error.strerror or error}"))
             return
         for one in stages:
-            self.reporter.stage_started(one.number, one.title)
+            self.reporter.stage_started(one.number, one.kind, one.title)
             if self.profile is not None:
                 self.profile.started(one)
         self.together.update(one.key for one in stages if beside)
@@ -189,7 +189,9 @@ class _Run:
         """Tell everybody, tidy up; checkpoints stay where the next run can go on from them."""
         folder = self.store.workspace(stage.key)
         if isinstance(ending, Manifest):
-            self.reporter.stage_finished(stage.number, stage.title, ending.seconds, ending.facts)
+            self.reporter.stage_finished(
+                stage.number, stage.kind, stage.title, ending.seconds, ending.facts
+            )
             shutil.rmtree(folder, ignore_errors=True)
         else:
             if ending.log:
@@ -200,7 +202,7 @@ class _Run:
                 ending.seconds,
                 facts=ending.facts,
             )
-            self.reporter.stage_failed(stage.number, stage.title, ending.reason)
+            self.reporter.stage_failed(stage.number, stage.kind, stage.title, ending.reason)
             for name in (
                 ("in", "out", "tmp")
                 if ending.status in ("crashed", "timeout", "out of memory")

@@ -128,15 +128,15 @@ def test_a_broken_attack_is_a_row_and_the_others_are_measured(go):
 
 
 def test_a_control_that_failed_costs_the_verdict_and_not_the_row(go, monkeypatch):
-    distill, calls = stages._KINDS["distill"], []
+    distill, calls = stages.distill, []
 
-    def fails_on_the_clean_teacher(work):
-        calls.append(work)
+    def fails_on_the_clean_teacher(bench):
+        calls.append(bench)
         if len(calls) == 1:  # the plan's first student is that of the clean teacher
             raise DivergedError("loss is not finite at step 3")
-        return distill(work)
+        return distill(bench)
 
-    monkeypatch.setitem(stages._KINDS, "distill", fails_on_the_clean_teacher)
+    monkeypatch.setattr(stages, "distill", fails_on_the_clean_teacher)
     row = go(("badnets",))["badnets", "none"]
     assert row["status"] == "ok"
     assert row["student_asr"] == row["undefended_asr"]
