@@ -54,8 +54,8 @@ def row(**values):
             "student_acc": 95.0,
             "student_asr": 100.0,
             "student_ra": 100.0,
-            "clean_teacher_asr": 100.0,
-            "undefended_asr": 100.0,
+            "c1_asr": 100.0,
+            "c3_asr": 100.0,
             "transferred": -100.0,
             "removed": -100.0,
             "verdict": "not stopped",
@@ -507,11 +507,12 @@ def test_reasons_and_path_are_printed(fake_run, tmp_path):
 def test_that_too_little_travelled_is_said_once(fake_run, tmp_path):
     reason = "only 12.5 points of ASR transferred; 30 are needed to judge"
     few = {"verdict": "inconclusive", "reason": reason, "transferred": 12.5}
+    few["reason_code"] = "few_transferred"
     more = reason + "; control C2 failed: boom"
     fake_run.answer = [
         row(**few),
         row(**few, seed=1),
-        row(**few | {"reason": more}, seed=2),
+        row(**few | {"reason": more, "reason_code": "c2_failed"}, seed=2),
         row(seed=3),
     ]
     shown = call(*RUN, "--out", str(tmp_path / "o")).output
