@@ -123,24 +123,11 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
             "/".join(
                 _number(row.get(name)) for name in ("student_acc", "student_asr", "student_ra")
             ),
-            *(
-                _number(row.get(name))
-                for name in ("clean_teacher_asr", "undefended_asr", "transferred")
-            ),
+            *(_number(row.get(name)) for name in ("c1_asr", "c3_asr", "transferred")),
             _number(conclusive_removed(row)),
             safe((row.get("verdict") or "-") if ok else row.get("status")),
         )
     return table
-
-
-def _only_inconclusive(row: dict[str, Any]) -> bool:
-    """Whether all that its reason says is how little transferred, which the table says too."""
-    from kdbench.report.verdict import verdict
-
-    return (
-        row.get("verdict") == "inconclusive"
-        and row.get("reason") == verdict(row["transferred"], None, 0.0)[1]
-    )
 
 
 def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> None:
@@ -148,16 +135,16 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
     from kdbench.report.verdict import TRANSFER_FLOOR
 
     console.print(result_table(rows, console.width))
-    unsure = [row for row in rows if _only_inconclusive(row)]
+    unsure = sum(row.get("reason_code") == "few_transferred" for row in rows)
     for row in rows:
-        if row.get("reason") and (len(unsure) == 1 or not _only_inconclusive(row)):
+        if row.get("reason") and (unsure == 1 or row.get("reason_code") != "few_transferred"):
             pair = f"{row.get('teacher')}-{row.get('student')}"
             methods = " / ".join(str(row.get(kind)) for kind in ("attack", "defense", "distiller"))
             what = f"{methods} / {pair} / seed {row.get('seed')}"
             console.print(f"  {safe(what)}: {safe(row['reason'])}")
-    if len(unsure) > 1:
+    if unsure > 1:
         few = f"under {TRANSFER_FLOOR:.0f} points of ASR transferred, too few to judge"
-        console.print(f"  {len(unsure)} cells are inconclusive: {few}")
+        console.print(f"  {unsure} cells are inconclusive: {few}")
     console.print(
         "C1: student of the clean teacher. C3: student of the backdoored teacher, undefended."
     )

@@ -46,11 +46,12 @@ def test_reasons_and_path_are_printed(fake_run, tmp_path):
 def test_that_too_little_travelled_is_said_once(fake_run, tmp_path):
     reason = "only 12.5 points of ASR transferred; 30 are needed to judge"
     few = {"verdict": "inconclusive", "reason": reason, "transferred": 12.5}
+    few["reason_code"] = "few_transferred"
     more = reason + "; control C2 failed: boom"
     fake_run.answer = [
         row(**few),
         row(**few, seed=1),
-        row(**few | {"reason": more}, seed=2),
+        row(**few | {"reason": more, "reason_code": "c2_failed"}, seed=2),
         row(seed=3),
     ]
     shown = call(*RUN, "--out", str(tmp_path / "o")).output

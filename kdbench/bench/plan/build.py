@@ -8,6 +8,7 @@ from typing import Any
 from kdbench.bench.keys import digest
 from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.machine import ROW_CODE, code_digest
+from kdbench.bench.plan.numbers import number_columns
 from kdbench.bench.plan.plan import Cell, Plan, Setting, Stage
 from kdbench.loading.registry import base_name
 from kdbench.report.columns import SCHEMA
@@ -29,6 +30,7 @@ class _Builder:
         self._digests = {split: digest(context) for split, context in self._contexts.items()}
         self._methods: dict[tuple[str, str], dict[str, Any]] = {}
         self._known: dict[tuple[Any, ...], str] = {}
+        self._numbers: dict[tuple[str, str, str], dict[str, Any]] = {}
 
     def add(
         self,
@@ -188,8 +190,16 @@ class _Builder:
             "target_class": None if backdoor is None else spec.target_class,
             "clean_fraction": preset.clean_fraction,
         }
+        named |= self.numbers(names["attack"], names["distiller"], names["defense"])
         key = digest([STAGE_VERSION, SCHEMA, "row", code_digest(ROW_CODE), named, measured])
-        self.plan.cells.append(Cell(named, key, self.number, trained, measured))
+        self.plan.cells.append(Cell(named, key, self.number, trained, measured, spec.controls))
+
+    def numbers(self, attack: str, distiller: str, defense: str) -> dict[str, Any]:
+        """See number_columns; the same for every pair and seed."""
+        methods = (attack, distiller, defense)
+        if methods not in self._numbers:
+            self._numbers[methods] = number_columns(self.setting, *methods)
+        return self._numbers[methods]
 
     def build(self) -> None:
         spec = self.resolved.spec
@@ -246,18 +256,18 @@ class _Builder:
             for distiller in spec.distillers:
                 controls = {}
                 if spec.controls:
-                    controls["alone"] = self.alone(student, seed)
-                    controls["clean_teacher"], _ = self.student(
+                    controls["c2"] = self.alone(student, seed)
+                    controls["c1"], _ = self.student(
                         clean, f"clean {teacher}", "none", distiller, student, seed
                     )
-                    controls["undefended"], _ = self.student(
+                    controls["c3"], _ = self.student(
                         backdoor, origin, "none", distiller, student, seed
                     )
                 for defense in spec.defenses:
                     key, cleansed = self.student(
                         backdoor, origin, defense, distiller, student, seed
                     )
-                    trained = {"source": clean, "teacher": backdoor, "student": key, **controls}
+                    trained = {"clean": clean, "teacher": backdoor, "student": key, **controls}
                     if cleansed is not None:
                         trained["cleansed"] = cleansed
                     names = {"attack": attack, "defense": defense, "distiller": distiller}

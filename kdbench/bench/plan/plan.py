@@ -13,8 +13,8 @@ from kdbench.bench.request.spec import Resolved
 
 #: Roles of a cell whose failure does not cost the row: C1 and C3, without which there is no
 #: verdict, and C2.
-JUDGING = ("clean_teacher", "undefended")
-CONTROLS = (*JUDGING, "alone")
+VERDICT_CONTROLS = ("c1", "c3")
+CONTROLS = (*VERDICT_CONTROLS, "c2")
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,13 @@ class Stage:
 class Cell:
     """One row to be.
 
-    names: the columns that name it. key: SHA-256 of everything that can change the row. setting: as
-    in Stage.
+    names: the columns that name it, and those that say which numbers it is made with. key: SHA-256
+    of everything that can change the row. setting: as in Stage.
     trained, measured: role -> key of the stage that trains, or measures, the network of that role.
-    Roles: ``source`` (clean teacher), ``teacher``, ``cleansed`` (where a defense hands on another
-    teacher), ``student``, and the controls ``clean_teacher`` (C1), ``alone`` (C2) and
-    ``undefended`` (C3), unless skipped. An imported teacher has no source and no controls.
+    Roles: ``clean`` (clean teacher), ``teacher``, ``cleansed`` (where a defense hands on another
+    teacher), ``student``, and the controls ``c1``, ``c2`` and ``c3``, unless skipped. An imported
+    teacher has no clean one and no controls.
+    controls: whether controls were asked for.
     """
 
     names: dict[str, Any]
@@ -90,6 +91,7 @@ class Cell:
     setting: int
     trained: dict[str, str]
     measured: dict[str, str]
+    controls: bool
 
 
 @dataclass

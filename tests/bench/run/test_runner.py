@@ -139,8 +139,8 @@ def test_a_control_that_failed_costs_the_verdict_and_not_the_row(go, monkeypatch
     monkeypatch.setattr(stages, "distill", fails_on_the_clean_teacher)
     row = go(("badnets",))["badnets", "none"]
     assert row["status"] == "ok"
-    assert row["student_asr"] == row["undefended_asr"]
-    assert row["clean_teacher_asr"] is row["transferred"] is row["verdict"] is None
+    assert row["student_asr"] == row["c3_asr"]
+    assert row["c1_asr"] is row["transferred"] is row["verdict"] is None
     assert row["reason"].startswith("no verdict: a control diverged")
 
 
@@ -168,7 +168,7 @@ def test_rates_come_with_counts_and_intervals(go):
         ("teacher_base", 80),
         ("student_ra", 80),
         ("student_acc", 120),
-        ("clean_teacher_asr", 80),
+        ("c1_asr", 80),
     ):
         assert row[name] == pytest.approx(100 * row[f"{name}_hits"] / total)
         assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
