@@ -137,7 +137,7 @@ def check_executor(executor: ExecutorName) -> None:
     ]
     if names:
         raise UsageError(
-            f"--executor inline computes one stage at a time in this process and cannot limit it; "
+            "--executor inline computes one stage at a time in this process and cannot limit it; "
             f"drop {' and '.join(names)}, or use --executor local"
         )
 

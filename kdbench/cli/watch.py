@@ -164,12 +164,14 @@ class LiveDisplay(Display):
         ]
         for number, at in sorted(self.active.items()):
             line = f"now: {safe(self.where(number))}"
-            if at.first is not None and at.latest is not None and at.latest.total:
-                spent, steps = max(now - at.since, 1e-9), at.latest.done - at.first.done
-                seconds = spent * (at.latest.total - at.latest.done) / steps if steps else None
-                left = "" if seconds is None else f" | about {duration(seconds)} left"
+            first, latest = at.first, at.latest
+            if first is not None and latest is not None and latest.total:
+                spent, steps = max(now - at.since, 1e-9), latest.done - first.done
+                left = ""
+                if steps > 0:
+                    left = f" | about {duration(spent * (latest.total - latest.done) / steps)} left"
                 loss = "-" if at.loss is None else f"{at.loss:.4g}"
-                line += f" | epoch {at.latest.epoch}/{at.latest.epochs} | loss {loss}{left}"
+                line += f" | epoch {latest.epoch}/{latest.epochs} | loss {loss}{left}"
             lines.append(line)
         return Group(*lines, *(f"[dim]{safe(event)}[/]" for event in list(self.events)))
 

@@ -23,9 +23,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """tensors: by name. record: what strict JSON can hold; floats keep every bit."""
+    """The state of a training at one moment."""
 
+    #: By name.
     tensors: dict[str, Tensor]
+    #: What strict JSON can hold; floats keep every bit.
     record: dict[str, Any]
 
 
@@ -75,13 +77,13 @@ class FolderCheckpoints:
 
         try:
             with safe_open(self._path(call), framework="pt") as file:
-                found = json.loads((file.metadata() or {})["record"])
+                record = json.loads((file.metadata() or {})["record"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
-        if found.pop("sha256", None) != _digest(tensors, found):
+        if record.pop("sha256", None) != _digest(tensors, record):
             return None
-        return Checkpoint(tensors, found)
+        return Checkpoint(tensors, record)
 
     def save(self, call: int, checkpoint: Checkpoint) -> None:
         from safetensors import SafetensorError
@@ -107,9 +109,9 @@ class FolderCheckpoints:
 
 
 def _digest(tensors: dict[str, Tensor], record: dict[str, Any]) -> str:
-    found = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

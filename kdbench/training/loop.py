@@ -43,17 +43,16 @@ def cross_entropy(model: Callable[[Tensor], Tensor]) -> LossFunction:
 
 @dataclass(frozen=True)
 class Fit:
-    """The optimisation loop bound to a device, ready to be handed to plugins.
-
-    losses: the mean loss of the last epoch of every call so far. checkpoints: where training left
-    off, so that a killed stage, run again, goes on at the last epoch boundary that was kept, to the
-    same bits on a CPU.
-    """
+    """The optimisation loop bound to a device, ready to be handed to plugins."""
 
     numerics: Numerics
     progress: Progress
+    #: Steps between two looks at the loss.
     check_every: int = 20
+    #: The mean loss of the last epoch of every call so far.
     losses: list[float] = field(default_factory=list, compare=False)
+    #: Where training left off. A killed stage that is run again goes on at the last epoch boundary
+    #: that was kept. On a CPU it ends in the same bits.
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints, compare=False)
     _calls: Iterator[int] = field(default_factory=itertools.count, compare=False)
 

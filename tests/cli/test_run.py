@@ -210,3 +210,26 @@ def test_two_runs_in_one_second_get_two_folders(tmp_path, monkeypatch, registry)
     assert first != second
     assert first.is_dir()
     assert second.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--jobs", "2"], "drop --jobs"),
+        (["--jobs", "1"], "drop --jobs"),
+        (["--time-limit", "86400"], "drop --time-limit"),
+        (["--memory-limit", "1", "--jobs", "2"], "drop --jobs and --memory-limit"),
+    ],
+)
+def test_what_the_inline_executor_cannot_do_is_refused(fake_run, tmp_path, options, named):
+    asked = [*RUN, "--executor", "inline", "--out", str(tmp_path / "o")]
+    result = call(*asked, *options)
+    assert result.exit_code == 2
+    assert f"{named}, or use --executor local" in result.stderr
+    assert "Traceback" not in result.output
+    assert fake_run.calls == []
+    assert call("verify", str(tmp_path), "--executor", "inline", "--jobs", "2").exit_code == 2
+    result = call(*asked)
+    assert result.exit_code == 0
+    assert "nothing confines" in result.stderr
+    assert "nothing confines" not in call(*RUN, "--out", str(tmp_path / "p")).stderr
