@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,10 @@ from kdbench.cli.request import store_option
 from kdbench.errors import IntegrityError
 
 if TYPE_CHECKING:
+    from kdbench.bench.run.verify import OtherKeys
     from kdbench.loading.choice import Choice
+
+_LISTED = 8
 
 
 @click.command("verify")
@@ -69,13 +73,10 @@ def verify_command(
     results = read_results(folder)
     prepared = prepare(verify.read_request(folder), registry, store)
     others = verify.other_keys(results, prepared.plan)
+    misnamed = verify.misnamed(results, prepared.plan)
     total = len(results.rows)
-    if others:
-        click.echo(
-            f"{len(others)} of {total} rows have another key here: another machine, software, "
-            "plugin or dataset made them "
-            f"(lines {_few(others)}); they are not compared"
-        )
+    for line in _other_keys(others, total):
+        click.echo(safe(line))
     same, wrong, gone = verify.check_weights(results, prepared.plan, store)
     click.echo(
         f"weights: {same} of {total} rows have theirs in the store, {len(gone)} rows' are not there"
@@ -102,11 +103,11 @@ def verify_command(
                 "again"
             )
         )
-    if wrong or differences:
+    if wrong or misnamed or differences:
         raise IntegrityError(
             f"{folder} is not what it says it is: the weights of {len(wrong)} rows (lines "
-            f"{_few(wrong) or '-'}) and "
-            f"{len(differences)} numbers differ"
+            f"{_few(wrong) or '-'}), the settings of {len(misnamed)} rows (lines "
+            f"{_few(misnamed) or '-'}) and {len(differences)} numbers differ"
         )
     click.echo(
         f"verified: {same} rows by their weights, {len(lines)} computed again to the same bits"
@@ -114,5 +115,28 @@ def verify_command(
     ctx.exit(1 if not same and not lines else 0)
 
 
+def _other_keys(others: OtherKeys, total: int) -> Iterator[str]:
+    """What is not compared, and why."""
+    for lines, why in (
+        (
+            others.machine,
+            "have another key here: another machine, software, plugin or dataset made",
+        ),
+        (
+            others.older,
+            "are of an older schema, whose keys nobody makes any more: another kdbench made",
+        ),
+    ):
+        if lines:
+            yield (
+                f"{len(lines)} of {total} rows {why} them (lines {_few(lines)}); they are not "
+                "compared"
+            )
+    for line, (row, here) in list(others.numbers.items())[:_LISTED]:
+        yield f"line {line} was made with other numbers, and is not compared: {row}; here {here}"
+    if len(others.numbers) > _LISTED:
+        yield f"{len(others.numbers) - _LISTED} more rows were made with other numbers"
+
+
 def _few(lines: list[int]) -> str:
-    return ", ".join(map(str, lines[:8])) + (", ..." if len(lines) > 8 else "")
+    return ", ".join(map(str, lines[:_LISTED])) + (", ..." if len(lines) > _LISTED else "")

@@ -40,8 +40,7 @@ def number_columns(setting: Setting, attack: str, distiller: str, defense: str) 
     promise = _flat({**_of_preset(resolved, resolved.promised_preset, methods), **promised})
     if "attack" in methods:
         numbers["target_class"], promise["target_class"] = resolved.spec.target_class, 0
-    changed = {name: value for name, value in numbers.items() if value != promise.get(name)}
-    changed |= _data_changes(resolved)
+    changed = _changes(numbers, promise) | _data_changes(resolved)
     numbers |= _data_numbers(setting)
     if "attack" not in methods:
         numbers["imported"] = setting.imported[attack.partition(":")[2]].key
@@ -51,6 +50,15 @@ def number_columns(setting: Setting, attack: str, distiller: str, defense: str) 
         columns[f"{part}_digest"] = digest(of_part)
     columns["changed"] = changes_text(f"{name}={_text(value)}" for name, value in changed.items())
     return columns
+
+
+def _changes(numbers: Mapping[str, Any], promise: Mapping[str, Any]) -> dict[str, Any]:
+    changed = {name: value for name, value in numbers.items() if value != promise.get(name)}
+    for name in [name for name in changed if name.endswith(".epochs")]:
+        steps = name.replace(".epochs", ".min_steps")
+        if changed.get(steps) == 0:  # follows from the epochs: see resolve
+            del changed[steps]
+    return changed
 
 
 def _of_preset(resolved: Resolved, preset: Preset, methods: Mapping[str, str]) -> dict[str, Any]:
