@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdbench.bench.keys import digest
-from kdbench.bench.plan.plan import MEASURING, Cell, Plan, Setting, Stage
+from kdbench.bench.plan.plan import MEASURING, Cell, Part, Plan, Stage
 from kdbench.loading.registry import base_name
 from kdbench.report.columns import SCHEMA
 from kdbench.training import Recipe
@@ -20,14 +20,9 @@ _BY_RECIPE = ("clean", "alone", "backdoor", "distill", "repair")
 
 
 class _Builder:
-    def __init__(self, plan: Plan, number: int, setting: Setting) -> None:
-        self.plan, self.number, self.setting, self.resolved = (
-            plan,
-            number,
-            setting,
-            setting.resolved,
-        )
-        self._contexts = {split: setting.context(split) for split in ("train", "test")}
+    def __init__(self, plan: Plan, number: int, part: Part) -> None:
+        self.plan, self.number, self.part, self.resolved = plan, number, part, part.resolved
+        self._contexts = {split: part.context(split) for split in ("train", "test")}
         self._digests = {split: digest(context) for split, context in self._contexts.items()}
         self._methods: dict[tuple[str, str], dict[str, Any]] = {}
         self._known: dict[tuple[Any, ...], str] = {}
@@ -76,9 +71,9 @@ class _Builder:
         if kind not in _BY_RECIPE:
             return 0
         seen = (
-            max(1, int(self.setting.train * values["clean_fraction"]))
+            max(1, int(self.part.train_size * values["clean_fraction"]))
             if kind == "repair"
-            else self.setting.train
+            else self.part.train_size
         )
         return Recipe(**values["recipe"]).passes(seen) * seen
 
@@ -185,7 +180,8 @@ class _Builder:
     def cell(self, names: dict[str, Any], trained: dict[str, str], backdoor: str | None) -> None:
         spec, preset = self.resolved.spec, self.resolved.preset
         measured = {role: self.measure(key, backdoor) for role, key in trained.items()}
-        named = {"dataset": self.setting.name, **names, "preset": self.resolved.name}
+        named = {"dataset": self.part.dataset_name, **names}
+        named |= {"preset": self.resolved.preset_name}
         named |= {
             "target_class": None if backdoor is None else spec.target_class,
             "clean_fraction": preset.clean_fraction,
@@ -205,7 +201,7 @@ class _Builder:
     def suspect(self, name: str, teacher: str, student: str, seed: int) -> None:
         """Cells of an imported teacher: no trigger is known, so there are accuracies and no
         verdict."""
-        imported = self.setting.imported[name]
+        imported = self.part.imported[name]
         source, origin = imported.key, f"imported {name}"
         if source not in self.plan.stages:
             number = len(self.plan.stages) + 1
@@ -241,7 +237,7 @@ class _Builder:
         clean = self.clean(teacher, seed)
         for attack in spec.attacks:
             backdoor = self.backdoor(clean, attack, teacher, seed)
-            picture = f"implant {attack} in {teacher}, {self.setting.name}"
+            picture = f"implant {attack} in {teacher}, {self.part.dataset_name}"
             values = {"target_class": spec.target_class, "picture": picture, "attack": attack}
             self.add("picture", f"draw {attack} in {teacher}", 0, {"trigger": backdoor}, values)
             origin = f"{teacher} with {attack}"
@@ -270,11 +266,11 @@ class _Builder:
                     )
 
 
-def build_plan(settings: Iterable[Setting]) -> Plan:
+def build_plan(parts: Iterable[Part]) -> Plan:
     """Lay out the cells of a request and the stages that they share."""
     plan = Plan()
-    for number, setting in enumerate(settings):
-        _Builder(plan, number, setting).build()
+    for number, part in enumerate(parts):
+        _Builder(plan, number, part).build()
     # blocks may name a cell twice
     plan.cells = list({cell.key: cell for cell in plan.cells}.values())
     return plan

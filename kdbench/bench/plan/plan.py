@@ -9,6 +9,8 @@ from typing import Any
 
 from kdbench.bench.keys import digest
 from kdbench.bench.request.spec import Resolved
+from kdbench.bench.store.teachers import Imported
+from kdbench.data import Dataset
 
 #: Kinds of stage that see test images.
 MEASURING = ("evaluate", "picture")
@@ -24,7 +26,7 @@ class Stage:
 
     kind: clean, alone, backdoor, cleanse, distill, repair, imported; evaluate, picture.
     key: SHA-256 of everything that can change its result. number: 1-based place in the plan.
-    setting: which of the run's settings (a dataset and a preset, for one block) it belongs to.
+    part: which of the run's parts (a dataset and a preset, for one block) it belongs to.
     inputs: role -> key of an earlier stage. values: what the stage is told.
     random: what its random state is derived from, besides the root seed. Roles, not the whole key:
     with the same seed a defended and an undefended student see the same batches, so that their
@@ -42,7 +44,7 @@ class Stage:
     key: str
     number: int
     title: str
-    setting: int
+    part: int
     seed: int
     inputs: dict[str, str]
     values: dict[str, Any]
@@ -75,7 +77,7 @@ class Stage:
 class Cell:
     """One row to be.
 
-    names: the columns that name it. key: SHA-256 of everything that can change the row. setting: as
+    names: the columns that name it. key: SHA-256 of everything that can change the row. part: as
     in Stage.
     trained, measured: role -> key of the stage that trains, or measures, the network of that role.
     Roles: ``source`` (clean teacher), ``teacher``, ``cleansed`` (where a defense hands on another
@@ -85,7 +87,7 @@ class Cell:
 
     names: dict[str, Any]
     key: str
-    setting: int
+    part: int
     trained: dict[str, str]
     measured: dict[str, str]
 
@@ -109,25 +111,30 @@ class Plan:
         return found
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A dataset with a preset: what one part of a plan is built for.
-
-    name: of the dataset. train_digest, test_digest: SHA-256 of its splits. train: training images.
-    numerics, code, software: what computes; see kdbench.bench.plan.machine. imported: the imported
-    teachers of the request, by name.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A dataset with a preset: what one part of a plan is built for."""
 
     resolved: Resolved
-    name: str
+    """What is asked for, with every number."""
+    dataset_name: str
+    """The dataset as the tables call it."""
     train_digest: str
+    """SHA-256 of the training images."""
     test_digest: str
+    """SHA-256 of the test images."""
     num_classes: int
-    train: int
+    """Classes of the dataset."""
+    train_size: int
+    """Training images."""
     numerics: str
+    """Device and arithmetic; see :mod:`kdbench.bench.plan.machine`."""
     code: str = ""
+    """Digest of the code that computes."""
     software: Mapping[str, str] = field(default_factory=dict)
-    imported: Mapping[str, Any] = field(default_factory=dict)
+    """Versions of what computes."""
+    imported: Mapping[str, Imported] = field(default_factory=dict)
+    """The imported teachers of the request, by name."""
 
     def context(self, split: str) -> dict[str, Any]:
         """What a stage that reads this split has in its key besides its own values."""
@@ -137,3 +144,11 @@ class Setting:
             "code": self.code,
             "software": dict(self.software),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedPart(Part):
+    """A part whose dataset is here, so that it can be run."""
+
+    dataset: Dataset
+    """What ``dataset_name``, the digests and the sizes are of."""

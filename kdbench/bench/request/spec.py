@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from kdbench.bench.request.presets import Preset, read_preset
+from kdbench.bench.request.presets import DatasetSizes, Preset, read_preset
+from kdbench.data import dataset_source
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
 from kdbench.loading.plugin import KINDS
 from kdbench.loading.registry import Registry, base_name
@@ -103,13 +104,13 @@ class RunSpec(BaseModel):
 class Resolved:
     """One dataset and one preset of a request, with every name looked up and every number known.
 
-    name: of the preset. methods: (kind, name) -> an instance with its parameters. origins: (kind,
+    methods: (kind, name) -> an instance with its parameters. origins: (kind,
     name) -> the plugin's version and source digest.
     """
 
     spec: RunSpec
     dataset: str
-    name: str
+    preset_name: str
     preset: Preset
     methods: dict[tuple[str, str], Method]
     origins: dict[tuple[str, str], str]
@@ -121,7 +122,7 @@ class Resolved:
         """Every number of this part of the run, for ``--dry-run`` and ``run.json``."""
         return {
             "dataset": self.dataset,
-            "preset": {"name": self.name, **self.preset.model_dump(mode="json")},
+            "preset": {"name": self.preset_name, **self.preset.model_dump(mode="json")},
             "methods": {
                 f"{kind}.{name}": m.params.model_dump(mode="json")
                 for (kind, name), m in sorted(self.methods.items())
@@ -150,12 +151,12 @@ def resolve(
     """Look everything up and apply ``--set`` overrides, for one dataset and preset of the request
     (the first ones unless said).
 
-    Override keys: ``clean|poison|distill|repair|signs.FIELD``, ``clean_fraction`` and
-    ``attack|distiller|defense.NAME.FIELD``. Whoever sets a recipe's ``epochs`` means them: the
-    preset's ``min_steps`` then no longer raises them. A method's numbers are its defaults, then
-    what it has for the preset, then what is set for it; a variant's those of its method, then its
-    own, then what is set for the variant. A variant that the plugin does not have exists where
-    something is set for it.
+    Override keys: ``clean|poison|distill|repair.FIELD``, ``clean_fraction``,
+    ``datasets.NAME.FIELD`` and ``attack|distiller|defense.NAME.FIELD``. Whoever sets a recipe's
+    ``epochs`` means them: the preset's ``min_steps`` then no longer raises them. A method's numbers
+    are its defaults, then what it has for the preset, then what is set for it; a variant's those of
+    its method, then its own, then what is set for the variant. A variant that the plugin does not
+    have exists where something is set for it.
 
     Args:
         named: the methods that may be set, where they are more than this block's.
@@ -180,7 +181,11 @@ def resolve(
                 )
             _known(key, fieldname, cls.Params.model_fields)
             given.setdefault((head, name), {})[fieldname] = _value(raw)
-        elif len(rest) == 1 and isinstance(table.get(head), dict):
+        elif head == "datasets" and len(rest) == 2:
+            dataset_source(rest[0], registry.datasets)
+            _known(key, rest[1], DatasetSizes.model_fields)
+            table.setdefault(head, {}).setdefault(rest[0], {})[rest[1]] = _value(raw)
+        elif len(rest) == 1 and head != "datasets" and isinstance(table.get(head), dict):
             section = Preset.model_fields[head].annotation
             assert section is not None
             _known(key, rest[0], section.model_fields)
@@ -190,13 +195,14 @@ def resolve(
         elif not rest and head == "clean_fraction":
             table[head] = _value(raw)
         else:
-            known = [k for k in Preset.model_fields if k != "clean_fraction"]
+            hint = f"sizes are set as datasets.{key}" if head in registry.datasets else ""
+            recipes = [k for k in Preset.model_fields if k not in ("clean_fraction", "datasets")]
             keys = [
                 "clean_fraction",
-                *(f"{k}.FIELD" for k in known),
-                *(f"{kind}.NAME.FIELD" for kind in KINDS),
+                *(f"{k}.FIELD" for k in recipes),
+                *(f"{kind}.NAME.FIELD" for kind in (*KINDS, "datasets")),
             ]
-            raise ConfigError(unknown("--set key", key, keys))
+            raise ConfigError(unknown("--set key", key, keys, hint))
     if spec.clean_fraction is not None:
         table["clean_fraction"] = spec.clean_fraction
     preset = _build(f"preset {preset_name}", Preset, table)

@@ -191,7 +191,7 @@ class _Run:
             inputs[role] = f"{role}.safetensors"
             held = self.store.folder(key) / (TRIGGER if role == "trigger" else MODEL)
             shutil.copyfile(held, folder / "in" / inputs[role])
-        dataset, numerics = self.prepared.datasets[stage.setting], self.prepared.numerics
+        dataset, numerics = self.prepared.parts[stage.part].dataset, self.prepared.numerics
         measuring = stage.kind in MEASURING
         images = keep_images(self.store, dataset, "test" if measuring else "train")
         values = dict(stage.values)
@@ -376,7 +376,7 @@ class _Run:
             ("attack", cell.names["attack"]),
         ]
         used += [("model", cell.names["teacher"]), ("model", cell.names["student"])]
-        used += [("dataset", self.prepared.settings[cell.setting].resolved.dataset)]
+        used += [("dataset", self.prepared.parts[cell.part].resolved.dataset)]
         found = self.registry.found((kind, base_name(name)) for kind, name in used)
         versions = software()
         return {
@@ -392,7 +392,7 @@ class _Run:
             ),
             "teacher_sha256": self._weights(cell.trained["teacher"]),
             "student_sha256": self._weights(cell.trained["student"]),
-            "dataset_digest": self.prepared.datasets[cell.setting].digest,
+            "dataset_digest": self.prepared.parts[cell.part].dataset.digest,
             "config_digest": cell.key,
         }
 
@@ -406,9 +406,10 @@ class _Run:
             return  # a picture is not worth a row; stage_failed has said why
         backdoor = self.plan.stages[stage.inputs["trigger"]]
         teacher = self.plan.stages[backdoor.inputs["clean"]].values["model"].replace("/", "_")
-        setting = self.prepared.settings[stage.setting]
-        parts = {(s.name, s.resolved.name) for s in self.prepared.settings}
-        several = f"{_file_name(setting.name)}-{setting.resolved.name}-" if len(parts) > 1 else ""
+        part = self.prepared.parts[stage.part]
+        names = {(p.dataset_name, p.resolved.preset_name) for p in self.prepared.parts}
+        several = f"{_file_name(part.dataset_name)}-{part.resolved.preset_name}-"
+        several = several if len(names) > 1 else ""
         name = f"trigger-{several}{stage.values['attack']}-{teacher}-seed{backdoor.seed}.png"
         try:
             shutil.copyfile(self.store.folder(stage.key) / PICTURE, self.out / name)
@@ -482,7 +483,7 @@ def run(
     write_record(record, out / "run.json")
     work = _Run(prepared, registry, reporter, out, store, executor, checkpoint_s, cohort, profile)
     plan = prepared.plan
-    notes = dict.fromkeys(dataset.note for dataset in prepared.datasets if dataset.note)
+    notes = dict.fromkeys(part.dataset.note for part in prepared.parts if part.dataset.note)
     reporter.run_started(
         len(plan.stages), len(work.schedule.to_run()), len(plan.cells), str(out), " ".join(notes)
     )
@@ -516,7 +517,7 @@ def _file_name(text: str) -> str:
 
 
 def _record(prepared: Prepared, registry: Registry) -> dict[str, Any]:
-    config = {"request": prepared.spec.model_dump(mode="json"), "parts": prepared.parts()}
+    config = {"request": prepared.spec.model_dump(mode="json"), "parts": prepared.numbers()}
     return {
         "schema": SCHEMA,
         "started": time.time(),
@@ -533,14 +534,10 @@ def _record(prepared: Prepared, registry: Registry) -> dict[str, Any]:
                 "image_size": dataset.image_size,
                 "num_classes": dataset.num_classes,
             }
-            for dataset in prepared.datasets
+            for dataset in (part.dataset for part in prepared.parts)
         ],
         "versions": {**software(), "python": platform.python_version()},
-        "plugins": {
-            f"{kind}.{name}": found.origin
-            for kind, table in (registry.methods | registry.made).items()
-            for name, found in sorted(table.items())
-        },
+        "plugins": registry.origins(),
         "broken_plugins": registry.broken,
         "device": device_name(prepared.numerics.device),
         "numerics": str(prepared.numerics),

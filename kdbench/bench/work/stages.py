@@ -297,7 +297,10 @@ class _Work:
     @spanned("files")
     def _new_model(self, name: str) -> FeatureModel:
         model = create_model(
-            name, self.task.num_classes, image_size=self.task.image_size, own=self.registry.models
+            name,
+            self.task.num_classes,
+            image_size=self.task.image_size,
+            sources=self.registry.models,
         )
         model.set_normalization(self.task.mean, self.task.std)
         return self.numerics.place(model)  # type: ignore[return-value]
