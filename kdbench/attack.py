@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.data.base import Augmentation, Batch, ImageSet
+from kdbench.data.fraction import stratified_rows
 from kdbench.errors import ConfigError
 from kdbench.method import Method
 from kdbench.models.base import FeatureModel
@@ -104,14 +105,7 @@ def choose_poison(
             f"poison_rate {rate:g} asks for {wanted} images; only {len(others)} are outside class "
             f"{target_class}"
         )
-    order = others[torch.randperm(len(others), generator=generator)]
-    # Rank within the class, as a fraction of the class: taking the smallest ranks spreads the picks
-    # evenly.
-    ranks = torch.empty(len(order), dtype=torch.float64)
-    for label in torch.unique(labels[order]):
-        rows = torch.nonzero(labels[order] == label).flatten()
-        ranks[rows] = (torch.arange(len(rows), dtype=torch.float64) + 0.5) / len(rows)
-    return torch.sort(order[torch.argsort(ranks, stable=True)[:wanted]]).values
+    return others[stratified_rows(labels[others], wanted, generator)]
 
 
 @dataclass(frozen=True)

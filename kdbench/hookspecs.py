@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kdbench.attack import Attack
-    from kdbench.data import Dataset, Request
+    from kdbench.data import Dataset, DatasetRequest, DatasetSource
     from kdbench.defense import Defense
     from kdbench.distiller import Distiller
+    from kdbench.models import ModelSource
     from kdbench.models.base import FeatureModel
 
 #: Of this page and of what the classes it names promise. The first number changes when a plugin may
@@ -45,13 +46,15 @@ def kdbench_defenses() -> list[type[Defense]]:
 
 
 @hookspec
-def kdbench_models() -> dict[str, Callable[[int, int | None], FeatureModel]]:
+def kdbench_models() -> dict[str, Callable[[int, int | None], FeatureModel] | ModelSource]:
     """Return networks by name: functions of the number of classes and the side of the images in
-    pixels (None: not known), which build one with fresh weights from torch's global random
-    state."""
+    pixels (None: not known), which build one with fresh weights from torch's global random state.
+    A :class:`kdbench.models.ModelSource` is such a function and a line about the network."""
 
 
 @hookspec
-def kdbench_datasets() -> dict[str, Callable[[Request], Dataset]]:
+def kdbench_datasets() -> dict[str, Callable[[DatasetRequest], Dataset] | DatasetSource]:
     """Return datasets by name: functions of what was asked for (see
-    :class:`kdbench.data.Request`)."""
+    :class:`kdbench.data.DatasetRequest`). A :class:`kdbench.data.DatasetSource` is such a function
+    and what is known of the dataset before it is loaded: a line about it, its folder, its
+    sizes."""

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 
 from kdbench.data.base import ImageSet
+from kdbench.data.fraction import rows_of_each_class
 from kdbench.defense import Defense, DefenseSetting
 from kdbench.method import Params
 from kdbench.models.base import FeatureModel
@@ -117,11 +118,11 @@ def held_out(
 ) -> tuple[ImageSet, ImageSet]:
     """(images to repair with, images to choose with): disjoint, the second the given fraction of
     every class, at least one image of each class that has two."""
-    chosen = torch.zeros(len(clean), dtype=torch.bool)
-    for label in torch.unique(clean.labels):
-        rows = torch.nonzero(clean.labels == label).flatten()
-        count = min(len(rows) - 1, max(1, round(fraction * len(rows))))
-        chosen[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
-    return clean.subset(torch.nonzero(~chosen).flatten()), clean.subset(
-        torch.nonzero(chosen).flatten()
-    )
+
+    def count(size: int) -> int:
+        return min(size - 1, max(1, round(fraction * size)))
+
+    chosen = rows_of_each_class(clean.labels, count, generator)
+    left = torch.ones(len(clean), dtype=torch.bool)
+    left[chosen] = False
+    return clean.subset(torch.nonzero(left).flatten()), clean.subset(chosen)

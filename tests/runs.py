@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from kdbench.bench.plan import prepare
 from kdbench.bench.plan.build import build_plan
-from kdbench.bench.plan.plan import Setting
+from kdbench.bench.plan.plan import Part
 from kdbench.bench.request.spec import RunSpec, resolve, resolve_all
 from kdbench.bench.run import runner
 from kdbench.bench.run.events import Quiet
@@ -36,24 +36,24 @@ def plan_of(registry, software=None, origins=None, **asked):
             | asked
         )
     )
-    settings = []
+    parts = []
     for resolved in resolve_all(spec, registry):
         if origins:
             resolved.origins.update(origins)
-        settings.append(
-            Setting(
-                resolved,
-                resolved.dataset,
-                "train",
-                "test",
-                10,
-                800,
-                "cpu fp32",
-                "code",
-                software or {},
+        parts.append(
+            Part(
+                resolved=resolved,
+                dataset_name=resolved.dataset,
+                train_digest="train",
+                test_digest="test",
+                num_classes=10,
+                train_size=800,
+                numerics="cpu fp32",
+                code="code",
+                software=software or {},
             )
         )
-    return build_plan(settings)
+    return build_plan(parts)
 
 
 __all__ = ["go", "plan_of", "resolve"]

@@ -25,20 +25,20 @@ class Kind(StrEnum):
     """A kind of stage, by the name that keys, records and files use."""
 
     side: Side
-    split: Split
+    sees: Split
     training: Training
     #: Name of the function in kdbench.bench.work.stages that computes it.
     function: str
 
     def __new__(
-        cls, name: str, side: Side, split: Split, training: Training, function: str
+        cls, name: str, side: Side, sees: Split, training: Training, function: str
     ) -> Kind:
         kind = str.__new__(cls, name)
         kind._value_ = name
-        kind.side, kind.split, kind.training, kind.function = side, split, training, function
+        kind.side, kind.sees, kind.training, kind.function = side, sees, training, function
         return kind
 
-    # name, side, split, training, function
+    # name, side, sees, training, function
     CLEAN = "clean", "attacker", "train", "recipe", "train_clean"
     ALONE = "alone", "attacker", "train", "recipe", "train_clean"
     IMPORTED = "imported", "attacker", "train", "none", "imported"
@@ -50,12 +50,14 @@ class Kind(StrEnum):
     PICTURE = "picture", "attacker", "test", "none", "picture"
 
     @classmethod
-    def _missing_(cls, value: object) -> Kind:
-        raise ValueError(
-            unknown(
-                "kind of stage",
-                str(value),
-                [kind.value for kind in cls],
-                "add it to the table in kdbench/bench/kinds.py",
-            )
-        )
+    def named(cls, name: str) -> Kind:
+        """The kind of that name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for kind in cls:
+            if kind.value == name:
+                return kind
+        hint = "add it to the table in kdbench/bench/kinds.py"
+        raise ValueError(unknown("kind of stage", name, [kind.value for kind in cls], hint))

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from kdbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kdbench.loading.choice import Choice
+    from kdbench.models import ModelSource
 
 #: What is listed -> the kind of method that it is.
 METHODS = {"attacks": "attack", "defenses": "defense", "distillers": "distiller"}
@@ -59,14 +62,16 @@ def _parameters(cls: Any, variant: str) -> list[dict[str, Any]]:
     return found
 
 
-def _groups(name: str, size: int, own: Any) -> dict[str, list[dict[str, Any]]]:
+def _groups(
+    name: str, size: int, sources: Mapping[str, ModelSource]
+) -> dict[str, list[dict[str, Any]]]:
     """The three groups of a network at an image size, and what its taps are."""
     import torch
 
     from kdbench.models import blank_model
     from kdbench.models.external import ExternalModel
 
-    model = blank_model(name, 10, image_size=size, own=own).eval()
+    model = blank_model(name, 10, image_size=size, sources=sources).eval()
     side = model.blank_size if isinstance(model, ExternalModel) else size
     with torch.no_grad():
         out = model.features(torch.zeros(1, 3, side, side))

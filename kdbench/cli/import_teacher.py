@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +12,14 @@ from kdbench.bench.store.teacher_names import check_teacher_name
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.number import Number
 from kdbench.cli.request import store_option
-from kdbench.errors import ConfigError, UnknownMethodError, unknown
+from kdbench.errors import ConfigError
 from kdbench.loading.choice import Choice
 from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
+    from kdbench.data import DatasetSource
     from kdbench.loading.registry import Registry
     from kdbench.untrusted.weights import Foreign
-
-#: dataset: (classes, pixels a side), where they are its own; those of `signs` are what it draws
-#: unless told otherwise
-_FOLDER_SIZE = 224
 
 
 @click.command("import-teacher")
@@ -98,11 +94,10 @@ def import_teacher_command(
             "which network the weights are of is not known here; give --model, see `kdbench list "
             "models`"
         )
-    plugins = functools.cache(lambda: _registry(choice))
-    classes, size = _sizes(dataset, num_classes, image_size, lambda: plugins().datasets)
+    registry = _registry(choice)
+    classes, size = _sizes(dataset, num_classes, image_size, registry.datasets)
     name = name if name is not None else path.stem
     check_teacher_name(name)
-    # Neither imports torch; the process that reads does so only for what looks like weights.
     from kdbench.untrusted.weights import read_foreign
 
     found = read_foreign(
@@ -113,7 +108,7 @@ def import_teacher_command(
         memory_bytes=int(memory * 2**30),
         seconds=time_limit,
         expect_sha256=sha256,
-        own=lambda: plugins().models,
+        sources=registry.models,
     )
     found.origin.update(origin)
     from kdbench.bench.store.teachers import save_teacher
@@ -127,8 +122,8 @@ def import_teacher_command(
         dataset=dataset,
         num_classes=classes,
         image_size=size,
-        own=plugins().models,
-        code=plugins().origin_of_model(model),
+        sources=registry.models,
+        code=registry.origin_of_model(model),
     )
     for line in _summary(name, key, model, dataset, classes, size, found):
         click.echo(strip_control(line))
@@ -144,32 +139,18 @@ def _sizes(
     dataset: str,
     num_classes: int | None,
     image_size: int | None,
-    own: Callable[[], Collection[str]] = tuple,
+    sources: Mapping[str, DatasetSource],
 ) -> tuple[int, int]:
-    """Classes and pixels a side: the options, else the dataset's own. ``own``: answers the names of
-    the datasets of plugins."""
-    from kdbench.data.facts import OFFICIAL
+    """Classes and pixels a side: the options, else the dataset's own."""
+    from kdbench.data import dataset_source
 
-    if dataset.partition(":")[0] == "imagefolder":
-        if num_classes is None:
-            raise ConfigError(
-                f"how many classes {dataset!r} has is not known here; give --num-classes"
-            )
-        return num_classes, image_size or _FOLDER_SIZE
-    if dataset in OFFICIAL:
-        facts = OFFICIAL[dataset]
-        return num_classes or facts.num_classes, image_size or facts.image_size
-    if dataset in own():
-        if num_classes is None or image_size is None:
-            raise ConfigError(
-                f"what {dataset!r} of a plugin is like is not known here; give --num-classes and "
-                "--image-size"
-            )
-        return num_classes, image_size
-    known = [*OFFICIAL, *sorted(own()), "imagefolder"]
-    raise UnknownMethodError(
-        unknown("dataset", dataset, known, "a folder of yours is imagefolder:PATH")
-    )
+    source = dataset_source(dataset, sources)
+    classes, size = num_classes or source.num_classes, image_size or source.image_size
+    if classes is None or size is None:
+        numbers = {"--num-classes": source.num_classes, "--image-size": source.image_size}
+        options = " and ".join(option for option, number in numbers.items() if number is None)
+        raise ConfigError(f"what {dataset!r} is like is not known here; give {options}")
+    return classes, size
 
 
 def _summary(

@@ -16,20 +16,13 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from kdbench.data import DatasetSource
     from kdbench.loading.choice import Choice
-    from kdbench.loading.registry import Found, Registry
+    from kdbench.loading.registry import Registered, Registry
+    from kdbench.method import Method
 
 _FROM_PLUGINS = {*METHODS, "models", "datasets"}
 _KINDS = (*METHODS, "models", "datasets", "presets", "teachers")
-_DATASETS = {
-    "signs": "embedded, drawn on the spot",
-    "cifar10": "--data-dir, --download",
-    "cifar100": "--data-dir, --download",
-    "gtsrb": "--data-dir, --download",
-    "flower17": "--data-dir",
-    "imagenet1k": "--data-dir",
-    "imagefolder": "a folder of yours: imagefolder:PATH",
-}
 
 
 @click.command("list")
@@ -71,21 +64,17 @@ def list_command(
 def _collect(kinds: list[str], choice: Choice) -> dict[str, list[dict[str, Any]]]:
     """Kind -> what there is of it; ``broken`` beside them where methods are among the kinds."""
     from kdbench.bench.request.presets import preset_names
-    from kdbench.data import dataset_names
     from kdbench.loading.registry import Registry
-    from kdbench.models import model_names
 
     found: dict[str, list[dict[str, Any]]] = {}
     load = bool(set(kinds) & _FROM_PLUGINS)
     registry = Registry.load(choice=choice) if load else Registry()
     for kind in kinds:
         if kind == "models":
-            names = [*model_names(), *registry.models, "timm/NAME", "torchvision/NAME"]
-            found[kind] = [{"name": name} for name in names]
+            found[kind] = list(_models(registry))
         elif kind == "datasets":
-            names = [*dataset_names(), *registry.datasets]
             found[kind] = [
-                {"name": name, "about": _about_dataset(name, registry)} for name in names
+                _dataset(name, entry) for name, entry in registry.registered_datasets.items()
             ]
         elif kind == "teachers":
             found[kind] = _teachers()
@@ -104,13 +93,13 @@ def _collect(kinds: list[str], choice: Choice) -> dict[str, list[dict[str, Any]]
     return found
 
 
-def _method(name: str, item: Found) -> Iterator[dict[str, Any]]:
+def _method(name: str, item: Registered[type[Method]]) -> Iterator[dict[str, Any]]:
     """A method and, after it, its variants; those have a text and parameters instead of a
     publication."""
-    info = item.cls.info
+    info = item.value.info
     of = {"plugin": item.plugin.name, "version": item.plugin.version}
     yield {"name": name, "title": info.title, "venue": info.venue, "year": info.year, **of}
-    for word, variant in item.cls.variants.items():
+    for word, variant in item.value.variants.items():
         yield {
             "name": f"{name}.{word}",
             "title": variant.text,
@@ -139,9 +128,32 @@ def _teachers() -> list[dict[str, Any]]:
     ]
 
 
-def _about_dataset(name: str, registry: Registry) -> str:
-    brought = registry.made["dataset"].get(name)
-    return f"plugin {brought.plugin.name}" if brought else _DATASETS.get(name, "")
+def _models(registry: Registry) -> Iterator[dict[str, Any]]:
+    from kdbench.models import LIBRARIES
+
+    for name, entry in registry.registered_models.items():
+        yield {"name": name, "about": _about_source(entry)}
+    for library in LIBRARIES:
+        yield {"name": f"{library}/NAME", "about": f"a classification model of {library}"}
+
+
+def _dataset(name: str, entry: Registered[DatasetSource]) -> dict[str, Any]:
+    """A dataset and the numbers of the whole of it, None where they are not known."""
+    source = entry.value
+    return {
+        "name": name,
+        "about": _about_source(entry, *source.options()),
+        "classes": source.num_classes,
+        "pixels": source.image_size,
+        "train": source.train_size,
+        "test": source.test_size,
+    }
+
+
+def _about_source(entry: Registered[Any], *options: str) -> str:
+    """What a network or a dataset says of itself, the options that it needs, and its plugin."""
+    plugin = "" if entry.is_built_in else f"plugin {entry.plugin.name}"
+    return ", ".join(filter(None, [entry.value.about, *options, plugin]))
 
 
 def _about(preset: str) -> str:
@@ -163,5 +175,6 @@ def _table(title: str, entries: list[dict[str, Any]]) -> Table:
     columns = [name for name in (shown[0] if shown else {"name": ""}) if name != "year"]
     table = plain_table(title, columns)
     for entry in shown:
-        table.add_row(*(safe(entry[column]) for column in columns))
+        values = (entry[column] for column in columns)
+        table.add_row(*(safe("" if value is None else value) for value in values))
     return table

@@ -76,7 +76,7 @@ def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> Non
     summary = _summary(found, len(plan.cells), rows, divide(jobs, prepared.numerics))
     machine = {"device": str(prepared.numerics.device), "numerics": str(prepared.numerics)}
     request = prepared.spec.model_dump(mode="json")
-    parts = prepared.parts()
+    parts = prepared.numbers()
     if as_json:
         stages = [
             {

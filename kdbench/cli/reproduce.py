@@ -152,11 +152,11 @@ def _show_costs(
     slots = divide(jobs, next(iter(outlines.values())).numerics)
     seen: set[str] = set()
     lines = [
-        _cost(name, build_plan(o.settings), store, seen, slots.pace) for name, o in outlines.items()
+        _cost(name, build_plan(o.parts), store, seen, slots.pace) for name, o in outlines.items()
     ]
     together = _cost(
         "together",
-        build_plan(s for o in outlines.values() for s in o.settings),
+        build_plan(part for o in outlines.values() for part in o.parts),
         store,
         set(),
         slots.pace,

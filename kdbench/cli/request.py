@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from kdbench.bench.store.artefacts import Store
     from kdbench.bench.work.executors.slots import Slots
     from kdbench.loading.registry import Registry
-    from kdbench.models import ModelMaker
+    from kdbench.models import ModelSource
     from kdbench.numerics import Numerics
 
 PAPER_PAIRS = (
@@ -277,24 +276,24 @@ def parse_pairs(
     teacher: str | None,
     student: str | None,
     imported: list[str],
-    own: Mapping[str, ModelMaker] = MappingProxyType({}),
+    sources: Mapping[str, ModelSource],
 ) -> tuple[tuple[str, str], ...]:
     """Pairs from ``--pair``, from ``--teacher`` with ``--student``, and from imported teachers with
     ``--student``.
 
-    ``own``: the models of plugins.
+    ``sources``: networks by name.
 
     Raises:
         UsageError: no pair at all, half a pair, or a model that does not exist.
     """
-    from kdbench.models import check_model_name, split_pair
+    from kdbench.models import model_source, split_pair
 
     found: list[tuple[str, str]] = []
     for pair in _expand(pairs, lambda: PAPER_PAIRS):
         if isinstance(pair, list | tuple) and len(pair) == 2:
             found.append((str(pair[0]), str(pair[1])))
         else:
-            found.append(split_pair(str(pair), own))
+            found.append(split_pair(str(pair), sources))
     teachers = [teacher] if teacher is not None else imported if student is not None else []
     if (teacher is not None and student is None) or (student is not None and not teachers):
         raise ConfigError(
@@ -304,7 +303,7 @@ def parse_pairs(
     found = [(_from_hub(teacher), _from_hub(student)) for teacher, student in found]
     for pair in found:
         for name in pair:
-            check_model_name(name, own)
+            model_source(name, sources)
     if not found:
         raise ConfigError(
             "no pair given; add --pair TEACHER-STUDENT, e.g. --pair wrn16_2-wrn16_1, or --pair all"

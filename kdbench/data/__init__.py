@@ -6,14 +6,14 @@ tar. Nothing here imports torchvision or PIL until a dataset that needs them is 
 
 from __future__ import annotations
 
-import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from kdbench.data.base import Augmentation, Batch, Dataset, ImageSet
-from kdbench.data.common import Request, finish, padding
+from kdbench.data.builtin import DATASETS
+from kdbench.data.common import DatasetRequest, Request, finish, need_folder, padding
+from kdbench.data.source import DatasetSource, Loader
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import ConfigError, ContractError, DatasetError, UnknownMethodError, unknown
 
@@ -21,52 +21,46 @@ __all__ = [
     "Augmentation",
     "Batch",
     "Dataset",
+    "DatasetRequest",
+    "DatasetSource",
     "ImageSet",
+    "Loader",
     "Request",
     "TensorImages",
     "check_dataset_name",
     "dataset_names",
+    "dataset_source",
     "finish",
     "load_dataset",
     "padding",
 ]
 
-#: What was asked for -> a dataset.
-Loader = Callable[[Request], Dataset]
-
-# name: (module, function); imported when asked for.
-_LOADERS = {
-    "signs": ("kdbench.data", "_signs"),
-    "cifar10": ("kdbench.data.cifar", "load_cifar"),
-    "cifar100": ("kdbench.data.cifar", "load_cifar"),
-    "gtsrb": ("kdbench.data.gtsrb", "load_gtsrb"),
-    "flower17": ("kdbench.data.folders", "load_flower17"),
-    "imagenet1k": ("kdbench.data.folders", "load_imagenet"),
-    "imagefolder": ("kdbench.data.folders", "load_imagefolder"),
-}
-
 
 def dataset_names() -> tuple[str, ...]:
     """Names that ``load_dataset`` knows; ``imagefolder`` is written ``imagefolder:PATH``."""
-    return tuple(_LOADERS)
+    return tuple(DATASETS)
 
 
-def check_dataset_name(name: str, own: Mapping[str, Loader] = MappingProxyType({})) -> None:
-    """Raise UnknownMethodError unless ``name`` can be loaded. ``own``: the datasets of plugins."""
+def dataset_source(name: str, sources: Mapping[str, DatasetSource] = DATASETS) -> DatasetSource:
+    """The source of ``NAME`` or ``NAME:PATH``.
+
+    Args:
+        sources: datasets by name. ``Registry.datasets`` has those of plugins as well.
+
+    Raises:
+        UnknownMethodError: there is none, or it takes no path.
+    """
     kind, _, path = name.partition(":")
-    if (kind not in _LOADERS and kind not in own) or (path and kind != "imagefolder"):
+    if kind not in sources or (path and not sources[kind].takes_path):
         raise UnknownMethodError(
-            unknown("dataset", name, [*_LOADERS, *own], "a folder of yours is imagefolder:PATH")
+            unknown("dataset", name, sources, "a folder of yours is imagefolder:PATH")
         )
+    return sources[kind]
 
 
-def _checked(name: str, found: object) -> Dataset:
-    """What a plugin returned, if it is a dataset of that name."""
-    if not isinstance(found, Dataset):
-        raise ContractError(
-            f"dataset {name!r} is a {type(found).__name__}; return what kdbench.data.finish returns"
-        )
-    return found
+def check_dataset_name(name: str, sources: Mapping[str, DatasetSource] = DATASETS) -> None:
+    """Raise UnknownMethodError unless ``name`` can be loaded."""
+    dataset_source(name, sources)
 
 
 def load_dataset(
@@ -80,7 +74,7 @@ def load_dataset(
     train_size: int | None = None,
     test_size: int | None = None,
     cache_dir: str | Path | None = None,
-    own: Mapping[str, Loader] = MappingProxyType({}),
+    sources: Mapping[str, DatasetSource] = DATASETS,
 ) -> Dataset:
     """Load a dataset.
 
@@ -94,15 +88,15 @@ def load_dataset(
     stratified subset.
     cache_dir: where decoded images and unpacked archives are kept; default $KDBENCH_CACHE or the
     user's cache folder.
-    own: the datasets of plugins (``Registry.datasets``).
+    sources: datasets by name; ``Registry.datasets`` has those of plugins as well.
     Raises UnknownMethodError, ConfigError or DatasetError, each saying what to do; IntegrityError
     for an archive, as which an imagefolder may be given, that is damaged, hostile or too large.
     """
-    kind, _, path = name.partition(":")
-    check_dataset_name(name, own)
-    if kind == "imagefolder":
+    source = dataset_source(name, sources)
+    if source.takes_path:
+        path = name.partition(":")[2]
         if not path and data_dir is None:
-            raise ConfigError("dataset 'imagefolder' needs a folder; write imagefolder:PATH")
+            raise ConfigError(f"dataset {name!r} needs a folder; write {name}:PATH")
         data_dir = path or data_dir
     for what, value, low, high in (
         ("image_size", image_size, 8, 512),
@@ -120,22 +114,23 @@ def load_dataset(
         if value is not None and wrong:
             allowed = f"of at least {low}" if high is None else f"in {low}..{high}"
             raise ConfigError(f"{what} is {value!r}; it must be a whole number {allowed}")
-    request = Request(
-        name,
-        Path(data_dir).expanduser() if data_dir is not None else None,
-        download,
-        seed,
-        image_size,
-        num_classes,
-        train_size,
-        test_size,
-        Path(cache_dir) if cache_dir is not None else _default_cache(),
+    request = DatasetRequest(
+        name=name,
+        data_dir=Path(data_dir).expanduser() if data_dir is not None else None,
+        download=download,
+        seed=seed,
+        image_size=source.image_size if image_size is None else image_size,
+        num_classes=num_classes,
+        train_size=train_size,
+        test_size=test_size,
+        cache_dir=Path(cache_dir) if cache_dir is not None else _default_cache(),
     )
     try:
-        if kind in own:
-            return _checked(name, own[kind](request))
-        module, function = _LOADERS[kind]
-        return getattr(importlib.import_module(module), function)(request)
+        if source.folder:
+            need_folder(
+                request, source.folder, downloadable=source.downloadable, or_file=source.takes_path
+            )
+        return _checked(name, source.load(request))
     except OSError as error:
         # One place for whatever the file system refuses: a file where a folder should be, a folder
         # that may not be read.
@@ -146,35 +141,19 @@ def load_dataset(
         ) from error
 
 
+def _checked(name: str, dataset: object) -> Dataset:
+    """What a loader returned, if it is a dataset."""
+    if not isinstance(dataset, Dataset):
+        raise ContractError(
+            f"dataset {name!r} is a {type(dataset).__name__}; return what kdbench.data.finish "
+            "returns"
+        )
+    return dataset
+
+
 def _default_cache() -> Path:
     if folder := os.environ.get("KDBENCH_CACHE"):
         return Path(folder)
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("kdbench")) / "datasets"
-
-
-def _signs(request: Request) -> Dataset:
-    from kdbench.data import signs
-
-    def count(value: int | None, default: int) -> int:
-        return default if value is None else value
-
-    classes, size = count(request.num_classes, 10), count(request.image_size, 32)
-    train, test = (
-        signs.draw_signs(n, num_classes=classes, size=size, seed=request.seed, split=split)
-        for split, n in (
-            ("train", count(request.train_size, 4000)),
-            ("test", count(request.test_size, 1000)),
-        )
-    )
-    return finish(
-        request,
-        name="signs",
-        train=train,
-        test=test,
-        class_names=signs.class_names(classes),
-        mean=signs.MEAN,
-        std=signs.STD,
-        augmentation=Augmentation(padding(size, 2), flip=False),
-    )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from kdbench.data.base import Augmentation, Dataset
-from kdbench.data.common import Request, finish, need_folder, padding
+from kdbench.data.common import DatasetRequest, finish, padding
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import DatasetError
 
@@ -16,13 +16,13 @@ MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
 STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
 
 
-def load_cifar(request: Request) -> Dataset:
+def load_cifar(request: DatasetRequest) -> Dataset:
     """``cifar10`` or ``cifar100`` from data_dir in torchvision's layout (cifar-10-batches-py,
     cifar-100-python)."""
     from torchvision import datasets
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[request.name]
-    folder = need_folder(request, f"it holds {kind.base_folder}/", downloadable=True)
+    folder, size = request.folder, request.side
     try:
         # The batches are pickles: torchvision compares all MD5 sums before it opens one, so none is
         # unpickled unverified.
@@ -41,7 +41,6 @@ def load_cifar(request: Request) -> Dataset:
         raise DatasetError(
             f"dataset {request.name!r} {what}; {remedy}, or unpack {kind.filename} into {folder}"
         ) from error
-    size = request.image_size or 32
     train, test = (
         TensorImages(_resized(part.data, size), torch.tensor(part.targets)) for part in parts
     )

@@ -1,4 +1,4 @@
-"""What every loader shares: the request, the digests, stratified subsets."""
+"""What every loader shares: the request, the folder, the sizes, the digests."""
 
 from __future__ import annotations
 
@@ -7,26 +7,46 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from kdbench.data.base import Augmentation, Dataset, ImageSet
+from kdbench.data.fraction import stratified_rows
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import ConfigError, DatasetError
 
 
 @dataclass(frozen=True)
-class Request:
+class DatasetRequest:
     """The arguments of ``load_dataset``, as each loader gets them."""
 
     name: str
+    """As it was asked for, ``imagefolder:PATH`` for example."""
     data_dir: Path | None
     download: bool
     seed: int
     image_size: int | None
+    """Pixels a side: what was asked for, else what the dataset's source says."""
     num_classes: int | None
     train_size: int | None
     test_size: int | None
     cache_dir: Path
+
+    @property
+    def folder(self) -> Path:
+        """``data_dir`` of a dataset that reads a folder. kdbench has checked that it exists."""
+        if self.data_dir is None:
+            raise ConfigError(f"dataset {self.name!r} is read from disk; pass --data-dir")
+        return self.data_dir
+
+    @property
+    def side(self) -> int:
+        """``image_size``, where the dataset's images have no size of their own."""
+        if self.image_size is None:
+            raise ConfigError(f"dataset {self.name!r} has no size of its own; pass --image-size")
+        return self.image_size
+
+
+#: The name that it had first. Plugins may go on using it.
+Request = DatasetRequest
 
 
 def padding(size: int, at_32: int) -> int:
@@ -54,7 +74,7 @@ def split_digest(facts: tuple[object, ...], part: ImageSet) -> str:
 
 
 def finish(
-    request: Request,
+    request: DatasetRequest,
     *,
     name: str,
     train: ImageSet,
@@ -109,26 +129,14 @@ def _sized(part: ImageSet, size: int | None, what: str, seed: int) -> ImageSet:
         return part
     if not 1 <= size <= len(part):
         raise ConfigError(f"{what} is {size}; the dataset allows 1..{len(part)}")
-    return part.subset(stratified_rows(part.labels, size, seed))
+    return part.subset(stratified_rows(part.labels, size, torch.Generator().manual_seed(seed)))
 
 
-def stratified_rows(labels: Tensor, size: int, seed: int) -> Tensor:
-    """``size`` rows in ascending order, each class in proportion (within one row), chosen by
-    ``seed``."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=generator)
-    # Sort by the rank of each row within its class, as a fraction of the class: any prefix is then
-    # stratified.
-    rank = torch.empty(len(labels), dtype=torch.float64)
-    for label in labels.unique():
-        rows = order[labels[order] == label]
-        rank[rows] = (torch.arange(len(rows), dtype=torch.float64) + 0.5) / len(rows)
-    return order[rank[order].argsort(stable=True)[:size]].sort().values
-
-
-def need_folder(request: Request, holds: str, *, downloadable: bool = False) -> Path:
+def need_folder(
+    request: DatasetRequest, holds: str, *, downloadable: bool = False, or_file: bool = False
+) -> Path:
     """data_dir as an existing folder (created when downloading), or ConfigError/DatasetError saying
-    what it holds."""
+    what it holds. ``or_file``: an archive will do as well."""
     folder = request.data_dir
     if request.download and not downloadable:
         raise ConfigError(
@@ -141,7 +149,7 @@ def need_folder(request: Request, holds: str, *, downloadable: bool = False) -> 
         )
     if request.download and not folder.exists():
         folder.mkdir(parents=True, exist_ok=True)
-    if not folder.is_dir():
+    if not folder.is_dir() and not (or_file and folder.is_file()):
         raise DatasetError(
             f"dataset {request.name!r}: no folder {folder}; pass --data-dir, the folder ({holds})"
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from kdbench.data.base import Augmentation, Dataset
-from kdbench.data.common import Request, finish, need_folder, padding
+from kdbench.data.common import DatasetRequest, finish, padding
 from kdbench.data.load import image_set
 from kdbench.errors import DatasetError
 
@@ -37,14 +37,14 @@ FLOWERS = (
 )
 
 
-def load_flower17(request: Request) -> Dataset:
+def load_flower17(request: DatasetRequest) -> Dataset:
     """Flower17 (Nilsback & Zisserman 2006): 80 consecutive images a class, 70 for training, 10 for
     testing.
 
     The ten are drawn per class from the seed. data_dir is the folder that holds jpg/image_0001.jpg
     to image_1360.jpg, from https://www.robots.ox.ac.uk/~vgg/data/flowers/17/.
     """
-    folder = need_folder(request, "it holds jpg/image_0001.jpg to image_1360.jpg")
+    folder = request.folder
     paths = [folder / "jpg" / f"image_{number:04d}.jpg" for number in range(1, 1361)]
     missing = [path for path in paths if not path.is_file()]
     if missing:
@@ -59,7 +59,7 @@ def load_flower17(request: Request) -> Dataset:
         order = (torch.randperm(80, generator=generator) + 80 * label).tolist()
         rows["train"] += sorted(order[:70])
         rows["test"] += sorted(order[70:])
-    size = request.image_size or 224
+    size = request.side
     # Decoded once for all seeds: the split is a view on the same cache entry.
     whole = image_set(
         paths, [row // 80 for row in range(1360)], size, root=folder, cache_dir=request.cache_dir
@@ -77,32 +77,29 @@ def load_flower17(request: Request) -> Dataset:
     )
 
 
-def load_imagenet(request: Request) -> Dataset:
+def load_imagenet(request: DatasetRequest) -> Dataset:
     """ImageNet-1k (Russakovsky et al. 2015): data_dir holds train/<wnid>/ and val/<wnid>/, 1000
     folders each."""
-    return _from_folders(
-        request, need_folder(request, "it holds train/<wnid>/ and val/<wnid>/"), ("val",), 1000
-    )
+    return _from_folders(request, request.folder, ("val",), 1000)
 
 
-def load_imagefolder(request: Request) -> Dataset:
+def load_imagefolder(request: DatasetRequest) -> Dataset:
     """``imagefolder:PATH``: PATH holds train/<class>/ and test/<class>/ (or val/<class>/) of the
     same classes.
 
     PATH may be a zip or tar of these, or of one folder that holds them; it is unpacked into the
     cache. Raises IntegrityError for an archive that is damaged or hostile.
     """
-    holds = "it holds train/<class>/ and test/<class>/; or a zip or tar of these"
-    if request.data_dir is None or request.download or not request.data_dir.is_file():
-        return _from_folders(request, need_folder(request, holds), ("test", "val"), None)
+    if not request.folder.is_file():
+        return _from_folders(request, request.folder, ("test", "val"), None)
     from kdbench.data.unpacked import unpacked
 
-    folder = _inner(unpacked(request.data_dir, request.cache_dir))
+    folder = _inner(unpacked(request.folder, request.cache_dir))
     try:
         return _from_folders(request, folder, ("test", "val"), None)
     except DatasetError as error:
         raise DatasetError(
-            f"{error} (this was unpacked from {request.data_dir}: mend the archive, not the copy)"
+            f"{error} (this was unpacked from {request.folder}: mend the archive, not the copy)"
         ) from error
 
 
@@ -117,7 +114,7 @@ def _inner(folder: Path) -> Path:
 
 
 def _from_folders(
-    request: Request, root: Path, test_names: tuple[str, ...], classes: int | None
+    request: DatasetRequest, root: Path, test_names: tuple[str, ...], classes: int | None
 ) -> Dataset:
     where = f"dataset {request.name!r}: {root}"
     test_name = next((name for name in test_names if (root / name).is_dir()), None)
@@ -137,7 +134,7 @@ def _from_folders(
         raise DatasetError(
             f"{where} has {len(names)} classes in train/; expected {classes or 'at least 2'}"
         )
-    size = request.image_size or 224
+    size = request.side
     sets = []
     for part in ("train", test_name):
         paths, labels = _files(root / part, names, where)

@@ -1,10 +1,37 @@
-"""A share of a dataset: the defender's images."""
+"""Shares of a dataset, chosen at random and stratified by class."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from kdbench.data.base import ImageSet
+
+
+def stratified_rows(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """``size`` rows in ascending order, each class in proportion (within one row)."""
+    order = torch.randperm(len(labels), generator=generator)
+    # Sort by the rank of each row within its class, as a fraction of the class: any prefix is then
+    # stratified.
+    rank = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        rows = order[labels[order] == label]
+        rank[rows] = (torch.arange(len(rows), dtype=torch.float64) + 0.5) / len(rows)
+    return order[rank[order].argsort(stable=True)[:size]].sort().values
+
+
+def rows_of_each_class(
+    labels: Tensor, count: Callable[[int], int], generator: torch.Generator
+) -> Tensor:
+    """Rows in ascending order: of a class with n rows ``count(n)`` of them."""
+    chosen = []
+    for label in labels.unique():
+        rows = torch.nonzero(labels == label).flatten()
+        order = torch.randperm(len(rows), generator=generator)
+        chosen.append(rows[order[: count(len(rows))]])
+    return torch.cat(chosen).sort().values
 
 
 def defender_images(train: ImageSet, fraction: float, seed: int) -> ImageSet:
@@ -12,10 +39,9 @@ def defender_images(train: ImageSet, fraction: float, seed: int) -> ImageSet:
     them for 1.0."""
     if fraction >= 1:
         return train
+
+    def count(size: int) -> int:
+        return max(min(2, size), round(fraction * size))
+
     generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for label in torch.unique(train.labels):
-        of_class = torch.nonzero(train.labels == label).flatten()
-        count = max(min(2, len(of_class)), round(fraction * len(of_class)))
-        rows.append(of_class[torch.randperm(len(of_class), generator=generator)[:count]])
-    return train.subset(torch.sort(torch.cat(rows)).values)
+    return train.subset(rows_of_each_class(train.labels, count, generator))

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from kdbench.data.base import Augmentation, Dataset
-from kdbench.data.common import Request, finish, need_folder, padding
+from kdbench.data.common import DatasetRequest, finish, padding
 from kdbench.data.load import image_set
 from kdbench.errors import DatasetError
 
@@ -20,19 +20,16 @@ OFFICIAL_TRAIN, OFFICIAL_TEST = 39_209, 12_630
 MEAN, STD = (0.34, 0.31, 0.32), (0.28, 0.26, 0.27)
 
 
-def load_gtsrb(request: Request) -> Dataset:
+def load_gtsrb(request: DatasetRequest) -> Dataset:
     """``gtsrb``; named ``gtsrb-subset``, with a note, where not all official images are there or
     were asked for."""
-    folder = need_folder(
-        request, "it holds gtsrb/GTSRB/Training and gtsrb/GT-final_test.csv", downloadable=True
-    )
-    base = folder / "gtsrb"
+    folder, base = request.folder, request.folder / "gtsrb"
     training, final_test = base / "GTSRB" / "Training", base / "GTSRB" / "Final_Test" / "Images"
     if request.download:
         _download(folder, {"train": training, "test": final_test})
     train_paths, train_labels = _training(training, min(request.num_classes or CLASSES, CLASSES))
     test_paths, test_labels = _test(base / "GT-final_test.csv", final_test)
-    size = request.image_size or 32
+    size = request.side
     train, test = (
         image_set(paths, labels, size, root=base, cache_dir=request.cache_dir)
         for paths, labels in ((train_paths, train_labels), (test_paths, test_labels))
@@ -51,7 +48,7 @@ def load_gtsrb(request: Request) -> Dataset:
     )
 
 
-def _note(request: Request, train: int, test: int) -> str:
+def _note(request: DatasetRequest, train: int, test: int) -> str:
     """What sets this apart from the official dataset; '' if nothing does."""
     selections = (
         (request.num_classes, CLASSES, "the first {} classes"),

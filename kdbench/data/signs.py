@@ -14,6 +14,8 @@ import math
 import numpy as np
 import torch
 
+from kdbench.data.base import Augmentation, Dataset
+from kdbench.data.common import DatasetRequest, finish, padding
 from kdbench.data.glyphs import CLASSES, Array, glyph_distance, outline
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import ConfigError
@@ -29,6 +31,32 @@ _SPLITS = {"train": 0, "test": 1}
 def class_names(num_classes: int) -> tuple[str, ...]:
     """Names such as ``red-circle/arrow-up``, one per class."""
     return tuple(f"{style.name}/{glyph}" for style, glyph in CLASSES[:num_classes])
+
+
+def load_signs(request: DatasetRequest) -> Dataset:
+    """``signs``, as many classes and images as were asked for."""
+
+    def count(value: int | None, default: int) -> int:
+        return default if value is None else value
+
+    classes, size = count(request.num_classes, 10), request.side
+    train, test = (
+        draw_signs(n, num_classes=classes, size=size, seed=request.seed, split=split)
+        for split, n in (
+            ("train", count(request.train_size, 4000)),
+            ("test", count(request.test_size, 1000)),
+        )
+    )
+    return finish(
+        request,
+        name="signs",
+        train=train,
+        test=test,
+        class_names=class_names(classes),
+        mean=MEAN,
+        std=STD,
+        augmentation=Augmentation(padding(size, 2), flip=False),
+    )
 
 
 def draw_signs(count: int, *, num_classes: int, size: int, seed: int, split: str) -> TensorImages:

@@ -24,17 +24,22 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from kdbench import hookspecs
 from kdbench.attack import Attack
+from kdbench.data import DatasetSource
 from kdbench.defense import Defense
 from kdbench.distiller import Distiller
 from kdbench.errors import ContractError, UsageError, unknown
 from kdbench.loading.choice import owner_of
 from kdbench.loading.source import source_digest
 from kdbench.method import Info, Method
+from kdbench.models import ModelSource
 
 GROUP = "kdbench"
 KINDS: dict[str, type[Method]] = {"attack": Attack, "distiller": Distiller, "defense": Defense}
-#: What is returned as a function under a name.
-MADE = ("model", "dataset")
+#: What is returned by name: a source, or only the function that it needs first.
+SOURCES: dict[str, type[ModelSource] | type[DatasetSource]] = {
+    "model": ModelSource,
+    "dataset": DatasetSource,
+}
 #: Modules of one-off plugins are called by this and the file's name.
 FILE_MODULE = "kdbench_file_"
 _NAME = r"[a-z0-9][a-z0-9_]*"
@@ -44,12 +49,13 @@ _QUIET = (str(_CORE), str(Path(pluggy.__file__).parent), "<frozen")
 
 @dataclass(frozen=True)
 class Definition:
-    """One thing that a plugin brings. kind: attack, distiller, defense, model or dataset. made: the
-    class or function."""
+    """One thing that a plugin brings."""
 
     kind: str
+    """attack, distiller, defense, model or dataset."""
     name: str
-    made: Any
+    value: type[Method] | ModelSource | DatasetSource
+    """The method's class, or the source."""
 
 
 @dataclass(frozen=True)
@@ -211,14 +217,15 @@ def _definitions(plugin: object, name: str) -> tuple[Definition, ...]:
         raise ContractError(unknown("hook", hook, known))
     if not manager.get_hookcallers(plugin):
         raise ContractError("it implements no hook; is @kdbench.hookspecs.hookimpl missing?")
-    found: dict[tuple[str, str], Definition] = {}
-    for kind in (*KINDS, *MADE):
+    definitions: dict[tuple[str, str], Definition] = {}
+    for kind in (*KINDS, *SOURCES):
         for answer in getattr(manager.hook, f"kdbench_{kind}s")():
-            for made in _methods(kind, answer) if kind in KINDS else _functions(kind, answer):
-                if (kind, made.name) in found:
-                    raise ContractError(f"it defines the {kind} {made.name!r} twice")
-                found[kind, made.name] = made
-    return tuple(found.values())
+            read = _methods if kind in KINDS else _sources
+            for definition in read(kind, answer):
+                if (kind, definition.name) in definitions:
+                    raise ContractError(f"it defines the {kind} {definition.name!r} twice")
+                definitions[kind, definition.name] = definition
+    return tuple(definitions.values())
 
 
 def _methods(kind: str, answer: object) -> Iterator[Definition]:
@@ -229,22 +236,24 @@ def _methods(kind: str, answer: object) -> Iterator[Definition]:
         yield Definition(kind, method.info.name, method)
 
 
-def _functions(kind: str, answer: object) -> Iterator[Definition]:
+def _sources(kind: str, answer: object) -> Iterator[Definition]:
+    source = SOURCES[kind]
     if not isinstance(answer, dict):
         raise ContractError(
             f"kdbench_{kind}s must return a dict of names and functions, got {answer!r}"
         )
-    for name, function in answer.items():
+    for name, value in answer.items():
         if not isinstance(name, str) or not re.fullmatch(_NAME, name):
             raise ContractError(
                 f"kdbench_{kind}s uses the name {name!r}; allowed are a-z, 0-9 and, after the "
                 "first, _"
             )
-        if not callable(function):
+        if not isinstance(value, source) and not callable(value):
             raise ContractError(
-                f"kdbench_{kind}s must return functions, got {function!r} for {name!r}"
+                f"kdbench_{kind}s must return functions, got {value!r} for {name!r}; a "
+                f"{source.__name__} will do as well"
             )
-        yield Definition(kind, name, function)
+        yield Definition(kind, name, value if isinstance(value, source) else source(value))
 
 
 def _check(kind: str, method: object) -> None:

@@ -1,21 +1,22 @@
-"""Every attack, distiller and defense by name. Built-ins and a stranger's package come through the
-same entry points."""
+"""Everything by name: attacks, distillers, defenses, networks and datasets. What kdbench brings
+comes through the same hooks as a stranger's package."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from kdbench.data import dataset_names
-from kdbench.errors import PluginLoadError, UnknownMethodError, UsageError, unknown
+from kdbench import __version__
+from kdbench.data import DatasetSource
+from kdbench.errors import ContractError, PluginLoadError, UnknownMethodError, UsageError, unknown
 from kdbench.loading.choice import Choice, owner_of
 from kdbench.loading.plugin import (
     GROUP,
     KINDS,
-    MADE,
     Plugin,
     blocked,
     broken,
@@ -24,20 +25,41 @@ from kdbench.loading.plugin import (
     load,
 )
 from kdbench.method import Method
-from kdbench.models import model_names
+from kdbench.models import ModelSource
 
 #: The distribution of the built-ins: they came first, so whoever takes one of their names is the
 #: one that is refused it.
 _OWN = "kdbench"
 
 
-@dataclass(frozen=True)
-class Found:
-    """A method, or a function that makes a model or loads a dataset, and the plugin it came
-    from."""
+T = TypeVar("T")
 
-    cls: Any
+
+@cache
+def built_in() -> Plugin:
+    """kdbench itself, as the plugin that brings its own networks and datasets.
+
+    It is always there: it is no entry point that somebody could block.
+    """
+    plugin = load(Plugin(_OWN, "kdbench.loading.builtin", _OWN, __version__))
+    if plugin.status != "ok":
+        raise ContractError(f"kdbench's own networks and datasets are broken: {plugin.cause}")
+    return plugin
+
+
+@dataclass(frozen=True)
+class Registered(Generic[T]):
+    """Something by name, and where it is from."""
+
+    value: T
+    """The class of a method, or the source of a network or a dataset."""
     plugin: Plugin
+    """The plugin that brought it."""
+
+    @property
+    def is_built_in(self) -> bool:
+        """It is one of kdbench's own networks and datasets."""
+        return self.plugin is built_in()
 
     @property
     def origin(self) -> str:
@@ -47,25 +69,41 @@ class Found:
     @property
     def known_failures(self) -> list[str]:
         """What it says that it cannot keep of the conformance kit, in words."""
-        known = getattr(self.cls, "known_failures", {})
+        method = self.value
+        if not (isinstance(method, type) and issubclass(method, Method)):
+            return []
         return [
-            f"{self.cls.info.name} is known to fail {check}: {why}" for check, why in known.items()
+            f"{method.info.name} is known to fail {check}: {why}"
+            for check, why in method.known_failures.items()
         ]
+
+
+def _built_in(kind: str) -> dict[str, Registered[Any]]:
+    return {
+        definition.name: Registered(definition.value, built_in())
+        for definition in built_in().defines
+        if definition.kind == kind
+    }
 
 
 @dataclass
 class Registry:
-    """Everything that could be loaded.
+    """Everything that could be loaded. kdbench's own networks and datasets are always among it."""
 
-    methods: by kind and name. made: the models and datasets of plugins, by kind and name. plugins:
-    all that were found, broken and blocked ones too.
-    """
-
-    methods: dict[str, dict[str, Found]] = field(
+    methods: dict[str, dict[str, Registered[type[Method]]]] = field(
         default_factory=lambda: {kind: {} for kind in KINDS}
     )
-    made: dict[str, dict[str, Found]] = field(default_factory=lambda: {kind: {} for kind in MADE})
+    """By kind and name."""
+    registered_models: dict[str, Registered[ModelSource]] = field(
+        default_factory=lambda: _built_in("model")
+    )
+    """By name."""
+    registered_datasets: dict[str, Registered[DatasetSource]] = field(
+        default_factory=lambda: _built_in("dataset")
+    )
+    """By name."""
     plugins: list[Plugin] = field(default_factory=list)
+    """All that were found, broken and blocked ones too. kdbench itself is none."""
 
     @classmethod
     def load(
@@ -104,12 +142,20 @@ class Registry:
     @classmethod
     def _of(cls, plugins: Iterable[Plugin]) -> Registry:
         registry = cls(plugins=sorted(plugins, key=lambda plugin: (plugin.name, plugin.owner)))
+        tables = registry._tables()
         for plugin in registry.plugins:
-            for one in plugin.defines:
-                (registry.methods if one.kind in KINDS else registry.made)[one.kind][one.name] = (
-                    Found(one.made, plugin)
-                )
+            for definition in plugin.defines:
+                entry = Registered(definition.value, plugin)
+                tables[definition.kind][definition.name] = entry
         return registry
+
+    def _tables(self) -> dict[str, dict[str, Registered[Any]]]:
+        """Everything, by kind and name."""
+        return {
+            **self.methods,
+            "model": self.registered_models,
+            "dataset": self.registered_datasets,
+        }
 
     @property
     def broken(self) -> dict[str, str]:
@@ -124,26 +170,38 @@ class Registry:
 
     def _used(self) -> Iterator[Plugin]:
         """The plugin of everything that could be loaded."""
+        return (entry.plugin for _, _, entry in self._of_plugins())
+
+    def _of_plugins(self) -> Iterator[tuple[str, str, Registered[Any]]]:
+        """(kind, name, what it is) of everything but kdbench's own networks and datasets."""
         return (
-            found.plugin
-            for table in (self.methods | self.made).values()
-            for found in table.values()
+            (kind, name, entry)
+            for kind, table in self._tables().items()
+            for name, entry in table.items()
+            if not entry.is_built_in
         )
 
     @property
-    def models(self) -> dict[str, Any]:
-        """The models of plugins: name -> a function as ``kdbench_models`` returns it."""
-        return {name: found.cls for name, found in self.made["model"].items()}
+    def models(self) -> dict[str, ModelSource]:
+        """Every network by name, kdbench's own and those of plugins."""
+        return {name: entry.value for name, entry in self.registered_models.items()}
 
     @property
-    def datasets(self) -> dict[str, Any]:
-        """The datasets of plugins: name -> a function as ``kdbench_datasets`` returns it."""
-        return {name: found.cls for name, found in self.made["dataset"].items()}
+    def datasets(self) -> dict[str, DatasetSource]:
+        """Every dataset by name, kdbench's own and those of plugins."""
+        return {name: entry.value for name, entry in self.registered_datasets.items()}
+
+    def origins(self) -> dict[str, str]:
+        """``KIND.NAME`` of everything that plugins bring -> which code it is."""
+        return {
+            f"{kind}.{name}": entry.origin
+            for kind, name, entry in sorted(self._of_plugins(), key=lambda entry: entry[:2])
+        }
 
     def origin_of_model(self, name: str) -> str:
         """Which code builds a model of a plugin; nothing for kdbench's own and a library's, which
         have their versions."""
-        return self.made["model"][name].origin if name in self.made["model"] else ""
+        return "".join(entry.origin for entry in self.found([("model", name)]))
 
     def files(self) -> dict[str, bytes]:
         """The one-off plugins: the name of each one's module -> its source."""
@@ -152,16 +210,17 @@ class Registry:
     def points(self, methods: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Entry points (name -> value) of the plugins that define these (kind, name)."""
         return {
-            found.plugin.name: found.plugin.module
-            for found in self.found(methods)
-            if found.plugin.module
+            entry.plugin.name: entry.plugin.module
+            for entry in self.found(methods)
+            if entry.plugin.module
         }
 
-    def found(self, names: Iterable[tuple[str, str]]) -> list[Found]:
-        """What plugins define of these (kind, name); what is kdbench's own or a library's is passed
-        over."""
-        tables = self.methods | self.made
-        return [tables[kind][name] for kind, name in names if name in tables[kind]]
+    def found(self, names: Iterable[tuple[str, str]]) -> list[Registered[Any]]:
+        """What plugins define of these (kind, name); a network or dataset that is kdbench's own or
+        a library's is passed over."""
+        tables = self._tables()
+        entries = (tables[kind].get(name) for kind, name in names)
+        return [entry for entry in entries if entry is not None and not entry.is_built_in]
 
     def names(self, kind: str) -> list[str]:
         """Sorted names of one kind."""
@@ -174,9 +233,8 @@ class Registry:
             UnknownMethodError: nothing of that kind has the name (says where the name does exist).
             PluginLoadError: as above, while some plugin that might define it is broken.
         """
-        found = self.methods[kind].get(name)
-        if found is not None:
-            return found.cls
+        if name in self.methods[kind]:
+            return self.methods[kind][name].value
         elsewhere = [other for other in KINDS if name in self.methods[other]]
         if elsewhere:
             known = ", ".join(self.names(kind)) or "none"
@@ -226,25 +284,24 @@ def base_name(name: str) -> str:
 def _without_rivals(plugins: list[Plugin]) -> list[Plugin]:
     """Two plugins that define the same thing are both broken, but for a built-in one; kdbench's own
     names are taken."""
-    makers: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for kind, names in (("model", model_names()), ("dataset", dataset_names())):
-        for name in names:
-            makers[kind, name].append(_OWN)
-    for plugin in plugins:
-        for one in plugin.defines:
-            makers[one.kind, one.name].append(f"{plugin.name} of {plugin.distribution}")
-    found = []
-    for plugin in plugins:
-        shared = [one for one in plugin.defines if len(makers[one.kind, one.name]) > 1]
-        if shared and plugin.distribution != _OWN:
-            rivals = [
-                m
-                for m in makers[shared[0].kind, shared[0].name]
-                if m != f"{plugin.name} of {plugin.distribution}"
-            ]
-            plugin = broken(plugin, _conflict(f"the {shared[0].kind}", shared[0].name, rivals))
-        found.append(plugin)
-    return found
+    makers: dict[tuple[str, str], list[Plugin]] = defaultdict(list)
+    for plugin in (built_in(), *plugins):
+        for definition in plugin.defines:
+            makers[definition.kind, definition.name].append(plugin)
+    return [_unless_rivalled(plugin, makers) for plugin in plugins]
+
+
+def _unless_rivalled(plugin: Plugin, makers: Mapping[tuple[str, str], list[Plugin]]) -> Plugin:
+    shared = [(d.kind, d.name) for d in plugin.defines if len(makers[d.kind, d.name]) > 1]
+    if not shared or plugin.distribution == _OWN:
+        return plugin
+    kind, name = shared[0]
+    rivals = [
+        _OWN if maker is built_in() else f"{maker.name} of {maker.distribution}"
+        for maker in makers[kind, name]
+        if maker is not plugin
+    ]
+    return broken(plugin, _conflict(f"the {kind}", name, rivals))
 
 
 def _conflict(what: str, name: str, rivals: Iterable[str]) -> str:

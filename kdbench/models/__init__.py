@@ -2,50 +2,58 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Mapping
 
 from kdbench.errors import ConfigError, ContractError, UnknownMethodError, unknown
 from kdbench.models.base import FeatureModel
+from kdbench.models.builtin import MODELS
+from kdbench.models.source import ModelMaker, ModelSource
 
-__all__ = ["NO_MODELS", "ModelMaker", "blank_model", "create_model", "model_names", "split_pair"]
+__all__ = [
+    "ModelMaker",
+    "ModelSource",
+    "blank_model",
+    "create_model",
+    "model_names",
+    "model_source",
+    "split_pair",
+]
 
-#: (number of classes, side of the images in pixels or None) -> a network with fresh weights.
-ModelMaker = Callable[[int, int | None], FeatureModel]
-NO_MODELS: Mapping[str, ModelMaker] = MappingProxyType({})
-
-# name: (module, class, arguments before num_classes)
-_MODELS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
-    "wrn28_4": ("wrn", "WideResNet", (28, 4)),
-    "wrn16_4": ("wrn", "WideResNet", (16, 4)),
-    "wrn28_2": ("wrn", "WideResNet", (28, 2)),
-    "wrn16_2": ("wrn", "WideResNet", (16, 2)),
-    "wrn16_1": ("wrn", "WideResNet", (16, 1)),
-    "wrn10_1": ("wrn", "WideResNet", (10, 1)),
-    "resnet56": ("resnet", "ResNet", (56,)),
-    "resnet20": ("resnet", "ResNet", (20,)),
-    "pyramid110": ("pyramid", "PyramidNet110", ()),
-    "pyramid200": ("pyramid", "PyramidNet200", ()),
-}
-_LIBRARIES = ("timm", "torchvision")
+#: Libraries whose classification models are called ``LIBRARY/NAME``.
+LIBRARIES = ("timm", "torchvision")
 
 
 def model_names() -> list[str]:
     """Sorted names of the built-in networks; ``timm/NAME`` and ``torchvision/NAME`` work as
     well."""
-    return sorted(_MODELS)
+    return sorted(MODELS)
 
 
-def check_model_name(name: str, own: Mapping[str, ModelMaker] = NO_MODELS) -> None:
-    """Raise UnknownMethodError unless ``name`` can be created. ``own``: the models of plugins."""
+def model_source(name: str, sources: Mapping[str, ModelSource] = MODELS) -> ModelSource:
+    """The source of a network.
+
+    Args:
+        sources: networks by name. ``Registry.models`` has those of plugins as well.
+
+    Raises:
+        UnknownMethodError: there is none.
+    """
     library, slash, rest = name.partition("/")
-    if slash and library in _LIBRARIES and rest:
-        importlib.import_module("kdbench.models.external").check(library, rest)
-    elif name not in _MODELS and name not in own:
+    if slash and library in LIBRARIES and rest:
+        return _from_library(library, rest)
+    if name not in sources:
         hint = "timm/NAME and torchvision/NAME take any classification model of those libraries"
-        raise UnknownMethodError(unknown("model", name, [*_MODELS, *own], hint))
+        raise UnknownMethodError(unknown("model", name, sources, hint))
+    return sources[name]
+
+
+def _from_library(library: str, name: str) -> ModelSource:
+    from kdbench.models.external import ExternalModel, check
+
+    check(library, name)
+    return ModelSource(
+        lambda num_classes, image_size: ExternalModel(library, name, num_classes, image_size)
+    )
 
 
 def create_model(
@@ -53,39 +61,29 @@ def create_model(
     num_classes: int,
     *,
     image_size: int | None = None,
-    own: Mapping[str, ModelMaker] = NO_MODELS,
+    sources: Mapping[str, ModelSource] = MODELS,
 ) -> FeatureModel:
     """Build a network with fresh weights from torch's global random state.
 
     Args:
         name: see :func:`model_names`. num_classes: at least 2. image_size: only some timm models
             must know it.
-        own: the models of plugins (``Registry.models``).
+        sources: see :func:`model_source`.
 
     Raises:
         UnknownMethodError: no such model. ConfigError: fewer than two classes. ContractError: a
             plugin's is no FeatureModel.
     """
-    check_model_name(name, own)
+    source = model_source(name, sources)
     if num_classes < 2:
         raise ConfigError(f"num_classes must be at least 2, got {num_classes}")
-    if "/" in name:
-        library, _, rest = name.partition("/")
-        return importlib.import_module("kdbench.models.external").ExternalModel(
-            library, rest, num_classes, image_size
+    model: object = source.make(num_classes, image_size)
+    if not isinstance(model, FeatureModel):
+        raise ContractError(
+            f"model {name!r} is a {type(model).__name__}; derive it from "
+            "kdbench.models.base.FeatureModel"
         )
-    if name in own:
-        model = own[name](num_classes, image_size)
-        if not isinstance(model, FeatureModel):
-            raise ContractError(
-                f"model {name!r} is a {type(model).__name__}; derive it from "
-                "kdbench.models.base.FeatureModel"
-            )
-        return model
-    module, cls, arguments = _MODELS[name]
-    return getattr(importlib.import_module(f"kdbench.models.{module}"), cls)(
-        name, *arguments, num_classes
-    )
+    return model
 
 
 def blank_model(
@@ -93,17 +91,17 @@ def blank_model(
     num_classes: int,
     *,
     image_size: int | None = None,
-    own: Mapping[str, ModelMaker] = NO_MODELS,
+    sources: Mapping[str, ModelSource] = MODELS,
 ) -> FeatureModel:
     """As :func:`create_model`, for whoever wants its structure and not its weights: the random
     state stays as it is."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        return create_model(name, num_classes, image_size=image_size, own=own)
+        return create_model(name, num_classes, image_size=image_size, sources=sources)
 
 
-def split_pair(pair: str, own: Mapping[str, ModelMaker] = NO_MODELS) -> tuple[str, str]:
+def split_pair(pair: str, sources: Mapping[str, ModelSource] = MODELS) -> tuple[str, str]:
     """``teacher-student`` -> (teacher, student).
 
     Raises:
@@ -116,5 +114,5 @@ def split_pair(pair: str, own: Mapping[str, ModelMaker] = NO_MODELS) -> tuple[st
             "--student"
         )
     for name in names:
-        check_model_name(name, own)
+        model_source(name, sources)
     return names[0], names[1]

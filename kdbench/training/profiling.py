@@ -23,7 +23,8 @@ _SKIPPED, _SHOWN = 3, 3
 #: Loops of one stage that are traced; a trace of a deep pair takes some 10 MB.
 _MOST_TRACES = 8
 
-_T, _R = TypeVar("_T"), TypeVar("_R")
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 _P = ParamSpec("_P")
 _active: Profile | None = None
 

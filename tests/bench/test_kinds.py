@@ -32,7 +32,7 @@ def task_of(kind):
 def test_each_kind_has_its_side_its_images_and_its_function(kind):
     assert kind.side == ("defender" if kind in DEFENDERS else "attacker")
     assert job(kind).side == kind.side
-    assert kind.split == ("test" if kind in MEASURING else "train")
+    assert kind.sees == ("test" if kind in MEASURING else "train")
     assert (kind.training == "recipe") == (kind in BY_RECIPE)
     assert callable(stages.function_of(kind))
 

@@ -19,7 +19,7 @@ def fake_run(monkeypatch):
         answer = []
 
         def __call__(self, prepared, registry, out, reporter, store, executor, **options):
-            self.calls.append((prepared.spec, prepared.settings, out))
+            self.calls.append((prepared.spec, prepared.parts, out))
             if isinstance(self.answer, BaseException):
                 raise self.answer
             reporter.run_started(1, 1, 1, str(out))

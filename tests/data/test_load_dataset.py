@@ -6,10 +6,8 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from kdbench.data import dataset_names, load_dataset
-from kdbench.data.common import stratified_rows
 from kdbench.errors import ConfigError, DatasetError, UnknownMethodError
 
 
@@ -26,15 +24,6 @@ def test_unknown_names():
 def test_import_is_light():
     code = "import sys, kdbench.data; sys.exit(bool({'torchvision', 'PIL'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_stratified_rows():
-    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
-    rows = stratified_rows(labels, 20, 0)
-    assert labels[rows].bincount().tolist() == [12, 6, 2]
-    assert len(rows.unique()) == 20
-    assert torch.equal(rows, stratified_rows(labels, 20, 0))
-    assert not torch.equal(rows, stratified_rows(labels, 20, 1))
 
 
 @pytest.mark.parametrize("name", ["imagefolder", "flower17", "imagenet1k"])

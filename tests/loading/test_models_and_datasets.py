@@ -7,12 +7,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from kdbench.bench.plan.outline import outline
+from kdbench.bench.request.spec import RunSpec
 from kdbench.cli import main
-from kdbench.data import load_dataset
-from kdbench.errors import ContractError, UnknownMethodError
+from kdbench.cli.import_teacher import _sizes
+from kdbench.data import DatasetSource, dataset_names, load_dataset
+from kdbench.errors import ConfigError, ContractError, DatasetError, UnknownMethodError
 from kdbench.loading.choice import Choice
 from kdbench.loading.registry import Registry
-from kdbench.models import create_model
+from kdbench.models import ModelSource, create_model, model_names
 from tests.loading.strangers import kdbench
 
 #: A dataset in fewer than twenty lines, and a network, in one file.
@@ -126,7 +129,7 @@ def test_a_matrix_of_ones_own(file, tmp_path):
 def test_weights_of_ones_own_network(file, tmp_path):
     torch.manual_seed(0)
     torch.save(
-        create_model("small", 3, image_size=16, own=registry(file).models).state_dict(),
+        create_model("small", 3, image_size=16, sources=registry(file).models).state_dict(),
         tmp_path / "found.pth",
     )
     asked = [
@@ -172,23 +175,25 @@ def test_weights_of_ones_own_network(file, tmp_path):
 
 
 def test_sizes_are_kdbenchs_business(file):
-    data = load_dataset("dots", own=registry(file).datasets, train_size=30, num_classes=2)
+    data = load_dataset("dots", sources=registry(file).datasets, train_size=30, num_classes=2)
     assert (len(data.train), len(data.test), data.num_classes) == (30, 40, 2)
 
 
 def test_they_are_listed(file):
     ran = CliRunner().invoke(main, ["list", "--json", "--plugin-file", str(file)])
     found = json.loads(ran.output)
-    assert {"name": "small"} in found["models"]
-    assert {"name": "dots", "about": "plugin mine"} in found["datasets"]
+    assert {"name": "small", "about": "plugin mine"} in found["models"]
+    (dots,) = (entry for entry in found["datasets"] if entry["name"] == "dots")
+    assert dots["about"] == "plugin mine"
+    assert {dots[number] for number in ("classes", "pixels", "train", "test")} == {None}
 
 
 def test_unknown_names_know_them(file):
     found = registry(file)
     with pytest.raises(UnknownMethodError, match="did you mean 'small'"):
-        create_model("smal", 3, own=found.models)
+        create_model("smal", 3, sources=found.models)
     with pytest.raises(UnknownMethodError, match="did you mean 'dots'"):
-        load_dataset("dotz", own=found.datasets)
+        load_dataset("dotz", sources=found.datasets)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +208,20 @@ def test_unknown_names_know_them(file):
             "the dataset 'gtsrb' is also defined by kdbench;",
         ),
         ("kdbench_models():\n    return {'a-b': print}", "uses the name 'a-b'"),
-        ("kdbench_models():\n    return {'a': 3}", "must return functions, got 3 for 'a'"),
+        (
+            "kdbench_models():\n    return {'a': 3}",
+            "must return functions, got 3 for 'a'; a ModelSource will do as well",
+        ),
+        (
+            "kdbench_datasets():\n    from kdbench.models import ModelSource\n"
+            "    return {'a': ModelSource(3)}",
+            "ValidationError",
+        ),
+        (
+            "kdbench_datasets():\n    from kdbench.data import DatasetSource\n"
+            "    return {'a': DatasetSource(print, num_classes='many')}",
+            "num_classes",
+        ),
         ("kdbench_datasets():\n    return ['a']", "must return a dict of names and functions"),
     ],
 )
@@ -217,7 +235,84 @@ def test_a_wrong_answer_is_broken(tmp_path, hook, says):
 
 
 def test_what_they_return_is_looked_at():
+    model = ModelSource(lambda classes, size: torch.nn.Linear(1, 1))
     with pytest.raises(ContractError, match="model 'x' is a Linear"):
-        create_model("x", 3, own={"x": lambda classes, size: torch.nn.Linear(1, 1)})
+        create_model("x", 3, sources={"x": model})
     with pytest.raises(ContractError, match="dataset 'x' is a int"):
-        load_dataset("x", own={"x": lambda request: 3})
+        load_dataset("x", sources={"x": DatasetSource(lambda request: 3)})
+
+
+#: A dataset that is known before it is loaded, as kdbench's own are.
+KNOWN = """
+from kdbench.data import DatasetSource
+from kdbench.hookspecs import hookimpl
+
+
+def load_dots(request):
+    raise AssertionError("nobody needs its images for this")
+
+
+@hookimpl
+def kdbench_datasets():
+    return {
+        "dots": DatasetSource(
+            load_dots, about="coloured dots", folder="it holds dots/", num_classes=3,
+            image_size=16, train_size=120, test_size=60,
+        )
+    }
+"""
+
+
+@pytest.fixture
+def known(tmp_path):
+    path = tmp_path / "known.py"
+    path.write_text(KNOWN)
+    return path
+
+
+def test_a_source_says_what_is_known_of_a_dataset(known):
+    ran = CliRunner().invoke(main, ["list", "datasets", "--json", "--plugin-file", str(known)])
+    assert json.loads(ran.output)["datasets"][-1] == {
+        "name": "dots",
+        "about": "coloured dots, --data-dir, plugin known",
+        "classes": 3,
+        "pixels": 16,
+        "train": 120,
+        "test": 60,
+    }
+
+
+def test_the_folder_of_a_source_is_kdbenchs_business(known, tmp_path):
+    sources = registry(known).datasets
+    with pytest.raises(ConfigError, match=r"--data-dir, the folder \(it holds dots/\)"):
+        load_dataset("dots", sources=sources)
+    with pytest.raises(DatasetError, match=r"no folder .*absent"):
+        load_dataset("dots", data_dir=tmp_path / "absent", sources=sources)
+    with pytest.raises(ConfigError, match="cannot be downloaded"):
+        load_dataset("dots", data_dir=tmp_path, download=True, sources=sources)
+    with pytest.raises(UnknownMethodError, match="'dots:x'"):
+        load_dataset("dots:x", sources=sources)
+
+
+def test_the_size_of_a_source_is_that_of_a_teacher_from_elsewhere(known):
+    assert _sizes("dots", None, None, registry(known).datasets) == (3, 16)
+
+
+def test_a_dataset_that_is_not_here_has_the_numbers_of_its_source(known, tmp_path):
+    spec = RunSpec(attacks=("badnets",), pairs=(("wrn10_1", "wrn10_1"),), datasets=("dots",))
+    everything = Registry.load(choice=Choice(files=(known,)))
+    found = outline(spec, everything)
+    assert found.absent == ["dots"]
+    assert [(part.num_classes, part.train_size) for part in found.parts] == [(3, 120)]
+    fewer = spec.model_copy(update={"overrides": {"datasets.dots.train_size": "50"}})
+    assert [part.train_size for part in outline(fewer, everything).parts] == [50]
+
+
+def test_what_kdbench_brings_is_in_every_registry():
+    for registry in (Registry(), Registry.load([]), Registry.load(choice=Choice(only=frozenset()))):
+        assert list(registry.models) == model_names()
+        assert tuple(registry.datasets) == dataset_names()
+        assert registry.plugins == [] or {p.status for p in registry.plugins} == {"blocked"}
+        assert registry.origins() == {}
+        assert registry.packages() == ()
+        assert registry.origin_of_model("wrn16_2") == ""

@@ -12,14 +12,14 @@ def test_the_methods_of_the_mission_are_there(registry):
 def test_every_builtin_is_documented(registry):
     for kind, methods in registry.methods.items():
         for name, found in methods.items():
-            info = found.cls.info
+            info = found.value.info
             assert info.title, name
             assert info.link.startswith("http"), (kind, name)
-            for field, spec in found.cls.Params.model_fields.items():
+            for field, spec in found.value.Params.model_fields.items():
                 assert spec.description, f"{kind}.{name}.{field} has no description"
-            for preset in found.cls.presets:
+            for preset in found.value.presets:
                 assert preset in ("quick", "standard", "paper")
-                found.cls.Params(**found.cls.presets[preset])
+                found.value.Params(**found.value.presets[preset])
 
 
 def test_the_source_digest_changes_with_the_source_alone(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from kdbench.bench.keys import digest
 from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.machine import ROW_CODE, code_digest
 from kdbench.bench.plan.numbers import number_columns
-from kdbench.bench.plan.plan import Cell, Plan, Setting, Stage
+from kdbench.bench.plan.plan import Cell, Part, Plan, Stage
 from kdbench.loading.registry import base_name
 from kdbench.report.columns import SCHEMA
 from kdbench.training import Recipe
@@ -19,14 +19,9 @@ STAGE_VERSION = 4
 
 
 class _Builder:
-    def __init__(self, plan: Plan, number: int, setting: Setting) -> None:
-        self.plan, self.number, self.setting, self.resolved = (
-            plan,
-            number,
-            setting,
-            setting.resolved,
-        )
-        self._contexts = {split: setting.context(split) for split in ("train", "test")}
+    def __init__(self, plan: Plan, number: int, part: Part) -> None:
+        self.plan, self.number, self.part, self.resolved = plan, number, part, part.resolved
+        self._contexts = {split: part.context(split) for split in ("train", "test")}
         self._digests = {split: digest(context) for split, context in self._contexts.items()}
         self._methods: dict[tuple[str, str], dict[str, Any]] = {}
         self._known: dict[tuple[Any, ...], str] = {}
@@ -42,11 +37,11 @@ class _Builder:
         random: tuple[str, ...] = (),
         cohort: str = "",
     ) -> str:
-        images = self._digests[kind.split]
+        images = self._digests[kind.sees]
         key = digest([STAGE_VERSION, kind, seed, inputs, values, images, random])
         if key not in self.plan.stages:
             number = len(self.plan.stages) + 1
-            context = self._contexts[kind.split]
+            context = self._contexts[kind.sees]
             self.plan.stages[key] = Stage(
                 kind,
                 key,
@@ -76,9 +71,9 @@ class _Builder:
         if kind.training != "recipe":
             return 0
         seen = (
-            max(1, int(self.setting.train * values["clean_fraction"]))
+            max(1, int(self.part.train_size * values["clean_fraction"]))
             if kind is Kind.REPAIR
-            else self.setting.train
+            else self.part.train_size
         )
         return Recipe(**values["recipe"]).passes(seen) * seen
 
@@ -185,7 +180,8 @@ class _Builder:
     def cell(self, names: dict[str, Any], trained: dict[str, str], backdoor: str | None) -> None:
         spec, preset = self.resolved.spec, self.resolved.preset
         measured = {role: self.measure(key, backdoor) for role, key in trained.items()}
-        named = {"dataset": self.setting.name, **names, "preset": self.resolved.name}
+        named = {"dataset": self.part.dataset_name, **names}
+        named |= {"preset": self.resolved.preset_name}
         named |= {
             "target_class": None if backdoor is None else spec.target_class,
             "clean_fraction": preset.clean_fraction,
@@ -198,7 +194,7 @@ class _Builder:
         """See number_columns; the same for every pair and seed."""
         methods = (attack, distiller, defense)
         if methods not in self._numbers:
-            self._numbers[methods] = number_columns(self.setting, *methods)
+            self._numbers[methods] = number_columns(self.part, *methods)
         return self._numbers[methods]
 
     def build(self) -> None:
@@ -213,7 +209,7 @@ class _Builder:
     def suspect(self, name: str, teacher: str, student: str, seed: int) -> None:
         """Cells of an imported teacher: no trigger is known, so there are accuracies and no
         verdict."""
-        imported = self.setting.imported[name]
+        imported = self.part.imported[name]
         source, origin = imported.key, f"imported {name}"
         if source not in self.plan.stages:
             number = len(self.plan.stages) + 1
@@ -249,7 +245,7 @@ class _Builder:
         clean = self.clean(teacher, seed)
         for attack in spec.attacks:
             backdoor = self.backdoor(clean, attack, teacher, seed)
-            picture = f"implant {attack} in {teacher}, {self.setting.name}"
+            picture = f"implant {attack} in {teacher}, {self.part.dataset_name}"
             values = {"target_class": spec.target_class, "picture": picture, "attack": attack}
             self.add(Kind.PICTURE, f"draw {attack} in {teacher}", 0, {"trigger": backdoor}, values)
             origin = f"{teacher} with {attack}"
@@ -278,11 +274,11 @@ class _Builder:
                     )
 
 
-def build_plan(settings: Iterable[Setting]) -> Plan:
+def build_plan(parts: Iterable[Part]) -> Plan:
     """Lay out the cells of a request and the stages that they share."""
     plan = Plan()
-    for number, setting in enumerate(settings):
-        _Builder(plan, number, setting).build()
+    for number, part in enumerate(parts):
+        _Builder(plan, number, part).build()
     # blocks may name a cell twice
     plan.cells = list({cell.key: cell for cell in plan.cells}.values())
     return plan

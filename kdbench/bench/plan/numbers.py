@@ -13,41 +13,40 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdbench.bench.keys import digest
-from kdbench.bench.plan.plan import Setting
-from kdbench.bench.request.presets import Preset
+from kdbench.bench.plan.plan import Part
+from kdbench.bench.request.presets import DatasetSizes, Preset
 from kdbench.bench.request.spec import Resolved
-from kdbench.data.facts import OFFICIAL
 from kdbench.report.settings import PARTS, changes_text, part_of
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
-def number_columns(setting: Setting, attack: str, distiller: str, defense: str) -> dict[str, Any]:
+def number_columns(part: Part, attack: str, distiller: str, defense: str) -> dict[str, Any]:
     """The columns of a cell that say what it was made with: the digests and ``changed``.
 
     The controls have no number that the cell itself has not.
     """
-    resolved = setting.resolved
+    resolved = part.resolved
     methods = {"attack": attack, "distiller": distiller, "defense": defense}
     if ("attack", attack) not in resolved.methods:
         methods.pop("attack")
-    own = {
+    params = {
         f"{kind}.{name}": resolved.method(kind, name).params.model_dump(mode="json")
         for kind, name in methods.items()
     }
     promised = {f"{kind}.{name}": resolved.promised[kind, name] for kind, name in methods.items()}
-    numbers = _flat({**_of_preset(resolved, resolved.preset, methods), **own})
+    numbers = _flat({**_of_preset(resolved, resolved.preset, methods), **params})
     promise = _flat({**_of_preset(resolved, resolved.promised_preset, methods), **promised})
     if "attack" in methods:
         numbers["target_class"], promise["target_class"] = resolved.spec.target_class, 0
     changed = _changes(numbers, promise) | _data_changes(resolved)
-    numbers |= _data_numbers(setting)
+    numbers |= _data_numbers(part)
     if "attack" not in methods:
-        numbers["imported"] = setting.imported[attack.partition(":")[2]].key
+        numbers["imported"] = part.imported[attack.partition(":")[2]].key
     columns: dict[str, Any] = {"setting_digest": digest(numbers)}
-    for part in PARTS:
-        of_part = {name: value for name, value in numbers.items() if part_of(name) == part}
-        columns[f"{part}_digest"] = digest(of_part)
+    for kind in PARTS:
+        of_kind = {name: value for name, value in numbers.items() if part_of(name) == kind}
+        columns[f"{kind}_digest"] = digest(of_kind)
     columns["changed"] = changes_text(f"{name}={_text(value)}" for name, value in changed.items())
     return columns
 
@@ -69,34 +68,29 @@ def _of_preset(resolved: Resolved, preset: Preset, methods: Mapping[str, str]) -
     return preset.model_dump(mode="json", include={"clean_fraction", *sections})
 
 
-def _data_numbers(setting: Setting) -> dict[str, Any]:
+def _data_numbers(part: Part) -> dict[str, Any]:
     """The images by their digests, which size and image size are part of."""
     return {
-        "data.train": setting.train_digest,
-        "data.test": setting.test_digest,
-        "data.classes": setting.num_classes,
+        "data.train": part.train_digest,
+        "data.test": part.test_digest,
+        "data.classes": part.num_classes,
     }
 
 
 def _data_changes(resolved: Resolved) -> dict[str, Any]:
     """What was asked of the dataset that its name, or for the embedded one the preset, does not
     promise."""
-    spec, name = resolved.spec, resolved.dataset
-    official = OFFICIAL.get(name)
-    default = {} if official is None else official._asdict()
-    promise = {
-        "image_size": default.get("image_size"),
-        "num_classes": default.get("num_classes"),
-        "train_size": default.get("train"),
-        "test_size": default.get("test"),
-    }
-    values = dict(promise)
-    if name == "signs":
-        promise = resolved.promised_preset.signs.model_dump()
-        values = resolved.preset.signs.model_dump()
-    values |= {size: value for size in promise if (value := getattr(spec, size)) is not None}
+    spec, official = resolved.spec, resolved.source
+    sizes = {name: getattr(official, name) for name in DatasetSizes.model_fields}
+    promise = sizes | _said(resolved.promised_preset.sizes_of(resolved.dataset))
+    values = sizes | _said(resolved.preset.sizes_of(resolved.dataset))
+    values |= {name: size for name in sizes if (size := getattr(spec, name)) is not None}
     promise["data_seed"], values["data_seed"] = 0, spec.data_seed
-    return {size: value for size, value in values.items() if value != promise[size]}
+    return {name: value for name, value in values.items() if value != promise[name]}
+
+
+def _said(sizes: DatasetSizes) -> dict[str, int]:
+    return sizes.model_dump(exclude_none=True)
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

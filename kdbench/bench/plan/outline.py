@@ -6,47 +6,66 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdbench.bench.plan.machine import arithmetic, code_digest, software
-from kdbench.bench.plan.plan import Setting
-from kdbench.bench.plan.prepare import check_target, loader
-from kdbench.bench.request.spec import RunSpec, resolve_all
-from kdbench.data.facts import OFFICIAL
+from kdbench.bench.plan.plan import Part
+from kdbench.bench.plan.prepare import check_target, loaded_part, loader
+from kdbench.bench.request.spec import Resolved, RunSpec, resolve_all
 from kdbench.loading.registry import Registry
 from kdbench.numerics import Numerics, choose_numerics
 
 
 @dataclass(frozen=True)
 class Outline:
-    """settings: as for a plan. absent: datasets that are not here and only counted on."""
+    """What a request comes to."""
 
-    settings: list[Setting]
+    parts: list[Part]
+    """As for a plan."""
     absent: list[str]
+    """Datasets that are not here and only counted on."""
     numerics: Numerics
+    """Device and arithmetic."""
 
 
 def outline(spec: RunSpec, registry: Registry) -> Outline:
-    """The settings of a request; without a ``data_dir``, a dataset that needs one has its official
+    """The parts of a request. Without a ``data_dir``, a dataset that needs one has its official
     number of images.
 
     Raises:
         UsageError: a name, a value or a dataset will not do.
     """
     numerics = choose_numerics(spec.device, spec.numerics, spec.threads)
-    computing = arithmetic(numerics), code_digest(), software()
-    settings, absent, find = [], [], loader(spec, registry.datasets)
+    parts: list[Part] = []
+    absent, find = [], loader(spec, registry.datasets)
     for resolved in resolve_all(spec, registry):
-        name = resolved.dataset
-        if spec.data_dir is None and name != "signs" and name in OFFICIAL:
-            known = OFFICIAL[name]
-            classes, train = (
-                spec.num_classes or known.num_classes,
-                min(spec.train_size or known.train, known.train),
-            )
-            check_target(spec, name, classes)
-            digests = (f"not here: {name}",) * 2
-            absent.append(name)
+        part = _absent_part(spec, resolved, numerics)
+        if part is None:
+            part = loaded_part(resolved, find(resolved), numerics, {})
         else:
-            data = find(resolved)
-            name, classes, train = data.name, data.num_classes, len(data.train)
-            digests = data.train_digest, data.test_digest
-        settings.append(Setting(resolved, name, *digests, classes, train, *computing))
-    return Outline(settings, list(dict.fromkeys(absent)), numerics)
+            absent.append(part.dataset_name)
+        parts.append(part)
+    return Outline(parts, list(dict.fromkeys(absent)), numerics)
+
+
+def _absent_part(spec: RunSpec, resolved: Resolved, numerics: Numerics) -> Part | None:
+    """A part that counts on the official numbers of its dataset; None where it can be loaded, or
+    where no such numbers are known."""
+    name, source = resolved.dataset, resolved.source
+    official_classes, official_size = source.num_classes, source.train_size
+    if spec.data_dir is not None or not source.folder:
+        return None
+    if official_classes is None or official_size is None:
+        return None
+    sizes = resolved.preset.sizes_of(resolved.dataset)
+    classes = spec.num_classes or sizes.num_classes or official_classes
+    train_size = spec.train_size or sizes.train_size or official_size
+    check_target(spec, name, classes)
+    return Part(
+        resolved=resolved,
+        dataset_name=name,
+        train_digest=f"not here: {name}",
+        test_digest=f"not here: {name}",
+        num_classes=classes,
+        train_size=min(train_size, official_size),
+        numerics=arithmetic(numerics),
+        code=code_digest(),
+        software=software(),
+    )

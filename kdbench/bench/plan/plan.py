@@ -10,6 +10,8 @@ from typing import Any
 from kdbench.bench.keys import digest
 from kdbench.bench.kinds import Kind
 from kdbench.bench.request.spec import Resolved
+from kdbench.bench.store.teachers import Imported
+from kdbench.data import Dataset
 
 #: Roles of a cell whose failure does not cost the row: C1 and C3, without which there is no
 #: verdict, and C2.
@@ -23,7 +25,7 @@ class Stage:
 
     kind: an entry of the table; see kdbench.bench.kinds.
     key: SHA-256 of everything that can change its result. number: 1-based place in the plan.
-    setting: which of the run's settings (a dataset and a preset, for one block) it belongs to.
+    part: which of the run's parts (a dataset and a preset, for one block) it belongs to.
     inputs: role -> key of an earlier stage. values: what the stage is told.
     random: what its random state is derived from, besides the root seed. Roles, not the whole key:
     with the same seed a defended and an undefended student see the same batches, so that their
@@ -41,7 +43,7 @@ class Stage:
     key: str
     number: int
     title: str
-    setting: int
+    part: int
     seed: int
     inputs: dict[str, str]
     values: dict[str, Any]
@@ -52,7 +54,7 @@ class Stage:
     images: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", Kind(self.kind))  # an unknown one is an error
+        object.__setattr__(self, "kind", Kind.named(self.kind))  # an unknown one is an error
 
     def random_seed(self) -> int:
         """63-bit seed of this stage."""
@@ -78,7 +80,7 @@ class Cell:
     """One row to be.
 
     names: the columns that name it, and those that say which numbers it is made with. key: SHA-256
-    of everything that can change the row. setting: as in Stage.
+    of everything that can change the row. part: as in Stage.
     trained, measured: role -> key of the stage that trains, or measures, the network of that role.
     Roles: ``clean`` (clean teacher), ``teacher``, ``cleansed`` (where a defense hands on another
     teacher), ``student``, and the controls ``c1``, ``c2`` and ``c3``, unless skipped. An imported
@@ -88,7 +90,7 @@ class Cell:
 
     names: dict[str, Any]
     key: str
-    setting: int
+    part: int
     trained: dict[str, str]
     measured: dict[str, str]
     controls: bool
@@ -113,25 +115,30 @@ class Plan:
         return found
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A dataset with a preset: what one part of a plan is built for.
-
-    name: of the dataset. train_digest, test_digest: SHA-256 of its splits. train: training images.
-    numerics, code, software: what computes; see kdbench.bench.plan.machine. imported: the imported
-    teachers of the request, by name.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A dataset with a preset: what one part of a plan is built for."""
 
     resolved: Resolved
-    name: str
+    """What is asked for, with every number."""
+    dataset_name: str
+    """The dataset as the tables call it."""
     train_digest: str
+    """SHA-256 of the training images."""
     test_digest: str
+    """SHA-256 of the test images."""
     num_classes: int
-    train: int
+    """Classes of the dataset."""
+    train_size: int
+    """Training images."""
     numerics: str
+    """Device and arithmetic; see :mod:`kdbench.bench.plan.machine`."""
     code: str = ""
+    """Digest of the code that computes."""
     software: Mapping[str, str] = field(default_factory=dict)
-    imported: Mapping[str, Any] = field(default_factory=dict)
+    """Versions of what computes."""
+    imported: Mapping[str, Imported] = field(default_factory=dict)
+    """The imported teachers of the request, by name."""
 
     def context(self, split: str) -> dict[str, Any]:
         """What a stage that reads this split has in its key besides its own values."""
@@ -141,3 +148,11 @@ class Setting:
             "code": self.code,
             "software": dict(self.software),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedPart(Part):
+    """A part whose dataset is here, so that it can be run."""
+
+    dataset: Dataset
+    """What ``dataset_name``, the digests and the sizes are of."""

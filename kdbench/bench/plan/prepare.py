@@ -3,43 +3,48 @@ is refused here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from kdbench.bench.plan.build import build_plan
 from kdbench.bench.plan.machine import arithmetic, code_digest, software
-from kdbench.bench.plan.plan import Plan, Setting
+from kdbench.bench.plan.plan import LoadedPart, Plan
+from kdbench.bench.request.presets import DatasetSizes
 from kdbench.bench.request.spec import Resolved, RunSpec, resolve_all
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.teachers import Imported, load_teacher
-from kdbench.data import Dataset, Loader, load_dataset
+from kdbench.data import Dataset, DatasetSource, load_dataset
+from kdbench.data.builtin import DATASETS
 from kdbench.errors import ConfigError, KdbenchError
 from kdbench.loading.registry import Registry
-from kdbench.models import NO_MODELS, ModelMaker, blank_model
+from kdbench.models import ModelSource, blank_model
+from kdbench.models.builtin import MODELS
 from kdbench.numerics import Numerics, choose_numerics
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request, ready to run. settings and datasets belong together, one by one."""
+    """A request, ready to run."""
 
     spec: RunSpec
+    """What was asked for."""
     plan: Plan
-    settings: list[Setting]
-    datasets: list[Dataset]
+    """The stages and cells of all parts."""
+    parts: list[LoadedPart]
+    """Each block with each dataset and preset. Stages and cells name their part by its place."""
     numerics: Numerics
+    """Device and arithmetic."""
 
-    def parts(self) -> list[dict[str, Any]]:
+    def numbers(self) -> list[dict[str, Any]]:
         """Every number, for each dataset and preset: what its blocks share, and the methods of all
         of them."""
-        found: dict[tuple[str, str], dict[str, Any]] = {}
-        for setting in self.settings:
-            part = setting.resolved.as_dict()
-            known = found.setdefault((setting.name, setting.resolved.name), part)
-            known["methods"] = dict(sorted({**known["methods"], **part["methods"]}.items()))
-        return list(found.values())
+        by_name: dict[tuple[str, str], dict[str, Any]] = {}
+        for part in self.parts:
+            numbers = part.resolved.as_dict()
+            known = by_name.setdefault((part.dataset_name, part.resolved.preset_name), numbers)
+            known["methods"] = dict(sorted({**known["methods"], **numbers["methods"]}.items()))
+        return list(by_name.values())
 
 
 def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
@@ -48,68 +53,78 @@ def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
     Raises:
         UsageError: a name, a value, the data or a network will not do.
     """
-    parts = resolve_all(spec, registry)
+    everything = resolve_all(spec, registry)
     numerics = choose_numerics(spec.device, spec.numerics, spec.threads)
     imported = {name: load_teacher(store, name) for name in spec.teacher_from}
-    settings, datasets, find = [], [], loader(spec, registry.datasets)
-    for resolved in parts:
+    parts, find = [], loader(spec, registry.datasets)
+    for resolved in everything:
         dataset = find(resolved)
         check_models(resolved, dataset, registry.models)
         for teacher in imported.values():
             check_imported(spec, teacher, dataset, registry.origin_of_model(teacher.model))
-        datasets.append(dataset)
-        digests, sizes = (
-            (dataset.train_digest, dataset.test_digest),
-            (dataset.num_classes, len(dataset.train)),
-        )
-        computing = arithmetic(numerics), code_digest(), software()
-        settings.append(Setting(resolved, dataset.name, *digests, *sizes, *computing, imported))
-    called: dict[str, str] = {}
-    twice = next(
-        (
-            s.name
-            for s in settings
-            if called.setdefault(s.name, s.resolved.dataset) != s.resolved.dataset
-        ),
-        None,
+        parts.append(loaded_part(resolved, dataset, numerics, imported))
+    _check_names(parts)
+    return Prepared(spec, build_plan(parts), parts, numerics)
+
+
+def loaded_part(
+    resolved: Resolved, dataset: Dataset, numerics: Numerics, imported: Mapping[str, Imported]
+) -> LoadedPart:
+    """A part with its dataset, computed on this machine."""
+    return LoadedPart(
+        resolved=resolved,
+        dataset=dataset,
+        dataset_name=dataset.name,
+        train_digest=dataset.train_digest,
+        test_digest=dataset.test_digest,
+        num_classes=dataset.num_classes,
+        train_size=len(dataset.train),
+        numerics=arithmetic(numerics),
+        code=code_digest(),
+        software=software(),
+        imported=imported,
     )
-    if twice is not None:
-        raise ConfigError(
-            f"two datasets of the request are called {twice!r} in the tables; run them one by one"
-        )
-    return Prepared(spec, build_plan(settings), settings, datasets, numerics)
 
 
-def loader(spec: RunSpec, own: Mapping[str, Loader]) -> Callable[[Resolved], Dataset]:
-    """:func:`load`, each dataset once for all blocks and presets that see the same of it. ``own``:
-    the datasets of plugins."""
-    loaded: dict[Any, Dataset] = {}
+def _check_names(parts: Iterable[LoadedPart]) -> None:
+    """Raise ConfigError where two datasets have one name in the tables."""
+    requested: dict[str, str] = {}
+    for part in parts:
+        dataset = part.resolved.dataset
+        if requested.setdefault(part.dataset_name, dataset) != dataset:
+            raise ConfigError(
+                f"two datasets of the request are called {part.dataset_name!r} in the tables; run "
+                "them one by one"
+            )
+
+
+def loader(spec: RunSpec, sources: Mapping[str, DatasetSource]) -> Callable[[Resolved], Dataset]:
+    """:func:`load`, each dataset once for all blocks and presets that see the same of it."""
+    loaded: dict[tuple[str, DatasetSizes], Dataset] = {}
 
     def find(resolved: Resolved) -> Dataset:
-        asked = (resolved.dataset, resolved.preset.signs if resolved.dataset == "signs" else None)
-        if asked not in loaded:
-            loaded[asked] = load(spec, resolved, own)
-        return loaded[asked]
+        key = resolved.dataset, resolved.preset.sizes_of(resolved.dataset)
+        if key not in loaded:
+            loaded[key] = load(spec, resolved, sources)
+        return loaded[key]
 
     return find
 
 
 def load(
-    spec: RunSpec, resolved: Resolved, own: Mapping[str, Loader] = MappingProxyType({})
+    spec: RunSpec, resolved: Resolved, sources: Mapping[str, DatasetSource] = DATASETS
 ) -> Dataset:
-    """The request's dataset; the embedded one at the preset's size unless the request says
-    otherwise."""
-    signs = resolved.preset.signs.model_dump() if resolved.dataset == "signs" else {}
-    asked = {
-        key: getattr(spec, key) for key in ("image_size", "num_classes", "train_size", "test_size")
+    """The request's dataset, at the sizes of the request, else at those of the preset."""
+    sizes = {
+        name: default if getattr(spec, name) is None else getattr(spec, name)
+        for name, default in resolved.preset.sizes_of(resolved.dataset)
     }
-    sizes = signs | {key: value for key, value in asked.items() if value is not None}
     dataset = load_dataset(
         resolved.dataset,
         data_dir=spec.data_dir,
         download=spec.download,
         seed=spec.data_seed,
-        own=own,
+        sources=sources,
         **sizes,
     )
     check_target(spec, dataset.name, dataset.num_classes)
@@ -126,7 +141,7 @@ def check_target(spec: RunSpec, name: str, num_classes: int) -> None:
 
 
 def check_models(
-    resolved: Resolved, dataset: Dataset, own: Mapping[str, ModelMaker] = NO_MODELS
+    resolved: Resolved, dataset: Dataset, sources: Mapping[str, ModelSource] = MODELS
 ) -> None:
     """Build every network once at the dataset's size, before hours go into the teacher of one that
     cannot be built.
@@ -137,7 +152,7 @@ def check_models(
     size = dataset.image_size
     for name in dict.fromkeys(name for pair in resolved.spec.pairs for name in pair):
         try:
-            blank_model(name, dataset.num_classes, image_size=size, own=own)
+            blank_model(name, dataset.num_classes, image_size=size, sources=sources)
         except KdbenchError:
             raise
         # whatever a library makes of a size or a number of classes it was not made for

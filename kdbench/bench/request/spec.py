@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from kdbench.bench.request.presets import Preset, read_preset
+from kdbench.bench.request.presets import DatasetSizes, Preset, read_preset
+from kdbench.data import DatasetSource, dataset_source
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
 from kdbench.loading.plugin import KINDS
 from kdbench.loading.registry import Registry, base_name
@@ -101,21 +102,26 @@ class RunSpec(BaseModel):
 
 @dataclass(frozen=True)
 class Resolved:
-    """One dataset and one preset of a request, with every name looked up and every number known.
-
-    name: of the preset. methods: (kind, name) -> an instance with its parameters. origins: (kind,
-    name) -> the plugin's version and source digest. promised_preset, promised: the numbers that the
-    preset and the methods have when nothing is set for them.
-    """
+    """One dataset and one preset of a request, with every name looked up and every number known."""
 
     spec: RunSpec
+    """The block of the request."""
     dataset: str
-    name: str
+    """As the request names it."""
+    preset_name: str
+    """As the request names it."""
     preset: Preset
+    """The preset's numbers, after ``--set``."""
     methods: dict[tuple[str, str], Method]
+    """(kind, name) -> an instance with its parameters."""
     origins: dict[tuple[str, str], str]
+    """(kind, name) -> the plugin's version and source digest."""
+    source: DatasetSource
+    """Where the dataset comes from."""
     promised_preset: Preset
+    """The preset's numbers when nothing is set."""
     promised: dict[tuple[str, str], dict[str, Any]]
+    """(kind, name) -> the method's numbers when nothing is set."""
 
     def method(self, kind: str, name: str) -> Any:
         return self.methods[kind, name]
@@ -124,7 +130,7 @@ class Resolved:
         """Every number of this part of the run, for ``--dry-run`` and ``run.json``."""
         return {
             "dataset": self.dataset,
-            "preset": {"name": self.name, **self.preset.model_dump(mode="json")},
+            "preset": {"name": self.preset_name, **self.preset.model_dump(mode="json")},
             "methods": {
                 f"{kind}.{name}": m.params.model_dump(mode="json")
                 for (kind, name), m in sorted(self.methods.items())
@@ -153,12 +159,12 @@ def resolve(
     """Look everything up and apply ``--set`` overrides, for one dataset and preset of the request
     (the first ones unless said).
 
-    Override keys: ``clean|poison|distill|repair|signs.FIELD``, ``clean_fraction`` and
-    ``attack|distiller|defense.NAME.FIELD``. Whoever sets a recipe's ``epochs`` means them: the
-    preset's ``min_steps`` then no longer raises them. A method's numbers are its defaults, then
-    what it has for the preset, then what is set for it; a variant's those of its method, then its
-    own, then what is set for the variant. A variant that the plugin does not have exists where
-    something is set for it.
+    Override keys: ``clean|poison|distill|repair.FIELD``, ``clean_fraction``,
+    ``datasets.NAME.FIELD`` and ``attack|distiller|defense.NAME.FIELD``. Whoever sets a recipe's
+    ``epochs`` means them: the preset's ``min_steps`` then no longer raises them. A method's numbers
+    are its defaults, then what it has for the preset, then what is set for it; a variant's those of
+    its method, then its own, then what is set for the variant. A variant that the plugin does not
+    have exists where something is set for it.
 
     Args:
         named: the methods that may be set, where they are more than this block's.
@@ -183,7 +189,11 @@ def resolve(
                 )
             _known(key, fieldname, cls.Params.model_fields)
             given.setdefault((head, name), {})[fieldname] = _value(raw)
-        elif len(rest) == 1 and isinstance(table.get(head), dict):
+        elif head == "datasets" and len(rest) == 2:
+            dataset_source(rest[0], registry.datasets)
+            _known(key, rest[1], DatasetSizes.model_fields)
+            table.setdefault(head, {}).setdefault(rest[0], {})[rest[1]] = _value(raw)
+        elif len(rest) == 1 and head != "datasets" and isinstance(table.get(head), dict):
             section = Preset.model_fields[head].annotation
             assert section is not None
             _known(key, rest[0], section.model_fields)
@@ -193,13 +203,14 @@ def resolve(
         elif not rest and head == "clean_fraction":
             table[head] = _value(raw)
         else:
-            known = [k for k in Preset.model_fields if k != "clean_fraction"]
+            hint = f"sizes are set as datasets.{key}" if head in registry.datasets else ""
+            recipes = [k for k in Preset.model_fields if k not in ("clean_fraction", "datasets")]
             keys = [
                 "clean_fraction",
-                *(f"{k}.FIELD" for k in known),
-                *(f"{kind}.NAME.FIELD" for kind in KINDS),
+                *(f"{k}.FIELD" for k in recipes),
+                *(f"{kind}.NAME.FIELD" for kind in (*KINDS, "datasets")),
             ]
-            raise ConfigError(unknown("--set key", key, keys))
+            raise ConfigError(unknown("--set key", key, keys, hint))
     if spec.clean_fraction is not None:
         table["clean_fraction"] = spec.clean_fraction
     preset = _build(f"preset {preset_name}", Preset, table)
@@ -217,8 +228,17 @@ def resolve(
     for name in {name for pair in spec.pairs for name in pair}:
         if origin := registry.origin_of_model(name):
             origins["model", name] = origin
-    promised_preset = Preset(**read_preset(preset_name))
-    return Resolved(spec, dataset, preset_name, preset, methods, origins, promised_preset, promised)
+    return Resolved(
+        spec,
+        dataset,
+        preset_name,
+        preset,
+        methods,
+        origins,
+        dataset_source(dataset, registry.datasets),
+        Preset(**read_preset(preset_name)),
+        promised,
+    )
 
 
 def _promise(cls: type[Method], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,8 +37,8 @@ class Jobs:
             inputs[role] = f"{role}.safetensors"
             held = self.store.folder(key) / (TRIGGER if role == "trigger" else MODEL)
             shutil.copyfile(held, folder / "in" / inputs[role])
-        dataset, numerics = self.prepared.datasets[stage.setting], self.prepared.numerics
-        split = stage.kind.split
+        dataset, numerics = self.prepared.parts[stage.part].dataset, self.prepared.numerics
+        split = stage.kind.sees
         images = keep_images(self.store, dataset, split)
         values = dict(stage.values)
         task = {

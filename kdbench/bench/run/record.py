@@ -21,7 +21,7 @@ from kdbench.report.columns import SCHEMA
 
 
 def record_of(prepared: Prepared, registry: Registry) -> dict[str, Any]:
-    config = {"request": prepared.spec.model_dump(mode="json"), "parts": prepared.parts()}
+    config = {"request": prepared.spec.model_dump(mode="json"), "parts": prepared.numbers()}
     return {
         "schema": SCHEMA,
         "started": time.time(),
@@ -38,14 +38,10 @@ def record_of(prepared: Prepared, registry: Registry) -> dict[str, Any]:
                 "image_size": dataset.image_size,
                 "num_classes": dataset.num_classes,
             }
-            for dataset in prepared.datasets
+            for dataset in (part.dataset for part in prepared.parts)
         ],
         "versions": {**software(), "python": platform.python_version()},
-        "plugins": {
-            f"{kind}.{name}": found.origin
-            for kind, table in (registry.methods | registry.made).items()
-            for name, found in sorted(table.items())
-        },
+        "plugins": registry.origins(),
         "broken_plugins": registry.broken,
         "device": device_name(prepared.numerics.device),
         "numerics": str(prepared.numerics),

@@ -123,7 +123,7 @@ class RunResults:
             ("attack", cell.names["attack"]),
         ]
         used += [("model", cell.names["teacher"]), ("model", cell.names["student"])]
-        used += [("dataset", self.prepared.settings[cell.setting].resolved.dataset)]
+        used += [("dataset", self.prepared.parts[cell.part].resolved.dataset)]
         found = self.registry.found((kind, base_name(name)) for kind, name in used)
         versions = software()
         return {
@@ -139,7 +139,7 @@ class RunResults:
             ),
             "teacher_sha256": self._weights(cell.trained["teacher"]),
             "student_sha256": self._weights(cell.trained["student"]),
-            "dataset_digest": self.prepared.datasets[cell.setting].digest,
+            "dataset_digest": self.prepared.parts[cell.part].dataset.digest,
             "config_digest": cell.key,
         }
 
@@ -153,9 +153,10 @@ class RunResults:
             return  # a picture is not worth a row; stage_failed has said why
         backdoor = self.plan.stages[stage.inputs["trigger"]]
         teacher = self.plan.stages[backdoor.inputs["clean"]].values["model"].replace("/", "_")
-        setting = self.prepared.settings[stage.setting]
-        parts = {(s.name, s.resolved.name) for s in self.prepared.settings}
-        several = f"{_file_name(setting.name)}-{setting.resolved.name}-" if len(parts) > 1 else ""
+        part = self.prepared.parts[stage.part]
+        names = {(p.dataset_name, p.resolved.preset_name) for p in self.prepared.parts}
+        several = f"{_file_name(part.dataset_name)}-{part.resolved.preset_name}-"
+        several = several if len(names) > 1 else ""
         name = f"trigger-{several}{stage.values['attack']}-{teacher}-seed{backdoor.seed}.png"
         try:
             shutil.copyfile(self.store.folder(stage.key) / PICTURE, self.out / name)

@@ -255,7 +255,7 @@ def run(
     write_record(record, out / "run.json")
     work = _Run(prepared, registry, reporter, out, store, executor, checkpoint_s, cohort, profile)
     plan = prepared.plan
-    notes = dict.fromkeys(dataset.note for dataset in prepared.datasets if dataset.note)
+    notes = dict.fromkeys(part.dataset.note for part in prepared.parts if part.dataset.note)
     reporter.run_started(
         len(plan.stages), len(work.schedule.to_run()), len(plan.cells), str(out), " ".join(notes)
     )

@@ -18,7 +18,8 @@ from kdbench.bench.kinds import Kind
 from kdbench.bench.store.artefacts import Store, file_digest
 from kdbench.bench.store.teacher_names import check_teacher_name, is_teacher_name
 from kdbench.errors import ConfigError, IntegrityError, UnknownMethodError, unknown
-from kdbench.models import NO_MODELS, ModelMaker, blank_model
+from kdbench.models import ModelSource, blank_model
+from kdbench.models.builtin import MODELS
 from kdbench.models.files import save_module
 
 
@@ -47,12 +48,12 @@ def save_teacher(
     dataset: str,
     num_classes: int,
     image_size: int,
-    own: Mapping[str, ModelMaker] = NO_MODELS,
+    sources: Mapping[str, ModelSource] = MODELS,
     code: str = "",
 ) -> str:
     """Keep checked weights as a suspect teacher; answers its key in the store.
 
-    It normalises images as the dataset it is used with says. own, code: the models of plugins, and
+    It normalises images as the dataset it is used with says. sources, code: networks by name, and
     which code this one is (``Registry.models``, ``Registry.origin_of_model``).
 
     Raises:
@@ -61,7 +62,7 @@ def save_teacher(
     check_teacher_name(name)
     store = Store(store_root)
     store.check_writable()
-    network = blank_model(model, num_classes, image_size=image_size, own=own)
+    network = blank_model(model, num_classes, image_size=image_size, sources=sources)
     # Counters of batches seen are of no consequence, and some files leave them out.
     missing, extra = network.load_state_dict(state, strict=False)
     if extra or any(not key.endswith("num_batches_tracked") for key in missing):

@@ -40,7 +40,7 @@ class Job:
     @property
     def side(self) -> Side:
         """On whose side it runs. The two never share a process."""
-        return Kind(self.kind).side
+        return Kind.named(self.kind).side
 
 
 Status = Literal["ok", "failed", "diverged", "crashed", "timeout", "out of memory"]

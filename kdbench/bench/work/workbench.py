@@ -111,7 +111,10 @@ class Workbench:
     def new_model(self, name: str) -> FeatureModel:
         """A network with fresh weights, on the device."""
         model = create_model(
-            name, self.task.num_classes, image_size=self.task.image_size, own=self.registry.models
+            name,
+            self.task.num_classes,
+            image_size=self.task.image_size,
+            sources=self.registry.models,
         )
         model.set_normalization(self.task.mean, self.task.std)
         return self.numerics.place(model)  # type: ignore[return-value]

@@ -27,7 +27,7 @@ from kdbench.untrusted.weights.process import Reader
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdbench.models import ModelMaker
+    from kdbench.models import ModelSource
     from kdbench.untrusted.weights.weights import Expected
 
 _MEMORY = 2 << 30
@@ -63,7 +63,7 @@ def read_foreign(
     memory_bytes: int = _MEMORY,
     seconds: float | None = None,
     expect_sha256: str | None = None,
-    own: Callable[[], Mapping[str, ModelMaker]] = dict,
+    sources: Mapping[str, ModelSource] | None = None,
 ) -> Foreign:
     """Read the weights of a named network from a file that nobody has to trust.
 
@@ -79,8 +79,7 @@ def read_foreign(
         seconds: wall-clock time for the file, above 0; 4 s and 1 s per 25 MiB unless given.
             Starting the process and importing torch do not count.
         expect_sha256: 64 hexadecimal digits that the file has to have.
-        own: answers the models of plugins (``Registry.models``); asked only once the file looks
-            like weights.
+        sources: networks by name (``Registry.models``); None: kdbench's own.
 
     Raises:
         IntegrityError: the file is damaged, hostile, takes too much, or does not hold the weights
@@ -104,7 +103,7 @@ def read_foreign(
         raise ConfigError(f"{expect_sha256!r} is no SHA-256; it has 64 hexadecimal digits")
     path = Path(path)
     try:
-        network = partial(_state, model, num_classes, image_size, own)
+        network = partial(_state, model, num_classes, image_size, sources)
         return _read(path, network, memory_bytes, seconds, expect_sha256)
     except IntegrityError as error:
         raise IntegrityError(f"{shown(path.name)} was not imported: {error}") from None
@@ -183,12 +182,14 @@ def _copy(path: Path, to: Path, most: int) -> tuple[int, str]:
 
 
 def _state(
-    model: str, num_classes: int, image_size: int, own: Callable[[], Mapping[str, ModelMaker]]
+    model: str, num_classes: int, image_size: int, sources: Mapping[str, ModelSource] | None
 ) -> dict[str, Tensor]:
     """The state that the network has when it is new."""
     from kdbench.models import blank_model
+    from kdbench.models.builtin import MODELS
 
-    return blank_model(model, num_classes, image_size=image_size, own=own()).state_dict()
+    network = blank_model(model, num_classes, image_size=image_size, sources=sources or MODELS)
+    return network.state_dict()
 
 
 def _read_back(path: Path, expected: Expected, network: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -84,10 +84,15 @@ def test_digest_ignores_order_and_float_spelling_but_not_values():
         ({"attack.lba.side": "3"}, "not part of this run"),
         ({"attack.badnets.poison_rte": "0.1"}, "did you mean 'attack.badnets.poison_rate'"),
         ({"clean_fraction": "2"}, "less than or equal to 1"),
+        ({"signs.train_size": "50"}, "sizes are set as datasets.signs.train_size"),
+        ({"datasets.signs.train_siz": "50"}, "did you mean 'datasets.signs.train_size'"),
+        ({"datasets.sings.train_size": "50"}, "did you mean 'signs'"),
+        ({"datasets.signs": "50"}, "unknown --set key 'datasets.signs'"),
+        ({"datasets.signs.train_size": "1"}, "datasets.signs.train_size: .* greater than"),
     ],
 )
 def test_bad_overrides_are_named(registry, overrides, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, UnknownMethodError), match=message):
         plan(registry, overrides=overrides)
 
 
@@ -165,12 +170,18 @@ def test_the_test_images_are_in_the_keys_of_measurements_only(registry):
     from dataclasses import replace
 
     from kdbench.bench.plan.build import build_plan
-    from kdbench.bench.plan.plan import Setting
+    from kdbench.bench.plan.plan import Part
 
     asked = resolve(RunSpec(attacks=("badnets",), pairs=(("wrn16_2", "wrn16_1"),)), registry)
-    setting = Setting(asked, "signs", "train", "test", 10, 800, "cpu")
-    before, after = (
-        build_plan([s]).stages for s in (setting, replace(setting, test_digest="other"))
+    part = Part(
+        resolved=asked,
+        dataset_name="signs",
+        train_digest="train",
+        test_digest="test",
+        num_classes=10,
+        train_size=800,
+        numerics="cpu",
     )
+    before, after = (build_plan([p]).stages for p in (part, replace(part, test_digest="other")))
     changed = {stage.kind for key, stage in after.items() if key not in before}
     assert changed == {"evaluate", "picture"}

@@ -53,13 +53,13 @@ def test_every_promised_variant_is_there_at_every_preset(registry):
         f"{name}.{word}": kind
         for kind in KINDS
         for name, item in registry.methods[kind].items()
-        for word in item.cls.variants
+        for word in item.value.variants
     }
     assert found.keys() >= PROMISED
     for name, kind in found.items():
         for preset in ("quick", "standard", "paper"):
             given = params(registry, kind, name, preset)
-            item = registry.methods[kind][name.partition(".")[0]].cls
+            item = registry.methods[kind][name.partition(".")[0]].value
             for field, value in item.variants[name.partition(".")[2]].params.items():
                 assert getattr(given, field) == value, (name, field)
 
@@ -164,7 +164,7 @@ def test_a_plugins_variants_are_checked(registry, variants, words):
     from kdbench.errors import ContractError
     from kdbench.method import Variant
 
-    cls = registry.methods["attack"]["lba"].cls
+    cls = registry.methods["attack"]["lba"].value
     broken = type(
         "Broken",
         (cls,),

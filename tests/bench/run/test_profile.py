@@ -98,7 +98,7 @@ def test_without_a_profile_nothing_is_wrapped():
 
 @pytest.fixture
 def run(stripes, registry, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "load", lambda spec, resolved, own: stripes)
+    monkeypatch.setattr(prepare, "load", lambda spec, resolved, sources: stripes)
 
     def once(name, store, **options):
         spec = RunSpec(

@@ -27,7 +27,7 @@ BRIEF = {f"{stage}.epochs": "1" for stage in ("clean", "poison", "distill", "rep
 
 @pytest.fixture(autouse=True)
 def _striped(stripes, monkeypatch):
-    monkeypatch.setattr(prepare, "load", lambda spec, resolved, own: stripes)
+    monkeypatch.setattr(prepare, "load", lambda spec, resolved, sources: stripes)
 
 
 def spec(**asked):

@@ -14,7 +14,7 @@ from kdbench.bench.request.spec import RunSpec
 from kdbench.bench.work import stages
 from kdbench.errors import ConfigError, DivergedError
 from kdbench.loading.plugin import Plugin
-from kdbench.loading.registry import Found, Registry
+from kdbench.loading.registry import Registered, Registry
 from kdbench.method import Info
 from tests.runs import go as go_through
 
@@ -82,9 +82,9 @@ def go(registry, stripes, tmp_path, monkeypatch):
         ("defense", (Interrupted,)),
     ):
         for cls in classes:
-            methods[kind][cls.info.name] = Found(cls, Plugin("test", __name__, "test", "0"))
+            methods[kind][cls.info.name] = Registered(cls, Plugin("test", __name__, "test", "0"))
     everything = Registry(methods=methods)
-    monkeypatch.setattr(prepare, "load", lambda spec, resolved, own: stripes)
+    monkeypatch.setattr(prepare, "load", lambda spec, resolved, sources: stripes)
 
     def run(attacks, defenses=("none",)):
         spec = RunSpec(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdbench.bench.plan.build import build_plan
-from kdbench.bench.plan.plan import Setting
+from kdbench.bench.plan.plan import LoadedPart
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.request.spec import RunSpec, resolve
 from kdbench.bench.run import runner
@@ -66,10 +66,17 @@ class Instant:
         return
 
 
-def setting_of(stripes, spec, registry):
-    digests = stripes.train_digest, stripes.test_digest
-    return Setting(
-        resolve(spec, registry), "stripes", *digests, 3, len(stripes.train), "cpu", "code"
+def part_of(stripes, spec, registry):
+    return LoadedPart(
+        resolved=resolve(spec, registry),
+        dataset=stripes,
+        dataset_name="stripes",
+        train_digest=stripes.train_digest,
+        test_digest=stripes.test_digest,
+        num_classes=3,
+        train_size=len(stripes.train),
+        numerics="cpu",
+        code="code",
     )
 
 
@@ -84,8 +91,8 @@ def prepared(registry, stripes, cells):
         pairs=pairs,
         seeds=tuple(range(-(-cells // (24 * len(pairs))))),
     )
-    setting = setting_of(stripes, spec, registry)
-    return Prepared(spec, build_plan([setting]), [setting], [stripes], Numerics())
+    part = part_of(stripes, spec, registry)
+    return Prepared(spec, build_plan([part]), [part], Numerics())
 
 
 def test_ten_thousand_cells_are_planned_in_five_seconds(registry, stripes, tmp_path):
@@ -128,8 +135,8 @@ def test_running_again_what_is_done_computes_nothing(registry, stripes, tmp_path
 def test_a_larger_request_runs_the_difference(registry, stripes, tmp_path, more):
     def ready(**asked):
         spec = RunSpec(**({"attacks": ("badnets",), "pairs": (("wrn10_1", "wrn10_1"),)} | asked))
-        setting = setting_of(stripes, spec, registry)
-        return Prepared(spec, build_plan([setting]), [setting], [stripes], Numerics())
+        part = part_of(stripes, spec, registry)
+        return Prepared(spec, build_plan([part]), [part], Numerics())
 
     small, large, store = ready(), ready(**more), Store(tmp_path / "store")
     runner.run(small, registry, tmp_path / "a", Quiet(), store, Instant())

@@ -89,7 +89,7 @@ def test_damage_is_noticed(tmp_path):
 def test_a_suspect_teacher_is_distilled_and_judged_by_accuracy(
     tmp_path, registry, stripes, monkeypatch
 ):
-    monkeypatch.setattr(prepare, "load", lambda spec, resolved, own: stripes)
+    monkeypatch.setattr(prepare, "load", lambda spec, resolved, sources: stripes)
     keep(tmp_path)
     store = Store(tmp_path / "store")
     spec = RunSpec(
@@ -139,7 +139,7 @@ def test_a_suspect_teacher_is_distilled_and_judged_by_accuracy(
 def test_a_teacher_that_is_damaged_after_the_plan_costs_its_rows(
     tmp_path, registry, stripes, monkeypatch
 ):
-    monkeypatch.setattr(prepare, "load", lambda spec, resolved, own: stripes)
+    monkeypatch.setattr(prepare, "load", lambda spec, resolved, sources: stripes)
     path = Store(tmp_path / "store").folder(keep(tmp_path)) / "model.safetensors"
     find = prepare.load_teacher
 
@@ -161,7 +161,7 @@ def test_a_teacher_that_is_damaged_after_the_plan_costs_its_rows(
 
 
 def test_a_teacher_that_does_not_fit_is_refused(tmp_path, registry, stripes, monkeypatch):
-    monkeypatch.setattr(prepare, "load", lambda spec, resolved, own: stripes)
+    monkeypatch.setattr(prepare, "load", lambda spec, resolved, sources: stripes)
     keep(tmp_path)
     store = Store(tmp_path / "store")
     wrong = RunSpec(teacher_from=("stranger",), pairs=(("resnet20", "wrn10_1"),))

@@ -156,7 +156,7 @@ def go(stripes, tmp_path, monkeypatch):
     distillations of run.json)."""
     (tmp_path / "bad.py").write_text(BAD)
     everything = Registry.load(choice=Choice(files=(tmp_path / "bad.py",)))
-    monkeypatch.setattr(prepare, "load", lambda spec, resolved, own: stripes)
+    monkeypatch.setattr(prepare, "load", lambda spec, resolved, sources: stripes)
 
     def go_through(distillers, name, students=("wrn10_1",), **options):
         spec = RunSpec(

@@ -8,8 +8,7 @@ from click.testing import CliRunner
 import kdbench.bench.store.teachers
 from kdbench.cli import main
 from kdbench.cli.import_teacher import _sizes
-from kdbench.data import dataset_names
-from kdbench.data.facts import OFFICIAL
+from kdbench.data.builtin import DATASETS
 from kdbench.errors import IntegrityError
 from tests.untrusted.weights.files import save_half, sha256
 from tests.untrusted.weights.good import MODEL, good
@@ -98,10 +97,14 @@ def test_a_wrong_command_is_refused(saved, arguments, code, says):
 
 
 def test_sizes_follow_from_the_dataset():
-    assert set(OFFICIAL) == set(dataset_names()) - {"imagefolder"}
-    assert _sizes("gtsrb", None, None) == (43, 32)
-    assert _sizes("signs", 6, 48) == (6, 48)
-    assert _sizes("imagefolder:flowers", 5, None) == (5, 224)
+    for name, source in DATASETS.items():
+        if name != "imagefolder":
+            sizes = source.num_classes, source.image_size
+            assert _sizes(name, None, None, DATASETS) == sizes
+            assert None not in sizes
+    assert _sizes("gtsrb", None, None, DATASETS) == (43, 32)
+    assert _sizes("signs", 6, 48, DATASETS) == (6, 48)
+    assert _sizes("imagefolder:flowers", 5, None, DATASETS) == (5, 224)
 
 
 def test_a_refusal_stores_nothing(tmp_path, saved, monkeypatch):

@@ -13,13 +13,13 @@ from kdbench.method import Params
 from kdbench.training import Recipe
 
 
-class SignsSize(Params):
-    """How the embedded dataset is drawn when the request does not say."""
+class DatasetSizes(Params):
+    """What is taken of a dataset when the request does not say. None: what the dataset has."""
 
-    image_size: int = Field(ge=8, description="pixels a side")
-    num_classes: int = Field(ge=2, le=64, description="classes")
-    train_size: int = Field(ge=2, description="training images")
-    test_size: int = Field(ge=2, description="test images")
+    image_size: int | None = Field(None, ge=8, description="pixels a side")
+    num_classes: int | None = Field(None, ge=2, description="classes")
+    train_size: int | None = Field(None, ge=2, description="training images")
+    test_size: int | None = Field(None, ge=2, description="test images")
 
 
 class Preset(Params):
@@ -28,11 +28,17 @@ class Preset(Params):
     clean_fraction: float = Field(
         1.0, gt=0, le=1, description="the defender's share of the training images"
     )
-    signs: SignsSize
+    datasets: dict[str, DatasetSizes] = Field(
+        default_factory=dict, description="sizes of datasets, by name"
+    )
     clean: Recipe
     poison: Recipe
     distill: Recipe
     repair: Recipe
+
+    def sizes_of(self, dataset: str) -> DatasetSizes:
+        """What the preset takes of a dataset, by its name or as ``NAME:PATH``."""
+        return self.datasets.get(dataset.partition(":")[0], DatasetSizes())
 
 
 def preset_names() -> list[str]:

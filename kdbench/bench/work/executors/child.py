@@ -176,7 +176,7 @@ def run(folder: Path, token: str, events: int) -> None:
 def make_task(record: dict[str, Any]) -> Task:
     """A task from the JSON that a job carries."""
     known = {f.name for f in fields(Task)}
-    values = {name: value for name, value in record.items() if name in known}
+    values: dict[str, Any] = {name: value for name, value in record.items() if name in known}
     for name in ("mean", "std", "packages"):
         values[name] = tuple(values[name])
-    return Task(**values | {"kind": Kind(values["kind"]), "folder": Path(values["folder"])})
+    return Task(**values | {"kind": Kind.named(values["kind"]), "folder": Path(values["folder"])})

@@ -1,0 +1,51 @@
+"""A dataset by name: how it is loaded, and what is known of it before that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic.dataclasses import dataclass
+
+from kdbench.data.base import Dataset
+from kdbench.data.common import DatasetRequest
+
+#: What was asked for -> a dataset.
+Loader = Callable[[DatasetRequest], Dataset]
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """A way to a dataset. kdbench's own datasets and those of plugins are all kept as this.
+
+    The numbers are those of the whole, official dataset. None: not known before it is loaded.
+    """
+
+    load: Loader
+    """Loads it."""
+    about: str = ""
+    """One line for ``kdbench list datasets``."""
+    folder: str = ""
+    """What its folder holds, as a sentence for messages. Empty: it reads no folder.
+
+    Where it is not empty, kdbench asks for ``--data-dir`` and checks that the folder exists.
+    """
+    downloadable: bool = False
+    """``--download`` can fetch it into the folder."""
+    takes_path: bool = False
+    """``NAME:PATH`` says where it lies. PATH may be a folder or an archive."""
+    num_classes: int | None = None
+    """Classes."""
+    image_size: int | None = None
+    """Pixels a side, unless the request says otherwise."""
+    train_size: int | None = None
+    """Training images."""
+    test_size: int | None = None
+    """Test images."""
+
+    def options(self) -> list[str]:
+        """The options that say where it is."""
+        named = {
+            "--data-dir": bool(self.folder) and not self.takes_path,
+            "--download": self.downloadable,
+        }
+        return [option for option, helps in named.items() if helps]

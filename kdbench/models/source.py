@@ -1,0 +1,22 @@
+"""A network by name: how it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic.dataclasses import dataclass
+
+from kdbench.models.base import FeatureModel
+
+#: (number of classes, side of the images in pixels or None) -> a network with fresh weights.
+ModelMaker = Callable[[int, int | None], FeatureModel]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A way to a network. kdbench's own networks and those of plugins are all kept as this."""
+
+    make: ModelMaker
+    """Builds it with fresh weights from torch's global random state."""
+    about: str = ""
+    """One line for ``kdbench list models``."""

@@ -1,0 +1,57 @@
+"""Stratified shares: fair to every class, and the same rows as ever."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kdbench.attack import choose_poison
+from kdbench.data.fraction import defender_images, rows_of_each_class, stratified_rows
+from kdbench.data.tensor import TensorImages
+from kdbench.repair import held_out
+
+LABELS = torch.tensor([0, 1, 2, 1, 0, 1, 0, 2, 1, 0, 1, 0, 0, 1, 2, 0, 1, 2, 0, 1])
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def numbered():
+    """Images of one pixel that hold their row's number."""
+    pixels = torch.arange(len(LABELS)).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 1, 1)
+    return TensorImages(pixels.contiguous(), LABELS)
+
+
+def rows_in(images):
+    return images.pixels[:, 0, 0, 0].tolist()
+
+
+def test_stratified_rows():
+    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
+    rows = stratified_rows(labels, 20, seeded(0))
+    assert labels[rows].bincount().tolist() == [12, 6, 2]
+    assert len(rows.unique()) == 20
+    assert torch.equal(rows, stratified_rows(labels, 20, seeded(0)))
+    assert not torch.equal(rows, stratified_rows(labels, 20, seeded(1)))
+
+
+def test_rows_of_each_class():
+    labels = torch.tensor([2] * 10 + [0] * 4 + [1])
+    rows = rows_of_each_class(labels, lambda size: size // 2, seeded(0))
+    assert labels[rows].bincount(minlength=3).tolist() == [2, 0, 5]
+    assert rows.tolist() == sorted(set(rows.tolist()))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rows"),
+    [
+        (lambda: choose_poison(LABELS, 0.25, 0, seeded(3)).tolist(), [2, 10, 16, 17, 19]),
+        (lambda: stratified_rows(LABELS, 7, seeded(3)).tolist(), [1, 3, 5, 6, 7, 9, 12]),
+        (lambda: rows_in(defender_images(numbered(), 0.3, 3)), [2, 6, 11, 13, 14, 16]),
+        (lambda: rows_in(held_out(numbered(), 0.3, seeded(3))[1]), [6, 11, 13, 14, 16]),
+    ],
+)
+def test_the_rows_of_a_seed_are_the_recorded_ones(chosen, rows):
+    """Other rows would change every number ever published."""
+    assert chosen() == rows
