@@ -118,10 +118,7 @@ def verify_command(
 def _other_keys(others: OtherKeys, total: int) -> Iterator[str]:
     """What is not compared, and why."""
     for lines, why in (
-        (
-            others.machine,
-            "have another key here: another machine, software, plugin or dataset made",
-        ),
+        (others.machine, "have another key here: another machine, software or plugin made"),
         (
             others.older,
             "are of an older schema, whose keys nobody makes any more: another kdbench made",

@@ -73,9 +73,6 @@ class OtherKeys:
     numbers: dict[int, tuple[str, str]]
     """Made with other numbers: line -> what the row has and what this kdbench would use."""
 
-    def lines(self) -> list[int]:
-        return sorted([*self.machine, *self.older, *self.numbers])
-
 
 def other_keys(results: Results, plan: Plan) -> OtherKeys:
     """Why each row that cannot be compared here has another key."""

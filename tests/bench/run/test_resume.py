@@ -13,7 +13,14 @@ from kdbench.bench.plan import prepare
 from kdbench.bench.request.spec import RunSpec
 from kdbench.bench.run.events import Quiet
 from kdbench.bench.run.forecast import forecast
-from kdbench.bench.run.verify import again, check_weights, choose, other_keys, read_request
+from kdbench.bench.run.verify import (
+    OtherKeys,
+    again,
+    check_weights,
+    choose,
+    other_keys,
+    read_request,
+)
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.work import stages
 from kdbench.bench.work.executors.inline import InlineExecutor
@@ -278,7 +285,7 @@ def test_verify_finds_what_was_changed(registry, tmp_path, done):
             differences,
         )
 
-    assert check() == ([], (1, [], []), [])
+    assert check() == (OtherKeys([], [], {}), (1, [], []), [])
     table = pd.read_csv(out / "results.csv", dtype=str, keep_default_na=False)
     told = table.copy()
     told.loc[0, "student_sha256"] = "0" * 64
@@ -291,7 +298,7 @@ def test_verify_finds_what_was_changed(registry, tmp_path, done):
     told.loc[0, "config_digest"] = "f" * 64
     told.to_csv(out / "results.csv", index=False)
     others, (same, _, _), differences = check()
-    assert (others, same, differences) == ([2], 0, [])
+    assert (others, same, differences) == (OtherKeys([2], [], {}), 0, [])
 
 
 def test_verify_needs_the_folder_of_a_run(tmp_path):
