@@ -112,6 +112,11 @@ class CheatsParams(Params):
     test_images: int = Field(0, description="the number of test images it looks for")
 
 
+#: Files of a run. The search reports these patterns and not the names of what it found: a machine
+#: may hold hundreds of such files, and the message has room for few.
+_RUN_FILES = ("trigger.safetensors", "trigger*", "results.csv", "run.json", "task.json")
+
+
 class Cheats(Defense):
     """Looks for the trigger, the target class and the test images wherever a plugin could, in all
     three steps; finding any of them is an error that says where."""
@@ -206,10 +211,9 @@ class Cheats(Defense):
                 yield f"open file: {name}"
         for folder in [Path.cwd(), *Path.cwd().parents, *map(Path, self.params.roots)]:
             for depth in ("", "*/", "*/*/", "*/*/*/"):
-                for name in ("trigger*", "results.csv", "run.json", "task.json"):
-                    yield from (
-                        f"file: {path.name}" for path in self._readable(folder, depth + name)
-                    )
+                for name in _RUN_FILES:
+                    if self._any_readable(folder, depth + name):
+                        yield f"file: {name}"
         for entry in Path("/proc").glob("[0-9]*"):
             if int(entry.name) == os.getpid():
                 continue
@@ -221,14 +225,19 @@ class Cheats(Defense):
                 if "--target-class" in text or any(mark in text for mark in self.params.marks):
                     yield f"process: {name}"
 
-    @staticmethod
-    def _readable(folder, pattern):
+    def _any_readable(self, folder: Path, pattern: str) -> bool:
         try:
-            for path in folder.glob(pattern):
-                path.read_bytes()
-                yield path
+            return any(map(self._readable, folder.glob(pattern)))
+        except OSError:  # a folder that went away meanwhile
+            return False
+
+    @staticmethod
+    def _readable(path: Path) -> bool:
+        try:
+            path.read_bytes()
         except OSError:
-            return
+            return False
+        return True
 
 
 FINE = [type(f"Fine{n}", (Fine,), {"info": info(f"fine{n:02d}")}) for n in range(18)]
