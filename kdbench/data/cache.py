@@ -32,6 +32,7 @@ def entry_path(cache_dir: Path, paths: Sequence[Path], size: int, root: Path) ->
     digest = hashlib.sha256(json.dumps(["kdbench-2", str(root.resolve()), size]).encode())
     for path in paths:
         facts = path.stat()
+        # Length and time stand for the content: reading it all would take as long as decoding.
         digest.update(
             f"{os.path.relpath(path, root)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode()
         )
@@ -71,6 +72,7 @@ def read_entry(entry: Path, shape: tuple[int, ...]) -> Tensor | None:
             pixels = stored.get_tensor("pixels")
     except (SafetensorError, OSError, ValueError, KeyError):
         return None
+    # A disk may damage a file, and wrong pixels would give wrong numbers without an error.
     whole = (
         pixels.dtype == torch.uint8 and tuple(pixels.shape) == shape and _digest(pixels) == expected
     )

@@ -179,6 +179,7 @@ def _image_files(folder: Path) -> list[Path]:
         # Path.rglob would skip a folder that may not be read, and with it the images in it.
         raise error
 
+    # Sorted by path: the order of a folder's files differs between disks, and decides the rows.
     walk = os.walk(folder, onerror=refuse)
     return sorted(
         Path(where, name)

@@ -83,6 +83,7 @@ class StreamedImages(ImageSet):
         self.shape = (3, size, size)
 
     def _like(self, rows: Tensor, labels: Tensor, appended: Tensor) -> StreamedImages:
+        # Without __init__, which starts with a row for every file.
         other = object.__new__(StreamedImages)
         other._paths, other._appended, other._rows, other._workers = (
             self._paths,

@@ -113,6 +113,7 @@ def shifted(pixels: Tensor, rows: Tensor, down: Tensor, right: Tensor, mirror: T
     y = torch.arange(height, device=pixels.device)[None] + down[:, None]
     x = torch.arange(width, device=pixels.device)[None].expand(len(rows), -1)
     x = torch.where(mirror[:, None], width - 1 - x, x) + right[:, None]
+    # Reflect at the first row or column by abs(), then at the last one.
     y = (height - 1) - ((height - 1) - y.abs()).abs()
     x = (width - 1) - ((width - 1) - x.abs()).abs()
     return pixels[rows[:, None, None], y[:, :, None], x[:, None, :]]
@@ -197,6 +198,7 @@ class TensorImages(ImageSet):
 
     def subset(self, indices: Tensor) -> TensorImages:
         rows = checked_rows(indices, len(self))
+        # Without __init__, which would copy the pixels.
         view = object.__new__(TensorImages)
         view.labels, view.shape = self.labels[rows], self.shape
         view._store, view._rows = self._store, self._rows[rows]

@@ -128,6 +128,7 @@ class PyramidNet(FeatureModel):
     ) -> None:
         super().__init__()
         self.name, self.num_classes = name, num_classes
+        # Three groups; a bottleneck has three convolutions and a basic block two.
         per_group = (depth - 2) // (9 if block is Bottleneck else 6)
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16))
         width, channels = 16.0, 16
@@ -135,6 +136,7 @@ class PyramidNet(FeatureModel):
         for i in range(3):
             blocks: list[BasicBlock | Bottleneck] = []
             for j in range(per_group):
+                # The width itself is not rounded, so that the steps add up to alpha.
                 width += alpha / (3 * per_group)
                 blocks.append(block(channels, round(width), 2 if i > 0 and j == 0 else 1))
                 channels = blocks[-1].channels_out

@@ -48,6 +48,7 @@ class ResNet(FeatureModel):
         self.name, self.num_classes = name, num_classes
         channels = (16, 32, 64)
         self.group_channels = self.tap_channels = channels
+        # The depth is 6n + 2: n blocks of two convolutions in each group, the stem, the classifier.
         blocks = (depth - 2) // 6
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16))
         groups = []

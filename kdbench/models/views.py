@@ -57,6 +57,7 @@ class Edited(FeatureModel):
         self.model, self.editor = model, editor
         self.name, self.num_classes = model.name, model.num_classes
         self.group_channels, self.tap_channels = model.group_channels, model.tap_channels
+        # The inner model normalises. These are its own tensors, so set_normalization reaches it.
         self.pixel_mean, self.pixel_std = model.pixel_mean, model.pixel_std
         self.batch_norm = model.batch_norm
 

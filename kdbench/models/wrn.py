@@ -62,6 +62,7 @@ class WideResNet(FeatureModel):
         self.name, self.num_classes = name, num_classes
         channels = (16 * width, 32 * width, 64 * width)
         self.group_channels = self.tap_channels = channels
+        # The paper's depth is 6n + 4, with n blocks in each of the three groups.
         blocks = (depth - 4) // 6
         self.stem = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         groups = []

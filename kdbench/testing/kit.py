@@ -107,6 +107,7 @@ def _outcome(bound: BoundCheck) -> tuple[Any, str]:
     except CheckFailedError as why:
         text = str(why)
     except Exception as error:
+        # The innermost frame is where the method's author has to look.
         frame = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
     else:

@@ -72,6 +72,7 @@ def network(name: str, seed: int) -> FeatureModel:
     return model.eval()
 
 
+# Kept for the whole process, since every check starts from this teacher.
 @cache
 def _trained() -> FeatureModel:
     model = network(TEACHER, 0).train()

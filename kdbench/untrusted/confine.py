@@ -131,6 +131,7 @@ def confine(read: Iterable[Path], write: Iterable[Path]) -> str:
             != 0
         ):
             raise OSError(ctypes.get_errno(), "no_new_privs was refused")
+        # The kernel demands no_new_privs: a set-uid program must not get out of the restriction.
         _call(libc, _RESTRICT_SELF, ruleset, 0)
         _drop_capabilities(libc)
     finally:
@@ -255,6 +256,7 @@ def _file_rights(abi: int) -> int:
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, rights: int) -> None:
     try:
+        # O_PATH opens a place without reading it, so it needs no right to the file.
         handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
@@ -275,6 +277,7 @@ def _call(libc: ctypes.CDLL, number: int, *arguments: object) -> int:
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    # For good: after no_new_privs a program that this process starts gains none of them back.
     header, held = struct.pack("=Ii", _CAPABILITIES_VERSION, 0), ctypes.create_string_buffer(24)
     if libc.capget(header, held) != 0:
         raise OSError(ctypes.get_errno(), "the capabilities cannot be read")

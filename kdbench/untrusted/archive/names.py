@@ -52,6 +52,7 @@ class Names:
             is_file = last and not folder
             known = level.get(key)
             if known is None:
+                # Folders that no member lists count as well: each one takes a place on the disk.
                 self._count += 1
                 if self._count > self.limits.members:
                     raise Refusal(f"it holds more than {self.limits.members:,} files and folders")

@@ -77,6 +77,7 @@ def decoded(pieces: Iterator[bytes], kind: str, *, single: bool) -> Iterator[byt
     Raises:
         Refusal: the data is damaged, does not end, or something that is no stream follows its end.
     """
+    # Parallel compressors such as pigz write several streams in a row, which make up one file.
     current, ended = None, False
     for piece in pieces:
         data = piece

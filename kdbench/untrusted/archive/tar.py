@@ -82,6 +82,7 @@ def tar_members(stream: TarStream, limits: ArchiveLimits) -> Iterator[Member]:
         block = stream.exactly(BLOCK)
     if extra is not None:
         raise Refusal("it ends behind an extended header")
+    # Two blocks of zeros end a tar. Tools add more of them, to fill a record of a tape.
     rest = stream.exactly(BLOCK)
     while rest:
         if rest.strip(b"\0"):
@@ -121,6 +122,7 @@ def _data(stream: TarStream, name: str, size: int, limits: ArchiveLimits) -> Ite
         # One PIECE is added: bytes that were read before this member may still lie in the decoder.
         check_ratio(name, size - missing, stream.fed - fed + PIECE, limits)
         yield chunk
+    # Zeros fill the last block.
     stream.exactly(-size % BLOCK)
 
 

@@ -43,6 +43,7 @@ def unpack(archive: Path, into: Path, limits: ArchiveLimits = DEFAULT) -> None:
     try:
         with archive.open("rb") as file:
             read = _reader(file, limits)
+            # First pass: nothing is written, and the bytes are thrown away.
             files = 0
             for _, member in read():
                 files += not member.folder

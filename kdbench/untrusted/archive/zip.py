@@ -85,6 +85,7 @@ def zip_members(file: BinaryIO, length: int, limits: ArchiveLimits) -> Iterator[
 
 def _directory(file: BinaryIO, length: int, limits: ArchiveLimits) -> tuple[int, int, int]:
     """Where the directory begins and ends, and how many members it lists."""
+    # The end record is followed by a comment, which may be as long as 16 bits can say.
     tail_start = max(0, length - _END.size - _FULL16)
     tail = _at(file, tail_start, length - tail_start)
     where = tail.rfind(END)
@@ -211,6 +212,8 @@ def _name(raw: bytes, flags: int, fields: dict[int, bytes]) -> str:
         name = raw.decode("cp437")
         if flags & _UTF8:
             raise Refusal("its name is not in UTF-8, and says so", name) from None
+    # A second name, in UTF-8, is taken where the first is neither ASCII nor marked as UTF-8. Elsewhere
+    # it would only let two readers see different names.
     if (other := fields.get(_UNICODE_PATH)) is not None:
         try:
             better = other[5:].decode()
@@ -314,6 +317,7 @@ def _check_between(file: BinaryIO, entry: _Entry, end: int, following: int) -> N
 
 def _data(file: BinaryIO, entry: _Entry, first: int, limits: ArchiveLimits) -> Iterator[bytes]:
     pieces = _pieces(file, first, entry.stored)
+    # The declared size is not trusted: the bytes are counted while they come.
     got, crc = 0, 0
     try:
         for chunk in (

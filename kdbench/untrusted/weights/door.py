@@ -178,6 +178,7 @@ def _copy(path: Path, to: Path, most: int) -> tuple[int, str]:
                 size += len(chunk)
     finally:
         os.close(handle)
+    # st_size as well: a file that is larger from the start was not copied at all.
     if max(size, facts.st_size) > most:
         raise IntegrityError(
             f"it is larger than the {most / 2**30:.3g} GiB that reading it may take; allow more, "
@@ -205,6 +206,7 @@ def _read_back(path: Path, expected: Expected, network: dict[str, Tensor]) -> di
 
     most = _HEADER + sum(tensor.numel() * tensor.element_size() for tensor in network.values())
     try:
+        # The other process may have left a link, a pipe or a huge file behind.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):

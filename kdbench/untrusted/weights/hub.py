@@ -44,6 +44,7 @@ def fetch(reference: str) -> Fetched:
         IntegrityError: its config.json is too large or not JSON.
     """
     repository, revision, config = _describe(reference)
+    # safetensors first: it cannot hold code, and a repository often has both.
     file, missing = None, []
     for name in _WEIGHTS:
         file = _download(repository, name, revision)
@@ -56,6 +57,7 @@ def fetch(reference: str) -> Fetched:
             "yourself"
         )
     model, classes = _model(config), config.get("num_classes")
+    # True is an int in Python, and a description may say anything.
     known = (
         classes
         if isinstance(classes, int) and not isinstance(classes, bool) and 2 <= classes <= 1_000_000

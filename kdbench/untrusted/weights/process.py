@@ -64,6 +64,8 @@ class Reader:
         kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         # Each further thread takes memory, and makes reading a file no faster.
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        # -I and a new environment: no variable and no user folder reaches the process, and no token
+        # of the user's either. A session of its own lets _kill end whatever the process starts.
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-B", "-c", code],
@@ -177,6 +179,7 @@ class Reader:
                 left = deadline - time.monotonic()
                 if left <= 0 or not selector.select(left):
                     return None
+                # Not readline, which would wait for the end of a line without any limit.
                 part = os.read(self._stream.fileno(), _LINE)
                 self._answers += part
                 if not part or len(self._answers) > _LINE:

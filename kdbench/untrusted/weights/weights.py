@@ -135,6 +135,7 @@ def rename(state: dict[str, Tensor], expected: Expected) -> tuple[dict[str, Tens
     Returns:
         The renamed tensors, and the prefixes in the order in which they were taken off or added.
     """
+    # Twice over the prefixes: they may come in either order.
     steps = []
     for _ in range(len(PREFIXES)):
         for prefix in PREFIXES:
@@ -264,6 +265,7 @@ def _in_its_storage(tensor: Tensor) -> bool:
 
     A view with stride 0, or with elements that overlap, claims more values than the file holds.
     """
+    # From the smallest stride on, each one must step over all that lies below it.
     reach = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1:
