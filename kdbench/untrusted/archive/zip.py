@@ -212,8 +212,8 @@ def _name(raw: bytes, flags: int, fields: dict[int, bytes]) -> str:
         name = raw.decode("cp437")
         if flags & _UTF8:
             raise Refusal("its name is not in UTF-8, and says so", name) from None
-    # A second name, in UTF-8, is taken where the first is neither ASCII nor marked as UTF-8. Elsewhere
-    # it would only let two readers see different names.
+    # A second name, in UTF-8, is taken where the first is neither ASCII nor marked as UTF-8. Beside
+    # any other first name it would only let two readers see different names.
     if (other := fields.get(_UNICODE_PATH)) is not None:
         try:
             better = other[5:].decode()
