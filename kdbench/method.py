@@ -8,9 +8,6 @@ from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-METHOD_KINDS = ("attack", "distiller", "defense")
-"""The kinds of method. Each has a base class, which carries its kind as ``kind``."""
-
 
 @dataclass(frozen=True)
 class Info:

@@ -29,7 +29,7 @@ class Subject:
 
     @property
     def kind(self) -> str:
-        return self.cls.kind  # type: ignore[attr-defined]
+        return self.cls.kind
 
     def make(self, **changes: Any) -> Any:
         """A new instance, with other parameters where asked for."""
