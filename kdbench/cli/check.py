@@ -38,7 +38,7 @@ def check_command(
     for name, (cls, variant) in methods.items():
         if not as_json:
             click.echo(f"{name}: {cls.__module__}.{cls.__qualname__}")
-        found[name] = run_checks(cls, variant, told=(lambda _: None) if as_json else _tell)
+        found[name] = run_checks(cls, variant, report=(lambda _: None) if as_json else _tell)
     failed = sum(result.status == "failed" for results in found.values() for result in results)
     if as_json:
         told = {name: [asdict(result) for result in results] for name, results in found.items()}

@@ -1,5 +1,7 @@
-"""Images as kdbench sees them: a set of uint8 pictures with labels that can be iterated, subset and
-extended."""
+"""Images as kdbench sees them: labelled sets of uint8 pictures.
+
+A set can be iterated in batches, cut down to some of its rows, and extended.
+"""
 
 from __future__ import annotations
 
@@ -14,45 +16,54 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """images: float32 (N, 3, H, W) in [0, 1]; labels: int64 (N,); positions: int64 (N,), rows in
-    the iterated set."""
+    """Some images of a set with their labels."""
 
     images: Tensor
+    """float32 (N, 3, H, W) in [0, 1]."""
     labels: Tensor
+    """int64 (N,)."""
     positions: Tensor
+    """int64 (N,): the rows of the set that the images come from."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random shift by up to ``pad`` pixels (reflected border) and, if ``flip``, a random horizontal
-    mirror."""
+    """Random changes of the training images."""
 
     pad: int = 4
+    """Pixels: an image is shifted by at most this much in each direction, and reflected at its
+    border."""
     flip: bool = True
+    """Mirror every second image, on average, left to right."""
 
 
 class ImageSet(ABC):
-    """A labelled set of equally sized images. ``labels`` is int64 (N,) on the CPU; ``shape`` is (3,
-    H, W)."""
+    """A labelled set of images of one size."""
 
     labels: Tensor
+    """int64 (N,) on the CPU."""
     shape: tuple[int, int, int]
+    """(3, H, W)."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @abstractmethod
     def subset(self, indices: Tensor) -> ImageSet:
-        """A view on rows ``indices`` (int64); an index may repeat."""
+        """A view of the rows ``indices``, int64 (M,). An index may repeat."""
 
     @abstractmethod
     def extended(self, images: Tensor, labels: Tensor) -> ImageSet:
-        """This set with float images (M, 3, H, W) in [0, 1] and int64 labels (M,) appended (stored
-        as uint8)."""
+        """A new set with more images at its end.
+
+        Args:
+            images: float (M, 3, H, W) in [0, 1], stored as uint8.
+            labels: int64 (M,).
+        """
 
     @abstractmethod
     def read(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """Rows ``indices`` as float32 images (M, 3, H, W) in [0, 1], not augmented."""
+        """The images of the rows ``indices``, float32 (M, 3, H, W) in [0, 1], not augmented."""
 
     @abstractmethod
     def batches(
@@ -64,41 +75,51 @@ class ImageSet(ABC):
         augmentation: Augmentation | None = None,
         drop_last: bool = False,
     ) -> Iterator[Batch]:
-        """One pass. With a (CPU) generator rows come shuffled and augmentation draws from it;
-        without, in order."""
+        """One pass over the set.
+
+        Args:
+            batch_size: at least 1; the last batch may be smaller.
+            device: where the tensors of a batch are put.
+            generator: of the CPU. It shuffles the rows and draws the augmentation. Without one the
+                rows come in order.
+            augmentation: None for the images as they are.
+            drop_last: leave out a last batch that is smaller.
+        """
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named dataset.
-
-    name: as asked for, e.g. ``signs``. train, test: image sets. num_classes; class_names: one per
-    class.
-    mean, std: per-channel constants in [0, 1] that models normalise with. augmentation: for
-    training.
-    train_digest: SHA-256 over all that training can depend on: the kind of dataset, class names,
-    shape, labels and pixels (or file list with sizes when streaming) of the training images, mean,
-    std, augmentation. test_digest: the same of the test images, without the last three. A change to
-    one split leaves the other's digest as it was.
-    note: printed with results, e.g. that a subset is not the official dataset ('' if nothing to
-    say).
-    """
+    """A named dataset."""
 
     name: str
+    """As in the tables of results, for example ``signs``."""
     train: ImageSet
     test: ImageSet
     num_classes: int
     class_names: tuple[str, ...]
+    """One for each class."""
     mean: tuple[float, float, float]
+    """Models normalise images with it, per channel, in [0, 1]."""
     std: tuple[float, float, float]
+    """As ``mean``."""
     augmentation: Augmentation
+    """For training."""
     train_digest: str
+    """SHA-256 over all that training can depend on.
+
+    That is the kind of dataset, the class names, and the shape, labels and pixels of the training
+    images. For streamed images the list of files and sizes stands for the pixels. Mean, std and
+    augmentation also count.
+    """
     test_digest: str
+    """The same of the test images, without mean, std and augmentation. A change to one split leaves
+    the other's digest as it was."""
     note: str = ""
+    """Printed with results, for example that a subset is not the official dataset."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over both digests: it changes with anything that changes a result."""
+        """SHA-256 over both digests. It changes with anything that can change a result."""
         return hashlib.sha256(f"{self.train_digest}\n{self.test_digest}".encode()).hexdigest()
 
     @property

@@ -1,5 +1,7 @@
-"""Decoded pixels on disk: a file per list of images, checked when read. It saves time; no run
-depends on it."""
+"""A cache of decoded pixels: one file for each list of images, checked when it is read.
+
+It only saves time. A run works without it, too.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,22 @@ import torch
 from torch import Tensor
 
 _PATIENCE = 600.0
-"""Seconds to wait for another process that makes the same entry; after that both do."""
+"""Seconds to wait for another process that makes the same entry. After that both make it."""
 
 
 def entry_path(cache_dir: Path, paths: Sequence[Path], size: int, root: Path) -> Path:
-    """Where these files' pixels are kept; another name as soon as a file's path, length or time
-    changes."""
-    # The number rises when decoding changes.
+    """The file of these images' pixels.
+
+    Its name changes with the path below ``root``, the length or the time of any file.
+
+    Raises:
+        OSError: one of the files is missing.
+    """
+    # The number in the text rises when decoding changes, so that no old entry is used.
     digest = hashlib.sha256(json.dumps(["kdbench-2", str(root.resolve()), size]).encode())
     for path in paths:
         facts = path.stat()
+        # Length and time stand for the content: reading it all would take as long as decoding.
         digest.update(
             f"{os.path.relpath(path, root)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode()
         )
@@ -33,13 +41,16 @@ def entry_path(cache_dir: Path, paths: Sequence[Path], size: int, root: Path) ->
 
 @contextlib.contextmanager
 def one_at_a_time(entry: Path) -> Iterator[bool]:
-    """Hold the entry's lock, so that of two processes one makes the entry and the other reads it;
-    whether it is held."""
+    """Hold the entry's lock. So one of two processes makes the entry and the other one reads it.
+
+    Yields:
+        Whether the lock is held.
+    """
     import filelock
 
     lock = filelock.FileLock(entry.with_suffix(".lock"), timeout=_PATIENCE)
-    # Where no lock can be had (a read-only folder, too long a wait; Timeout is an OSError) both
-    # make it, which is only slower: entries appear by renaming.
+    # Without a lock (a read-only folder, or Timeout, which is an OSError) both make the entry. That
+    # is slower but safe, since an entry appears by renaming.
     with contextlib.suppress(OSError, NotImplementedError):
         entry.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -50,8 +61,7 @@ def one_at_a_time(entry: Path) -> Iterator[bool]:
 
 
 def read_entry(entry: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """The cached pixels, or None where there are none or they are damaged (they are then
-    rebuilt)."""
+    """The cached pixels, uint8 of ``shape``. None where there are none or they are damaged."""
     from safetensors import SafetensorError, safe_open
 
     if not entry.is_file():
@@ -62,6 +72,7 @@ def read_entry(entry: Path, shape: tuple[int, ...]) -> Tensor | None:
             pixels = stored.get_tensor("pixels")
     except (SafetensorError, OSError, ValueError, KeyError):
         return None
+    # A disk may damage a file, and wrong pixels would give wrong numbers without an error.
     whole = (
         pixels.dtype == torch.uint8 and tuple(pixels.shape) == shape and _digest(pixels) == expected
     )
@@ -69,12 +80,11 @@ def read_entry(entry: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def write_entry(entry: Path, pixels: Tensor) -> None:
-    """Write under another name, then rename: a reader never sees half a file."""
+    """Write the entry under another name, then rename it. So a reader never sees half a file."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    # A full or read-only disk must not stop the run; safetensors reports a full one as an error of
-    # its own.
+    # A full or read-only disk must not stop the run. safetensors has its own error for a full one.
     with contextlib.suppress(OSError, SafetensorError):
         entry.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")

@@ -10,8 +10,8 @@ from kdbench.data.common import DatasetRequest, finish, padding
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import DatasetError
 
-# The constants of the feature-distillation code that the paper builds on (Heo et al. 2019); they
-# are CIFAR-10's, and are used for CIFAR-100 there too.
+# The constants of the feature-distillation code that the paper builds on (Heo et al. 2019). That
+# code uses CIFAR-10's constants for CIFAR-100, too.
 MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
 STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
 
@@ -24,8 +24,8 @@ def load_cifar(request: DatasetRequest) -> Dataset:
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[request.name]
     folder, size = request.folder, request.side
     try:
-        # The batches are pickles: torchvision compares all MD5 sums before it opens one, so none is
-        # unpickled unverified.
+        # The batches are pickles. torchvision compares all MD5 sums before it opens one, so none is
+        # unpickled without a check.
         parts = [
             kind(str(folder), train=train, download=request.download) for train in (True, False)
         ]

@@ -50,21 +50,23 @@ Request = DatasetRequest
 
 
 def padding(size: int, at_32: int) -> int:
-    """Shift range for images of ``size`` pixels, ``at_32`` pixels at 32 and in proportion
-    elsewhere."""
+    """How far images of ``size`` pixels a side are shifted at most, in pixels.
+
+    It is ``at_32`` for 32 pixels a side, and in proportion for other sizes.
+    """
     return max(1, round(size * at_32 / 32))
 
 
 def split_digest(facts: tuple[object, ...], part: ImageSet) -> str:
-    """SHA-256 over ``facts`` (plain values that ``repr`` tells apart) and the split's shape, labels
-    and pixels.
+    """SHA-256 over ``facts`` and the split's shape, labels and pixels.
 
-    For a streamed set its file list with sizes stands for the pixels.
+    ``facts`` are plain values that ``repr`` tells apart. For a streamed set the list of its files
+    with their sizes stands for the pixels.
     """
     digest = hashlib.sha256(repr((facts, len(part), part.shape)).encode())
     digest.update(part.labels.contiguous().numpy().tobytes())
     if isinstance(part, TensorImages):
-        # In pieces, because ``pixels`` is a copy.
+        # In pieces, because ``pixels`` makes a copy of the whole set.
         for rows in torch.arange(len(part)).split(1024):
             pixels = part.subset(rows).pixels.permute(0, 2, 3, 1).contiguous().cpu()
             digest.update(pixels.numpy().data)
@@ -85,10 +87,14 @@ def finish(
     augmentation: Augmentation,
     note: str = "",
 ) -> Dataset:
-    """Apply the sizes asked for and put a Dataset together.
+    """Apply the sizes that the request asks for, and put a Dataset together.
 
-    Fewer classes keep the first ones; sizes keep a class-balanced subset chosen by the seed. Raises
-    ConfigError for more classes or images than there are, DatasetError for an empty split.
+    For fewer classes the first ones are kept. For fewer images the seed chooses a subset with every
+    class in proportion.
+
+    Raises:
+        ConfigError: more classes or images are asked for than there are.
+        DatasetError: a split is empty.
     """
     classes, among = len(class_names), ""
     if request.num_classes is not None and request.num_classes != classes:
@@ -106,8 +112,8 @@ def finish(
             raise DatasetError(f"dataset {name!r} has no {what} images{among}")
     train = _sized(train, request.train_size, "train_size", request.seed)
     test = _sized(test, request.test_size, "test_size", request.seed)
-    # Not the name in the tables: that of an imagefolder says where it lies, and that of gtsrb how
-    # many images were asked for.
+    # Not the name in the tables. For an imagefolder that says where the folder lies, and for gtsrb
+    # whether all images are used. Neither may change a digest.
     facts = (request.name.partition(":")[0], class_names)
     return Dataset(
         name,

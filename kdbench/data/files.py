@@ -1,5 +1,7 @@
-"""Image sets as single files, so that the process of a stage opens exactly the images that it may
-see."""
+"""Image sets as single files.
+
+The process of a stage gets such a file, so that it can open exactly the images that it may see.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,10 @@ from kdbench.data.tensor import TensorImages
 
 
 def save_images(images: ImageSet, path: Path) -> None:
-    """Write an image set: pixels and labels, or, where the images stay on disk, the list of their
-    files.
+    """Write an image set: its pixels and labels, or the list of its files where it is streamed.
 
     Raises:
-        TypeError: a set that is neither in memory nor streamed.
+        TypeError: the set is neither in memory nor streamed.
     """
     if isinstance(images, TensorImages):
         save_file(
@@ -27,7 +28,8 @@ def save_images(images: ImageSet, path: Path) -> None:
         )
     elif isinstance(images, StreamedImages):
         paths, appended, rows = images.parts
-        held = {
+        # safetensors keeps tensors only. Texts go into its header, as one text.
+        header = {
             "paths": json.dumps(
                 {"paths": [str(Path(p).absolute()) for p in paths], "size": images.shape[1]}
             )
@@ -35,7 +37,7 @@ def save_images(images: ImageSet, path: Path) -> None:
         save_file(
             {"labels": images.labels.contiguous(), "rows": rows, "appended": appended},
             path,
-            metadata=held,
+            metadata=header,
         )
     else:
         raise TypeError(f"{type(images).__name__} cannot be written to a file")
@@ -44,18 +46,18 @@ def save_images(images: ImageSet, path: Path) -> None:
 def load_images(path: Path) -> ImageSet:
     """Read what :func:`save_images` wrote."""
     with safe_open(path, framework="pt") as file:
-        held = file.metadata() or {}
+        header = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if "paths" not in held:
+    if "paths" not in header:
         return TensorImages(tensors["pixels"], tensors["labels"])
-    found = json.loads(held["paths"])
+    files = json.loads(header["paths"])
     return StreamedImages.restored(
-        found["paths"], tensors["appended"], tensors["rows"], tensors["labels"], found["size"]
+        files["paths"], tensors["appended"], tensors["rows"], tensors["labels"], files["size"]
     )
 
 
 def image_folders(images: ImageSet) -> list[Path]:
-    """Folders that reading the set opens; none for a set in memory."""
+    """The folders whose files are opened when the set is read; empty for a set in memory."""
     if not isinstance(images, StreamedImages):
         return []
     paths, _, rows = images.parts

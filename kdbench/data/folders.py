@@ -1,4 +1,4 @@
-"""Datasets that are folders of image files: flower17, imagenet1k and imagefolder:PATH."""
+"""The datasets that are folders of image files: flower17, imagenet1k and imagefolder:PATH."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdbench.data.common import DatasetRequest, finish, padding
 from kdbench.data.load import image_set
 from kdbench.errors import DatasetError
 
-# The statistics of ImageNet that torchvision's models use; near enough for any photographs.
+# The statistics of ImageNet that torchvision's models use. They are near enough for photographs.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
 
@@ -104,7 +104,7 @@ def load_imagefolder(request: DatasetRequest) -> Dataset:
 
 
 def _inner(folder: Path) -> Path:
-    """The folder itself, or the only one in it where that holds everything."""
+    """The folder itself, or the only folder in it. Many archives hold one such folder."""
     visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     return (
         visible[0]
@@ -163,19 +163,20 @@ def _files(folder: Path, names: list[str], where: str) -> tuple[list[Path], list
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        found = _image_files(folder / name)
-        if not found:
+        images = _image_files(folder / name)
+        if not images:
             raise DatasetError(f"{where}: class folder {folder / name} holds no image file")
-        paths += found
-        labels += [label] * len(found)
+        paths += images
+        labels += [label] * len(images)
     return paths, labels
 
 
 def _image_files(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
-        # rglob would pass over a folder that may not be read, and with it over its images
+        # Path.rglob would skip a folder that may not be read, and with it the images in it.
         raise error
 
+    # Sorted by path: the order of a folder's files differs between disks, and decides the rows.
     walk = os.walk(folder, onerror=refuse)
     return sorted(
         Path(where, name)

@@ -1,8 +1,8 @@
-"""What the 64 classes of the ``signs`` dataset look like: styles (outline and colours) and glyphs.
+"""What the 64 classes of the ``signs`` dataset look like: a style and a glyph each.
 
-Everything is given in sign coordinates: the sign fills about [-1, 1]^2, x to the right, y down.
-Classes are ordered
-so that any first K share few styles: the glyph, not the colour, has to be recognised.
+A style is an outline with colours. All coordinates are those of the sign: it fills about [-1, 1]^2,
+with x to the right and y down. The classes are ordered so that the first K classes share few
+styles, for any K. So a network has to recognise the glyph, and not the colour.
 """
 
 from __future__ import annotations
@@ -30,21 +30,23 @@ STROKE = 0.135
 
 @dataclass(frozen=True)
 class Style:
-    """Outline and colours. normals: turn of each polygon side in degrees, () for a circle; inner:
-    the face's radius.
-
-    centre, zoom: where the glyph sits and how large it is drawn (a triangle leaves it less room).
-    """
+    """The outline and colours of a sign. Colours are RGB in [0, 1]."""
 
     name: str
     normals: tuple[float, ...]
+    """The direction of each polygon side, in degrees; () for a circle."""
     radius: float
+    """From the centre to the outer edge of the rim."""
     inner: float
+    """From the centre to the edge of the face."""
     rim: tuple[float, float, float]
     face: tuple[float, float, float]
     ink: tuple[float, float, float]
+    """The colour of the glyph."""
     centre: float = 0.0
+    """How far down the glyph's centre lies."""
     zoom: float = 1.0
+    """The size of the glyph. A triangle leaves less room for it."""
 
 
 STYLES = (
@@ -101,8 +103,8 @@ GLYPHS: dict[str, tuple[Stroke, ...]] = {
 
 
 def _classes() -> tuple[tuple[Style, str], ...]:
-    # Each run of ten classes uses three styles (4 + 3 + 3); a style takes the next unused glyph
-    # each time.
+    # Ten classes in a row use three styles, with 4, 3 and 3 classes. A style takes its next unused
+    # glyph each time.
     names = list(GLYPHS)
     used = [0] * len(STYLES)
     table = []
@@ -120,8 +122,10 @@ CLASSES = _classes()
 
 
 def outline(style: Style, x: Array, y: Array) -> Array:
-    """Distance measure of the style's outline about the origin, so that ``outline - radius`` is
-    signed distance."""
+    """The distance of points from the origin, as the style's outline measures it.
+
+    ``outline(style, x, y) - radius`` is the signed distance from an outline of that radius.
+    """
     if not style.normals:
         return np.sqrt(x * x + y * y)
     sides = [x * math.cos(math.radians(a)) + y * math.sin(math.radians(a)) for a in style.normals]
@@ -130,7 +134,7 @@ def outline(style: Style, x: Array, y: Array) -> Array:
 
 
 def stroke_distance(stroke: Stroke, x: Array, y: Array) -> Array:
-    """Distance of each point from a line segment."""
+    """The distance of each point (x, y) from a line segment."""
     x0, y0, x1, y1 = stroke
     dx, dy = x1 - x0, y1 - y0
     along = np.clip(((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
@@ -139,7 +143,7 @@ def stroke_distance(stroke: Stroke, x: Array, y: Array) -> Array:
 
 
 def glyph_distance(name: str, x: Array, y: Array) -> Array:
-    """Signed distance from a glyph; dots are drawn fatter than lines."""
+    """The signed distance of each point from a glyph. Dots are drawn thicker than lines."""
     parts = []
     for stroke in GLYPHS[name]:
         is_dot = abs(stroke[0] - stroke[2]) + abs(stroke[1] - stroke[3]) < 0.01

@@ -13,8 +13,8 @@ from kdbench.data.load import image_set
 from kdbench.errors import DatasetError
 
 CLASSES = 43
-# Of the final archive. torchvision fetches an older one with 26,640 training images, which is a
-# subset.
+# Images of the final archive. torchvision fetches an older one with 26,640 training images, which
+# are a subset.
 OFFICIAL_TRAIN, OFFICIAL_TEST = 39_209, 12_630
 # Measured on 10,456 training images at 32 pixels, rounded.
 MEAN, STD = (0.34, 0.31, 0.32), (0.28, 0.26, 0.27)
@@ -56,7 +56,7 @@ def _note(request: DatasetRequest, train: int, test: int) -> str:
         (request.test_size, test, "{:,} test images"),
     )
     selected = ", ".join(
-        text.format(asked) for asked, there, text in selections if asked not in (None, there)
+        text.format(wanted) for wanted, there, text in selections if wanted not in (None, there)
     )
     if not selected and (train, test) == (OFFICIAL_TRAIN, OFFICIAL_TEST):
         return ""
@@ -72,8 +72,8 @@ def _download(folder: Path, parts: dict[str, Path]) -> None:
 
     try:
         for split, images in parts.items():
-            # torchvision does not fetch again what is there; whether it is whole is looked at
-            # later, by us.
+            # torchvision does not fetch again what is there, complete or not. The functions below
+            # check whether it is complete.
             if not images.is_dir():
                 GTSRB(str(folder), split=split, download=True)
     except (RuntimeError, OSError) as error:
@@ -84,7 +84,7 @@ def _download(folder: Path, parts: dict[str, Path]) -> None:
 
 
 def _class(text: str) -> int | None:
-    """A class number as folders and the table write it, 7 or 00007; None if it is none."""
+    """A class number as folders and the table write it, 7 or 00007. None for any other text."""
     label = int(text) if re.fullmatch("[0-9]{1,5}", text) else CLASSES
     return label if label < CLASSES else None
 

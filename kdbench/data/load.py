@@ -1,4 +1,4 @@
-"""Image files to an image set: in memory where they fit, else streamed."""
+"""Loading image files as an image set, in memory or streamed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,31 @@ from kdbench.data.stream import StreamedImages
 from kdbench.data.tensor import TensorImages
 
 MEMORY_LIMIT = 4 * 2**30
-"""A list of files (a split; flower17: the whole set) of more decoded bytes than this is streamed,
-not held in memory.
+"""Decoded bytes. A list of files with more than this is streamed and not held in memory.
 
-Not a share of the memory that happens to be free: a streamed set has another digest, and a digest
-must not depend on the day. Two splits may thus hold 8 GiB.
+Such a list is one split, and for flower17 both splits, so two splits may hold 8 GiB. The limit does
+not depend on how much memory is free: a streamed set has another digest, and a digest must not
+depend on the day.
 """
 
 
 def image_set(
     paths: Sequence[Path], labels: Sequence[int], size: int, *, root: Path, cache_dir: Path
 ) -> ImageSet:
-    """The files as an image set: in memory and cached when they fit ``MEMORY_LIMIT``, else
-    streamed."""
+    """The files as an image set.
+
+    It is in memory and cached where it fits ``MEMORY_LIMIT``, else streamed.
+
+    Args:
+        paths: image files.
+        labels: the class of each file.
+        size: pixels a side after resizing.
+        root: a folder that holds all files. The cache knows them by their paths below it.
+        cache_dir: where decoded pixels are kept.
+
+    Raises:
+        DatasetError: a file cannot be decoded. For a streamed set this comes when it is read.
+    """
     targets = torch.tensor(labels, dtype=torch.int64)
     if len(paths) * size * size * 3 > MEMORY_LIMIT:
         return StreamedImages(paths, targets, size)
@@ -43,7 +55,8 @@ def image_set(
 
 
 def _decode_all(paths: Sequence[Path], size: int) -> Tensor:
-    # PIL decodes outside the GIL, so threads help and need no copies between processes.
+    # PIL releases the GIL while it decodes. So threads are enough, and nothing is copied between
+    # processes.
     pixels = torch.empty(len(paths), size, size, 3, dtype=torch.uint8)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for row, image in enumerate(pool.map(lambda path: decode_image(path, size), paths)):

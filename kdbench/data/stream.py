@@ -1,4 +1,4 @@
-"""Images that stay on disk and are decoded while a pass runs, for datasets too large for memory."""
+"""Images that stay on disk and are decoded on each pass, for datasets too large for memory."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ from kdbench.errors import DatasetError
 
 
 class _Batches(Dataset[Tensor | DatasetError]):
-    """Item i is the stack of images of batch i, uint8 (M, H, W, 3), or what is wrong with one of
-    its files.
+    """Item i is batch i, uint8 (M, H, W, 3), or an error about one of its files.
 
-    An error is handed over, not raised: the loader would bury its message in a worker's traceback.
+    An error is returned, not raised. The loader would bury its message in a worker's traceback.
     """
 
     def __init__(
@@ -61,13 +60,16 @@ def _checked(item: Tensor | DatasetError) -> Tensor:
 
 
 class StreamedImages(ImageSet):
-    """An image set read from files on each pass.
+    """An image set that is read from files on each pass.
 
-    paths: image files; labels: int64 (N,); size: pixels a side after resizing. workers: decoding
-    processes
-    (default: one per CPU, at most 8). Same batches as TensorImages over the decoded files, for the
-    same generator. A file that cannot be decoded raises DatasetError naming it when its batch is
-    read.
+    With the same generator its batches equal those of TensorImages over the decoded files. When a
+    batch is read, DatasetError names a file of it that cannot be decoded.
+
+    Args:
+        paths: image files.
+        labels: int64 (N,).
+        size: pixels a side after resizing.
+        workers: decoding processes; by default one per CPU, at most 8.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class StreamedImages(ImageSet):
         self.shape = (3, size, size)
 
     def _like(self, rows: Tensor, labels: Tensor, appended: Tensor) -> StreamedImages:
+        # Without __init__, which starts with a row for every file.
         other = object.__new__(StreamedImages)
         other._paths, other._appended, other._rows, other._workers = (
             self._paths,
@@ -93,23 +96,28 @@ class StreamedImages(ImageSet):
 
     @property
     def parts(self) -> tuple[list[str], Tensor, Tensor]:
-        """What the set is made of: image files, appended pixels uint8 (M, H, W, 3), and the rows of
-        both, int64 (N,)."""
+        """The image files, the appended pixels uint8 (M, H, W, 3), and the set's rows int64 (N,).
+
+        A row counts through the files first, then through the appended pixels.
+        """
         return self._paths, self._appended, self._rows
 
     @classmethod
     def restored(
         cls, paths: Sequence[str], appended: Tensor, rows: Tensor, labels: Tensor, size: int
     ) -> StreamedImages:
-        """The inverse of ``parts``, with the labels of the rows."""
+        """A set made of the ``parts`` of another one, and of the labels of the rows."""
         return cls(paths, labels, size)._like(rows, labels, appended)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the rows' file names and sizes and over the appended pixels, for the
-        dataset's digest."""
+        """SHA-256 for the dataset's digest, without decoding all files.
+
+        It covers the names and sizes of the rows' files, and the appended pixels.
+        """
         digest = hashlib.sha256()
         used = self._rows[self._rows < len(self._paths)].unique().tolist()
+        # Only the end of a path counts, so that the dataset may move to another folder.
         ends = {row: "/".join(Path(self._paths[row]).parts[-3:]) for row in used}
         entries = {row: f"{end}:{os.path.getsize(self._paths[row])}" for row, end in ends.items()}
         for row in self._rows.tolist():
@@ -153,8 +161,8 @@ class StreamedImages(ImageSet):
             [self._rows[part].tolist() for part in parts],
         )
         on_gpu = torch.device(device).type == "cuda"
-        # Its own generator: otherwise the loader would draw from torch's global one and shift
-        # everybody's randomness.
+        # The loader draws a seed for its workers. From torch's global generator it would shift what
+        # every later draw gives.
         loader = DataLoader(
             source,
             batch_size=None,

@@ -1,5 +1,4 @@
-"""Images held as one uint8 tensor, cut into batches and augmented on the device that asks for
-them."""
+"""Images held as one uint8 tensor. A batch is cut and augmented on the device that asks for it."""
 
 from __future__ import annotations
 
@@ -13,20 +12,26 @@ from kdbench.errors import ConfigError
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Float images in [0, 1] (any shape) as uint8, rounded to the nearest of 256 levels (values
-    outside clip)."""
+    """Float images in [0, 1] of any shape as uint8.
+
+    Values are rounded to the nearest of 256 levels. Values outside [0, 1] are clipped.
+    """
     return images.detach().mul(255).round().clamp_(0, 255).to(torch.uint8)
 
 
 def to_float(pixels: Tensor) -> Tensor:
     """uint8 pixels as float32 in [0, 1], to the same bits on every device."""
-    # A Python scalar would make CUDA multiply by the reciprocal, which differs from CPU division in
-    # the last bit.
+    # Divided by a tensor: for a Python scalar CUDA multiplies by the reciprocal, which differs from
+    # the CPU's division in the last bit.
     return pixels.float().div_(torch.full((), 255.0, device=pixels.device))
 
 
 def checked_rows(indices: Tensor, length: int) -> Tensor:
-    """``indices`` as an int64 CPU vector, or ConfigError where one lies outside [0, length)."""
+    """``indices`` as an int64 CPU vector.
+
+    Raises:
+        ConfigError: they are no whole numbers, or one lies outside [0, length).
+    """
     rows = torch.as_tensor(indices).detach().cpu().reshape(-1)
     if rows.dtype == torch.bool or rows.is_floating_point():
         raise ConfigError(
@@ -44,7 +49,14 @@ def checked_rows(indices: Tensor, length: int) -> Tensor:
 def checked_addition(
     images: Tensor, labels: Tensor, shape: tuple[int, int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Validate what is to be appended; returns uint8 CPU images and int64 CPU labels."""
+    """Check images and labels that are to be appended to a set of ``shape`` (3, H, W).
+
+    Returns:
+        Images uint8 (M, 3, H, W) and labels int64 (M,), both on the CPU.
+
+    Raises:
+        ConfigError: their shapes do not fit.
+    """
     if images.ndim != 4 or tuple(images.shape[1:]) != shape or labels.shape != (len(images),):
         raise ConfigError(
             f"cannot append images {tuple(images.shape)} with labels {tuple(labels.shape)}; "
@@ -57,7 +69,11 @@ def checked_addition(
 def row_order(
     length: int, batch_size: int, generator: torch.Generator | None, drop_last: bool
 ) -> list[Tensor]:
-    """The rows of each batch of one pass: shuffled with a generator, in order without."""
+    """The rows of each batch of one pass, shuffled with a generator and in order without one.
+
+    Raises:
+        ConfigError: ``batch_size`` is below 1.
+    """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
     order = (
@@ -72,9 +88,12 @@ def row_order(
 def draw_shifts(
     count: int, augmentation: Augmentation, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Row shifts, column shifts (int64 in [-pad, pad]) and mirror flags (bool), each (count,), on
-    the CPU."""
-    # Always three draws, so that switching flip off leaves the shifts as they were.
+    """The random changes of ``count`` images, each (count,) on the CPU.
+
+    Returns:
+        Shifts down and shifts to the right, int64 in [-pad, pad], and mirror flags, bool.
+    """
+    # Mirrors are drawn even where they are switched off, so that the shifts stay the same.
     pad = augmentation.pad
     down = torch.randint(-pad, pad + 1, (count,), generator=generator)
     right = torch.randint(-pad, pad + 1, (count,), generator=generator)
@@ -83,25 +102,28 @@ def draw_shifts(
 
 
 def shifted(pixels: Tensor, rows: Tensor, down: Tensor, right: Tensor, mirror: Tensor) -> Tensor:
-    """Gather ``rows`` of NHWC ``pixels``, each shifted and mirrored; reflects at the border.
-    Returns (M, H, W, 3).
+    """The images ``rows`` of ``pixels`` (N, H, W, 3), shifted and mirrored, as (M, H, W, 3).
 
-    Output pixel (i, j) is the reflect-padded input at (i + down, j' + right), with j' = W-1-j where
-    ``mirror``: the same as reflect-pad, crop at (pad + down, pad + right), then flip. All arguments
-    lie on one device.
+    It equals reflect-padding, cropping at (pad + down, pad + right), then flipping. So output pixel
+    (i, j) is the reflect-padded input at (i + down, j' + right). There j' is j, or W-1-j where
+    ``mirror`` is set. All arguments lie on one device.
     """
     height, width = pixels.shape[1:3]
+    # One gather with computed coordinates: no padded copy of the images is made.
     y = torch.arange(height, device=pixels.device)[None] + down[:, None]
     x = torch.arange(width, device=pixels.device)[None].expand(len(rows), -1)
     x = torch.where(mirror[:, None], width - 1 - x, x) + right[:, None]
+    # Reflect at the first row or column by abs(), then at the last one.
     y = (height - 1) - ((height - 1) - y.abs()).abs()
     x = (width - 1) - ((width - 1) - x.abs()).abs()
     return pixels[rows[:, None, None], y[:, :, None], x[:, None, :]]
 
 
 def moved(columns: Sequence[Tensor], device: torch.device | str) -> list[Tensor]:
-    """CPU vectors of whole numbers or flags, of one length, on ``device``: to a GPU in one copy,
-    for which nobody waits."""
+    """CPU vectors of whole numbers or flags, all of one length, on ``device``.
+
+    To a GPU they go in one copy, and the CPU does not wait for it.
+    """
     if torch.device(device).type != "cuda":
         return [column.to(device) for column in columns]
     together = (
@@ -113,7 +135,7 @@ def moved(columns: Sequence[Tensor], device: torch.device | str) -> list[Tensor]
 
 
 def check_pad(augmentation: Augmentation | None, shape: tuple[int, int, int]) -> None:
-    """ConfigError where the padding cannot be reflected once inside the image."""
+    """Raise ConfigError where the shift is larger than one reflection inside the image allows."""
     if augmentation and not 0 <= augmentation.pad < min(shape[1:]):
         raise ConfigError(
             f"augmentation pad {augmentation.pad} does not fit images of {shape[1]}x{shape[2]} "
@@ -122,12 +144,10 @@ def check_pad(augmentation: Augmentation | None, shape: tuple[int, int, int]) ->
 
 
 class _Store:
-    """Pixels in memory and their copy on the device that last asked; all views of a set share
-    one."""
+    """Pixels in memory, and a copy on the device that asked last. All views of a set share one."""
 
     def __init__(self, pixels: Tensor) -> None:
-        # NHWC, so that one gather gives whole pixels and batches come out channels_last without a
-        # copy.
+        # NHWC: one gather then gives whole pixels, and batches are channels_last without a copy.
         self.pixels = pixels.permute(0, 2, 3, 1).contiguous()
         self._copies: dict[torch.device, Tensor] = {}
 
@@ -136,6 +156,7 @@ class _Store:
         device = torch.device(device)
         if device == self.pixels.device:
             return self.pixels
+        # Only one copy is kept, since a set may fill much of a GPU's memory.
         if device not in self._copies:
             self._copies = {device: self.pixels.to(device)}
         return self._copies[device]
@@ -144,11 +165,17 @@ class _Store:
 class TensorImages(ImageSet):
     """An image set in memory.
 
-    pixels: uint8 (N, 3, H, W); labels: int64 (N,). The pixels are copied to a device when a pass
-    first asks for it, and stay there for the next pass. A subset shares them, there too, and so
-    keeps all of them alive. Batches are float32 in channels_last memory format; augmentation draws
-    only from the CPU generator given, so the same seed gives the same bytes on every device.
-    Raises ConfigError for other shapes or types.
+    The pixels are copied to a device when a pass first asks for them there, and stay for the next
+    pass. A subset shares them, and so keeps all of them alive. Batches are float32 in channels_last
+    memory format. Augmentation draws only from the CPU generator that it gets, so one seed gives
+    the same bytes on every device.
+
+    Args:
+        pixels: uint8 (N, 3, H, W).
+        labels: int64 (N,).
+
+    Raises:
+        ConfigError: the pixels or labels have another shape or type.
     """
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
@@ -171,6 +198,7 @@ class TensorImages(ImageSet):
 
     def subset(self, indices: Tensor) -> TensorImages:
         rows = checked_rows(indices, len(self))
+        # Without __init__, which would copy the pixels.
         view = object.__new__(TensorImages)
         view.labels, view.shape = self.labels[rows], self.shape
         view._store, view._rows = self._store, self._rows[rows]

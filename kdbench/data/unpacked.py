@@ -1,5 +1,8 @@
-"""Archives unpacked into the cache: a folder per archive, named by its SHA-256, with a record of
-what it held when new."""
+"""Archives unpacked into the cache.
+
+Each archive has a folder, named by the archive's SHA-256. A record beside the folder says what was
+in it when it was new.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,19 @@ from pathlib import Path
 
 from kdbench.data import cache
 from kdbench.errors import IntegrityError
-from kdbench.untrusted.archive.limits import DEFAULT, Limits
+from kdbench.untrusted.archive.limits import DEFAULT, ArchiveLimits
 from kdbench.untrusted.archive.unpack import leftovers, unpack
 
 
-def unpacked(archive: Path, cache_dir: Path, limits: Limits = DEFAULT) -> Path:
-    """The folder with the archive's files; unpacked where it is not there, or is not what it was.
+def unpacked(archive: Path, cache_dir: Path, limits: ArchiveLimits = DEFAULT) -> Path:
+    """The folder with the archive's files.
 
-    Two runs wait for each other. Raises IntegrityError for an archive that is refused or changes
-    meanwhile, and OSError.
+    The archive is unpacked where the folder is absent or no longer what it was. Of two runs one
+    unpacks, and the other waits.
+
+    Raises:
+        IntegrityError: the archive is refused, or changes meanwhile.
+        OSError: the archive cannot be read, or the cache cannot be written.
     """
     facts, digest = _facts(archive), _sha256(archive)
     target = cache_dir / "archives" / digest
@@ -26,12 +33,13 @@ def unpacked(archive: Path, cache_dir: Path, limits: Limits = DEFAULT) -> Path:
         if _intact(target):
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
+        # Without the lock another run may be unpacking right now, and a leftover may be its folder.
         for folder in (*(leftovers(target) if alone else ()), target):
             shutil.rmtree(folder, ignore_errors=True)
         try:
             unpack(archive, target, limits)
         except OSError:
-            # Where no lock can be had another run may have been faster.
+            # Without the lock another run may have been faster, and its folder is as good.
             if not _intact(target):
                 raise
         if _facts(archive) != facts:
@@ -44,8 +52,8 @@ def unpacked(archive: Path, cache_dir: Path, limits: Limits = DEFAULT) -> Path:
 
 
 def _facts(archive: Path) -> tuple[int, int, int]:
-    found = archive.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    stat = archive.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def _sha256(archive: Path) -> str:
@@ -58,8 +66,10 @@ def _record(folder: Path) -> Path:
 
 
 def _intact(folder: Path) -> bool:
-    """Whether the files are those that were unpacked: a cache that someone tidied must not pass for
-    a smaller dataset."""
+    """Whether the files are those that were unpacked.
+
+    Somebody may have tidied the cache, and what is left must not pass for a smaller dataset.
+    """
     try:
         return _record(folder).read_text() == _listing(folder)
     except OSError:
@@ -67,14 +77,16 @@ def _intact(folder: Path) -> bool:
 
 
 def _listing(folder: Path) -> str:
-    """SHA-256 over the names, sizes and times of all files. Damage within one shows when it is
-    decoded, or in the digests."""
-    found = hashlib.sha256()
+    """SHA-256 over the names, sizes and times of all files.
+
+    Damage inside a file shows when the file is decoded, or in the dataset's digests.
+    """
+    sha256 = hashlib.sha256()
     for where, below, names in os.walk(folder):
         below.sort()
         for name in sorted(names):
             facts = os.lstat(os.path.join(where, name))
             below_folder = os.path.relpath(where, folder)
             line = f"{below_folder}\0{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
-            found.update(line.encode())
-    return found.hexdigest()
+            sha256.update(line.encode())
+    return sha256.hexdigest()

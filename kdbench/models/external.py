@@ -1,12 +1,13 @@
-"""The one adapter through which timm and torchvision classifiers become kdbench models.
+"""The adapter that makes kdbench models of timm and torchvision classifiers.
 
-Feature groups are found, not listed: the network is run once on blank images, every module that
-returns a feature map is noted in the order in which it finishes, and the outermost, last one at
-each of the three last spatial sizes is a group's end. Maps of 1x1 do not count, so at small image
-sizes a network's last stage may belong to the head. A network of tokens (a vision transformer)
-takes three evenly spaced blocks instead; its groups are the patch tokens laid out as an image and
-its logits come from the patches' mean: a class token would carry them past G3, and no edit or head
-of G3 would be right.
+The feature groups are found, not listed. The network runs once on blank images, and every module
+that returns a feature map is noted in the order in which it finishes. At each of the three last
+spatial sizes the outermost, last module is the end of a group. Maps of 1x1 do not count. So at
+small image sizes a network's last stage may belong to the head.
+
+A network of tokens (a vision transformer) takes three evenly spaced blocks instead. Its groups are
+the patch tokens laid out as an image. Its logits come from the mean of the patches: a class token
+would carry information past G3, and then no edit or head of G3 would be right.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from kdbench.models.base import GROUPS, Edit, FeatureModel, FeatureOutput
 
 
 def check(library: str, name: str) -> None:
-    """Raise UnknownMethodError unless the library has that classification model."""
+    """Raise UnknownMethodError unless the library has a classification model of that name."""
     names = _names(library)
     if name not in names:
         raise UnknownMethodError(_unknown(library, name, names))
@@ -49,8 +50,10 @@ def _unknown(library: str, name: str, names: list[str]) -> str:
 
 
 def _build(library: str, name: str, num_classes: int, size: int | None) -> tuple[nn.Module, int]:
-    """The network with fresh weights, and the image size that it is traced at (64 where neither
-    side asks for one)."""
+    """The network with fresh weights, and the size of the images that it is traced with.
+
+    That is 64 pixels a side where neither the caller nor the network asks for a size.
+    """
     options: dict[str, Any] = {}
     if library == "timm":
         import timm
@@ -58,8 +61,8 @@ def _build(library: str, name: str, num_classes: int, size: int | None) -> tuple
         settings = timm.get_pretrained_cfg(name)
         if settings is not None and settings.fixed_input_size:
             size = options["img_size"] = size or settings.input_size[-1]
-            # See the top of this file; a family without the option has no class token to choose, or
-            # is refused later.
+            # No class token, see the top of this file. A family that lacks this option has no class
+            # token to replace, or _find_groups refuses it.
             with contextlib.suppress(TypeError):
                 return timm.create_model(
                     name, False, num_classes=num_classes, global_pool="avg", **options
@@ -72,7 +75,7 @@ def _build(library: str, name: str, num_classes: int, size: int | None) -> tuple
     if name.startswith("vit_"):
         size = options["image_size"] = size or 224
     if name in ("googlenet", "inception_v3"):
-        # no objective here reads the auxiliary heads, and inception's cannot take small maps
+        # No objective here reads the auxiliary heads, and that of inception cannot take small maps.
         options["aux_logits"] = False
         options["init_weights"] = True
     return models.get_model(name, weights=None, num_classes=num_classes, **options), size or 64
@@ -80,19 +83,19 @@ def _build(library: str, name: str, num_classes: int, size: int | None) -> tuple
 
 @dataclass(frozen=True)
 class _End:
-    """A group's end: the module, the layout of its output (``nchw``, ``nhwc`` or ``tokens``) and
-    the group's channels.
-
-    prefix: how many tokens that belong to no patch (the class token, registers) come first.
-    """
+    """The module at the end of a group."""
 
     path: str
+    """The module's name within the network."""
     layout: str
+    """Of its output: ``nchw``, ``nhwc`` or ``tokens``."""
     channels: int
+    """The group's channels."""
     prefix: int = 0
+    """How many tokens come first that belong to no patch: the class token, registers."""
 
     def read(self, output: Tensor) -> Tensor:
-        """The module's output -> the group (N, C, H, W)."""
+        """The group (N, C, H, W) in the module's output."""
         if self.layout == "nhwc":
             return output.permute(0, 3, 1, 2)
         if self.layout == "tokens":
@@ -102,26 +105,30 @@ class _End:
         return output
 
     def write(self, g: Tensor, output: Tensor) -> Tensor:
-        """The group -> what the module returns in its place; the tokens of no patch are kept from
-        ``output``."""
+        """The output that the module returns with ``g`` in the place of the group.
+
+        Tokens that belong to no patch are those of ``output``.
+        """
         if self.layout == "nhwc":
             return g.permute(0, 2, 3, 1)
         if self.layout == "tokens":
             return torch.cat([output[:, : self.prefix], g.flatten(2).transpose(1, 2)], dim=1)
-        # Cloned: the next activation may work in place and would change what was kept.
+        # A copy: the next activation may work in place, and would change the group that was kept.
         return g.clone()
 
 
 class ExternalModel(FeatureModel):
     """A timm or torchvision classifier with fresh weights.
 
-    Taps are the group outputs themselves (often post-ReLU); their distribution is unknown, so there
-    are no tap norms.
+    The taps are the outputs of the groups themselves, often after a ReLU. Their distribution is not
+    known, so there are no tap norms.
 
     Args:
-        library: ``timm`` or ``torchvision``. name: as that library spells it. num_classes: at least
-            2.
-        image_size: side of the images, for networks that must know it and for finding the groups.
+        library: ``timm`` or ``torchvision``.
+        name: as that library spells it.
+        num_classes: at least 2.
+        image_size: pixels a side. Some networks must know it, and the groups are found with images
+            of this size.
 
     Raises:
         ConfigError: the network cannot take such images, or has no three feature maps at that size.
@@ -142,15 +149,14 @@ class ExternalModel(FeatureModel):
     def _run(
         self, x: Tensor, edit: Edit | None, after: Callable[[int], None] | None = None
     ) -> FeatureOutput:
-        """Run the body on normalized images; ``after(i)`` is called when group ``i`` has been
-        reached."""
+        """Run the body on normalised images. ``after(i)`` is called at the end of group ``i``."""
         groups: list[Tensor] = []
 
         def keep(i: int, end: _End) -> Any:
             def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
                 g = end.read(output) if edit is None else edit(i, end.read(output))
-                # The kept tensor is the one that downstream is computed from: gradients of the
-                # logits reach it.
+                # The rest of the network is computed from this very tensor, so that gradients of
+                # the logits reach it.
                 groups.append(g)
                 if after is not None:
                     after(i)
@@ -170,10 +176,11 @@ class ExternalModel(FeatureModel):
         return FeatureOutput(tuple(groups), tuple(groups), logits)
 
     def _resume(self, i: int, g: Tensor) -> FeatureOutput:
-        """Run on from group ``i``, given as ``g``: blank images, whose own group ``i`` is replaced.
+        """Run the rest of the network from ``g``, which takes the place of group ``i``'s output.
 
-        The layers before it run, which is slow but needs no knowledge of the network. They run in
-        eval mode, since blank images must not enter a batch norm's running statistics.
+        The layers before it run on blank images. That is slow, but needs no knowledge of the
+        network. They run in eval mode: blank images must not enter the running statistics of a
+        batch norm.
         """
         blank = torch.zeros(len(g), 3, self.blank_size, self.blank_size, device=g.device)
         training = [module for module in self.body.modules() if module.training]
@@ -188,12 +195,12 @@ class ExternalModel(FeatureModel):
 
         set_training(False)
         try:
-            return self._run(blank, lambda j, own: g if j == i else own, after)
+            return self._run(blank, lambda j, computed: g if j == i else computed, after)
         finally:
             set_training(True)
 
     def head(self, g: Tensor) -> Tensor:
-        """G3 -> logits, at the cost of a full pass."""
+        """The logits of G3, at the cost of a full pass."""
         return self._resume(GROUPS - 1, g).logits
 
     def tap_norms(self) -> tuple[None, ...]:
@@ -217,7 +224,8 @@ def _find_groups(body: nn.Module, size: int, name: str) -> tuple[_End, ...]:
 
     def note(path: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            # Attention windows and the like have another batch size than the images.
+            # Two images go in. Modules inside attention windows, for example, have other batch
+            # sizes, and their outputs are no feature maps of the images.
             if isinstance(output, Tensor) and len(output) == 2:
                 seen.append((path, tuple(output.shape[1:])))
 
@@ -238,7 +246,7 @@ def _find_groups(body: nn.Module, size: int, name: str) -> tuple[_End, ...]:
             module.training = True
         for handle in handles:
             handle.remove()
-    # A module that runs twice in a pass would be edited twice.
+    # A module that runs twice in a pass cannot end a group, since it would be edited twice.
     calls = Counter(path for path, _ in seen)
     seen = [(path, shape) for path, shape in seen if calls[path] == 1]
     ends = _maps(seen)
@@ -257,8 +265,10 @@ def _find_groups(body: nn.Module, size: int, name: str) -> tuple[_End, ...]:
 
 
 def _maps(seen: list[tuple[str, tuple[int, ...]]]) -> list[_End]:
-    """The end of every spatial size, largest first. The blank images are square, so the two equal
-    sides are H and W."""
+    """The last, outermost module at every spatial size, the largest size first.
+
+    The blank images are square, so two equal sides of a shape are H and W.
+    """
     last_of_size: dict[int, _End] = {}
     for path, shape in seen:
         if len(shape) != 3:
@@ -269,11 +279,11 @@ def _maps(seen: list[tuple[str, tuple[int, ...]]]) -> list[_End]:
             end, side = _End(path, "nhwc", shape[2]), shape[0]
         else:
             continue
-        # Sizes only shrink: a larger one later on is a pool that repeats values, or attention
-        # weights.
+        # In a classifier sizes only shrink. A larger one later on is a pool that repeats values, or
+        # attention weights.
         if side == 1 or side > min(last_of_size, default=side):
             continue
-        # The outermost module wins: a whole stage rather than a layer inside the next one.
+        # The outermost module is taken: a whole stage, and not a layer inside the next one.
         known = last_of_size.get(side)
         if known is None or path.count(".") <= known.path.count("."):
             last_of_size[side] = end
@@ -281,16 +291,20 @@ def _maps(seen: list[tuple[str, tuple[int, ...]]]) -> list[_End]:
 
 
 def _tokens(seen: list[tuple[str, tuple[int, ...]]], prefix: int | None) -> list[_End]:
-    """Three evenly spaced blocks of the longest numbered run of modules that return tokens (N, T,
-    C) of one shape."""
+    """Three evenly spaced blocks of a network of tokens; none where it has no such blocks.
+
+    The blocks are the longest run of modules with numbers for names, such as ``blocks.0``, that
+    return tokens (N, T, C) of one shape.
+    """
     runs: dict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
     for path, shape in seen:
-        parent, _, own = path.rpartition(".")
-        if len(shape) == 2 and re.search(r"\d+$", own):
+        parent, _, name = path.rpartition(".")
+        if len(shape) == 2 and re.search(r"\d+$", name):
             runs[parent, shape].append(path)
     if not runs:
         return []
     (_, (tokens, channels)), blocks = max(runs.items(), key=lambda run: len(run[1]))
+    # The patches form a square. Where the network does not say, what is left over is the prefix.
     if prefix is None:
         prefix = tokens - math.isqrt(tokens) ** 2
     if len(blocks) < GROUPS or math.isqrt(tokens - prefix) ** 2 != tokens - prefix:

@@ -1,5 +1,7 @@
-"""Pyramidal residual networks (Han et al., 2017, arXiv 1610.02915): the width grows a little at
-every block."""
+"""Pyramidal residual networks (Han et al., 2017, arXiv 1610.02915).
+
+Their width grows a little at every block.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,10 @@ from kdbench.models.wrn import initialize
 
 
 class _AddShortcut(torch.autograd.Function):
-    """``h[:, :C] += x`` in place: h plus x padded with zero channels, without writing the zeros or
-    a third tensor."""
+    """Add x, padded with zero channels, to h in place: ``h[:, :C] += x``.
+
+    Neither the zeros nor a third tensor are written, which saves memory and time.
+    """
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, x: Tensor) -> Tensor:
@@ -33,11 +37,11 @@ class _AddShortcut(torch.autograd.Function):
 
 
 class _Block(nn.Module):
-    """Shared by both kinds of block: the shortcut, and the split at the tap.
+    """What both kinds of block share: the shortcut, and the split at the tap.
 
-    ``to_tap`` runs up to the pre-ReLU tensor that serves as a tap when this is a group's first
-    block; ``after_tap`` runs the rest. No ReLU follows the first batch norm (the paper's best
-    arrangement).
+    ``to_tap`` runs up to the pre-ReLU tensor that is the tap where this is the first block of a
+    group. ``after_tap`` runs the rest. No ReLU follows the first batch norm, which is the paper's
+    best arrangement.
     """
 
     channels_out: int
@@ -54,8 +58,10 @@ class _Block(nn.Module):
         return self.after_tap(x, self.to_tap(x))
 
     def add(self, h: Tensor, x: Tensor) -> Tensor:
-        """h, whose memory is reused, plus the identity: averaged 2x2 where the stride is 2, missing
-        channels zero."""
+        """The sum of h and the shortcut of x, written into h.
+
+        The shortcut is averaged over 2x2 pixels where the stride is 2. Its missing channels are 0.
+        """
         if self.stride == 2:
             x = F.avg_pool2d(x, 2, ceil_mode=True)
         return _AddShortcut.apply(h.to(torch.promote_types(h.dtype, x.dtype)), x)
@@ -107,7 +113,8 @@ class Bottleneck(_Block):
 
 
 class PyramidNet(FeatureModel):
-    """PyramidNet-depth with additive widening ``alpha``, built of ``block``."""
+    """PyramidNet of ``depth`` layers, built of ``block``. All blocks together add ``alpha`` to the
+    width."""
 
     capturable = True
 
@@ -121,6 +128,7 @@ class PyramidNet(FeatureModel):
     ) -> None:
         super().__init__()
         self.name, self.num_classes = name, num_classes
+        # Three groups; a bottleneck has three convolutions and a basic block two.
         per_group = (depth - 2) // (9 if block is Bottleneck else 6)
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16))
         width, channels = 16.0, 16
@@ -128,6 +136,7 @@ class PyramidNet(FeatureModel):
         for i in range(3):
             blocks: list[BasicBlock | Bottleneck] = []
             for j in range(per_group):
+                # The width itself is not rounded, so that the steps add up to alpha.
                 width += alpha / (3 * per_group)
                 blocks.append(block(channels, round(width), 2 if i > 0 and j == 0 else 1))
                 channels = blocks[-1].channels_out
@@ -146,8 +155,10 @@ class PyramidNet(FeatureModel):
         return [cast(BasicBlock, block) for block in cast(nn.Sequential, self.group[i])]
 
     def tap_norms(self) -> tuple[nn.BatchNorm2d, ...]:
-        """Bottleneck: BN2, BN2, final. Basic: BN1, BN1, final (the official code returns BN2, whose
-        size is not the tap's)."""
+        """Bottleneck: BN2, BN2, final. Basic: BN1, BN1, final.
+
+        For basic blocks the official code returns BN2, whose size is not that of the tap.
+        """
         first, second = (self._blocks(i)[0] for i in (1, 2))
         norm = "bn2" if isinstance(first, Bottleneck) else "bn1"
         return getattr(first, norm), getattr(second, norm), self.final_norm

@@ -1,8 +1,7 @@
-"""CIFAR residual networks (He et al., 2015, arXiv 1512.03385) in the "ReLU first" arrangement of
-Heo et al. (2019).
+"""CIFAR residual networks (He et al., 2015, arXiv 1512.03385), arranged as in Heo et al. (2019).
 
-The ReLU stands at the start of each block instead of after the addition, so that a group's output
-is pre-ReLU and is itself the tap.
+The ReLU stands at the start of each block instead of after the addition. So a group's output is
+pre-ReLU and is itself the tap.
 """
 
 from __future__ import annotations
@@ -17,8 +16,10 @@ from kdbench.models.wrn import initialize
 
 
 class ReluFirstBlock(nn.Module):
-    """ReLU, conv-BN-ReLU-conv-BN, plus the shortcut of the activation (1x1 convolution with BN
-    where the stride is 2)."""
+    """ReLU, then conv-BN-ReLU-conv-BN, plus a shortcut from the first ReLU.
+
+    The shortcut is a 1x1 convolution with BN where the stride is not 1.
+    """
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -47,6 +48,7 @@ class ResNet(FeatureModel):
         self.name, self.num_classes = name, num_classes
         channels = (16, 32, 64)
         self.group_channels = self.tap_channels = channels
+        # The depth is 6n + 2: n blocks of two convolutions in each group, the stem, the classifier.
         blocks = (depth - 2) // 6
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16))
         groups = []
@@ -63,8 +65,7 @@ class ResNet(FeatureModel):
         return self.group[0](self.stem(x))
 
     def tap_norms(self) -> tuple[nn.BatchNorm2d, ...]:
-        """The last batch norm of each group: an approximation, it leaves the identity branch
-        out."""
+        """The last batch norm of each group. It is an approximation, without the shortcut."""
         return tuple(cast(ReluFirstBlock, cast(nn.Sequential, g)[-1]).bn2 for g in self.group)
 
     def tap(self, i: int, g: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
-"""A teacher as a distiller sees it: frozen, in a stated batch-norm mode, perhaps with its features
-edited."""
+"""A teacher as a distiller sees it.
+
+It is frozen, its batch norms are in a stated mode, and its features may be edited.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +20,27 @@ _Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 def _use_batch_statistics(model: nn.Module) -> list[tuple[_Norm, bool, bool]]:
-    """Let every batch norm use each batch's statistics and leave the stored ones alone. Returns
-    what it changed."""
+    """Let every batch norm use each batch's statistics, and leave the stored ones as they are.
+
+    Returns:
+        For each batch norm its ``training`` and ``track_running_stats`` as they were.
+    """
     before = []
     for module in model.modules():
         if isinstance(module, _Norm):
             before.append((module, module.training, module.track_running_stats))
             module.train()
-            # batch statistics, and neither buffers nor counters move
+            # In training mode without tracking, neither buffers nor counters change.
             module.track_running_stats = False
     return before
 
 
 @contextmanager
 def batch_statistics(model: nn.Module, wanted: bool = True) -> Iterator[None]:
-    """Within, the model's batch norms use each batch's statistics, and no buffer moves; afterwards
-    all is as it was."""
+    """Within, the model's batch norms use each batch's statistics, and no buffer changes.
+
+    Afterwards the model is as it was. Nothing happens unless ``wanted``.
+    """
     before = _use_batch_statistics(model) if wanted else []
     try:
         yield
@@ -43,20 +50,20 @@ def batch_statistics(model: nn.Module, wanted: bool = True) -> Iterator[None]:
 
 
 class Edited(FeatureModel):
-    """A model whose group outputs pass through ``editor(i, G)``; to everything downstream it is
-    just another model."""
+    """A model whose group outputs pass through ``editor(i, g)``. It can be used like any model."""
 
     def __init__(self, model: FeatureModel, editor: nn.Module) -> None:
         super().__init__()
         self.model, self.editor = model, editor
         self.name, self.num_classes = model.name, model.num_classes
         self.group_channels, self.tap_channels = model.group_channels, model.tap_channels
+        # The inner model normalises. These are its own tensors, so set_normalization reaches it.
         self.pixel_mean, self.pixel_std = model.pixel_mean, model.pixel_std
         self.batch_norm = model.batch_norm
 
     @property
     def capturable(self) -> bool:  # type: ignore[override]
-        """As both parts are; an editor says so of itself by an attribute of that name."""
+        """Whether both parts are. An editor may have an attribute of this name."""
         return self.model.capturable and getattr(self.editor, "capturable", False)
 
     def features(self, x: Tensor, edit: Edit | None = None) -> FeatureOutput:
@@ -67,7 +74,7 @@ class Edited(FeatureModel):
         return self.model.features(x, edit=both)
 
     def head(self, g: Tensor) -> Tensor:
-        """An edited G3 -> logits."""
+        """The logits of a G3 that the editor has changed already."""
         return self.model.head(g)
 
     def first_group(self, x: Tensor) -> Tensor:
@@ -87,17 +94,16 @@ class Edited(FeatureModel):
 
 
 class FrozenTeacher:
-    """A teacher that nothing can train: no gradients, no buffer updates.
+    """A teacher that nothing can train: no gradients, no changes of buffers.
 
-    Not an nn.Module on purpose: assigned inside an objective it must not become one of its
-        parameters.
+    It is not an nn.Module on purpose. An objective that keeps it as an attribute would otherwise
+    train its parameters.
 
     Args:
-        model: copied, so that freezing does not reach the caller's model.
-        batch_norm: ``running`` uses the stored statistics; ``batch`` uses those of each batch and
-            leaves the stored ones untouched (what the official FKD code outputs, see
-            docs/methods.md). A model that insists on one (``FeatureModel.batch_norm``) gets its
-            own.
+        model: it is copied, so that the caller's model is not frozen.
+        batch_norm: ``running`` uses the stored statistics. ``batch`` uses those of each batch and
+            does not change the stored ones; the official FKD code does this (docs/methods.md). A
+            model's own ``FeatureModel.batch_norm`` has precedence.
     """
 
     def __init__(self, model: FeatureModel, batch_norm: BatchNormMode = "running") -> None:
@@ -119,5 +125,5 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def features(self, x: Tensor) -> FeatureOutput:
-        """Float images (N, 3, H, W) in [0, 1] -> features and logits without a graph."""
+        """Features and logits of float images (N, 3, H, W) in [0, 1], without a graph."""
         return self.model.features(x)

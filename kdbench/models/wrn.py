@@ -12,8 +12,10 @@ from kdbench.models.base import FeatureModel
 
 
 def initialize(model: nn.Module) -> None:
-    """Convolutions from N(0, sqrt(2 / (k^2 C_out))), linear biases 0; batch norms start at gamma 1,
-    beta 0 anyway."""
+    """Draw convolutions from N(0, sqrt(2 / (k^2 C_out))), and set linear biases to 0.
+
+    Batch norms need nothing: they start with gamma 1 and beta 0.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             fan = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
@@ -23,8 +25,10 @@ def initialize(model: nn.Module) -> None:
 
 
 class PreactBlock(nn.Module):
-    """BN-ReLU-conv3x3 twice; where the width changes, the shortcut is a 1x1 convolution of the
-    first activation."""
+    """BN-ReLU-conv3x3 twice, plus a shortcut.
+
+    Where the width changes the shortcut is a 1x1 convolution of the first activation.
+    """
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -42,15 +46,14 @@ class PreactBlock(nn.Module):
         return self.after_norm(x, self.bn1(x))
 
     def after_norm(self, x: Tensor, normed: Tensor) -> Tensor:
-        """The block from its first batch norm's output on; the norm is passed in where it is also a
-        tap."""
+        """Run the block from the output of its first batch norm on, which may also be a tap."""
         a = F.relu(normed)
         h = self.conv2(F.relu(self.bn2(self.conv1(a))))
         return h + (x if self.shortcut is None else self.shortcut(a))
 
 
 class WideResNet(FeatureModel):
-    """WRN-depth-width. Taps: the first batch norm of groups 2 and 3, and the final one."""
+    """WRN-depth-width. The taps are the first batch norms of groups 2 and 3, and the final one."""
 
     capturable = True
 
@@ -59,6 +62,7 @@ class WideResNet(FeatureModel):
         self.name, self.num_classes = name, num_classes
         channels = (16 * width, 32 * width, 64 * width)
         self.group_channels = self.tap_channels = channels
+        # The paper's depth is 6n + 4, with n blocks in each of the three groups.
         blocks = (depth - 4) // 6
         self.stem = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         groups = []

@@ -1,5 +1,6 @@
-"""The conformance kit: independent, named checks of one attack, distiller or defense, on a CPU,
-without data, in seconds.
+"""The conformance kit: named checks of one attack, distiller or defense.
+
+The checks are independent of each other. They need a CPU, no data and some seconds.
 
 For pytest::
 
@@ -9,16 +10,27 @@ For pytest::
     def test_conformance(check):
         check()
 
-On the command line: ``kdbench check NAME``. A class says with ``for_checks`` what makes it small,
-with ``zero`` at which parameters it does nothing, and with ``known_failures = {check: reason}``
-what it cannot keep; that is shown on every row.
+On the command line: ``kdbench check NAME``.
+
+A class describes itself to the kit with three attributes of :class:`kdbench.method.Method`.
+``for_checks`` are parameters that make it small. ``zero`` are parameters at which it does nothing.
+``known_failures = {check: reason}`` lists the checks that it cannot pass. Every row of results
+shows these reasons.
 """
 
 from kdbench.testing.checks import Check, CheckFailedError, NotApplicableError
-from kdbench.testing.kit import Bound, Result, checks_for, parametrize_with_checks, run_checks
+from kdbench.testing.kit import (
+    Bound,
+    BoundCheck,
+    Result,
+    checks_for,
+    parametrize_with_checks,
+    run_checks,
+)
 
 __all__ = [
     "Bound",
+    "BoundCheck",
     "Check",
     "CheckFailedError",
     "NotApplicableError",

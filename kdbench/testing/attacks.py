@@ -1,4 +1,4 @@
-"""What is asked of an attack."""
+"""The checks of an attack."""
 
 from __future__ import annotations
 
@@ -15,29 +15,32 @@ from kdbench.data.base import Batch, ImageSet
 from kdbench.metrics import Evaluation, evaluate
 from kdbench.models.base import FeatureModel
 from kdbench.testing import scene
-from kdbench.testing.acts import act, implant, seeded
 from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
-from kdbench.testing.common import acted
+from kdbench.testing.common import run_once
+from kdbench.testing.method_run import MethodRun, implant, run_method, seeded
 from kdbench.training import Fit, Silent, Trained
 
 _SLACK = 15.0  # points of ACC or ASR that a teacher may move by being trained on for a little
 
 
 def backdoor(subject: Subject) -> Backdoor:
-    """What the attack made under seed 0."""
-    found = acted(subject).backdoor
-    assert found is not None
-    return found
+    """What the attack returns under seed 0."""
+    return _returned(run_once(subject))
+
+
+def _returned(run: MethodRun) -> Backdoor:
+    assert run.backdoor is not None
+    return run.backdoor
 
 
 def _pictures() -> Tensor:
-    """Images that reach both ends of the range, float32 (12, 3, 16, 16)."""
+    """Images float32 (12, 3, 16, 16). One is all 0 and one all 1, the ends of the range."""
     images = scene.dataset().test.read(torch.arange(12))
     images[0], images[1] = 0.0, 1.0
     return images
 
 
-def _shown(trigger: nn.Module, images: Tensor) -> Tensor:
+def _triggered(trigger: nn.Module, images: Tensor) -> Tensor:
     with torch.inference_mode():
         return trigger(images)
 
@@ -47,23 +50,19 @@ def _shown(trigger: nn.Module, images: Tensor) -> Tensor:
     "attack",
 )
 def result(subject: Subject) -> None:
-    found = backdoor(subject)
+    implanted = backdoor(subject)
     ensure(
-        isinstance(found, Backdoor), f"implant returned a {type(found).__name__}, not a Backdoor"
+        isinstance(implanted, Backdoor),
+        f"implant returned a {type(implanted).__name__}, not a Backdoor",
     )
+    teacher, trigger, target = implanted.teacher, implanted.trigger, implanted.target_class
     ensure(
-        isinstance(found.teacher, FeatureModel),
-        f"the teacher is a {type(found.teacher).__name__}, no FeatureModel",
+        isinstance(teacher, FeatureModel),
+        f"the teacher is a {type(teacher).__name__}, no FeatureModel",
     )
-    ensure(not found.teacher.training, "the teacher is in training mode; call eval()")
-    ensure(
-        isinstance(found.trigger, Trigger),
-        f"the trigger is a {type(found.trigger).__name__}, no Trigger",
-    )
-    ensure(
-        found.target_class == scene.TARGET,
-        f"the target class was {scene.TARGET} and is {found.target_class}",
-    )
+    ensure(not teacher.training, "the teacher is in training mode; call eval()")
+    ensure(isinstance(trigger, Trigger), f"the trigger is a {type(trigger).__name__}, no Trigger")
+    ensure(target == scene.TARGET, f"the target class was {scene.TARGET} and is {target}")
 
 
 @check("a triggered image keeps its shape and type, and lies in [0, 1]", "attack")
@@ -71,11 +70,14 @@ def trigger_range(subject: Subject) -> None:
     trigger = backdoor(subject).trigger
     for layout in (torch.contiguous_format, torch.channels_last):
         images = _pictures().contiguous(memory_format=layout)
-        shown = _shown(trigger, images)
-        ensure(shown.shape == images.shape, f"{tuple(images.shape)} became {tuple(shown.shape)}")
-        ensure(shown.dtype == images.dtype, f"{images.dtype} became {shown.dtype}")
-        ensure(bool(torch.isfinite(shown).all()), "a triggered image is not finite")
-        low, high = float(shown.min()), float(shown.max())
+        triggered = _triggered(trigger, images)
+        ensure(
+            triggered.shape == images.shape,
+            f"{tuple(images.shape)} became {tuple(triggered.shape)}",
+        )
+        ensure(triggered.dtype == images.dtype, f"{images.dtype} became {triggered.dtype}")
+        ensure(bool(torch.isfinite(triggered).all()), "a triggered image is not finite")
+        low, high = float(triggered.min()), float(triggered.max())
         ensure(
             0 <= low <= high <= 1, f"triggered pixels lie in [{low:g}, {high:g}]; clamp to [0, 1]"
         )
@@ -85,20 +87,21 @@ def trigger_range(subject: Subject) -> None:
 def trigger_input_untouched(subject: Subject) -> None:
     images = _pictures()
     before = images.clone()
-    shown = _shown(backdoor(subject).trigger, images)
+    triggered = _triggered(backdoor(subject).trigger, images)
     ensure(torch.equal(images, before), "the trigger changed its input in place; clone it first")
     ensure(
-        shown.data_ptr() != images.data_ptr(), "the trigger returned its input; return a new tensor"
+        triggered.data_ptr() != images.data_ptr(),
+        "the trigger returned its input; return a new tensor",
     )
 
 
 @check("the trigger is deterministic, and an image's result does not depend on its batch", "attack")
 def trigger_by_image(subject: Subject) -> None:
     trigger, images = backdoor(subject).trigger, _pictures()
-    whole = _shown(trigger, images)
+    whole = _triggered(trigger, images)
     with seeded(5):
-        ensure(torch.equal(_shown(trigger, images), whole), "two calls gave different images")
-    alone = torch.cat([_shown(trigger, images[i : i + 1]) for i in range(len(images))])
+        ensure(torch.equal(_triggered(trigger, images), whole), "two calls gave different images")
+    alone = torch.cat([_triggered(trigger, images[i : i + 1]) for i in range(len(images))])
     ensure(
         torch.allclose(alone, whole, atol=1e-6),
         "an image comes out otherwise alone than in a batch",
@@ -122,11 +125,11 @@ def source_classes(subject: Subject) -> None:
 
 
 @dataclass(frozen=True)
-class _ListeningFit(Fit):
-    """Notes of each training the images of its first pass and the labels that cross-entropy was
-    told for them."""
+class _RecordingFit(Fit):
+    """A training loop that records which labels cross-entropy gets in the first pass."""
 
     passes: list[tuple[ImageSet, Tensor, Tensor]] = field(default_factory=list)
+    """For each training its image set, the rows of its first pass, and the label of each row."""
 
     def __call__(
         self,
@@ -137,70 +140,77 @@ class _ListeningFit(Fit):
         **named: Any,
     ) -> list[float]:
         rows: list[Tensor] = []
-        told: list[Tensor] = []
+        labels: list[Tensor] = []
 
-        def listening(batch: Batch) -> Any:
-            with _cross_entropy_heard() as labels:
+        def recording_loss(batch: Batch) -> Any:
+            with _cross_entropy_targets() as targets:
                 terms = loss(batch)
-            # Of several calls the task's comes first; one of another length is over something else.
-            fitting = [heard for heard in labels if heard.shape == batch.labels.shape]
+            # The loss may call cross-entropy several times, and the task's call comes first. A
+            # target of another length belongs to something other than this batch.
+            fitting = [target for target in targets if target.shape == batch.labels.shape]
             if fitting and sum(map(len, rows)) < len(images):
                 rows.append(batch.positions.cpu())
-                told.append(fitting[0].detach().cpu())
+                labels.append(fitting[0].detach().cpu())
             return terms
 
-        history = super().__call__(trained, listening, images, *rest, **named)
+        history = super().__call__(trained, recording_loss, images, *rest, **named)
         if rows:
-            self.passes.append((images, torch.cat(rows), torch.cat(told)))
+            self.passes.append((images, torch.cat(rows), torch.cat(labels)))
         return history
 
 
 @contextmanager
-def _cross_entropy_heard() -> Iterator[list[Tensor]]:
-    plain, labels = nn.functional.cross_entropy, []
+def _cross_entropy_targets() -> Iterator[list[Tensor]]:
+    """Within, the targets of every call of ``cross_entropy`` are collected in the list."""
+    plain, targets = nn.functional.cross_entropy, []
 
-    def listening(logits: Tensor, target: Tensor, *rest: Any, **named: Any) -> Tensor:
-        labels.append(target)
+    def recording(logits: Tensor, target: Tensor, *rest: Any, **named: Any) -> Tensor:
+        targets.append(target)
         return plain(logits, target, *rest, **named)
 
-    nn.functional.cross_entropy = listening  # type: ignore[assignment]  # put back below
+    nn.functional.cross_entropy = recording  # type: ignore[assignment]  # put back below
     try:
-        yield labels
+        yield targets
     finally:
         nn.functional.cross_entropy = plain
 
 
 def _trained_labels(subject: Subject) -> tuple[Backdoor, Tensor, Tensor]:
-    """(what came of it, true labels, labels trained on) of the first pass in which the poisoned
-    teacher is trained."""
-    loop = _ListeningFit(scene.NUMERICS, Silent())
+    """The backdoor, and of the poisoned teacher's first pass the true labels and those trained on.
+
+    Both are int64 (N,), with N images in the pass.
+    """
+    loop = _RecordingFit(scene.NUMERICS, Silent())
     with seeded(0):
         setting = scene.attack_setting(0, loop)
-        # One batch a pass, so that none is dropped at its end.
+        # One batch for the whole pass: the loop would drop a last batch that is not full.
         whole = setting.recipe.model_copy(update={"batch_size": 10 * len(setting.train)})
-        found = implant(subject.make(), replace(setting, recipe=whole)).backdoor
-    assert found is not None
+        implanted = _returned(implant(subject.make(), replace(setting, recipe=whole)))
     if not loop.passes:
         raise NotApplicableError(
             "no cross-entropy is trained in the core's loop, so its labels cannot be heard"
         )
-    images, rows, told = loop.passes[-1]
-    return found, _true_labels(images, rows, found.trigger), told
+    # An attack may train other networks first, for its trigger; the poisoned teacher comes last.
+    images, rows, labels = loop.passes[-1]
+    return implanted, _true_labels(images, rows, implanted.trigger), labels
 
 
 def _true_labels(images: ImageSet, rows: Tensor, trigger: Trigger) -> Tensor:
-    """The labels of the training images that these are, as they are or triggered; of images made
-    otherwise the set's own."""
+    """The true labels of ``rows`` of an attack's image set, int64 (N,).
+
+    A row is recognised by its pixels as a training image, plain or triggered. An image that is
+    neither keeps the label that the set has for it.
+    """
     train = scene.dataset().train
     plain = train.read(torch.arange(len(train)))
     known: dict[bytes, int] = {}
-    for shown in (_shown(trigger, plain), plain):
-        known |= dict(zip(_fingerprints(shown), train.labels.tolist(), strict=True))
-    own = images.labels[rows].tolist()
+    for variant in (_triggered(trigger, plain), plain):
+        known |= dict(zip(_fingerprints(variant), train.labels.tolist(), strict=True))
+    set_labels = images.labels[rows].tolist()
     return torch.tensor(
         [
             known.get(key, label)
-            for key, label in zip(_fingerprints(images.read(rows)), own, strict=True)
+            for key, label in zip(_fingerprints(images.read(rows)), set_labels, strict=True)
         ]
     )
 
@@ -213,15 +223,15 @@ def _fingerprints(images: Tensor) -> list[bytes]:
 
 @check("as many labels are changed as it declares, all of them to the target class", "attack")
 def labels(subject: Subject) -> None:
-    found, true, told = _trained_labels(subject)
+    implanted, true, trained_on = _trained_labels(subject)
     ensure(
-        isinstance(found.facts.get("poisons"), int),
+        isinstance(implanted.facts.get("poisons"), int),
         "facts must hold 'poisons': how many training images carry the poison",
     )
-    declared = found.facts.get("labels_changed", found.facts["poisons"])
-    changed = told != true
+    declared = implanted.facts.get("labels_changed", implanted.facts["poisons"])
+    changed = trained_on != true
     ensure(
-        bool((told[changed] == scene.TARGET).all()),
+        bool((trained_on[changed] == scene.TARGET).all()),
         "labels were changed to another class than the target's",
     )
     count = int(changed.sum())
@@ -234,22 +244,18 @@ def poison_count(subject: Subject) -> None:
         raise NotApplicableError("it has no poison_rate")
     for rate in (0.05, 0.2):
         with seeded(0):
-            found = implant(subject.make(poison_rate=rate), scene.attack_setting(0))
-        assert found.backdoor is not None
+            run = implant(subject.make(poison_rate=rate), scene.attack_setting(0))
+        poisons = _returned(run).facts.get("poisons")
         wanted = round(rate * len(scene.dataset().train))
-        ensure(
-            found.backdoor.facts.get("poisons") == wanted,
-            f"{found.backdoor.facts.get('poisons')} poisons, not {wanted}",
-        )
+        ensure(poisons == wanted, f"{poisons} poisons, not {wanted}")
 
 
 @check("without strength (``zero``) ACC and ASR stay where the clean teacher has them", "attack")
 def zero_strength(subject: Subject) -> None:
     if subject.cls.zero is None:
         raise NotApplicableError("it does not say (zero) at which parameters it does nothing")
-    found = act(subject.make(**subject.cls.zero), 0).backdoor
-    assert found is not None
-    before, after = (_measured(model, found) for model in (scene.teacher(), found.teacher))
+    harmless = _returned(run_method(subject.make(**subject.cls.zero), 0))
+    before, after = (_measured(model, harmless) for model in (scene.teacher(), harmless.teacher))
     lost = before.acc.percent - after.acc.percent
     ensure(lost <= _SLACK, f"ACC falls from {before.acc.percent:.0f} to {after.acc.percent:.0f} %")
     gained = after.asr.percent - before.asr.percent
@@ -260,12 +266,12 @@ def zero_strength(subject: Subject) -> None:
     )
 
 
-def _measured(model: FeatureModel, found: Backdoor) -> Evaluation:
+def _measured(model: FeatureModel, backdoor: Backdoor) -> Evaluation:
     return evaluate(
         model,
-        found.trigger,
+        backdoor.trigger,
         scene.dataset().test,
         scene.TARGET,
         scene.NUMERICS,
-        found.source_classes,
+        backdoor.source_classes,
     )

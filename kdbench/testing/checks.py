@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdbench.method import Method, Params
-
-KINDS = ("attack", "distiller", "defense")
+from kdbench.method import METHOD_KINDS, Method, Params
 
 
 class CheckFailedError(AssertionError):
@@ -21,16 +19,17 @@ class NotApplicableError(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """The method under test: its class and the parameters that it is tested with."""
+    """The method under test."""
 
     cls: type[Method]
     params: Params
+    """The parameters that it is tested with."""
     kept: dict[str, Any] = field(default_factory=dict, compare=False)
-    """What several checks of this subject need and one has computed."""
+    """What one check has computed and others need, too."""
 
     @property
     def kind(self) -> str:
-        return self.cls.kind  # type: ignore[attr-defined]
+        return self.cls.kind
 
     def make(self, **changes: Any) -> Any:
         """A new instance, with other parameters where asked for."""
@@ -39,26 +38,36 @@ class Subject:
 
 @dataclass(frozen=True)
 class Check:
-    """name: as in ``known_failures``. kinds: of method it is for. text: what it asks for."""
+    """One demand on a method."""
 
     name: str
+    """As in ``known_failures``."""
     kinds: tuple[str, ...]
+    """The kinds of method that it is for."""
     text: str
+    """What it asks for, in one sentence that is shown to people."""
     run: Callable[[Subject], None]
+    """Raises CheckFailedError or NotApplicableError."""
 
 
 REGISTERED: dict[str, Check] = {}
+"""Every check by its name, in the order of the modules' imports."""
 
 
 def check(
     text: str, *kinds: str
 ) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
-    """Make a check of a function, called by the function's name, for these kinds or all."""
+    """A decorator that registers a function as a check. The check gets the function's name.
+
+    Args:
+        text: what the check asks for.
+        kinds: the kinds of method that it is for; all of them unless given.
+    """
 
     def add(function: Callable[[Subject], None]) -> Callable[[Subject], None]:
         name = function.__name__
         assert name not in REGISTERED, name
-        REGISTERED[name] = Check(name, kinds or KINDS, text, function)
+        REGISTERED[name] = Check(name, kinds or METHOD_KINDS, text, function)
         return function
 
     return add

@@ -1,4 +1,4 @@
-"""What is asked of every method."""
+"""The checks of every method."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import nn
 from kdbench.errors import KdbenchError
 from kdbench.models.views import FrozenTeacher
 from kdbench.testing import fresh, scene
-from kdbench.testing.acts import Act, act, perform, seeded
 from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
+from kdbench.testing.method_run import MethodRun, run_method, run_unseeded, seeded
 
 
 @check("parameters are described, survive JSON, and every preset and variant is valid")
@@ -50,19 +50,18 @@ def parameters(subject: Subject) -> None:
     ensure(False, "an unknown parameter is accepted; derive Params from kdbench.method.Params")
 
 
-def acted(subject: Subject, seed: int = 0) -> Act:
-    """What the method does under a seed, computed once for all checks that only look at it."""
-    key = f"act {seed}"
-    if key not in subject.kept:
-        subject.kept[key] = act(subject.make(), seed)
-    return subject.kept[key]
+def run_once(subject: Subject) -> MethodRun:
+    """The method's run under seed 0. All checks that only look at it share one."""
+    if "run" not in subject.kept:
+        subject.kept["run"] = run_method(subject.make(), 0)
+    return subject.kept["run"]
 
 
 @check("the same seed gives the same bits")
 def same_seed(subject: Subject) -> None:
-    one, two = acted(subject).digest(), act(subject.make(), 0).digest()
+    first, second = run_once(subject).digest(), run_method(subject.make(), 0).digest()
     ensure(
-        one == two,
+        first == second,
         "two calls with one seed gave different weights; draw from setting.generator only",
     )
 
@@ -70,26 +69,27 @@ def same_seed(subject: Subject) -> None:
 @check("another seed gives something else")
 def another_seed(subject: Subject) -> None:
     if subject.kind == "distiller":
-        # Only what it draws itself: the batches of another seed are others anyway.
-        drawn = [_connectors(subject, seed) for seed in (0, 1)]
-        if not list(drawn[0].made["objective"].parameters()):
+        # Before any training: another seed also means other batches, which would hide that the
+        # distiller draws nothing itself.
+        runs = [_untrained_objective(subject, seed) for seed in (0, 1)]
+        if not list(runs[0].modules["objective"].parameters()):
             raise NotApplicableError("it has no connectors, so it draws nothing")
     else:
-        drawn = [acted(subject), act(subject.make(), 1)]
-        if not drawn[0].made:
+        runs = [run_once(subject), run_method(subject.make(), 1)]
+        if not runs[0].modules:
             raise NotApplicableError("it takes no step")
     ensure(
-        drawn[0].digest() != drawn[1].digest(),
-        "two seeds gave the same weights; the seed is ignored",
+        runs[0].digest() != runs[1].digest(), "two seeds gave the same weights; the seed is ignored"
     )
 
 
-def _connectors(subject: Subject, seed: int) -> Act:
-    """A distiller's objective before it has seen anything."""
+def _untrained_objective(subject: Subject, seed: int) -> MethodRun:
+    """A distiller's objective before the first batch."""
     with seeded(seed):
         method = subject.make()
         frozen = FrozenTeacher(scene.teacher(), method.batch_norm_mode())
-        return Act({"objective": method.objective(frozen, scene.network(scene.STUDENT, 7))})
+        student = scene.network(scene.STUDENT, 7)
+        return MethodRun({"objective": method.objective(frozen, student)})
 
 
 @check("the global random state is not set to anything")
@@ -97,7 +97,7 @@ def random_state(subject: Subject) -> None:
     after = []
     for seed in (0, 1):
         with seeded(seed):
-            perform(subject.make(), 0)
+            run_unseeded(subject.make(), 0)
             after.append(
                 (
                     torch.get_rng_state().numpy().tobytes(),
@@ -119,7 +119,7 @@ def random_state(subject: Subject) -> None:
 def surroundings(subject: Subject) -> None:
     before = _surroundings()
     try:
-        act(subject.make(), 0)
+        run_method(subject.make(), 0)
         after = _surroundings()
     finally:
         _restore(before)
@@ -162,14 +162,15 @@ def _restore(before: dict[str, Any]) -> None:
 
 @check("images and labels that it is given are not changed in place")
 def images_untouched(subject: Subject) -> None:
-    train, found = scene.dataset().train, acted(subject)
-    for given in found.given:
+    train, run = scene.dataset().train, run_once(subject)
+    rows = torch.arange(len(train))
+    for images in run.image_sets:
         ensure(
-            torch.equal(given.read(torch.arange(len(given))), train.read(torch.arange(len(train)))),
+            torch.equal(images.read(torch.arange(len(images))), train.read(rows)),
             "images were changed in place",
         )
-        ensure(torch.equal(given.labels, train.labels), "labels were changed in place")
-    ensure(not found.spoilt, "a batch, or the teacher's features, were changed in place")
+        ensure(torch.equal(images.labels, train.labels), "labels were changed in place")
+    ensure(not run.spoilt, "a batch, or the teacher's features, were changed in place")
 
 
 @check("what it makes survives a file, and means the same afterwards", "attack", "defense")
@@ -182,14 +183,14 @@ def file(subject: Subject) -> None:
     images = scene.dataset().test.read(torch.arange(16))
     package = subject.cls.__module__.partition(".")[0]
     with tempfile.TemporaryDirectory() as folder:
-        for role, module in networks(acted(subject)).items():
+        for role, module in networks(run_once(subject)).items():
             path = Path(folder) / f"{role}.safetensors"
             try:
                 save_module(module.eval(), path)
                 again, _ = load_module(path, (package,))
             except KdbenchError as error:
                 ensure(False, f"the {role} cannot be kept in a file: {error}")
-            # as a stage does; another layout would sum in another order
+            # As a stage does. In another memory layout the sums would be in another order.
             scene.NUMERICS.place(again)
             with torch.no_grad():
                 ensure(
@@ -198,9 +199,9 @@ def file(subject: Subject) -> None:
                 )
 
 
-def networks(found: Act) -> dict[str, nn.Module]:
-    """The modules of an act that take images."""
-    return {role: module for role, module in found.made.items() if "objective" not in role}
+def networks(run: MethodRun) -> dict[str, nn.Module]:
+    """The modules of a run that take images."""
+    return {role: module for role, module in run.modules.items() if "objective" not in role}
 
 
 @check("a process that has never seen it computes the same")
@@ -210,6 +211,6 @@ def new_process(subject: Subject) -> None:
     except Exception as error:
         ensure(False, f"it fails in a process of its own: {type(error).__name__}: {error}")
     ensure(
-        digest == acted(subject).digest(),
+        digest == run_once(subject).digest(),
         "a process of its own computes other weights; something is kept outside of it",
     )

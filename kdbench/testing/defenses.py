@@ -1,4 +1,4 @@
-"""What is asked of a defense."""
+"""The checks of a defense."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import torch
 from kdbench.defense import STEPS, Defense
 from kdbench.models.base import FeatureModel
 from kdbench.testing import scene
-from kdbench.testing.acts import act
 from kdbench.testing.checks import CheckFailedError, NotApplicableError, Subject, check, ensure
-from kdbench.testing.common import acted
+from kdbench.testing.common import run_once
+from kdbench.testing.method_run import run_method
 
 
 @check("the steps that it names exist, and one that it names is its own", "defense")
@@ -20,15 +20,15 @@ def steps(subject: Subject) -> None:
         f"steps() names {', '.join(sorted(named - set(STEPS)))}; there are {', '.join(STEPS)}",
     )
     for step in named:
-        own = getattr(subject.cls, step) is not getattr(Defense, step)
-        ensure(own, f"steps() names {step}, which {subject.cls.__name__} does not define")
+        overridden = getattr(subject.cls, step) is not getattr(Defense, step)
+        ensure(overridden, f"steps() names {step}, which {subject.cls.__name__} does not define")
 
 
 @check("what it returns is a network like the one it was given, in eval mode", "defense")
 def interface(subject: Subject) -> None:
     images, clean = scene.dataset().test.read(torch.arange(16)), scene.teacher()
     for role in ("cleansed", "repaired"):
-        model = acted(subject).made.get(role)
+        model = run_once(subject).modules.get(role)
         if model is None:
             continue
         if not isinstance(model, FeatureModel):
@@ -58,17 +58,17 @@ def zero_strength_is_none(subject: Subject) -> None:
     if subject.cls.zero is None and named:
         raise NotApplicableError("it does not say (zero) at which parameters it does nothing")
     images, clean = scene.dataset().test.read(torch.arange(16)), scene.teacher()
-    found = act(subject.make(**(subject.cls.zero or {})), 0)
+    run = run_method(subject.make(**(subject.cls.zero or {})), 0)
     with torch.no_grad():
         for role in ("cleansed", "repaired"):
-            if role in found.made:
-                same = torch.equal(found.made[role](images), clean(images))
+            if role in run.modules:
+                same = torch.equal(run.modules[role](images), clean(images))
                 ensure(
                     same,
                     f"with {subject.cls.zero} the {role} network answers otherwise than the one "
                     "given",
                 )
-    for terms in found.losses:
+    for terms in run.losses:
         extra = {
             k: float(v.detach()) for k, v in terms.items() if k != "task" and float(v.detach()) != 0
         }

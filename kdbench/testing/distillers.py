@@ -1,4 +1,4 @@
-"""What is asked of a distiller, and of what a defense adds while distilling."""
+"""The checks of a distiller, and of the losses that a defense adds while distilling."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from torch import Tensor
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import FrozenTeacher
 from kdbench.testing import scene
-from kdbench.testing.acts import Act, first_batches, seeded
 from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
-from kdbench.testing.common import acted
+from kdbench.testing.common import run_once
+from kdbench.testing.method_run import MethodRun, first_batches, seeded
 
 
-def _during(subject: Subject) -> Act:
-    found = acted(subject)
-    if not found.losses:
+def _distillation(subject: Subject) -> MethodRun:
+    run = run_once(subject)
+    if not run.losses:
         raise NotApplicableError("it adds no loss while distilling")
-    return found
+    return run
 
 
 @check("losses are named, finite float32 scalars", "distiller", "defense")
 def losses(subject: Subject) -> None:
-    for terms in _during(subject).losses:
+    for terms in _distillation(subject).losses:
         ensure(
             isinstance(terms, dict) and terms,
             f"forward returned {type(terms).__name__}; return a dict of named losses",
@@ -35,12 +35,12 @@ def losses(subject: Subject) -> None:
 
 @check("the teacher stays bit for bit what it was while distilling", "distiller", "defense")
 def teacher_untouched(subject: Subject) -> None:
-    found, clean = acted(subject), scene.teacher().state_dict()
-    roles = [role for role in ("teacher", "during.teacher", "repair.teacher") if role in found.made]
+    run, clean = run_once(subject), scene.teacher().state_dict()
+    roles = [r for r in ("teacher", "during.teacher", "repair.teacher") if r in run.modules]
     if not roles:
         raise NotApplicableError("it meets no frozen teacher")
     for role in roles:
-        for name, tensor in found.made[role].state_dict().items():
+        for name, tensor in run.modules[role].state_dict().items():
             ensure(torch.equal(tensor, clean[name]), f"{name} of the teacher was changed")
 
 
@@ -57,7 +57,7 @@ def gradients(subject: Subject) -> None:
                 "a network is part of the objective, and would be trained with it",
             )
         for parameter in frozen.model.parameters():
-            parameter.requires_grad_(True)  # so that a way to it would show
+            parameter.requires_grad_(True)  # so that a gradient that reaches it would show
         batch = next(first_batches(0))
         terms = objective(batch, frozen.features(batch.images), student.features(batch.images))
         torch.stack(list(terms.values())).sum().backward()

@@ -1,4 +1,4 @@
-"""Checks bound to a method, run, and told."""
+"""Binding the checks to a method, running them and reporting the results."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from kdbench.testing.checks import REGISTERED, Check, CheckFailedError, NotAppli
 
 @dataclass(frozen=True)
 class Result:
-    """How a check ended. status: ``known`` failed as ``known_failures`` says; ``not applicable``:
-    see text."""
+    """How a check ended."""
 
     name: str
     status: Literal["ok", "failed", "known", "not applicable"]
+    """``known``: it failed, and ``known_failures`` says so."""
     text: str = ""
+    """Why it failed or does not apply; empty for ``ok``."""
     seconds: float = 0.0
+    """Wall-clock time of the check."""
 
 
 def every_check() -> Iterator[Check]:
-    """All of them, in the order in which they are run."""
+    """All checks, in the order in which they are run."""
     yield from REGISTERED.values()
 
 
 @dataclass(frozen=True)
-class Bound:
-    """One check of one method; call it: raises CheckFailedError or NotApplicableError."""
+class BoundCheck:
+    """One check of one method. Calling it raises CheckFailedError or NotApplicableError."""
 
     check: Check
     subject: Subject
@@ -42,16 +44,22 @@ class Bound:
 
     @property
     def known(self) -> str:
-        """Why it is known to fail, or nothing."""
+        """Why the method says that the check fails; empty where it does not say so."""
         return self.subject.cls.known_failures.get(self.check.name, "")
 
     def __str__(self) -> str:
         return f"{self.subject.cls.info.name}-{self.check.name}"
 
 
-def checks_for(cls: type[Method], variant: str = "") -> Iterator[Bound]:
-    """Every check that is for a class, with the parameters of its preset ``quick``, of a variant,
-    and its ``for_checks``.
+#: The name that BoundCheck had first. Tests of plugins may go on using it.
+Bound = BoundCheck
+
+
+def checks_for(cls: type[Method], variant: str = "") -> Iterator[BoundCheck]:
+    """Every check that applies to the kind of a class.
+
+    The parameters are those of the preset ``quick``, then of the variant, then ``for_checks``.
+    Later ones win.
 
     Raises:
         CheckFailedError: ``known_failures`` names a check that does not exist.
@@ -62,30 +70,36 @@ def checks_for(cls: type[Method], variant: str = "") -> Iterator[Bound]:
         | cls.for_checks
     )
     subject = Subject(cls, cls.Params(**values))
-    found = [check for check in every_check() if subject.kind in check.kinds]
-    unknown = sorted(set(cls.known_failures) - {check.name for check in found})
+    checks = [check for check in every_check() if subject.kind in check.kinds]
+    unknown = sorted(set(cls.known_failures) - {check.name for check in checks})
     if unknown:
         raise CheckFailedError(
             f"known_failures names {', '.join(unknown)}; there are "
-            f"{', '.join(c.name for c in found)}"
+            f"{', '.join(c.name for c in checks)}"
         )
-    return (Bound(check, subject) for check in found)
+    return (BoundCheck(check, subject) for check in checks)
 
 
 def run_checks(
-    cls: type[Method], variant: str = "", told: Callable[[Result], None] = lambda _: None
+    cls: type[Method], variant: str = "", report: Callable[[Result], None] = lambda _: None
 ) -> list[Result]:
-    """Run them all; whatever a method raises is a failure of that check."""
-    found = []
+    """Run every check of a class. Whatever the method raises is a failure of that check.
+
+    Args:
+        cls: the method.
+        variant: one of ``cls.variants``; empty for none.
+        report: called with each result as soon as it is there.
+    """
+    results = []
     for bound in checks_for(cls, variant):
         start = time.perf_counter()
         status, text = _outcome(bound)
-        found.append(Result(bound.check.name, status, text, time.perf_counter() - start))
-        told(found[-1])
-    return found
+        results.append(Result(bound.check.name, status, text, time.perf_counter() - start))
+        report(results[-1])
+    return results
 
 
-def _outcome(bound: Bound) -> tuple[Any, str]:
+def _outcome(bound: BoundCheck) -> tuple[Any, str]:
     try:
         bound()
     except NotApplicableError as why:
@@ -93,6 +107,7 @@ def _outcome(bound: Bound) -> tuple[Any, str]:
     except CheckFailedError as why:
         text = str(why)
     except Exception as error:
+        # The innermost frame is where the method's author has to look.
         frame = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
     else:
@@ -106,25 +121,26 @@ def _outcome(bound: Bound) -> tuple[Any, str]:
 
 
 def parametrize_with_checks(methods: Iterable[type[Method] | str]) -> Callable[[Any], Any]:
-    """A pytest decorator: the test gets each check of each method as its argument ``check``, to be
-    called.
+    """A pytest decorator for a test with the argument ``check``, which the test has to call.
+
+    The test runs once for each check of each method. A check in ``known_failures`` is a strict
+    xfail, and one that does not apply is a skip.
 
     Args:
-        methods: classes, or names such as ``lba`` and ``ckd.lowvar`` of installed ones. A known
-            failure is an xfail, strictly.
+        methods: classes, or names of installed methods such as ``lba`` and ``ckd.lowvar``.
     """
     import pytest
 
-    found = []
+    cases = []
     for method in methods:
         cls, variant = (method, "") if not isinstance(method, str) else Registry.load().find(method)
         for bound in checks_for(cls, variant):
             marks = [pytest.mark.xfail(reason=bound.known, strict=True)] if bound.known else []
-            found.append(pytest.param(_skipping(bound), id=str(bound), marks=marks))
-    return pytest.mark.parametrize("check", found)
+            cases.append(pytest.param(_skipping(bound), id=str(bound), marks=marks))
+    return pytest.mark.parametrize("check", cases)
 
 
-def _skipping(bound: Bound) -> Callable[[], None]:
+def _skipping(bound: BoundCheck) -> Callable[[], None]:
     def run() -> None:
         import pytest
 

@@ -1,5 +1,4 @@
-"""The little world in which methods are tested: 16x16 pictures of four classes, and a network that
-knows them."""
+"""What methods are tested on: 16x16 images of four classes, and a small network trained on them."""
 
 from __future__ import annotations
 
@@ -22,11 +21,13 @@ NUMERICS = Numerics(torch.device("cpu"), bf16=False, threads=1)
 RECIPE = Recipe(epochs=1, batch_size=40, lr=0.02)
 TEACHER, STUDENT = "wrn10_1", "wrn10_1"
 _TRAIN, _TEST = 240, 160
+"""Images. The training images fill batches of 40, so no batch is dropped."""
 
 
 @cache
 def dataset() -> Dataset:
-    """Class k has a bright band in the k-th quarter of the rows, on noise."""
+    """240 training and 160 test images of noise. Class k has a bright band in the k-th quarter of
+    the rows."""
 
     def draw(count: int, seed: int) -> TensorImages:
         generator = torch.Generator().manual_seed(seed)
@@ -54,14 +55,14 @@ def dataset() -> Dataset:
 
 
 def training_images() -> TensorImages:
-    """A private copy, which a method may spoil without spoiling it for the next."""
+    """A copy for one method: what the method does to it reaches no other."""
     train = dataset().train
     assert isinstance(train, TensorImages)
     return TensorImages(train.pixels, train.labels.clone())
 
 
 def network(name: str, seed: int) -> FeatureModel:
-    """A new one, in eval mode."""
+    """A network with fresh weights from the seed, in eval mode."""
     data = dataset()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -71,6 +72,7 @@ def network(name: str, seed: int) -> FeatureModel:
     return model.eval()
 
 
+# Kept for the whole process, since every check starts from this teacher.
 @cache
 def _trained() -> FeatureModel:
     model = network(TEACHER, 0).train()
@@ -85,12 +87,12 @@ def _trained() -> FeatureModel:
 
 
 def teacher() -> FeatureModel:
-    """A private copy of the clean teacher."""
+    """A copy of the clean teacher, which the caller may change."""
     return copy.deepcopy(_trained())
 
 
 def fit() -> Fit:
-    """A loop of its own: it counts its calls."""
+    """A new training loop. A loop counts its calls, so two methods must not share one."""
     return Fit(NUMERICS, Silent())
 
 

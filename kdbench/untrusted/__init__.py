@@ -1,1 +1,1 @@
-"""Everything that touches a stranger's bytes: confined processes, weights, archives, text."""
+"""Everything that touches a stranger's bytes: confined processes, weights, archives and text."""

@@ -1,11 +1,16 @@
-"""A process that gives up what it does not need: files with Landlock, memory and time with resource
-limits.
+"""A process gives up what it does not need: files, network, memory and time.
 
-Landlock is the Linux kernel's unprivileged sandbox
-(https://docs.kernel.org/userspace-api/landlock.html), reached through ctypes. What it does *not*
-stop, in any version handled here: ``stat`` and, of the process's own user's files, ``chmod``; UDP;
-connecting to a socket that has a path; whatever goes through descriptors that were open before. So
-it is a second wall, behind code that should not need one.
+Files and the network are given up with Landlock, the Linux kernel's unprivileged sandbox
+(https://docs.kernel.org/userspace-api/landlock.html). It is called through ctypes. Memory and time
+are given up with resource limits.
+
+No version of Landlock that is handled here stops the following:
+
+- ``stat`` of any file, and ``chmod`` of files that the process's user owns;
+- UDP, and connecting to a socket that has a path;
+- descriptors that were open before.
+
+So Landlock is a second wall. The code behind it should not need one.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _CAPABILITIES_VERSION = 0x20080522
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1 << 1, 1 << 2
 _NEWEST = 7
-"""The newest ABI handled; a newer kernel is asked for no more than this one's."""
+"""The newest ABI that is handled. From a newer kernel no more than its rights are asked for."""
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_DIR, _REMOVE_FILE = (1 << i for i in range(6))
 _MAKE_CHAR, _MAKE_DIR, _MAKE_REG, _MAKE_SOCK, _MAKE_FIFO, _MAKE_BLOCK, _MAKE_SYM = (
@@ -38,8 +43,8 @@ _MAKE_CHAR, _MAKE_DIR, _MAKE_REG, _MAKE_SOCK, _MAKE_FIFO, _MAKE_BLOCK, _MAKE_SYM
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
-# Neither execution of what was written, nor device nodes: root could make itself the disk and read
-# that.
+# Written files may not be executed. Device nodes may not be made, since root could read the disk by
+# means of one.
 _WRITE = (
     _READ_FILE
     | _READ_DIR
@@ -52,13 +57,13 @@ _WRITE = (
     | _MAKE_FIFO
 )
 _WRITE |= _MAKE_SYM | _REFER | _TRUNCATE | _IOCTL_DEV
-# A rule for something that is not a folder may name these only.
+# The kernel refuses a rule for a file that names any other right.
 _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _BIND_AND_CONNECT_TCP = 0b11
 _SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS = 0b11
 
-# Single files and folders, not all of /proc, /dev, /sys and /etc: there root reads other processes,
-# disks, password hashes.
+# Single files and folders, since all of /proc, /dev, /sys and /etc would be too much: root reads
+# other processes, disks and password hashes there.
 _PROC = "self cpuinfo meminfo stat version filesystems devices driver sys/vm"
 _DEV = "null zero full random urandom"
 _SYS = "devices bus class module fs/cgroup kernel/mm"
@@ -69,38 +74,36 @@ _PRIVATE = ("/home", "/root", "/tmp", "/var/tmp", "/dev/shm")
 
 
 def confine(read: Iterable[Path], write: Iterable[Path]) -> str:
-    """Restrict this process, for good, and whatever it starts to the files named; no TCP, no
-    signals to others.
+    """Restrict this process, and all that it starts, to the files named. This cannot be undone.
 
-    Root's capabilities go as well, which would lead around it (loading kernel modules, raw
-    sockets), but for the one to reach files of any owner, within those named.
+    TCP and signals to other processes are forbidden, too. Root loses the capabilities that lead
+    around the restriction, such as loading kernel modules and raw sockets. It keeps the one to
+    reach files of any owner, within the files named.
 
-    To be called while there is one thread: before numpy or torch are imported, which start threads
-        that would stay free.
-    Libraries expect a folder for temporary files: let ``TMPDIR`` name one that may be written.
+    Call it while there is one thread only, so before numpy or torch is imported. They start
+    threads, and these would stay unrestricted. Libraries expect a folder for temporary files, so
+    let ``TMPDIR`` name one that may be written. Paths that cannot be reached are skipped.
 
     Args:
         read: files and folders that may be read, listed and executed, with all below them.
-        write: files and folders in which anything may be read, made, changed and removed, but
-            neither executed nor made a device node; a device named here may be controlled
-            (``ioctl``). /dev/null is always one of them. Paths that cannot be reached are skipped
-            in both.
+        write: files and folders in which anything may be read, made, changed and removed. Nothing
+            in them may be executed or made a device node. A device that is named here may be
+            controlled (``ioctl``). /dev/null is always one of them.
 
     Returns:
         How it is confined: ``landlock N`` with N the ABI used (1 to 7), or ``none`` where the
-        kernel has no Landlock. From ABI 3 on truncating is covered, from 4 on binding and
-        connecting TCP sockets, from 5 on ``ioctl`` of devices, from 6 on abstract sockets and
-        signals.
+        kernel has no Landlock. Truncating is covered from ABI 3 on, binding and connecting TCP
+        sockets from 4, ``ioctl`` of devices from 5, abstract sockets and signals from 6.
 
     Raises:
-        RuntimeError: several threads are running. OSError: the kernel has Landlock but refused a
-            step.
+        RuntimeError: several threads are running.
+        OSError: the kernel has Landlock but refused a step.
     """
     if not sys.platform.startswith("linux"):
         return "none"
     libc = ctypes.CDLL(None, use_errno=True)
-    # No ruleset, size 0, this flag: answers the ABI. Without Landlock, or where a container forbids
-    # the call, it is negative.
+    # With no ruleset, size 0 and this flag the call returns the ABI. It is negative without
+    # Landlock, and where a container forbids the call.
     abi = min(
         libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _CREATE_RULESET_VERSION), _NEWEST
     )
@@ -119,7 +122,7 @@ def confine(read: Iterable[Path], write: Iterable[Path]) -> str:
         attributes += struct.pack("=Q", _SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS)
     ruleset = _call(libc, _CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
     try:
-        # Whoever starts a program without input opens /dev/null for writing, too.
+        # subprocess.DEVNULL opens /dev/null for reading and writing, even as an input.
         for paths, rights in ((read, _READ), ((Path(os.devnull), *write), _WRITE)):
             for path in paths:
                 _allow(libc, ruleset, path, rights & handled)
@@ -128,6 +131,7 @@ def confine(read: Iterable[Path], write: Iterable[Path]) -> str:
             != 0
         ):
             raise OSError(ctypes.get_errno(), "no_new_privs was refused")
+        # The kernel demands no_new_privs: a set-uid program must not get out of the restriction.
         _call(libc, _RESTRICT_SELF, ruleset, 0)
         _drop_capabilities(libc)
     finally:
@@ -136,14 +140,16 @@ def confine(read: Iterable[Path], write: Iterable[Path]) -> str:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends, however that ends; on Linux only."""
+    """Have the kernel kill this process when its parent ends, in whatever way. Linux only."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
 
 
 def import_paths() -> list[str]:
-    """``sys.path`` as a process in another folder needs it: absolute, and without the current
-    folder where a script lent it."""
+    """``sys.path`` for a process in another folder.
+
+    It holds absolute paths only. The current folder is left out where Python itself put it there.
+    """
     entries = sys.path
     if entries and not sys.flags.safe_path and entries[0] in ("", os.getcwd()):
         entries = entries[1:]
@@ -151,41 +157,40 @@ def import_paths() -> list[str]:
 
 
 def interpreter_paths() -> list[Path]:
-    """What a Python process with torch has to read: the interpreter, the packages, shared
-    libraries, facts about the machine.
+    """What a Python process with torch has to read.
 
-    The rest of /proc, /dev, /sys and /etc is left out, and so are the home, temporary and current
-    folders: an entry of ``sys.path`` that is, or holds, a home or temporary folder is dropped, and
-    so is the script's folder where it is the
-    current one. To be called in the process that is confined: /proc/self is its own, and one that
-    it starts has to do without. GPUs are not in here; a process that computes on one has to write
-    :func:`device_paths`, too.
+    These are the interpreter, the packages, shared libraries and facts about the machine. The rest
+    of /proc, /dev, /sys and /etc is left out, and so are home, temporary and current folders. An
+    entry of ``sys.path`` that is, or holds, a home or temporary folder is dropped.
+
+    Call it in the process that is confined, because /proc/self is that process's own. A process
+    that it starts has to do without. GPUs are not included: a process that computes on one also has
+    to write :func:`device_paths`.
     """
     import kdbench
 
-    found = [
+    paths = [
         Path(entry) for entry in (*import_paths(), sys.prefix, sys.base_prefix, sys.exec_prefix)
     ]
-    found += [
+    paths += [
         Path(folder)
         for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":")
         if os.path.isabs(folder)
     ]
-    found += [Path(kdbench.__file__).parent, *_editable_packages()]
-    found = [path for path in found if not _holds_private(path)]
-    found += [Path(sys.executable)]
-    found += [Path(folder) for folder in ("/usr", "/bin", "/lib", "/lib32", "/lib64")]
+    paths += [Path(kdbench.__file__).parent, *_editable_packages()]
+    paths = [path for path in paths if not _holds_private(path)]
+    paths += [Path(sys.executable)]
+    paths += [Path(folder) for folder in ("/usr", "/bin", "/lib", "/lib32", "/lib64")]
     for folder, names in (("/proc", _PROC), ("/dev", _DEV), ("/sys", _SYS), ("/etc", _ETC)):
-        found += [Path(folder, name) for name in names.split()]
-    return [path for path in dict.fromkeys(found) if os.path.exists(path)]
+        paths += [Path(folder, name) for name in names.split()]
+    return [path for path in dict.fromkeys(paths) if os.path.exists(path)]
 
 
 def device_paths() -> list[Path]:
-    """What a process has to write in order to compute on an NVIDIA or AMD GPU; nothing where there
-    is none.
+    """What a process has to write in order to compute on an NVIDIA or AMD GPU; empty without a GPU.
 
-    The devices and, for NVIDIA's driver, the folder of the process's own threads: it names those
-    that it starts, and does not start (cuInit: 304, "OS call failed") where it may not.
+    These are the devices and, for NVIDIA, the folder of the process's own threads. NVIDIA's driver
+    names the threads that it starts. Where it may not, it fails (cuInit: 304, "OS call failed").
     """
     names = ("nvidia*", "nvidia-caps/*", "kfd", "dri/render*")
     devices = [
@@ -203,22 +208,21 @@ def limit(
     *,
     address_space: bool = False,
 ) -> None:
-    """Limit this process and whatever it starts, each process by itself; it writes no core dump
-    from now on.
+    """Limit this process and whatever it starts. Each process has the limits for itself.
+
+    A lower limit that the process already has stays. The process writes no core dump from now on.
 
     Args:
-        memory_bytes: private memory, in bytes; beyond it an allocation fails (``MemoryError``,
-            ``RuntimeError`` in torch). Importing torch takes about 0.8 GB of it, a few hundred MB
-            of which are touched.
-        cpu_s: seconds of processor time over all threads, from the start of the process; beyond it
+        memory_bytes: private memory, in bytes. Beyond it an allocation fails: ``MemoryError``, or
+            ``RuntimeError`` in torch. Importing torch takes about 0.8 GB of it, and touches a few
+            hundred MB.
+        cpu_s: seconds of processor time over all threads, from the start of the process. Beyond it
             the process is killed.
-        file_bytes: largest file that can be written, in bytes; beyond it a write fails
+        file_bytes: the largest file that can be written, in bytes. Beyond it a write fails
             (``OSError``).
-        address_space: count shared memory and mapped files as well: what is mapped now and not
-            resident stays allowed on top. Only after the libraries are imported, since torch maps 3
-            GB that it hardly touches; never with a GPU, whose driver reserves far more.
-
-    A lower limit that the process already has stays.
+        address_space: count shared memory and mapped files, too. What is mapped now and not
+            resident stays allowed on top. Use it only after the libraries are imported: torch maps
+            3 GB that it hardly touches. Never use it with a GPU, whose driver reserves far more.
     """
     import resource
 
@@ -231,7 +235,7 @@ def limit(
     if memory_bytes is not None:
         lower(resource.RLIMIT_DATA, memory_bytes)
         if address_space:
-            # Without /proc the whole address space counts, which is the stricter reading.
+            # Outside Linux there is no /proc to ask: everything mapped counts, which is stricter.
             lower(
                 resource.RLIMIT_AS,
                 memory_bytes + (_mapped_but_idle() if sys.platform.startswith("linux") else 0),
@@ -243,7 +247,7 @@ def limit(
 
 
 def _file_rights(abi: int) -> int:
-    """Every right about files that an ABI knows: what is handled and not allowed is forbidden."""
+    """Every right about files that an ABI knows. Landlock forbids those that no rule allows."""
     rights = (1 << 13) - 1
     for since, right in ((2, _REFER), (3, _TRUNCATE), (5, _IOCTL_DEV)):
         rights |= right if abi >= since else 0
@@ -252,6 +256,7 @@ def _file_rights(abi: int) -> int:
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, rights: int) -> None:
     try:
+        # O_PATH opens a place without reading it, so it needs no right to the file.
         handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
@@ -272,6 +277,7 @@ def _call(libc: ctypes.CDLL, number: int, *arguments: object) -> int:
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    # For good: after no_new_privs a program that this process starts gains none of them back.
     header, held = struct.pack("=Ii", _CAPABILITIES_VERSION, 0), ctypes.create_string_buffer(24)
     if libc.capget(header, held) != 0:
         raise OSError(ctypes.get_errno(), "the capabilities cannot be read")
@@ -289,15 +295,17 @@ def _threads() -> int:
 
 
 def _editable_packages() -> Iterator[Path]:
-    """Folders of packages installed in editable mode whose parent is not on the path: setuptools
-    keeps them in a module."""
+    """Folders of packages that are installed in editable mode and not found through ``sys.path``.
+
+    setuptools keeps a table of them in a module of its own.
+    """
     for name, module in list(sys.modules.items()):
         if name.startswith("__editable__"):
             yield from (Path(folder) for folder in getattr(module, "MAPPING", {}).values())
 
 
 def _holds_private(path: Path) -> bool:
-    """Whether opening a path would open a home or temporary folder with it."""
+    """Whether a home or temporary folder lies at or below a path, so that a rule would open it."""
     real = path.resolve()
     folders = {os.path.expanduser("~"), tempfile.gettempdir(), *_PRIVATE}
     return any(Path(folder).resolve().is_relative_to(real) for folder in folders)

@@ -1,5 +1,4 @@
-"""Foreign text, made harmless: names of folders and files, messages of plugins, anything that a
-stranger wrote."""
+"""Making foreign text harmless: names of files, messages of plugins, whatever a stranger wrote."""
 
 from __future__ import annotations
 
@@ -7,5 +6,5 @@ from typing import Any
 
 
 def strip_control(value: Any) -> str:
-    """The text on one line: whatever a terminal could take for a command becomes a space."""
+    """The text on one line, with a space for each character that a terminal could obey."""
     return "".join(c if c.isprintable() else " " for c in str(value))

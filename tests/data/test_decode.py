@@ -40,11 +40,11 @@ def test_every_kind_of_pixel_becomes_rgb(tmp_path):
 def test_gray_of_16_bits_is_scaled(tmp_path, suffix, mode):
     levels = np.array([[0, 128, 129], [257, 32896, 40000], [65278, 65407, 65535]], dtype=np.uint16)
     path = tmp_path / f"deep.{suffix}"
-    found = decoded(Image.fromarray(levels), path)
+    pixels = decoded(Image.fromarray(levels), path)
     with Image.open(path) as picture:
         assert picture.mode == mode
-    assert found[..., 0].tolist() == [[0, 0, 1], [1, 128, 156], [254, 255, 255]]
-    assert np.array_equal(found[..., 0], found[..., 2])
+    assert pixels[..., 0].tolist() == [[0, 0, 1], [1, 128, 156], [254, 255, 255]]
+    assert np.array_equal(pixels[..., 0], pixels[..., 2])
 
 
 def test_gray_of_32_bits(tmp_path):

@@ -22,7 +22,7 @@ KNOWN = dict(
 )
 
 
-def made(**changed):
+def dataset(**changed):
     request = Request(changed.pop("kind", "x"), None, False, 0, None, None, None, None, None)
     parts = {"train": some_images(12), "test": some_images(9)}
     return finish(request, **(KNOWN | parts | changed))
@@ -59,7 +59,7 @@ def other_pixel(images):
     ],
 )
 def test_each_digest_changes_with_what_it_covers_and_nothing_else(changed, train, test):
-    before, after = made(), made(**changed)
+    before, after = dataset(), dataset(**changed)
     assert (before.train_digest != after.train_digest) is train
     assert (before.test_digest != after.test_digest) is test
     assert (before.digest != after.digest) is (train or test)
@@ -69,9 +69,11 @@ def test_each_digest_changes_with_what_it_covers_and_nothing_else(changed, train
 def test_a_view_has_the_digest_of_its_images():
     rows = torch.tensor([2, 0, 7])
     copied = TensorImages(some_images().pixels[rows], some_images().labels[rows])
-    assert made(train=some_images().subset(rows)).train_digest == made(train=copied).train_digest
+    assert (
+        dataset(train=some_images().subset(rows)).train_digest == dataset(train=copied).train_digest
+    )
     grown = some_images(2).extended(to_float(some_images(3).pixels[2:]), some_images(3).labels[2:])
-    assert made(train=grown).train_digest == made(train=some_images(3)).train_digest
+    assert dataset(train=grown).train_digest == dataset(train=some_images(3)).train_digest
 
 
 def test_the_size_of_one_split_leaves_the_other_alone(tree):

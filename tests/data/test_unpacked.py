@@ -52,14 +52,14 @@ def photos(tree):
 
 def unpackings(monkeypatch):
     """Where each unpacking from now on goes."""
-    found, unpack = [], unpacked_module.unpack
+    targets, unpack = [], unpacked_module.unpack
 
     def counted(archive, into, limits):
-        found.append(into)
+        targets.append(into)
         unpack(archive, into, limits)
 
     monkeypatch.setattr(unpacked_module, "unpack", counted)
-    return found
+    return targets
 
 
 @pytest.mark.parametrize("top", ["", "photos-1"], ids=["direct", "one folder"])
@@ -84,17 +84,17 @@ def test_an_archive_is_known_by_what_is_in_it(tree):
 
 
 def test_it_is_unpacked_once_and_anew_when_it_changes(tree, photos, monkeypatch):
-    found = unpackings(monkeypatch)
+    targets = unpackings(monkeypatch)
     first, again = folder(photos), folder(photos)
     assert first.digest == again.digest
-    assert len(found) == 1
+    assert len(targets) == 1
     save(tree / "train" / "ant" / "0.png", 7)
     changed = folder(packed(tree, "zip"))
     assert changed.train_digest != first.train_digest
     assert changed.test_digest == first.test_digest
-    assert len(set(found)) == 2
+    assert len(set(targets)) == 2
     kept = {path.name for path in (tree.parent / "cache" / "archives").iterdir() if path.is_dir()}
-    assert kept == {path.name for path in found}
+    assert kept == {path.name for path in targets}
 
 
 def tidy(copy):
@@ -115,18 +115,18 @@ def forget(copy):
 
 @pytest.mark.parametrize("change", [tidy, edit, add, shutil.rmtree, forget])
 def test_a_copy_that_is_not_what_was_unpacked_is_replaced(photos, monkeypatch, change):
-    found = unpackings(monkeypatch)
+    targets = unpackings(monkeypatch)
     expected = folder(photos).digest
-    change(found[0])
+    change(targets[0])
     assert folder(photos).digest == expected
-    assert len(found) == 2
+    assert len(targets) == 2
 
 
 def test_what_a_killed_run_left_is_removed(photos, monkeypatch):
-    found = unpackings(monkeypatch)
+    targets = unpackings(monkeypatch)
     folder(photos)
-    left = found[0].with_name(f".{found[0].name}-abc")
-    shutil.move(found[0], left)
+    left = targets[0].with_name(f".{targets[0].name}-abc")
+    shutil.move(targets[0], left)
     folder(photos)
     assert not left.exists()
 

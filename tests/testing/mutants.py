@@ -21,8 +21,8 @@ def _with_trigger(cls):
 
     class Mutant(BadNets):
         def implant(self, setting):
-            made = super().implant(setting)
-            return replace(made, trigger=cls(made.trigger))
+            backdoor = super().implant(setting)
+            return replace(backdoor, trigger=cls(backdoor.trigger))
 
     return Mutant
 
@@ -90,8 +90,8 @@ class ShuffledLabels(BadNets):
 
 class OneMore(BadNets):
     def implant(self, setting):
-        made = super().implant(setting)
-        return replace(made, facts={**made.facts, "poisons": made.facts["poisons"] + 1})
+        backdoor = super().implant(setting)
+        return replace(backdoor, facts={**backdoor.facts, "poisons": backdoor.facts["poisons"] + 1})
 
 
 class TargetCounted(BadNets):
@@ -124,9 +124,9 @@ class AlwaysPoisons(BadNets):
 
 class LeavesTraining(BadNets):
     def implant(self, setting):
-        made = super().implant(setting)
-        made.teacher.train()
-        return made
+        backdoor = super().implant(setting)
+        backdoor.teacher.train()
+        return backdoor
 
 
 _SEEN: list[int] = []
@@ -201,9 +201,9 @@ class _HoldsStudent(_Wrapped):
 
 class _SpoilsBatch(_Wrapped):
     def forward(self, batch, *outputs):
-        found = super().forward(batch, *outputs)
+        losses = super().forward(batch, *outputs)
         batch.images.clamp_(0.1, 0.9)
-        return found
+        return losses
 
 
 class _SpoilsFeatures(_Wrapped):

@@ -60,13 +60,13 @@ def test_a_known_failure_is_one_and_a_stale_one_is_not(monkeypatch):
         "known_failures",
         {"zero_strength_is_none": "for a test", "steps": "no longer"},
     )
-    found = results(NeverNothing)
-    assert (found["zero_strength_is_none"].status, found["zero_strength_is_none"].text) == (
+    by_name = results(NeverNothing)
+    assert (by_name["zero_strength_is_none"].status, by_name["zero_strength_is_none"].text) == (
         "known",
         "for a test",
     )
-    assert found["steps"].status == "failed"
-    assert "take it off the list" in found["steps"].text
+    assert by_name["steps"].status == "failed"
+    assert "take it off the list" in by_name["steps"].text
 
 
 def test_a_known_failure_of_no_check_is_refused(monkeypatch):
@@ -79,18 +79,18 @@ def test_a_known_failure_of_no_check_is_refused(monkeypatch):
 
 def test_an_exception_is_a_failure(monkeypatch):
     monkeypatch.setattr(BadNets, "implant", lambda self, setting: 1 / 0)
-    found = results(BadNets)
-    assert found["parameters"].status == "ok"
-    assert found["labels"].status == "failed"
-    assert "ZeroDivisionError: division by zero" in found["same_seed"].text
+    by_name = results(BadNets)
+    assert by_name["parameters"].status == "ok"
+    assert by_name["labels"].status == "failed"
+    assert "ZeroDivisionError: division by zero" in by_name["same_seed"].text
 
 
 def test_the_command(monkeypatch):
     ran = CliRunner().invoke(main, ["check", "none", "--json"])
     assert ran.exit_code == 0, ran.output
-    told = json.loads(ran.output)
-    assert told["failed"] == 0
-    assert {result["name"] for result in told["checks"]["none"]} >= {
+    report = json.loads(ran.output)
+    assert report["failed"] == 0
+    assert {result["name"] for result in report["checks"]["none"]} >= {
         "parameters",
         "same_seed",
         "zero_strength_is_none",

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from kdbench.untrusted.confine import confine, interpreter_paths
 
-asked = json.loads(sys.stdin.read())
-out, secret, parent = Path(asked["out"]), Path(asked["secret"]), Path(f"/proc/{os.getppid()}")
-how = confine(interpreter_paths(), [out]) if asked["confined"] else "not at all"
+request = json.loads(sys.stdin.read())
+out, secret, parent = Path(request["out"]), Path(request["secret"]), Path(f"/proc/{os.getppid()}")
+how = confine(interpreter_paths(), [out]) if request["confined"] else "not at all"
 
 import torch  # noqa: E402 - the point: everything after the confinement has to work inside it
 
@@ -61,12 +61,12 @@ attempts = {
     "read through a hard link": lambda: os.link(secret, out / "link"),
     "list": lambda: os.listdir(secret.parent),
     "write": lambda: (secret.parent / "new").write_text("x"),
-    "truncate": lambda: os.truncate(asked["victim"], 0),
+    "truncate": lambda: os.truncate(request["victim"], 0),
     "make a device": lambda: os.mknod(out / "disk", 0o60600, os.makedev(7, 0)),
     "execute what it wrote": execute,
     "see the parent's environment": (parent / "environ").read_bytes,
     "see the parent's arguments": (parent / "cmdline").read_bytes,
-    "connect": lambda: socket.create_connection(("127.0.0.1", asked["port"]), timeout=5).close(),
+    "connect": lambda: socket.create_connection(("127.0.0.1", request["port"]), timeout=5).close(),
     "open a raw socket": lambda: socket.socket(
         socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP
     ).close(),

@@ -26,17 +26,17 @@ def _probe(tmp_path, *, confined):
     (elsewhere / "secret").write_text("secret")
     (elsewhere / "victim").write_text("victim")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        asked = {
+        request = {
             "confined": confined,
             "out": str(out),
             "secret": str(elsewhere / "secret"),
             "port": server.getsockname()[1],
         }
-        asked["victim"] = str(elsewhere / "victim")
+        request["victim"] = str(elsewhere / "victim")
         command = [sys.executable, "-I", str(Path(__file__).with_name("probe.py"))]
         ran = subprocess.run(
             command,
-            input=json.dumps(asked),
+            input=json.dumps(request),
             capture_output=True,
             text=True,
             timeout=120,
@@ -51,12 +51,12 @@ def test_a_confined_process_trains_and_reaches_nothing_else(tmp_path):
     abi = landlock()
     if not abi:
         pytest.skip("this kernel has no Landlock")
-    found, elsewhere = _probe(tmp_path, confined=True)
-    assert found["how"] == f"landlock {abi}"
-    assert found["trained"]
-    assert found["kept"]
-    reached = {name for name, outcome in found["done"].items() if outcome is True}
-    assert reached == {name for name in found["done"] if abi < _SINCE.get(name, 1)}
+    report, elsewhere = _probe(tmp_path, confined=True)
+    assert report["how"] == f"landlock {abi}"
+    assert report["trained"]
+    assert report["kept"]
+    reached = {name for name, outcome in report["done"].items() if outcome is True}
+    assert reached == {name for name in report["done"] if abi < _SINCE.get(name, 1)}
     assert (elsewhere / "victim").read_text() == "victim"
     assert not (elsewhere / "new").exists()
 
@@ -65,9 +65,9 @@ def test_a_confined_process_trains_and_reaches_nothing_else(tmp_path):
     os.geteuid() != 0, reason="only root may make devices, so that attempt fails anyway"
 )
 def test_the_attempts_succeed_without_confinement(tmp_path):
-    found, _ = _probe(tmp_path, confined=False)
-    assert found["trained"]
-    assert {name: outcome for name, outcome in found["done"].items() if outcome is not True} == {}
+    report, _ = _probe(tmp_path, confined=False)
+    assert report["trained"]
+    assert {name: outcome for name, outcome in report["done"].items() if outcome is not True} == {}
 
 
 def test_confining_a_process_with_threads_is_refused():
@@ -90,14 +90,14 @@ def test_without_landlock_it_says_none(monkeypatch):
 def test_an_older_kernel_is_asked_for_what_it_knows(monkeypatch, abi, rights, size):
     import struct
 
-    asked = []
+    rulesets = []
 
     class OldKernel:
         def syscall(self, number, attributes, length, *rest):
             if attributes is None:
                 return abi
             if number == 444:
-                asked.append((attributes, length.value))
+                rulesets.append((attributes, length.value))
                 return os.open(os.devnull, os.O_RDONLY)
             return 0
 
@@ -109,7 +109,7 @@ def test_an_older_kernel_is_asked_for_what_it_knows(monkeypatch, abi, rights, si
     monkeypatch.setattr("kdbench.untrusted.confine.ctypes.CDLL", lambda *_, **__: OldKernel())
     monkeypatch.setattr("kdbench.untrusted.confine._threads", lambda: 1)
     assert confine([], []) == f"landlock {abi}"
-    ((attributes, length),) = asked
+    ((attributes, length),) = rulesets
     assert len(attributes) == length == size
     assert struct.unpack("=Q", attributes[:8]) == (rights,)
 

@@ -1,1 +1,1 @@
-"""Zip and tar files of strangers, unpacked with suspicion."""
+"""Unpacking zip and tar files that nobody vouches for."""

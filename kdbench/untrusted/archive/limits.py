@@ -1,4 +1,4 @@
-"""What an archive may cost, what its members are to the readers, and how one is refused."""
+"""What an archive may hold, what a reader says of a member, and how an archive is refused."""
 
 from __future__ import annotations
 
@@ -8,41 +8,45 @@ from dataclasses import dataclass
 MIB, GIB = 2**20, 2**30
 
 CHUNK = 2**16
-"""Bytes a stream hands over at once, at most: what unpacking needs in memory does not depend on
-what is in the archive."""
+"""The most bytes that a stream hands over at once. So the memory that unpacking takes does not
+depend on the archive."""
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How much an archive may hold. Beyond any of these it is refused.
-
-    members: files and folders, those counted that only a name implies. total: bytes that it unpacks
-    to (of a tar, headers
-    included). member_ratio: bytes of a member to compressed bytes, looked at where a member has
-    more than ``member_free`` bytes; total_ratio: bytes in all to bytes of the archive, looked at
-    beyond ``total_free`` bytes. Below these a bomb is too small to harm, and a small file of one
-    colour may well be compressed a thousandfold. name: bytes of a member's name in UTF-8; part:
-    bytes of a name between two slashes, which is what file systems allow; depth: such names in a
-    row.
-    """
+class ArchiveLimits:
+    """How much an archive may hold. Beyond any of these it is refused."""
 
     members: int = 300_000
+    """Files and folders, with the folders that only the name of another member implies."""
     total: int = 20 * GIB
+    """Bytes that it unpacks to. A tar's headers count."""
     member_ratio: int = 200
+    """Bytes of a member per compressed byte, where the member is larger than ``member_free``."""
     member_free: int = MIB
+    """Bytes of a member that need not keep the ratio. A small image of one colour may well be
+    compressed a thousandfold, and a bomb of this size does no harm."""
     total_ratio: int = 100
+    """Bytes in all per byte of the archive, beyond ``total_free`` bytes."""
     total_free: int = 16 * MIB
+    """Bytes in all that need not keep ``total_ratio``."""
     name: int = 1000
+    """Bytes of a member's name in UTF-8."""
     part: int = 255
+    """Bytes of a name between two slashes. File systems allow no more."""
     depth: int = 16
+    """Folders in a row, with the file itself."""
 
 
-DEFAULT = Limits()
+DEFAULT = ArchiveLimits()
 
 
 class Refusal(Exception):
-    """Why an archive is refused; ``member`` is the name that it gives the member at fault, None for
-    the whole of it."""
+    """An archive is refused.
+
+    Args:
+        why: the reason, as a sentence about "it".
+        member: the name of the member at fault; None where it is the whole archive.
+    """
 
     def __init__(self, why: str, member: str | None = None) -> None:
         super().__init__(why)
@@ -51,27 +55,26 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Member:
-    """One entry, as a reader gives it: the name as it stands there, and its bytes, which must be
-    taken before the next member.
-
-    Taking the bytes checks them: the iterator raises Refusal where they are not ``size`` bytes,
-    damaged, or a bomb.
-    """
+    """One entry of an archive. Its bytes must be taken before the next member is asked for."""
 
     name: str
+    """As it stands in the archive, not yet checked."""
     folder: bool
     size: int
+    """Bytes, as the archive declares them."""
     chunks: Iterator[bytes]
+    """The plain bytes. Taking them checks them: the iterator raises Refusal where they are damaged,
+    a bomb, or not ``size`` bytes."""
 
 
 class Tally:
-    """Adds up what an archive of ``stored`` bytes unpacks to."""
+    """Adds up the bytes that an archive of ``stored`` bytes unpacks to."""
 
-    def __init__(self, limits: Limits, stored: int) -> None:
+    def __init__(self, limits: ArchiveLimits, stored: int) -> None:
         self._limits, self._stored, self.bytes = limits, stored, 0
 
     def add(self, count: int) -> None:
-        """Raises Refusal once there is more than the limits allow."""
+        """Add ``count`` bytes. Raises Refusal once there are more than the limits allow."""
         limits = self._limits
         self.bytes += count
         if self.bytes > limits.total:
@@ -83,7 +86,7 @@ class Tally:
             )
 
 
-def check_ratio(name: str, size: int, stored: int, limits: Limits) -> None:
+def check_ratio(name: str, size: int, stored: int, limits: ArchiveLimits) -> None:
     """Refuse a member of ``size`` bytes that takes only ``stored`` bytes in the archive."""
     if size > limits.member_free and size > limits.member_ratio * stored:
         raise Refusal(

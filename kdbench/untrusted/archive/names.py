@@ -1,4 +1,4 @@
-"""Which names an archive's members may have. Nothing here touches a disk."""
+"""The names that an archive's members may have. Nothing here touches a disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 
-from kdbench.untrusted.archive.limits import Limits, Refusal
+from kdbench.untrusted.archive.limits import ArchiveLimits, Refusal
 
 # Controls, invisible format characters (such as those that reverse the direction of writing),
 # surrogates, line separators.
@@ -16,27 +16,35 @@ _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 @dataclass(slots=True)
 class _Entry:
     spelling: str
+    """The part of the path as the first member wrote it."""
     children: dict[str, _Entry] | None
     """None for a file."""
     listed: bool
+    """False for a folder that only the names of other members imply."""
 
 
 @dataclass
 class Names:
-    """The names of one archive so far, as a tree: each new one must be harmless, and must not meet
-    another.
+    """The names of one archive so far, as a tree. Each new name must be harmless and must not
+    collide with another.
 
-    Two names meet where some file system takes them for one: those that differ in case, in Unicode
-    normalisation, or in dots and spaces at the end.
+    Two names collide where some file system takes them for one. Such names differ only in case, in
+    Unicode normalisation, or in dots and spaces at the end.
     """
 
-    limits: Limits
+    limits: ArchiveLimits
     _tree: dict[str, _Entry] = field(default_factory=dict)
     _count: int = 0
 
     def add(self, name: str, folder: bool) -> tuple[str, ...]:
-        """The parts of a member's path below the folder unpacked to; () for that folder itself.
-        Raises Refusal."""
+        """Check and keep a member's name.
+
+        Returns:
+            The parts of its path below the folder unpacked to; () for that folder itself.
+
+        Raises:
+            Refusal: the name is harmful, collides with another or is one too many.
+        """
         parts = split_name(name, folder, self.limits)
         level = self._tree
         for depth, part in enumerate(parts, start=1):
@@ -44,6 +52,7 @@ class Names:
             is_file = last and not folder
             known = level.get(key)
             if known is None:
+                # Folders that no member lists count as well: each one takes a place on the disk.
                 self._count += 1
                 if self._count > self.limits.members:
                     raise Refusal(f"it holds more than {self.limits.members:,} files and folders")
@@ -69,11 +78,15 @@ class Names:
         return parts
 
 
-def split_name(name: str, folder: bool, limits: Limits) -> tuple[str, ...]:
-    """A name's parts, or Refusal saying what is wrong with it. A leading ``./`` and a folder's last
-    slash do not count."""
+def split_name(name: str, folder: bool, limits: ArchiveLimits) -> tuple[str, ...]:
+    """A name's parts. A leading ``./`` and a folder's last slash do not count.
+
+    Raises:
+        Refusal: says what is wrong with the name.
+    """
     if len(name.encode("utf-8", "surrogatepass")) > limits.name:
         raise Refusal(f"its name has more than {limits.name} bytes", name)
+    # Some file systems normalise names, which may turn a harmless character into a slash or a dot.
     for text in {name, unicodedata.normalize("NFKC", name)}:
         _check_characters(text, name)
     inner = name.removeprefix("./")
@@ -107,9 +120,9 @@ def _check_characters(text: str, name: str) -> None:
 
 
 def _key(part: str) -> str:
-    """Equal for names that some file system takes for the same."""
+    """A key that is equal for names that some file system takes for the same."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", part).casefold()).rstrip(
         ". "
     )
-    # One string to keep, not two: there may be very many.
+    # Where they are equal one string is kept, not two: an archive may have very many names.
     return part if folded == part else folded

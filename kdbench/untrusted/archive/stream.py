@@ -1,4 +1,4 @@
-"""Compressed bytes to plain ones, a chunk at a time, with the archive's limits kept."""
+"""Decompressing, a chunk at a time and within the archive's limits."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import BinaryIO, Protocol
 from kdbench.untrusted.archive.limits import CHUNK, MIB, Refusal, Tally
 
 PIECE = 2**14
-"""Compressed bytes read at once."""
+"""The most compressed bytes that are read at once."""
 
-# Enough for xz -9, whose dictionary has 64 MiB. A stream may ask for 4 GiB.
+# Bytes. Enough for xz -9, whose dictionary has 64 MiB; a hostile stream may ask for 4 GiB.
 _XZ_MEMORY = 80 * MIB
 
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
-"""How a compressed tar begins."""
+"""The first bytes of a compressed tar, and the kind of compression."""
 
 
 class Decoder(Protocol):
-    """What bz2's and lzma's decompressors have in common."""
+    """The interface that the decompressors of bz2 and lzma share."""
 
     @property
     def eof(self) -> bool: ...
@@ -33,8 +33,11 @@ class Decoder(Protocol):
 
 
 class Deflate:
-    """zlib's decompressor with the interface of the others. wbits: -15 for bare deflate, 31 for
-    gzip with its checksum."""
+    """zlib's decompressor with the interface of the others.
+
+    Args:
+        wbits: -15 for bare deflate, 31 for gzip with its checksum.
+    """
 
     def __init__(self, wbits: int) -> None:
         self._inner, self.needs_input = zlib.decompressobj(wbits), True
@@ -48,13 +51,14 @@ class Deflate:
         return self._inner.unused_data
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        found = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
-        self.needs_input = not self._inner.unconsumed_tail and len(found) < max_length
-        return found
+        plain = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+        # A full chunk may have left more bytes inside zlib, which come out without new input.
+        self.needs_input = not self._inner.unconsumed_tail and len(plain) < max_length
+        return plain
 
 
 def decoder(kind: str) -> Decoder:
-    """A fresh decoder for one stream: gzip, bzip2, xz, or deflate as in zip."""
+    """A new decoder for one stream of ``kind``: gzip, bzip2, xz, or deflate as in zip."""
     if kind == "bzip2":
         return bz2.BZ2Decompressor()
     if kind == "xz":
@@ -63,12 +67,17 @@ def decoder(kind: str) -> Decoder:
 
 
 def decoded(pieces: Iterator[bytes], kind: str, *, single: bool) -> Iterator[bytes]:
-    """The plain bytes of one stream, or (unless ``single``) of several in a row, in chunks of at
-    most CHUNK bytes.
+    """The plain bytes, in chunks of at most CHUNK bytes.
 
-    Raises Refusal for damage, a stream that does not end, and whatever follows the end and is no
-    stream.
+    Args:
+        pieces: the compressed bytes.
+        kind: as for :func:`decoder`.
+        single: whether there must be one stream only, and not several in a row.
+
+    Raises:
+        Refusal: the data is damaged, does not end, or something that is no stream follows its end.
     """
+    # Parallel compressors such as pigz write several streams in a row, which make up one file.
     current, ended = None, False
     for piece in pieces:
         data = piece
@@ -87,25 +96,26 @@ def decoded(pieces: Iterator[bytes], kind: str, *, single: bool) -> Iterator[byt
 def _through(current: Decoder, data: bytes) -> Iterator[bytes]:
     while True:
         try:
-            found = current.decompress(data, CHUNK)
+            plain = current.decompress(data, CHUNK)
         except (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError) as error:
             raise Refusal(
                 f"its compressed data is damaged, or something follows its end ({error})"
             ) from error
-        if found:
-            yield found
+        if plain:
+            yield plain
+        # The decoder keeps what it has not used yet; the next turn takes it from there.
         data = b""
         if current.eof or current.needs_input:
             return
 
 
 class TarStream:
-    """The plain bytes of a tar, compressed or not, read forwards once."""
+    """The plain bytes of a tar, compressed or not. It is read once, from front to back."""
 
     def __init__(self, file: BinaryIO, tally: Tally, kind: str | None) -> None:
         self.fed = 0
-        """Bytes of the archive that were read so far; the decoder may not have used the last PIECE
-        of them."""
+        """Bytes of the archive that were read so far. The decoder may not have used the last PIECE
+        of them yet."""
         self._file, self._tally = file, tally
         self._buffer, self._used = b"", 0
         self._plain = decoded(self._pieces(), kind, single=False) if kind else self._pieces()
@@ -116,7 +126,7 @@ class TarStream:
             yield piece
 
     def read(self, count: int) -> bytes:
-        """The next ``count`` bytes (at most CHUNK); fewer only at the end."""
+        """The next ``count`` bytes, at most CHUNK. There are fewer only at the end."""
         parts, missing = [], count
         while missing:
             if self._used == len(self._buffer):
@@ -130,11 +140,11 @@ class TarStream:
         return b"".join(parts)
 
     def exactly(self, count: int) -> bytes:
-        """The next ``count`` bytes, or Refusal where the archive ends before."""
-        found = self.read(count)
-        if len(found) < count:
+        """The next ``count`` bytes. Raises Refusal where the archive ends before."""
+        plain = self.read(count)
+        if len(plain) < count:
             raise Refusal(
                 "it ends in the middle of a member, or without the zero blocks that end a tar; it "
                 "is truncated"
             )
-        return found
+        return plain

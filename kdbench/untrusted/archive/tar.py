@@ -1,8 +1,8 @@
-"""Tar archives read strictly: only what plain files and folders need, and nothing that two readers
-understand differently.
+"""A strict reader of tar archives.
 
-tarfile is not used: it takes a damaged header in the middle for the end of the archive, and reads
-extended headers whole.
+It reads only what plain files and folders need. It refuses whatever two readers may understand
+differently. Python's tarfile is not used for two reasons. It takes a damaged header in the middle
+for the end of the archive, and it reads extended headers whole, however long they are.
 
 Format: POSIX.1-2001 (ustar and pax) and GNU tar's manual, "Basic Tar Format".
 """
@@ -13,15 +13,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdbench.untrusted.archive.limits import CHUNK, MIB, Limits, Member, Refusal, check_ratio
+from kdbench.untrusted.archive.limits import CHUNK, MIB, ArchiveLimits, Member, Refusal, check_ratio
 from kdbench.untrusted.archive.stream import PIECE, TarStream
 
 BLOCK = 512
+"""Bytes. A header is one block, and a member's bytes fill whole blocks."""
 _ZERO = bytes(BLOCK)
-# bytes of an extended header, at most; it may hold what a file system knows of a file besides its
-# bytes
 _EXTENDED = MIB
-_NAME = 100  # bytes of a name that a plain header holds
+"""The most bytes of an extended header. It may hold what a file system knows of a file, such as its
+access rights."""
+_NAME = 100
+"""The most bytes of a name in a plain header."""
 
 _NO_ARCHIVE = "this is no archive that is read: zip, or tar (plain, gzip, bzip2, xz)"
 _OCTAL = re.compile(b"[0-7]+")
@@ -48,15 +50,18 @@ class _Header:
 
 @dataclass(frozen=True)
 class _Extra:
-    """What an extended header says of the member that follows it."""
+    """What an extended header says about the next member; None where it says nothing."""
 
     name: str | None = None
     size: int | None = None
 
 
-def tar_members(stream: TarStream, limits: Limits) -> Iterator[Member]:
-    """Every member in turn, up to the end of the archive, which must be the end of the file. Raises
-    Refusal."""
+def tar_members(stream: TarStream, limits: ArchiveLimits) -> Iterator[Member]:
+    """Every member in turn. The end of the archive must be the end of the file.
+
+    Raises:
+        Refusal: the archive is damaged, or holds something that is not read.
+    """
     extra: _Extra | None = None
     block = stream.read(BLOCK)
     while block != _ZERO:
@@ -72,11 +77,12 @@ def tar_members(stream: TarStream, limits: Limits) -> Iterator[Member]:
             member = _member(stream, header, extra or _Extra(), limits)
             yield member
             for _ in member.chunks:
-                pass  # whatever the caller did not take
+                pass  # The caller may not have taken all bytes; the next header lies behind them.
             extra = None
         block = stream.exactly(BLOCK)
     if extra is not None:
         raise Refusal("it ends behind an extended header")
+    # Two blocks of zeros end a tar. Tools add more of them, to fill a record of a tape.
     rest = stream.exactly(BLOCK)
     while rest:
         if rest.strip(b"\0"):
@@ -84,14 +90,15 @@ def tar_members(stream: TarStream, limits: Limits) -> Iterator[Member]:
         rest = stream.read(CHUNK)
 
 
-def _member(stream: TarStream, header: _Header, extra: _Extra, limits: Limits) -> Member:
+def _member(stream: TarStream, header: _Header, extra: _Extra, limits: ArchiveLimits) -> Member:
     name = header.name if extra.name is None else extra.name
     if header.kind in _SPECIAL:
         raise Refusal(f"it is {_SPECIAL[header.kind]}", name)
     if header.kind not in (b"0", b"\0", b"5"):
         raise Refusal(f"it is neither a file nor a folder (type {header.kind!r})", name)
     if name != header.name and name.isascii() and len(name) <= _NAME:
-        # Its own header could have held that name: whoever looks only there is to see another.
+        # The plain header has room for this name. So somebody wants readers that look only there
+        # to see another name.
         raise Refusal(f"an extended header renames it; its own header says {header.name!r}", name)
     if extra.size not in (None, header.size):
         raise Refusal(
@@ -104,7 +111,7 @@ def _member(stream: TarStream, header: _Header, extra: _Extra, limits: Limits) -
     return Member(name, folder, header.size, _data(stream, name, header.size, limits))
 
 
-def _data(stream: TarStream, name: str, size: int, limits: Limits) -> Iterator[bytes]:
+def _data(stream: TarStream, name: str, size: int, limits: ArchiveLimits) -> Iterator[bytes]:
     fed, missing = stream.fed, size
     while missing:
         try:
@@ -112,16 +119,16 @@ def _data(stream: TarStream, name: str, size: int, limits: Limits) -> Iterator[b
         except Refusal as error:
             raise Refusal(error.why, name) from error
         missing -= len(chunk)
-        # A piece that was read before may still lie in the decoder, and the last one is not all
-        # used.
+        # One PIECE is added: bytes that were read before this member may still lie in the decoder.
         check_ratio(name, size - missing, stream.fed - fed + PIECE, limits)
         yield chunk
+    # Zeros fill the last block.
     stream.exactly(-size % BLOCK)
 
 
 def _header(block: bytes) -> _Header:
     checksum = block[148:156].strip(b" \0")
-    # The sum counts its own eight bytes as spaces.
+    # The sum is taken with its own eight bytes as spaces.
     if (
         not _OCTAL.fullmatch(checksum)
         or int(checksum, 8) != sum(block) - sum(block[148:156]) + 8 * 32
@@ -131,8 +138,8 @@ def _header(block: bytes) -> _Header:
     if magic[:6] not in (b"ustar\0", b"ustar ", bytes(6)):
         raise Refusal(f"a member's header is of no known kind of tar ({magic!r})")
     name = _text(block[:_NAME])
-    # Behind GNU's magic other things may stand in this place, which some readers take for a part of
-    # the name.
+    # GNU's format has other fields in the place of the prefix. Some readers take them for a part of
+    # the name, so a header that uses them is refused.
     prefix = _text(block[345:500], name) if magic[:6] == b"ustar\0" else ""
     if magic[:6] == b"ustar " and block[345:500].strip(b"\0") and block[156:157] != b"S":
         raise Refusal("its header has fields that not every reader knows", name)
@@ -141,8 +148,8 @@ def _header(block: bytes) -> _Header:
 
 
 def _size(field: bytes, name: str) -> int:
-    """A size as headers write it. The other ways to write one are for files beyond 8 GiB, and no
-    image is one."""
+    """A size in octal digits. Tar's other notations are for files beyond 8 GiB, and no image is
+    that large."""
     digits = field.strip(b" \0")
     if not _OCTAL.fullmatch(digits):
         raise Refusal(f"its size is no octal number ({field!r})", name)
@@ -150,19 +157,19 @@ def _size(field: bytes, name: str) -> int:
 
 
 def _text(field: bytes, name: str | None = None) -> str:
-    """A header's text, which ends at the first NUL; behind it nothing else may stand."""
-    found, _, rest = field.partition(b"\0")
+    """A header's text, which ends at the first NUL. Only NULs may follow it."""
+    text, _, rest = field.partition(b"\0")
     if rest.strip(b"\0"):
-        raise Refusal("its name goes on behind a NUL", found.decode(errors="replace"))
-    return _utf8(found, name)
+        raise Refusal("its name goes on behind a NUL", text.decode(errors="replace"))
+    return _utf8(text, name)
 
 
-def _utf8(found: bytes, name: str | None = None) -> str:
+def _utf8(text: bytes, name: str | None = None) -> str:
     try:
-        return found.decode()
+        return text.decode()
     except UnicodeDecodeError as error:
         raise Refusal(
-            "its name is not in UTF-8", name or found.decode(errors="backslashreplace")
+            "its name is not in UTF-8", name or text.decode(errors="backslashreplace")
         ) from error
 
 
@@ -199,8 +206,10 @@ def _pax(body: bytes, name: str) -> _Extra:
 
 
 def _check_global(body: bytes, name: str) -> None:
-    """A header for all members that follow may hold a comment, as git's do; anything else would
-    change them unseen."""
+    """Refuse a header for all members that holds more than a comment.
+
+    Archives made by git have such a comment. Any other key would change the members unseen.
+    """
     others = sorted(
         key.decode(errors="replace") for key in _records(body, name) if key != b"comment"
     )
@@ -209,8 +218,8 @@ def _check_global(body: bytes, name: str) -> None:
 
 
 def _records(body: bytes, name: str) -> dict[bytes, bytes]:
-    """The records ``LENGTH KEY=VALUE\\n`` of a pax header, each key once."""
-    found: dict[bytes, bytes] = {}
+    """The records ``LENGTH KEY=VALUE\\n`` of a pax header. A key may occur once only."""
+    records: dict[bytes, bytes] = {}
     start = 0
     while start < len(body):
         length = _LENGTH.match(body, start)
@@ -218,14 +227,14 @@ def _records(body: bytes, name: str) -> dict[bytes, bytes]:
         if length is None or not length.end() < end <= len(body) or body[end - 1 : end] != b"\n":
             raise Refusal("its extended header is damaged", name)
         key, equals, value = body[length.end() : end - 1].partition(b"=")
-        if not equals or key in found:
+        if not equals or key in records:
             raise Refusal(
                 f"its extended header is damaged, or says {key.decode(errors='replace')!r} twice",
                 name,
             )
-        found[key] = value
+        records[key] = value
         start = end
-    return found
+    return records
 
 
 def _decimal(value: bytes, name: str) -> int:

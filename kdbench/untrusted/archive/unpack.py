@@ -1,10 +1,12 @@
-"""Unpack a stranger's zip or tar: only plain files and folders, only below one folder, all of it or
-nothing.
+"""Unpacking a stranger's zip or tar.
 
-An archive is gone through twice. The first time every member is named, measured and decompressed,
-and nothing is written; the second time the same checks run again, and the files appear in a
-temporary folder, which is renamed when it is whole. zip (stored and deflated) and tar (plain, gzip,
-bzip2, xz) are recognised by what is in them, whatever they are called.
+Only plain files and folders are unpacked, only below one folder, and all of them or none. An
+archive is read twice. The first pass checks every name and size and decompresses every member, and
+writes nothing. The second pass runs the same checks again and writes into a temporary folder, which
+is renamed when it is complete.
+
+Formats are zip (stored and deflated) and tar (plain, gzip, bzip2, xz). They are recognised by
+content; the file's name does not matter.
 """
 
 from __future__ import annotations
@@ -18,30 +20,30 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kdbench.errors import IntegrityError
-from kdbench.untrusted.archive.limits import DEFAULT, Limits, Member, Refusal, Tally
+from kdbench.untrusted.archive.limits import DEFAULT, ArchiveLimits, Member, Refusal, Tally
 from kdbench.untrusted.archive.names import Names
 from kdbench.untrusted.archive.stream import MAGIC, TarStream
 from kdbench.untrusted.archive.tar import tar_members
 from kdbench.untrusted.archive.zip import END, MEMBER, zip_members
 
-__all__ = ["Limits", "leftovers", "unpack"]
+__all__ = ["ArchiveLimits", "leftovers", "unpack"]
 
 
-def unpack(archive: Path, into: Path, limits: Limits = DEFAULT) -> None:
-    """Unpack ``archive`` to the new folder ``into``, whose parent exists; files get mode 0600,
-    folders 0700.
+def unpack(archive: Path, into: Path, limits: ArchiveLimits = DEFAULT) -> None:
+    """Unpack ``archive`` to the new folder ``into``, whose parent must exist.
 
-    What macOS adds (``__MACOSX/`` and ``._*``) is checked like the rest and not written.
+    Files get mode 0600 and folders 0700. The extra files of macOS (``__MACOSX/`` and ``._*``) are
+    checked like the rest and not written. After an error or an interruption nothing is left behind.
 
     Raises:
-        IntegrityError: the archive is damaged, hostile or beyond the limits; names the member and
-            says why.
-        OSError: it cannot be read, or ``into`` cannot be written or holds something.
-    Either way, and when interrupted, nothing is left behind.
+        IntegrityError: the archive is damaged, hostile or beyond the limits. The message names the
+            member and says why.
+        OSError: the archive cannot be read, or ``into`` cannot be written or is not empty.
     """
     try:
         with archive.open("rb") as file:
             read = _reader(file, limits)
+            # First pass: nothing is written, and the bytes are thrown away.
             files = 0
             for _, member in read():
                 files += not member.folder
@@ -53,7 +55,7 @@ def unpack(archive: Path, into: Path, limits: Limits = DEFAULT) -> None:
                 for parts, member in read():
                     _write(folder, parts, member)
     except Refusal as error:
-        # A name may be of any length, and hold anything, which repr makes harmless.
+        # A name may be of any length and hold any character, which repr makes harmless.
         which = "" if error.member is None else f"member {error.member[:200]!r}: "
         raise IntegrityError(
             f"archive {archive}: {which}{error.why}; nothing of it was unpacked, get or make the "
@@ -62,16 +64,20 @@ def unpack(archive: Path, into: Path, limits: Limits = DEFAULT) -> None:
 
 
 def leftovers(into: Path) -> list[Path]:
-    """Temporary folders beside ``into``: of a run that was killed while it unpacked to it, or of
-    one that does so now."""
+    """Temporary folders beside ``into``.
+
+    They belong to a run that was killed while it unpacked, or to one that unpacks now.
+    """
     return sorted(into.parent.glob(f".{into.name}-*"))
 
 
 def _reader(
-    file: BinaryIO, limits: Limits
+    file: BinaryIO, limits: ArchiveLimits
 ) -> Callable[[], Iterator[tuple[tuple[str, ...], Member]]]:
-    """A function that goes through the archive from its beginning: each member with the parts of
-    its path."""
+    """A function that reads the archive from its beginning.
+
+    Each call iterates over the members, each one with the checked parts of its path.
+    """
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
     begin = file.read(6)
@@ -93,8 +99,10 @@ def _reader(
 
 @contextlib.contextmanager
 def _appearing(into: Path) -> Iterator[Path]:
-    """A temporary folder beside ``into`` that becomes it in the end, or disappears with all that is
-    in it."""
+    """A temporary folder beside ``into``.
+
+    At the end it is renamed to ``into``. After an error it is removed with its contents.
+    """
     folder = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
     try:
         yield folder
@@ -113,7 +121,7 @@ def _write(folder: Path, parts: tuple[str, ...], member: Member) -> None:
     _make(path if member.folder else path.parent)
     if member.folder:
         return
-    # A new file or none: what lies there already, were it a link, is an error.
+    # O_EXCL: a file, or even a link, that is there already is an error and never written through.
     handle = os.open(
         path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600
     )
@@ -123,7 +131,7 @@ def _write(folder: Path, parts: tuple[str, ...], member: Member) -> None:
 
 
 def _make(folder: Path) -> None:
-    # makedirs would give the folders in between the mode that the umask leaves.
+    # Not makedirs: it would give the folders in between the mode that the umask leaves.
     if not folder.is_dir():
         _make(folder.parent)
         folder.mkdir(mode=0o700)

@@ -1,10 +1,11 @@
-"""Zip archives read strictly: the directory at the end and the headers before each member must tell
-the same, to the byte.
+"""A strict reader of zip archives.
 
-zipfile is not used: it takes what lies between, before and behind the members for nothing, believes
-the directory where a member's own header differs, and reads a directory whole, however large.
+The directory at the end and the header before each member must agree, and together they must
+account for every byte of the file. Python's zipfile is not used for three reasons. It ignores bytes
+between, before and behind the members. It believes the directory where a member's own header
+differs. It reads a directory whole, however large.
 
-Format: PKWARE's APPNOTE.TXT 6.3.10, in brackets below.
+Format: PKWARE's APPNOTE.TXT 6.3.10. Numbers in brackets below are its sections.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from kdbench.untrusted.archive.limits import Limits, Member, Refusal, Tally, check_ratio
+from kdbench.untrusted.archive.limits import ArchiveLimits, Member, Refusal, Tally, check_ratio
 from kdbench.untrusted.archive.stream import PIECE, decoded
 
 END, MEMBER = b"PK\5\6", b"PK\3\4"
@@ -36,26 +37,38 @@ _KNOWN_FLAGS = 0b110 | _DESCRIPTOR | _UTF8  # bits 1 and 2 say how hard the comp
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A member as the directory tells of it."""
+    """A member as the directory describes it."""
 
     raw: bytes
+    """The bytes of its name."""
     name: str
     folder: bool
     flags: int
     method: int
     crc: int
     stored: int
+    """Compressed bytes."""
     size: int
+    """Plain bytes."""
     offset: int
+    """Where its own header begins in the file."""
 
 
-def zip_members(file: BinaryIO, length: int, limits: Limits) -> Iterator[Member]:
-    """Every member in the order of its bytes. file: seekable, of ``length`` bytes. Raises
-    Refusal."""
+def zip_members(file: BinaryIO, length: int, limits: ArchiveLimits) -> Iterator[Member]:
+    """Every member, in the order in which they lie in the file.
+
+    Args:
+        file: seekable, of ``length`` bytes.
+        length: bytes of the file.
+        limits: what the archive may hold.
+
+    Raises:
+        Refusal: the archive is damaged, contradicts itself, or holds something that is not read.
+    """
     start, end, count = _directory(file, length, limits)
     places = sorted(_places(file, start, end, count, limits, Tally(limits, length)))
-    # The members must cover the file without a gap or an overlap: one that lies in another is how a
-    # small file becomes petabytes, and what lies between is seen by some readers only.
+    # The members must cover the file without a gap or an overlap. A bomb lets members overlap, so
+    # that a small file becomes petabytes. Bytes in a gap are seen by some readers only.
     position = 0
     for (offset, where), (following, _) in itertools.pairwise((*places, (start, end))):
         entry, _ = _entry_at(file, where, end, limits)
@@ -70,8 +83,9 @@ def zip_members(file: BinaryIO, length: int, limits: Limits) -> Iterator[Member]
         yield Member(entry.name, entry.folder, entry.size, _data(file, entry, first, limits))
 
 
-def _directory(file: BinaryIO, length: int, limits: Limits) -> tuple[int, int, int]:
+def _directory(file: BinaryIO, length: int, limits: ArchiveLimits) -> tuple[int, int, int]:
     """Where the directory begins and ends, and how many members it lists."""
+    # The end record is followed by a comment, which may be as long as 16 bits can say.
     tail_start = max(0, length - _END.size - _FULL16)
     tail = _at(file, tail_start, length - tail_start)
     where = tail.rfind(END)
@@ -100,8 +114,11 @@ def _directory(file: BinaryIO, length: int, limits: Limits) -> tuple[int, int, i
 
 
 def _directory64(file: BinaryIO, where: int, short: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-    """The same of a zip64, whose end has another record for large numbers: its place, and the six
-    numbers."""
+    """The end record of a zip64, which holds numbers too large for the plain one.
+
+    Returns:
+        Where the record lies, and its six numbers.
+    """
     _, locator_disk, end, disks = _LOCATOR.unpack(_at(file, where, _LOCATOR.size))
     if locator_disk or disks != 1 or end != where - _END64.size:
         raise Refusal("its zip64 end does not lie where it must")
@@ -115,10 +132,12 @@ def _directory64(file: BinaryIO, where: int, short: tuple[int, ...]) -> tuple[in
 
 
 def _places(
-    file: BinaryIO, start: int, end: int, count: int, limits: Limits, tally: Tally
+    file: BinaryIO, start: int, end: int, count: int, limits: ArchiveLimits, tally: Tally
 ) -> Iterator[tuple[int, int]]:
-    """Where each member and its entry in the directory begin. Two numbers are kept of each: there
-    may be very many."""
+    """Where each member begins in the file, and its entry in the directory.
+
+    Only these two numbers of each are kept, since there may be very many.
+    """
     position = start
     for _ in range(count):
         entry, following = _entry_at(file, position, end, limits)
@@ -130,7 +149,7 @@ def _places(
         raise Refusal("its directory lists more members than its end says")
 
 
-def _entry_at(file: BinaryIO, position: int, end: int, limits: Limits) -> tuple[_Entry, int]:
+def _entry_at(file: BinaryIO, position: int, end: int, limits: ArchiveLimits) -> tuple[_Entry, int]:
     """The entry at ``position`` of the directory, and where the next one begins."""
     if position + _ENTRY.size > end:
         raise Refusal("its directory is damaged, or lists fewer members than it says")
@@ -183,14 +202,18 @@ def _entry(record: tuple[Any, ...], raw: bytes, extra: bytes) -> _Entry:
 
 
 def _name(raw: bytes, flags: int, fields: dict[int, bytes]) -> str:
-    """The name, in UTF-8 where it is that (Info-ZIP and macOS do not always say so), else in the
-    old code page 437."""
+    """The name, read as UTF-8 where possible, else as the old code page 437.
+
+    The flag for UTF-8 does not decide: Info-ZIP and macOS do not always set it.
+    """
     try:
         name = raw.decode()
     except UnicodeDecodeError:
         name = raw.decode("cp437")
         if flags & _UTF8:
             raise Refusal("its name is not in UTF-8, and says so", name) from None
+    # A second name, in UTF-8, is taken where the first is neither ASCII nor marked as UTF-8. Beside
+    # any other first name it would only let two readers see different names.
     if (other := fields.get(_UNICODE_PATH)) is not None:
         try:
             better = other[5:].decode()
@@ -204,25 +227,27 @@ def _name(raw: bytes, flags: int, fields: dict[int, bytes]) -> str:
 
 
 def _extra_fields(extra: bytes, raw: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
+    fields: dict[int, bytes] = {}
     start = 0
     while start + 4 <= len(extra):
         kind, size = struct.unpack_from("<2H", extra, start)
         start += 4 + size
-        if start > len(extra) or (kind in found and kind in (_ZIP64, _UNICODE_PATH)):
+        if start > len(extra) or (kind in fields and kind in (_ZIP64, _UNICODE_PATH)):
             raise Refusal("its extra field is damaged", raw.decode("cp437"))
-        found[kind] = extra[start - size : start]
-    # Zeros at the end are how some tools align a member's bytes.
+        fields[kind] = extra[start - size : start]
+    # Some tools add zeros at the end to align a member's bytes.
     if extra[start:].strip(b"\0"):
         raise Refusal("its extra field is damaged", raw.decode("cp437"))
-    return found
+    return fields
 
 
 def _long_numbers(
     fields: dict[int, bytes], name: str, numbers: tuple[int, ...], disk: int = 0
 ) -> list[int]:
-    """``numbers`` with those that say so replaced from the zip64 field, which must hold these and
-    no others [4.5.3]."""
+    """``numbers``, with the real value in place of each "look in the zip64 field" [4.5.3].
+
+    The field must hold exactly the numbers that are looked for.
+    """
     field = fields.get(_ZIP64)
     wanted = [number == _FULL32 for number in numbers]
     if field is None:
@@ -238,8 +263,11 @@ def _long_numbers(
 
 
 def _check_local(file: BinaryIO, entry: _Entry) -> int:
-    """Compare the header before a member's bytes with the directory; returns where the bytes
-    begin."""
+    """Compare the header before a member's bytes with the directory.
+
+    Returns:
+        Where the bytes begin.
+    """
     header = _at(file, entry.offset, _LOCAL.size)
     if header[:4] != MEMBER:
         raise Refusal("it has no header of its own where the directory says", entry.name)
@@ -258,6 +286,7 @@ def _check_local(file: BinaryIO, entry: _Entry) -> int:
         size, stored = _long_numbers(fields, entry.name, (size, stored))
     elif _ZIP64 in fields and fields[_ZIP64] != struct.pack("<2Q", size, stored):
         raise Refusal("its zip64 field and its own header differ in its size", entry.name)
+    # With a descriptor the header was written before the sizes were known, and may say 0.
     later = entry.flags & _DESCRIPTOR
     for mine, known in ((crc, entry.crc), (size, entry.size), (stored, entry.stored)):
         if mine != known and not (later and mine == 0):
@@ -268,13 +297,17 @@ def _check_local(file: BinaryIO, entry: _Entry) -> int:
 
 
 def _check_between(file: BinaryIO, entry: _Entry, end: int, following: int) -> None:
-    """Behind a member's bytes lies the next member, or first a descriptor that repeats its checksum
-    and sizes [4.3.9]."""
+    """Check what lies behind a member's bytes, at ``end``.
+
+    Only a descriptor may lie there, which repeats the member's checksum and sizes [4.3.9]. The next
+    member or the directory begins at ``following``.
+    """
     if end > following:
         raise Refusal("it overlaps another member, or the directory", entry.name)
     between = _at(file, end, min(following - end, 25))
     allowed = [b""]
     if entry.flags & _DESCRIPTOR:
+        # The signature is optional, and large members have sizes of 8 bytes.
         shapes = ["<3L", "<L2Q"] if max(entry.stored, entry.size) <= _FULL32 else ["<L2Q"]
         allowed = [struct.pack(shape, entry.crc, entry.stored, entry.size) for shape in shapes]
         allowed += [b"PK\7\x08" + descriptor for descriptor in allowed]
@@ -282,8 +315,9 @@ def _check_between(file: BinaryIO, entry: _Entry, end: int, following: int) -> N
         raise Refusal("something lies behind it that belongs to no member", entry.name)
 
 
-def _data(file: BinaryIO, entry: _Entry, first: int, limits: Limits) -> Iterator[bytes]:
+def _data(file: BinaryIO, entry: _Entry, first: int, limits: ArchiveLimits) -> Iterator[bytes]:
     pieces = _pieces(file, first, entry.stored)
+    # The declared size is not trusted: the bytes are counted while they come.
     got, crc = 0, 0
     try:
         for chunk in (
@@ -309,9 +343,9 @@ def _pieces(file: BinaryIO, first: int, count: int) -> Iterator[bytes]:
 
 
 def _at(file: BinaryIO, start: int, count: int) -> bytes:
-    """``count`` bytes from ``start``; Refusal where the file has become shorter."""
+    """``count`` bytes from ``start``. Raises Refusal where the file ends before."""
     file.seek(start)
-    found = file.read(count)
-    if len(found) < count:
+    data = file.read(count)
+    if len(data) < count:
         raise Refusal("it ends too early; it is truncated, or changes while it is read")
-    return found
+    return data

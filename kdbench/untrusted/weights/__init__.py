@@ -1,9 +1,8 @@
-"""Weights from elsewhere: the one door through which a stranger's file comes in.
+"""Weights from elsewhere: the one way in for a stranger's file of weights.
 
-The file is read in a process of its own, which is confined, limited and stopped when it takes too
-long, by readers that do not execute what they read. What that process hands over is plain
-safetensors, and is checked again. Unsafe loading does not exist here: there is no option, parameter
-or environment variable that trusts a file.
+A separate process reads the file. It is confined, limited, and stopped when it takes too long. Its
+readers execute nothing from the file. It hands over plain safetensors, and these are checked again.
+There is no unsafe loading: no option, parameter or environment variable makes kdbench trust a file.
 """
 
 from __future__ import annotations

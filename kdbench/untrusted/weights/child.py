@@ -1,10 +1,10 @@
-"""The process that reads a foreign file. It is confined before it looks at it, and answers in lines
-of JSON.
+"""The process that reads a foreign file. It is confined before it looks at the file.
 
-Standard input: a request, then, once the file looks like weights, what they should be. Standard
-output: ``{"confined": how}``, ``{"kind": kind}``, ``{"ready": true}``, ``{"done": facts}``;
-``{"refused": why}`` instead of any of the last three. The weights are the file ``weights`` in the
-folder it may write.
+It talks in lines of JSON. Standard input is first a request. Once the file looks like weights, a
+line follows with the names, shapes and dtypes that they should have. Standard output is
+``{"confined": how}``, ``{"kind": kind}``, ``{"ready": true}`` and ``{"done": facts}``, one after
+the other. ``{"refused": why}`` may take the place of any of the last three. The weights go into the
+file ``weights`` in the folder that the process may write.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ def main() -> None:
     """Serve one request and end."""
     request = json.loads(sys.stdin.readline())
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    # Whatever a library prints must not be taken for an answer.
+    # From here on standard output goes to standard error: whatever a library prints must not be
+    # taken for an answer.
     os.dup2(2, 1)
     die_with_parent()
     folder, memory = Path.cwd(), request["memory"]
     limit(memory, _STARTING_CPU_S + request["seconds"], memory)
     paths = interpreter_paths()
-    # Asked for only now: the system's temporary folder must count as private above.
+    # Only now: interpreter_paths() above must take the system's temporary folder for private.
     os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
     how = confine([*paths, Path(request["file"])], [folder])
 
@@ -46,7 +47,7 @@ def main() -> None:
     except IntegrityError as error:
         say(refused=str(error))
     except MemoryError:
-        # Said without allocating: there may be nothing left.
+        # Without json and print, which allocate: there may be no memory left.
         os.write(channel.fileno(), b'{"memory": true}\n')
 
 
@@ -67,24 +68,24 @@ def _serve(path: Path, folder: Path, memory: int, say: Any) -> None:
     try:
         state, wrappers = weights.unwrap(loaded)
         state, prefixes = weights.rename(state, expected)
-        found, converted, absent = weights.to_weights(state, expected)
+        tensors, converted, absent = weights.to_weights(state, expected)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         if "allocate memory" in str(error):
             raise MemoryError from None
-        # What cannot even be looked at is not sound; which of torch's checks it fails does not
+        # A tensor that torch cannot even look at is not sound. Which of its checks fails does not
         # matter.
         raise IntegrityError(
             f"its tensors cannot be read ({type(error).__name__}); save plain dense tensors"
         ) from None
     from safetensors.torch import save_file
 
-    save_file(found, folder / WEIGHTS)
+    save_file(tensors, folder / WEIGHTS)
     say(done={"wrappers": wrappers, "prefixes": prefixes, "converted": converted, "absent": absent})
 
 
 def _warm_up() -> None:
-    """Import what torch and safetensors import late, so that the time for the file is spent on the
-    file."""
+    """Import what torch and safetensors import late. The time limit for the file then counts the
+    file only."""
     import io
 
     import torch

@@ -1,7 +1,7 @@
-"""The parent's side: it copies the file, has it read by a confined process, and checks what comes
-back.
+"""The parent's side of reading foreign weights.
 
-Nothing of the file is parsed here but the plain safetensors that the other process wrote.
+It copies the file, lets a confined process read the copy, and checks what comes back. The file
+itself is never parsed here. Only the plain safetensors that the other process wrote are.
 """
 
 from __future__ import annotations
@@ -35,23 +35,26 @@ _SECONDS, _BYTES_A_SECOND = 4.0, 25 << 20
 _LEAST_MEMORY = 1 << 30
 _CHUNK = 4 << 20
 _HEADER = 8 << 20
+"""The most bytes that safetensors takes besides the tensors themselves."""
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """Weights from elsewhere.
-
-    state: name -> tensor, exactly the names, shapes and dtypes of the network's ``state_dict``;
-    floats are float32 and finite.
-    origin: ``file`` (its name, no folder), ``bytes`` and ``sha256`` of it, ``format``,
-        ``converted`` (dtypes that became float32), ``unwrapped`` (keys of tables around the
-        weights), ``prefixes`` (taken off every name; ``body.`` was added), ``absent_counters`` (of
-        batches seen, which are 0 now), ``kdbench`` and ``torch`` (versions), ``confinement``
-        (``landlock N`` or ``none``).
-    """
+    """Weights from elsewhere, checked."""
 
     state: dict[str, Tensor]
+    """Exactly the names, shapes and dtypes of the network's ``state_dict``. Floats are float32 and
+    finite."""
     origin: dict[str, Any]
+    """Where they are from, and what was done to them.
+
+    - ``file``: the file's name without folders; ``bytes`` and ``sha256`` of it; ``format``.
+    - ``converted``: dtypes that became float32.
+    - ``unwrapped``: keys of the tables around the weights.
+    - ``prefixes``: taken off every name; ``body.`` was added.
+    - ``absent_counters``: counters of batches that the file lacks, which are 0 now.
+    - ``kdbench``, ``torch``: versions. ``confinement``: ``landlock N`` or ``none``.
+    """
 
 
 def read_foreign(
@@ -67,16 +70,17 @@ def read_foreign(
 ) -> Foreign:
     """Read the weights of a named network from a file that nobody has to trust.
 
-    There is no way to load a file that this refuses: unsafe loading is not implemented.
+    A file that this refuses cannot be loaded at all: unsafe loading is not implemented.
 
     Args:
-        path: safetensors, or what ``torch.save`` wrote of a ``state_dict()``; its content decides,
-            not its suffix.
-        model: see ``kdbench.models.model_names``. num_classes: at least 2. image_size: pixels a
-            side.
-        memory_bytes: private memory of the process that reads, at least 1 GiB, 0.8 GB of which
-            torch takes.
-        seconds: wall-clock time for the file, above 0; 4 s and 1 s per 25 MiB unless given.
+        path: safetensors, or a ``state_dict()`` written by ``torch.save``. The content decides, and
+            not the suffix.
+        model: one of ``kdbench.models.model_names``.
+        num_classes: at least 2.
+        image_size: pixels a side.
+        memory_bytes: private memory of the process that reads, at least 1 GiB. torch takes 0.8 GB
+            of it.
+        seconds: wall-clock time for the file, above 0. The default is 4 s and 1 s per 25 MiB.
             Starting the process and importing torch do not count.
         expect_sha256: 64 hexadecimal digits that the file has to have.
         sources: networks by name (``Registry.models``); None: kdbench's own.
@@ -117,7 +121,7 @@ def _read(
     expect_sha256: str | None,
 ) -> Foreign:
     with tempfile.TemporaryDirectory(prefix="kdbench-", ignore_cleanup_errors=True) as folder:
-        # The copy is what is hashed and what is read: the original may change meanwhile.
+        # The copy is hashed and read, since the original may change meanwhile.
         copy, out = Path(folder, "file"), Path(folder, "out")
         out.mkdir()
         size, digest = _copy(path, copy, memory)
@@ -129,14 +133,14 @@ def _read(
         with Reader(copy, out, memory, seconds) as reader:
             how = reader.start()
             kind = reader.inspect()
-            # While the other process imports torch, so does this one.
+            # This process imports torch and builds the network while the other one imports torch.
             network = state()
             expected = {
                 name: (tuple(t.shape), str(t.dtype).removeprefix("torch."))
                 for name, t in network.items()
             }
             facts = reader.read(expected)
-        found = _read_back(out / WEIGHTS, expected, network)
+        weights = _read_back(out / WEIGHTS, expected, network)
     import torch
 
     origin = {
@@ -147,38 +151,39 @@ def _read(
         **facts,
     }
     origin |= {"kdbench": __version__, "torch": torch.__version__, "confinement": how}
-    return Foreign(found, origin)
+    return Foreign(weights, origin)
 
 
 def _copy(path: Path, to: Path, most: int) -> tuple[int, str]:
-    """Copy a regular file of at most ``most`` bytes; answers its size and SHA-256."""
+    """Copy a regular file of at most ``most`` bytes. Returns its size in bytes and its SHA-256."""
     try:
-        # Opening a pipe must not wait for whoever writes into it.
+        # O_NONBLOCK: opening a pipe would wait until somebody writes into it.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise UsageError(
             f"cannot open {strip_control(path)}: {error.strerror}; name a file that exists and may "
             "be read"
         ) from None
-    found, size = hashlib.sha256(), 0
+    sha256, size = hashlib.sha256(), 0
     try:
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode):
             raise IntegrityError("it is a folder, a pipe or a device; name a regular file")
-        # Read no further than that even where it grows meanwhile.
+        # The file may grow while it is read, so the limit is checked at every chunk.
         with to.open("xb", buffering=0) as target:
             while size <= most >= facts.st_size and (chunk := os.read(handle, _CHUNK)):
-                found.update(chunk)
+                sha256.update(chunk)
                 target.write(chunk)
                 size += len(chunk)
     finally:
         os.close(handle)
+    # st_size as well: a file that is larger from the start was not copied at all.
     if max(size, facts.st_size) > most:
         raise IntegrityError(
             f"it is larger than the {most / 2**30:.3g} GiB that reading it may take; allow more, "
             "or save weights only"
         )
-    return size, found.hexdigest()
+    return size, sha256.hexdigest()
 
 
 def _state(
@@ -193,7 +198,8 @@ def _state(
 
 
 def _read_back(path: Path, expected: Expected, network: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights that the other process wrote, which are checked as if it had been taken over."""
+    """The weights that the other process wrote. The file may have taken it over, so all is checked
+    again."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -201,6 +207,7 @@ def _read_back(path: Path, expected: Expected, network: dict[str, Tensor]) -> di
 
     most = _HEADER + sum(tensor.numel() * tensor.element_size() for tensor in network.values())
     try:
+        # The other process may have left a link, a pipe or a huge file behind.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -221,8 +228,11 @@ def _read_back(path: Path, expected: Expected, network: dict[str, Tensor]) -> di
 
 
 def _check_constants(state: dict[str, Tensor], network: dict[str, Tensor]) -> None:
-    """Whole numbers that a network keeps are places in its own tables, and have to be the ones it
-    was built with."""
+    """Refuse whole numbers that differ from those of a new network.
+
+    Such a buffer holds places in the network's own tables, as in a Swin transformer. Other numbers
+    would make the network read elsewhere. Counters of batches are the exception.
+    """
     import torch
 
     for name, tensor in state.items():

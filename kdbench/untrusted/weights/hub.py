@@ -1,8 +1,7 @@
-"""A teacher on the Hugging Face hub, pinned to a commit: fetched, and then as foreign as any other
-file.
+"""Fetching a teacher from the Hugging Face hub, pinned to a commit.
 
-Only files are fetched; no code of a repository is run, and nothing of it is believed but what the
-door then checks.
+Only files are fetched, and no code of the repository is run. The weights are then read like those
+of any other stranger, by :func:`kdbench.untrusted.weights.read_foreign`.
 """
 
 from __future__ import annotations
@@ -24,24 +23,28 @@ _MOST_CONFIG = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Fetched:
-    """file: the weights. model: the network that the repository names, if it does. num_classes: as
-    it says, if it does. origin: for the record of where the weights are from."""
+    """What a repository on the hub holds."""
 
     file: Path
+    """The weights."""
     model: str | None
+    """The network that the repository names, as ``timm/NAME``; None if it names none."""
     num_classes: int | None
+    """As the repository says; None if it does not."""
     origin: dict[str, str]
+    """Where the weights are from, for the record beside them."""
 
 
 def fetch(reference: str) -> Fetched:
     """Download the weights and the description of ``hf:OWNER/NAME@COMMIT``.
 
     Raises:
-        UsageError: no such reference, or it cannot be fetched. ConfigError: it names a branch or a
-            tag, which may move.
-        IntegrityError: its description is none.
+        ConfigError: the reference has another form, or names a branch or a tag, which may move.
+        UsageError: there is no such repository or commit, or it cannot be fetched.
+        IntegrityError: its config.json is too large or not JSON.
     """
     repository, revision, config = _describe(reference)
+    # safetensors first: it cannot hold code, and a repository often has both.
     file, missing = None, []
     for name in _WEIGHTS:
         file = _download(repository, name, revision)
@@ -54,6 +57,7 @@ def fetch(reference: str) -> Fetched:
             "yourself"
         )
     model, classes = _model(config), config.get("num_classes")
+    # True is an int in Python, and a description may say anything.
     known = (
         classes
         if isinstance(classes, int) and not isinstance(classes, bool) and 2 <= classes <= 1_000_000
@@ -63,12 +67,13 @@ def fetch(reference: str) -> Fetched:
 
 
 def architecture(reference: str) -> str:
-    """The network of ``hf:OWNER/NAME@COMMIT`` as one of timm's, ``timm/NAME``: its structure, to be
-    trained from fresh weights.
+    """The network that ``hf:OWNER/NAME@COMMIT`` describes, as ``timm/NAME``.
+
+    Only its structure is used, to be trained from fresh weights.
 
     Raises:
-        UsageError: as :func:`fetch`; or the repository does not name a network of timm, or one
-            changed by arguments.
+        UsageError: the repository names no network of timm, or one with changed arguments.
+        ConfigError, IntegrityError: as for :func:`fetch`.
     """
     repository, revision, config = _describe(reference)
     model = _model(config)
@@ -82,7 +87,7 @@ def architecture(reference: str) -> str:
 
 
 def _describe(reference: str) -> tuple[str, str, dict[str, Any]]:
-    """(repository, commit, what its config.json says)."""
+    """The repository, the commit, and its config.json as a table."""
     match = re.fullmatch(_REFERENCE, reference)
     if match is None:
         raise ConfigError(
@@ -126,7 +131,7 @@ def _config(path: Path | None) -> dict[str, Any]:
     if path.stat().st_size > _MOST_CONFIG:
         raise IntegrityError("its config.json is larger than 1 MiB, and was not read")
     try:
-        found = json.loads(path.read_bytes())
+        config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise IntegrityError("its config.json is not JSON") from error
-    return found if isinstance(found, dict) else {}
+    return config if isinstance(config, dict) else {}

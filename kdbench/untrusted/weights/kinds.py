@@ -1,9 +1,9 @@
-"""What a file is, told by its content and never by its name, in plain Python: refusing it here
-costs no import of torch.
+"""What kind of file it is, by its content and never by its name.
 
-Three kinds are weights: ``safetensors``, ``torch zip`` (torch.save since 1.6) and ``torch legacy``
-(torch.save before). Whether a pickle is harmless is not judged here; torch's weights-only reader
-executes none of it.
+This is plain Python, so that a file can be refused without importing torch. Three kinds are
+weights: ``safetensors``, ``torch zip`` (torch.save since 1.6) and ``torch legacy`` (torch.save
+before). Whether a pickle is harmless is not judged here. torch's weights-only reader executes
+nothing from it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from typing import Any, BinaryIO
 from kdbench.errors import IntegrityError
 from kdbench.untrusted.text import strip_control
 
-KINDS = ("safetensors", "torch zip", "torch legacy")
+FILE_KINDS = ("safetensors", "torch zip", "torch legacy")
 
-# torch.save before 1.6 begins with this number, pickled with protocol 2, which is also the only one
-# torch still reads safely.
+# torch.save before 1.6 begins with this number, pickled with protocol 2. That is also the only
+# protocol that torch still reads safely.
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
 _ZIP = b"PK\x03\x04"
 _HEADER = 4 << 20
-"""Bytes: a safetensors header of ten thousand tensors takes one million."""
+"""The most bytes of a safetensors header. Ten thousand tensors take one million."""
 _MEMBERS = 100_000
+"""The most members of a zip archive. torch.save writes about one for each tensor."""
 _ZIP_MEMBER = re.compile(
     r"data\.pkl|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id|data/\d+"
 )
@@ -60,16 +61,17 @@ _HOW = "save a state_dict() with torch.save, or as safetensors, where the networ
 
 
 def shown(name: Any) -> str:
-    """A name from a foreign file, for a message: one line, at most 60 characters."""
+    """A name from a foreign file, quoted for a message: one line of about 60 characters at most."""
     text = strip_control(name)
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def kind_of(path: Path) -> str:
-    """One of ``KINDS``.
+    """One of ``FILE_KINDS``.
 
     Raises:
-        IntegrityError: none of them, or its outer structure is damaged or more than weights need.
+        IntegrityError: the file is of no such kind, its outer structure is damaged, or it holds
+            more than weights need.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -84,8 +86,8 @@ def kind_of(path: Path) -> str:
                 "it is a tar archive, as torch.save wrote before 2018; such files are not read: "
                 f"{_HOW}"
             )
-        # A header begins with its length, 8 bytes, and a brace; before other formats, since the
-        # length may be anything.
+        # A safetensors header begins with its length, 8 bytes, and a brace. The length may look
+        # like the beginning of another format, so this is asked before the others.
         if start[8:9] == b"{" and start[:4] not in _OTHERS:
             _check_safetensors(file, size)
             return "safetensors"
@@ -96,8 +98,10 @@ def kind_of(path: Path) -> str:
 
 
 def _check_zip(file: BinaryIO, size: int) -> None:
-    """Refuse archives that torch.save did not write: other members, compressed, overlapping, or
-    twice there."""
+    """Refuse archives that torch.save did not write.
+
+    Their members have other names, are compressed, overlap, or are there twice.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -118,7 +122,7 @@ def _check_zip(file: BinaryIO, size: int) -> None:
             f"it is a zip archive of {len(members)} members, where 1 to {_MEMBERS} are allowed; "
             f"{_HOW}"
         )
-    # orig_filename: zipfile cuts a name at a NUL byte, and another reader may not.
+    # Not filename: zipfile cuts that at a NUL byte, and another reader may not.
     names = [member.orig_filename for member in members]
     root, _, _ = names[0].partition("/")
     inner = [name[len(root) + 1 :] for name in names]
@@ -157,8 +161,8 @@ def _check_zip(file: BinaryIO, size: int) -> None:
 
 
 def _check_safetensors(file: BinaryIO, size: int) -> None:
-    """Refuse headers that are oversized, damaged, or do not divide the file into one tensor after
-    the other."""
+    """Refuse headers that are too large or damaged, or whose tensors do not fill the file without
+    gaps and overlaps."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if length > _HEADER:
@@ -189,14 +193,15 @@ def _check_safetensors(file: BinaryIO, size: int) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    # json takes the last of two equal names, and another reader may take the first.
+    table = dict(pairs)
+    if len(table) != len(pairs):
         raise ValueError("a name is there twice")
-    return found
+    return table
 
 
 def _span(name: str, entry: Any) -> tuple[int, int]:
-    """Where a tensor begins and ends, after checking that its shape takes that many bytes."""
+    """Where a tensor's bytes begin and end. Its shape must take exactly that many bytes."""
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         numbers = [*shape, begin, end]

@@ -1,5 +1,7 @@
-"""Starting, asking and ending the process that reads a foreign file. Its answers are not believed
-either."""
+"""Starting, asking and ending the process that reads a foreign file.
+
+The file may have taken over that process, so its answers are checked like the file itself.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +23,21 @@ import kdbench
 from kdbench.errors import IntegrityError, KdbenchError
 from kdbench.untrusted.confine import import_paths
 from kdbench.untrusted.text import strip_control
-from kdbench.untrusted.weights.kinds import KINDS
+from kdbench.untrusted.weights.kinds import FILE_KINDS
 
 if TYPE_CHECKING:
     from kdbench.untrusted.weights.weights import Expected
 
 _STARTING_S = 180.0
-"""Seconds to start Python and import torch, from a slow disk at worst; no foreign byte takes part
-in it."""
+"""Seconds to start Python and import torch from a slow disk. No foreign byte takes part in it."""
 _LINE = 1 << 16
-# The same kdbench as here, wherever it lies, without opening the folder around it to imports.
+"""The most bytes of an answer."""
+# The process must import this very kdbench, but no other module from the folder around it.
 _CODE = """
 import importlib.util, sys
 sys.path += [entry for entry in {paths!r} if entry not in sys.path]
-found = [{folder!r}]
-spec = importlib.util.spec_from_file_location("kdbench", {file!r}, submodule_search_locations=found)
+where = [{folder!r}]
+spec = importlib.util.spec_from_file_location("kdbench", {file!r}, submodule_search_locations=where)
 sys.modules["kdbench"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["kdbench"])
 from kdbench.untrusted.weights.child import main
@@ -44,12 +46,13 @@ main()
 
 
 class Reader:
-    """One process that reads one file, in three steps: :meth:`start`, :meth:`inspect`,
-    :meth:`read`.
+    """One process that reads one file in three steps: :meth:`start`, :meth:`inspect`, :meth:`read`.
 
     Args:
-        file: what to read. folder: empty, where it may write, and its working folder. memory:
-            bytes. seconds: for the file.
+        file: what to read.
+        folder: an empty folder, the process's working folder and the only one that it may write.
+        memory: the most private memory, in bytes.
+        seconds: wall-clock time for the file; the start of the process does not count.
     """
 
     def __init__(self, file: Path, folder: Path, memory: int, seconds: float) -> None:
@@ -59,8 +62,10 @@ class Reader:
         package = Path(kdbench.__file__)
         code = _CODE.format(paths=import_paths(), file=str(package), folder=str(package.parent))
         kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-        # One thread: each one more takes memory, and reading a file does not gain by them.
+        # Each further thread takes memory, and makes reading a file no faster.
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        # -I and a new environment: no variable and no user folder reaches the process, and no token
+        # of the user's either. A session of its own lets _kill end whatever the process starts.
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-B", "-c", code],
@@ -75,7 +80,7 @@ class Reader:
             raise KdbenchError(
                 f"cannot start a Python process to read the file: {error}"
             ) from error
-        # Both are pipes.
+        # They cannot be None, since both are pipes; this is for the type checker.
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._questions, self._stream = self._process.stdin, self._process.stdout
@@ -96,21 +101,21 @@ class Reader:
                 stream.close()
 
     def start(self) -> str:
-        """Wait until it is confined; answers how."""
+        """Wait until the process is confined, and return how: ``landlock N`` or ``none``."""
         how = self._ask("confined", _STARTING_S)
         if not isinstance(how, str) or not re.fullmatch(r"none|landlock [1-7]", how):
             raise self._broken("answered nonsense")
         return how
 
     def inspect(self) -> str:
-        """Have it look at the file's outer structure; answers its kind."""
+        """Let it check the file's outer structure, and return its kind, one of ``FILE_KINDS``."""
         kind = self._timed("kind")
-        if not isinstance(kind, str) or kind not in KINDS:
+        if not isinstance(kind, str) or kind not in FILE_KINDS:
             raise IntegrityError("the process that read it answered nonsense; do not use that file")
         return kind
 
     def read(self, expected: Expected) -> dict[str, Any]:
-        """Have it write the weights; answers what it did to them: part of ``Foreign.origin``."""
+        """Let it write the weights. Returns what it did to them, for ``Foreign.origin``."""
         from kdbench.untrusted.weights.weights import BODY, CONVERTED, PREFIXES, WRAPPERS
 
         self._ask("ready", _STARTING_S)
@@ -118,7 +123,8 @@ class Reader:
         facts = self._timed("done")
         allowed = {"wrappers": WRAPPERS, "prefixes": (*PREFIXES, BODY), "converted": CONVERTED}
         try:
-            found = {
+            # Only words from our own lists go on from here, never the process's own text.
+            words = {
                 name: [known[known.index(item)] for item in facts[name]]
                 for name, known in allowed.items()
             }
@@ -128,14 +134,14 @@ class Reader:
                 "the process that read it answered nonsense; do not use that file"
             ) from None
         return {
-            "converted": found["converted"],
-            "unwrapped": found["wrappers"],
-            "prefixes": found["prefixes"],
+            "converted": words["converted"],
+            "unwrapped": words["wrappers"],
+            "prefixes": words["prefixes"],
             "absent_counters": absent,
         }
 
     def _timed(self, name: str) -> Any:
-        """An answer within the time that is left for the file."""
+        """The answer ``name``, within the time that is left for the file."""
         begun = time.monotonic()
         try:
             return self._ask(name, self.left, about_the_file=True)
@@ -163,14 +169,17 @@ class Reader:
         raise self._died()
 
     def _answer(self, deadline: float) -> dict[str, Any] | None:
-        """The next line as a table; empty at the end or for anything else, None when it is too
-        late."""
+        """The next line as a table.
+
+        Empty at the end and for a line that is no table; None after the deadline.
+        """
         with selectors.DefaultSelector() as selector:
             selector.register(self._stream, selectors.EVENT_READ)
             while b"\n" not in self._answers:
                 left = deadline - time.monotonic()
                 if left <= 0 or not selector.select(left):
                     return None
+                # Not readline, which would wait for the end of a line without any limit.
                 part = os.read(self._stream.fileno(), _LINE)
                 self._answers += part
                 if not part or len(self._answers) > _LINE:
@@ -183,7 +192,7 @@ class Reader:
         return answer if isinstance(answer, dict) else {}
 
     def _send(self, what: Any) -> None:
-        # It may have ended; then there is an answer, or its end is one.
+        # The process may have ended. Its last answer, or the end itself, then says why.
         with contextlib.suppress(BrokenPipeError):
             self._questions.write(json.dumps(what).encode() + b"\n")
             self._questions.flush()
@@ -201,7 +210,7 @@ class Reader:
         )
 
     def _died(self) -> IntegrityError:
-        """It ended without an answer: killed, crashed or out of memory."""
+        """The error for a process that ended without an answer."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         code = self._process.poll()

@@ -1,4 +1,4 @@
-"""Untrusted tensors become the weights of one named network, or are refused."""
+"""Turning untrusted tensors into the weights of one named network, or refusing them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from kdbench.errors import IntegrityError
 from kdbench.untrusted.weights.kinds import shown
 
-#: name: (shape, dtype without ``torch.``)
+#: For each name the shape and the dtype, without ``torch.``.
 Expected = dict[str, tuple[tuple[int, ...], str]]
 
 CONVERTED = ("bfloat16", "float16", "float64")
-"""What becomes float32 besides float32 itself."""
+"""The dtypes that are converted to float32."""
 WRAPPERS = (
     "state_dict",
     "model_state_dict",
@@ -28,21 +28,23 @@ WRAPPERS = (
     "state_dict_ema",
     "model_ema",
 )
+"""The names under which training scripts put a state_dict into a larger table."""
 PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
+"""DataParallel and torch.compile put these before every name."""
 BODY = "body."
-"""What kdbench puts before the names of a network from timm or torchvision."""
+"""kdbench puts this before the names of a network from timm or torchvision."""
 _COUNTER = "num_batches_tracked"
+"""Batch norms count the batches that they have seen. Old files lack this counter."""
 
 
 def load_checkpoint(path: Path, kind: str) -> Any:
-    """Read a file of a kind that :mod:`kdbench.untrusted.weights.kinds` has told; nothing in it is
-    executed.
+    """Read a file whose ``kind`` is one of ``kinds.FILE_KINDS``. Nothing in it is executed.
 
     Raises:
-        IntegrityError: torch's weights-only reader, without anything allowed beyond its own list,
-            or safetensors refuse it.
+        IntegrityError: safetensors, or torch's weights-only reader, refuses the file.
+        MemoryError: reading it takes more than the process may have.
     """
+    # Whatever a library has added to torch's list of harmless classes is taken off again.
     torch.serialization.clear_safe_globals()
     try:
         if kind == "safetensors":
@@ -53,7 +55,7 @@ def load_checkpoint(path: Path, kind: str) -> Any:
     except MemoryError:
         raise
     except Exception as error:
-        # PyTorch's allocator has no exception of its own.
+        # PyTorch's allocator raises a plain RuntimeError.
         if "allocate memory" in str(error):
             raise MemoryError from None
         raise IntegrityError(
@@ -65,23 +67,26 @@ def load_checkpoint(path: Path, kind: str) -> Any:
 def _why(error: Exception) -> str:
     """The reason in torch's message, without its advice to load the file unsafely."""
     text = str(error)
-    if found := re.search(r"GLOBAL (\S+)", text):
-        return f"it refers to {shown(found[1])}, which no weights need; save a state_dict() only"
-    found = re.search(
+    if match := re.search(r"GLOBAL (\S+)", text):
+        return f"it refers to {shown(match[1])}, which no weights need; save a state_dict() only"
+    known = re.search(
         r"(Unsupported operand|Trying to|Can only|Only persistent_load|persistent_load "
         r"id|\w+StreamReader)[^\n]*",
         text,
     )
-    cause = (found[0] if found else type(error).__name__)[:120]
+    cause = (known[0] if known else type(error).__name__)[:120]
     return f"{cause}; copy it once more, or save a state_dict() anew"
 
 
 def unwrap(loaded: Any) -> tuple[dict[str, Tensor], list[str]]:
-    """The table of tensors in what was loaded, and the keys of the tables around it, outermost
-    first.
+    """Find the one table of tensors in what was loaded.
+
+    Returns:
+        The table, and the keys of the tables around it, outermost first.
 
     Raises:
-        IntegrityError: there is none, or there are several, or it holds more than tensors by name.
+        IntegrityError: there is no such table, there are several, or it holds other things than
+            tensors by name.
     """
     steps: list[str] = []
     while True:
@@ -90,7 +95,7 @@ def unwrap(loaded: Any) -> tuple[dict[str, Tensor], list[str]]:
                 f"it holds a {shown(type(loaded).__name__)} where a table of tensors is expected; "
                 "save a state_dict()"
             )
-        # By the class: a pickle may have set an attribute of that name on an OrderedDict.
+        # Not loaded.items(): a pickle may have set an attribute of that name on an OrderedDict.
         items = list(dict.items(loaded))
         inside = {
             key: value
@@ -122,8 +127,15 @@ def unwrap(loaded: Any) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def rename(state: dict[str, Tensor], expected: Expected) -> tuple[dict[str, Tensor], list[str]]:
-    """Take off the prefixes that every name has and the network's have not; add kdbench's own to a
-    library's names."""
+    """Give the tensors the names that the network uses.
+
+    Prefixes that every name has, and none of the network's names, are taken off. Names from timm or
+    torchvision get kdbench's own prefix.
+
+    Returns:
+        The renamed tensors, and the prefixes in the order in which they were taken off or added.
+    """
+    # Twice over the prefixes: they may come in either order.
     steps = []
     for _ in range(len(PREFIXES)):
         for prefix in PREFIXES:
@@ -145,17 +157,18 @@ def rename(state: dict[str, Tensor], expected: Expected) -> tuple[dict[str, Tens
 def to_weights(
     state: dict[str, Tensor], expected: Expected
 ) -> tuple[dict[str, Tensor], list[str], int]:
-    """Plain float32 copies of untrusted tensors, in the network's order.
+    """Plain copies of untrusted tensors in the network's order and dtypes.
 
-    Names, shapes, layouts and storages are checked first, so that copying allocates no more than
-    the network takes.
+    Names, shapes, layouts and storages are checked first. So copying allocates no more than the
+    network takes.
 
     Returns:
-        The weights; the dtypes that were converted; how many counters of batches were absent, and
-        are 0 now.
+        The weights, the dtypes that were converted to float32, and the number of absent counters of
+        batches, which are 0 now.
 
     Raises:
-        IntegrityError: they are not the weights of that network, or not sound.
+        IntegrityError: they are not the weights of that network, or hold values that no training
+            can have left.
     """
     _check_names(set(state), expected, optional=_COUNTER)
     for name, tensor in state.items():
@@ -168,15 +181,17 @@ def to_weights(
             absent += 1
             continue
         weights[name].copy_(_bare(state[name]))
-        if (found := _name(state[name].dtype)) != dtype:
-            converted.add(found)
+        if (saved_as := _name(state[name].dtype)) != dtype:
+            converted.add(saved_as)
     check_values(weights)
     return weights, sorted(converted), absent
 
 
 def check_weights(weights: dict[str, Tensor], expected: Expected) -> None:
-    """Refuse what :func:`to_weights` cannot have answered: every name, shape and dtype as expected,
-    values sound."""
+    """Refuse what :func:`to_weights` cannot have returned.
+
+    Every name, shape and dtype must be as expected, and every value sound.
+    """
     _check_names(set(weights), expected)
     for name, tensor in weights.items():
         if (tuple(tensor.shape), _name(tensor.dtype)) != expected[name]:
@@ -201,18 +216,18 @@ def check_values(weights: dict[str, Tensor]) -> None:
             )
 
 
-def _check_names(found: set[str], expected: Expected, optional: str | None = None) -> None:
+def _check_names(names: set[str], expected: Expected, optional: str | None = None) -> None:
     missing = [
         name
         for name in expected
-        if name not in found and not (optional and name.endswith(optional))
+        if name not in names and not (optional and name.endswith(optional))
     ]
-    extra = sorted(found - set(expected))
+    extra = sorted(names - set(expected))
     if missing or extra:
         parts = [
-            f"{len(names)} {word} ({', '.join(map(shown, names[:2]))})"
-            for word, names in (("missing", missing), ("unknown", extra))
-            if names
+            f"{len(listed)} {word} ({', '.join(map(shown, listed[:2]))})"
+            for word, listed in (("missing", missing), ("unknown", extra))
+            if listed
         ]
         raise IntegrityError(
             f"its names are not those of the network: {', '.join(parts)}; is --model the right one?"
@@ -230,9 +245,9 @@ def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: str)
         raise IntegrityError(
             f"{shown(name)} is sparse, quantised, nested or without data; save plain dense tensors"
         )
-    found = _name(tensor.dtype)
-    if found != dtype and not (dtype == "float32" and found in CONVERTED):
-        raise IntegrityError(f"{shown(name)} is {found}, where {dtype} is expected")
+    saved_as = _name(tensor.dtype)
+    if saved_as != dtype and not (dtype == "float32" and saved_as in CONVERTED):
+        raise IntegrityError(f"{shown(name)} is {saved_as}, where {dtype} is expected")
     if tuple(tensor.shape) != shape:
         raise IntegrityError(
             f"{shown(name)} is of the shape {list(tensor.shape)[:8]}, where {list(shape)} is "
@@ -246,7 +261,11 @@ def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: str)
 
 
 def _in_its_storage(tensor: Tensor) -> bool:
-    """Whether every element has its own place, inside the storage."""
+    """Whether every element has a place of its own inside the storage.
+
+    A view with stride 0, or with elements that overlap, claims more values than the file holds.
+    """
+    # From the smallest stride on, each one must step over all that lies below it.
     reach = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1:
@@ -259,8 +278,10 @@ def _in_its_storage(tensor: Tensor) -> bool:
 
 
 def _bare(tensor: Tensor) -> Tensor:
-    """The tensor without the attributes that a pickle may have set on it, under the names of
-    methods even."""
+    """The tensor without attributes that a pickle may have set on it.
+
+    Such an attribute may even hide a method, so the method is called through the class.
+    """
     return torch.Tensor.detach(tensor)
 
 

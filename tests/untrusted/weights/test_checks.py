@@ -32,24 +32,25 @@ def test_unwrapping_needs_one_table_of_tensors():
 
 
 def test_a_prefix_goes_only_where_every_name_has_it_and_the_network_has_none():
-    one, expected = torch.zeros(1), {"a": ((1,), "float32"), "b": ((1,), "float32")}
-    assert weights.rename({"module.a": one, "module.b": one}, expected) == (
-        {"a": one, "b": one},
+    tensor, expected = torch.zeros(1), {"a": ((1,), "float32"), "b": ((1,), "float32")}
+    assert weights.rename({"module.a": tensor, "module.b": tensor}, expected) == (
+        {"a": tensor, "b": tensor},
         ["module."],
     )
-    mixed = {"module.a": one, "b": one}
+    mixed = {"module.a": tensor, "b": tensor}
     assert weights.rename(mixed, expected) == (mixed, [])
-    own = {"module.a": ((1,), "float32")}
-    assert weights.rename({"module.a": one}, own) == ({"module.a": one}, [])
-    assert weights.rename({"a": one}, {"body.a": ((1,), "float32")}) == ({"body.a": one}, ["body."])
+    prefixed = {"module.a": tensor}
+    assert weights.rename(prefixed, {"module.a": ((1,), "float32")}) == (prefixed, [])
+    body = {"body.a": ((1,), "float32")}
+    assert weights.rename({"a": tensor}, body) == ({"body.a": tensor}, ["body."])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_floats_become_float32(dtype):
     state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in good().items()}
-    found, converted, absent = weights.to_weights(state, expected_tensors())
+    tensors, converted, absent = weights.to_weights(state, expected_tensors())
     assert (converted, absent) == ([str(dtype).removeprefix("torch.")], 0)
-    assert all(torch.equal(tensor, state[name].to(tensor.dtype)) for name, tensor in found.items())
+    assert all(torch.equal(t, state[name].to(t.dtype)) for name, t in tensors.items())
 
 
 @pytest.mark.parametrize(

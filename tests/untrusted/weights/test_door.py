@@ -73,9 +73,9 @@ def test_good_weights_come_in_bit_by_bit(tmp_path, write, facts):
     # A suffix that fits none of them: the content decides.
     path = tmp_path / "weights.onnx"
     write(path)
-    found = read(path)
+    foreign = read(path)
     assert (
-        found.origin
+        foreign.origin
         == {
             "file": "weights.onnx",
             "bytes": path.stat().st_size,
@@ -86,14 +86,14 @@ def test_good_weights_come_in_bit_by_bit(tmp_path, write, facts):
             "absent_counters": 0,
             "kdbench": kdbench.__version__,
             "torch": torch.__version__,
-            "confinement": found.origin["confinement"],
+            "confinement": foreign.origin["confinement"],
         }
         | facts
     )
-    assert re.fullmatch(r"none|landlock [1-7]", found.origin["confinement"])
+    assert re.fullmatch(r"none|landlock [1-7]", foreign.origin["confinement"])
     original = good()
-    assert list(found.state) == list(original)
-    for name, tensor in found.state.items():
+    assert list(foreign.state) == list(original)
+    for name, tensor in foreign.state.items():
         expected = (
             original[name].half().float()
             if facts.get("converted") and tensor.is_floating_point()
@@ -108,12 +108,12 @@ def test_a_library_s_own_names_fit(tmp_path):
 
     network = torchvision.models.mobilenet_v3_small(num_classes=4)
     torch.save(network.state_dict(), tmp_path / "weights")
-    found = read_foreign(
+    foreign = read_foreign(
         tmp_path / "weights", model="torchvision/mobilenet_v3_small", num_classes=4, image_size=64
     )
-    assert found.origin["prefixes"] == ["body."]
+    assert foreign.origin["prefixes"] == ["body."]
     assert all(
-        torch.equal(found.state[f"body.{name}"], tensor)
+        torch.equal(foreign.state[f"body.{name}"], tensor)
         for name, tensor in network.state_dict().items()
     )
 

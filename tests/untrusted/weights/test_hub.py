@@ -73,8 +73,8 @@ def test_a_teacher_comes_in_by_the_same_door(hub, tmp_path):
 
 def test_the_older_file_will_do_and_a_description_may_lack(hub):
     torch.save({}, hub / "pytorch_model.bin")
-    found = fetch(NAME)
-    assert (found.file, found.model, found.num_classes) == (
+    fetched = fetch(NAME)
+    assert (fetched.file, fetched.model, fetched.num_classes) == (
         Path(hub / "pytorch_model.bin"),
         None,
         None,
@@ -88,8 +88,8 @@ def test_the_older_file_will_do_and_a_description_may_lack(hub):
 def test_a_description_is_not_believed(hub, config):
     (hub / "model.safetensors").write_bytes(b"")
     describe(hub, **config)
-    found = fetch(NAME)
-    assert (found.model, found.num_classes) == (None, None)
+    fetched = fetch(NAME)
+    assert (fetched.model, fetched.num_classes) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A method at work, once, under a seed: what every check looks at."""
+"""One run of a method under a seed. Every check looks at such a run."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ _BATCHES = 3
 
 
 @dataclass
-class Act:
-    """What came of it.
+class MethodRun:
+    """What a method returned, and what it did to its inputs."""
 
-    made: modules by role. backdoor: of an attack. losses: of a distillation, by batch. given: the
-    image sets that it was given.
-    spoilt: the batch that it was given, or the teacher's features, were changed in place.
-    """
-
-    made: dict[str, nn.Module] = field(default_factory=dict)
+    modules: dict[str, nn.Module] = field(default_factory=dict)
+    """By role, for example ``teacher``, ``student``, ``objective``, ``cleansed``."""
     backdoor: Backdoor | None = None
+    """What an attack returned."""
     losses: list[dict[str, Tensor]] = field(default_factory=list)
-    given: list[ImageSet] = field(default_factory=list)
+    """The named losses of each batch of a distillation."""
+    image_sets: list[ImageSet] = field(default_factory=list)
+    """The sets that the method was handed, as they are after the run."""
     spoilt: bool = False
+    """The method changed a batch, or the teacher's features, in place."""
 
     def digest(self) -> str:
         """SHA-256 over every number of every module."""
-        found = hashlib.sha256()
-        for role, module in sorted(self.made.items()):
+        sha256 = hashlib.sha256()
+        for role, module in sorted(self.modules.items()):
             for name, tensor in module.state_dict().items():
                 if isinstance(tensor, Tensor):
-                    found.update(
+                    sha256.update(
                         f"{role}.{name}".encode() + tensor.detach().contiguous().numpy().tobytes()
                     )
-        return found.hexdigest()
+        return sha256.hexdigest()
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """The global random states seeded inside and restored outside, and one thread, as a stage has
-    it."""
+    """Seed the global random states and use one thread, as a stage does. Restore all of it at the
+    end."""
     threads = torch.get_num_threads()
     try:
         with training.seeded(seed, cuda=False):
@@ -62,33 +62,32 @@ def seeded(seed: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def act(method: Any, seed: int = 0) -> Act:
-    """Let a method do what it does, under a seed."""
+def run_method(method: Any, seed: int = 0) -> MethodRun:
+    """Run a method with the global random states, and the generators that it gets, seeded."""
     with seeded(seed):
-        return perform(method, seed)
+        return run_unseeded(method, seed)
 
 
-def perform(method: Any, seed: int) -> Act:
-    """The same under the global random states as they are; ``seed`` is that of the generators it is
-    given."""
+def run_unseeded(method: Any, seed: int) -> MethodRun:
+    """Run a method and leave the global random states as they are. ``seed`` seeds only the
+    generators that the method gets."""
     return {"attack": _attack, "distiller": _distiller, "defense": _defense}[method.kind](
         method, seed
     )
 
 
-def _attack(method: Any, seed: int) -> Act:
+def _attack(method: Any, seed: int) -> MethodRun:
     return implant(method, scene.attack_setting(seed))
 
 
-def implant(method: Any, setting: AttackSetting) -> Act:
-    """An attack under a setting of the caller's."""
+def implant(method: Any, setting: AttackSetting) -> MethodRun:
+    """Run an attack under a setting that the caller made."""
     backdoor = method.implant(setting)
-    return Act(
-        {"teacher": backdoor.teacher, "trigger": backdoor.trigger}, backdoor, given=[setting.train]
-    )
+    modules = {"teacher": backdoor.teacher, "trigger": backdoor.trigger}
+    return MethodRun(modules, backdoor, image_sets=[setting.train])
 
 
-def _distiller(method: Any, seed: int) -> Act:
+def _distiller(method: Any, seed: int) -> MethodRun:
     frozen, student = (
         FrozenTeacher(scene.teacher(), method.batch_norm_mode()),
         scene.network(scene.STUDENT, 7).train(),
@@ -99,10 +98,12 @@ def _distiller(method: Any, seed: int) -> Act:
 
 def _train_with(
     objective: nn.Module, frozen: FrozenTeacher, student: FeatureModel, seed: int
-) -> Act:
-    """A few steps by hand: the loop of a run ends at a loss that is not finite, which a check has
-    to see."""
-    found = Act({"teacher": frozen.model, "student": student, "objective": objective})
+) -> MethodRun:
+    """A few training steps by hand.
+
+    The loop of a real run would stop at a loss that is not finite, and a check has to see it.
+    """
+    run = MethodRun({"teacher": frozen.model, "student": student, "objective": objective})
     parameters = [*student.parameters(), *objective.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.01)
     for batch in first_batches(seed):
@@ -110,20 +111,18 @@ def _train_with(
         teacher_out = frozen.features(batch.images)
         kept = [tensor.clone() for tensor in _tensors(teacher_out)]
         losses = objective(batch, teacher_out, student.features(batch.images))
-        found.spoilt |= not (
-            torch.equal(batch.images, images) and torch.equal(batch.labels, labels)
-        )
-        # Other students may be handed the same features.
-        found.spoilt |= not all(
+        run.spoilt |= not (torch.equal(batch.images, images) and torch.equal(batch.labels, labels))
+        # Other students may get the same features, so an objective must not change them.
+        run.spoilt |= not all(
             torch.equal(a, b) for a, b in zip(kept, _tensors(teacher_out), strict=True)
         )
-        found.losses.append(losses)
+        run.losses.append(losses)
         optimizer.zero_grad()
         total = torch.stack([value.float() for value in losses.values()]).sum()
         if total.requires_grad:
             total.backward()
         optimizer.step()
-    return found
+    return run
 
 
 def _tensors(out: FeatureOutput) -> list[Tensor]:
@@ -131,7 +130,7 @@ def _tensors(out: FeatureOutput) -> list[Tensor]:
 
 
 def first_batches(seed: int) -> Iterator[Batch]:
-    """A few training batches."""
+    """The first three batches of 40 training images, shuffled by the seed."""
     generator = torch.Generator().manual_seed(seed)
     for i, batch in enumerate(
         scene.dataset().train.batches(40, generator=generator, drop_last=True)
@@ -141,34 +140,35 @@ def first_batches(seed: int) -> Iterator[Batch]:
         yield batch
 
 
-def _defense(method: Any, seed: int) -> Act:
-    found, steps = Act(), method.steps()
+def _defense(method: Any, seed: int) -> MethodRun:
+    run, steps = MethodRun(), method.steps()
 
-    def setting() -> DefenseSetting:
-        given = scene.defense_setting(seed)
-        found.given.append(given.clean)
-        return given
+    # A new setting for each step, as in a run: a step must not see what another did to its images.
+    def new_setting() -> DefenseSetting:
+        setting = scene.defense_setting(seed)
+        run.image_sets.append(setting.clean)
+        return setting
 
     if "cleanse_teacher" in steps:
-        found.made["cleansed"] = method.cleanse_teacher(scene.teacher(), setting())
+        run.modules["cleansed"] = method.cleanse_teacher(scene.teacher(), new_setting())
     if "objective" in steps:
         frozen, student = FrozenTeacher(scene.teacher()), scene.network(scene.STUDENT, 7).train()
-        extra = method.objective(frozen, student, setting())
+        extra = method.objective(frozen, student, new_setting())
         if extra is not None:
-            trained = _train_with(
+            training_run = _train_with(
                 _WithTask(scene.NUMERICS.place(extra).train()), frozen, student, seed
             )
-            found.made |= {f"during.{role}": module for role, module in trained.made.items()}
-            found.losses, found.spoilt = trained.losses, trained.spoilt
+            run.modules |= {f"during.{role}": m for role, m in training_run.modules.items()}
+            run.losses, run.spoilt = training_run.losses, training_run.spoilt
     if "repair_student" in steps:
         frozen = FrozenTeacher(scene.teacher())
-        found.made["repaired"] = method.repair_student(scene.teacher(), frozen, setting())
-        found.made["repair.teacher"] = frozen.model
-    return found
+        run.modules["repaired"] = method.repair_student(scene.teacher(), frozen, new_setting())
+        run.modules["repair.teacher"] = frozen.model
+    return run
 
 
 class _WithTask(nn.Module):
-    """A defense's losses beside the task's."""
+    """The task's loss and a defense's losses in one objective."""
 
     def __init__(self, extra: nn.Module) -> None:
         super().__init__()
