@@ -1,6 +1,6 @@
 """What the pages on open choices state."""
 
-from tests.benchmarks.claims.common import claim, each, span, value, values
+from tests.benchmarks.claims.common import claim, each, span, value
 from tests.benchmarks.pages import rows
 
 # open-choices and strong-masks
