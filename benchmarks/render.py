@@ -102,8 +102,8 @@ class Request:
     rows: list[str]
     #: Names of :data:`COLUMNS`.
     columns: list[str]
-    #: Values to keep, by the name of what has them.
-    kept: dict[str, list[str]]
+    #: The values of a row that are kept, by their name.
+    filters: dict[str, list[str]]
 
 
 _TABLE = re.compile(r"(<!-- table: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -127,11 +127,11 @@ def parse(marker: str) -> Request:
         folders=[word.removeprefix("results/") for word in words if "=" not in word],
         rows=lists.pop("rows", list(SETTING[1:])),
         columns=lists.pop("columns", ["c1_asr", "c3_asr", "student_acc", "student_asr", "removed"]),
-        kept=lists,
+        filters=lists,
     )
     _known(request.rows, (*SETTING, "seed"), "rows")
     _known(request.columns, COLUMNS, "columns")
-    _known(request.kept, (*SETTING, "seed"), "values to keep")
+    _known(request.filters, (*SETTING, "seed"), "filters")
     return request
 
 
@@ -159,16 +159,16 @@ def _renamed(row: Mapping[str, Any]) -> Row:
     return {new(name): value for name, value in row.items()}
 
 
-def chosen(request: Request) -> list[Row]:
+def selected_rows(request: Request) -> list[Row]:
     """The rows that a table is made of, in its order."""
     rows = [row for folder in request.folders for row in results(folder)]
-    for name, values in request.kept.items():
+    for name, values in request.filters.items():
         rows = [row for row in rows if str(row[name]) in values]
         if missing := [v for v in values if v not in {str(row[name]) for row in rows}]:
             raise ValueError(f"no row has {name} {', '.join(missing)} in {request.folders}")
 
     def place(row: Row) -> tuple[Any, ...]:
-        order = {"results": request.folders, "defense": ["none"], **request.kept}
+        order = {"results": request.folders, "defense": ["none"], **request.filters}
         return tuple(
             _place(row[name], order.get(name, [])) for name in (*request.rows, *SETTING, "seed")
         )
@@ -182,15 +182,16 @@ def _place(value: Any, order: Sequence[str]) -> tuple[int, str]:
 
 
 def _body(request: Request) -> str:
-    rows = chosen(request)
-    each = [*request.rows, *(["seed"] if "seed" not in request.rows else [])]
-    if len({tuple(row[name] for name in each) for row in rows}) < len(rows):
-        raise ValueError(f"rows={','.join(request.rows)} does not tell all rows apart")
-    seeds = _markdown(each, request.columns, _by_seed(each, request.columns, rows))
+    rows = selected_rows(request)
     groups = grouped(rows, SETTING).values()
+    names = [name for name in request.rows if name != "seed"]
+    if len({tuple(members[0][name] for name in names) for members in groups}) < len(groups):
+        raise ValueError(f"rows={','.join(names)} does not tell all {len(groups)} settings apart")
+    each = request.rows if "seed" in request.rows else [*names, "seed"]
+    seeds = _markdown(each, request.columns, _by_seed(each, request.columns, rows))
     if "seed" in request.rows or all(len(members) == 1 for members in groups):
         return seeds
-    means = _markdown([*request.rows, "seeds"], request.columns, _means(request, groups))
+    means = _markdown([*names, "seeds"], request.columns, _means(request, groups))
     return f"{means}\n<details><summary>Seed by seed</summary>\n\n{seeds}\n</details>\n"
 
 

@@ -8,7 +8,7 @@ from tests.benchmarks.pages import BENCHMARKS, FINDINGS, render
 from tests.report.report_rows import cell
 
 PAGES = sorted(BENCHMARKS.rglob("*.md"))
-MARKER = "results/one rows=attack,defense columns=c1_asr,student_asr,removed"
+MARKER = "results/sample rows=attack,defense columns=c1_asr,student_asr,removed"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
@@ -23,7 +23,7 @@ def test_every_table_of_a_finding_is_rendered(path):
 
 
 @pytest.fixture
-def one(monkeypatch):
+def sample(monkeypatch):
     """A folder of results, read as a file of it would be."""
 
     class Read:
@@ -45,7 +45,7 @@ def table(marker):
     return [line for line in page.splitlines() if line.startswith("| ")]
 
 
-@pytest.mark.usefixtures("one")
+@pytest.mark.usefixtures("sample")
 def test_means_and_then_seeds():
     # Student's t of two seeds is 12.706: 12.706 x 14.142 / sqrt(2) = 127.06; removed: (720 - 90) /
     # (720 - 9), (720 - 270) / 711
@@ -64,15 +64,19 @@ def test_means_and_then_seeds():
     ]
 
 
-@pytest.mark.usefixtures("one")
+@pytest.mark.usefixtures("sample")
 def test_a_line_a_seed_where_it_is_asked_for():
-    lines = table("results/one rows=defense,seed columns=student_asr attack=lba defense=robustkd")
+    lines = table(
+        "results/sample rows=defense,seed columns=student_asr attack=lba defense=robustkd"
+    )
     assert lines[2:] == ["| robustkd | 0 | 10.0 |", "| robustkd | 1 | 30.0 |"]
 
 
-@pytest.mark.usefixtures("one")
+@pytest.mark.usefixtures("sample")
 def test_what_is_kept_is_in_the_order_of_the_request():
-    lines = table("results/one rows=attack,defense columns=student_asr attack=lba,badnets seed=1")
+    lines = table(
+        "results/sample rows=attack,defense columns=student_asr attack=lba,badnets seed=1"
+    )
     assert lines[2:] == ["| lba | robustkd | 1 | 30.0 |", "| badnets | nad | 1 | 50.0 |"]
 
 
@@ -83,15 +87,15 @@ def test_a_mean_over_some_seeds_says_how_many():
     assert render.mean(rows, render.COLUMNS["removed"]) == "50 (1 of 2)"
 
 
-@pytest.mark.usefixtures("one")
+@pytest.mark.usefixtures("sample")
 @pytest.mark.parametrize(
     ("marker", "message"),
     [
-        ("results/one columns=asr", "no columns asr; there are: clean_acc, "),
-        ("results/one rows=colour", "no rows colour; there are: results, pair, "),
-        ("results/one colour=red", "no values to keep colour; there are: "),
-        ("results/one attack=lba,ckd", r"no row has attack ckd in \['one'\]"),
-        ("results/one rows=attack", "rows=attack does not tell all rows apart"),
+        ("results/sample columns=asr", "no columns asr; there are: clean_acc, "),
+        ("results/sample rows=colour", "no rows colour; there are: results, pair, "),
+        ("results/sample colour=red", "no filters colour; there are: "),
+        ("results/sample attack=lba,ckd", r"no row has attack ckd in \['sample'\]"),
+        ("results/sample rows=attack", "rows=attack does not tell all 3 settings apart"),
     ],
 )
 def test_what_is_not_there_is_named(marker, message):
