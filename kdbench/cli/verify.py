@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdbench.bench.work.executors.make import ExecutorName, make_executor
 from kdbench.cli.choice import plugin_options
-from kdbench.cli.request import divide, store_option
+from kdbench.cli.execute import check_executor, executor_option, jobs_option, place
+from kdbench.cli.request import store_option
 from kdbench.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -33,13 +35,8 @@ if TYPE_CHECKING:
     default=None,
     help="Which ones.  [default: others each time]",
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Stages computed side by side.",
-)
+@executor_option
+@jobs_option
 @click.pass_context
 def verify_command(
     ctx: click.Context,
@@ -48,6 +45,7 @@ def verify_command(
     store_dir: Path | None,
     cells: int,
     seed: int | None,
+    executor: ExecutorName,
     jobs: int,
 ) -> None:
     """Compare a run's digests with the store, and compute some of its cells again from nothing.
@@ -61,11 +59,12 @@ def verify_command(
     from kdbench.bench.plan.prepare import prepare
     from kdbench.bench.run import verify
     from kdbench.bench.store.artefacts import Store
-    from kdbench.bench.work.executors.local import LocalExecutor
-    from kdbench.cli.display import make_display, safe
+    from kdbench.cli.display import safe
+    from kdbench.cli.watch import make_display
     from kdbench.loading.registry import Registry
     from kdbench.report.read import read_results
 
+    check_executor(executor)
     store, registry = Store(store_dir), Registry.load(choice=choice)
     results = read_results(folder)
     prepared = prepare(verify.read_request(folder), registry, store)
@@ -86,13 +85,13 @@ def verify_command(
     differences = []
     if lines:
         click.echo(f"computing again: line {_few(lines)} of results.csv (--seed {seed})")
-        with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as place:
-            display = make_display(quiet=False, as_json=False)
+        with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as temporary:
+            worker = make_executor(executor, lambda: registry)
+            display = make_display(quiet=False, as_json=False, live=worker.apart)
             try:
-                slots = divide(jobs, prepared.numerics)
-                executor = LocalExecutor(jobs=slots.jobs, devices=slots.devices)
+                place(worker, jobs, prepared.numerics)
                 differences = verify.again(
-                    results, lines, prepared, registry, store, Path(place), display, executor
+                    results, lines, prepared, registry, store, Path(temporary), display, worker
                 )
             finally:
                 display.close()

@@ -9,7 +9,7 @@ from kdbench.report.paired import GROUP, grouped
 
 _CELL = ("dataset", "attack", "distiller", "teacher", "student", "seed")
 #: The same for every defense of a cell, as long as attack, recipe, machine and software are.
-_SHARED = ("teacher_sha256", "clean_teacher_asr_hits", "undefended_acc_hits", "undefended_asr_hits")
+_SHARED = ("teacher_sha256", "c1_asr_hits", "c3_acc_hits", "c3_asr_hits")
 _ENVIRONMENT = ("kdbench_version", "torch_version", "device", "numerics")
 
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from kdbench.cli import main
 from kdbench.errors import ConfigError
 from kdbench.metrics import Rate
+from kdbench.report.columns import SCHEMA
 from kdbench.report.compare import compare
 from kdbench.report.noise import difference, holm, over_seeds, paired, rate, wilson, with_interval
 from kdbench.report.read import Results
@@ -380,10 +381,10 @@ def test_json_is_strict(tmp_path):
 
 def test_command_refuses(tmp_path):
     a, b = save(tmp_path / "a", [cell()]), save(tmp_path / "b", [cell(dataset_digest="e" * 64)])
-    old = save(tmp_path / "old", [cell(schema=2)])
+    newer = save(tmp_path / "newer", [cell(schema=SCHEMA + 1)])
     for arguments, word in (
         ((a, b), "not comparable"),
-        ((a, old), "schema '2'"),
+        ((a, newer), "install a newer kdbench"),
         ((a, tmp_path), "holds no results.csv"),
         ((a,), "Missing argument 'B'"),
     ):

@@ -357,8 +357,7 @@ def test_a_runs_own_leaderboard_is_that_of_its_file(tmp_path):
         for s in (0, 1, 2)
     ]
     rows += [
-        cell(defense="c", seed=s, undefended_acc=960, student_acc=930, student_asr=77)
-        for s in (0, 1, 2)
+        cell(defense="c", seed=s, c3_acc=960, student_acc=930, student_asr=77) for s in (0, 1, 2)
     ]
     rows += [cell(defense="d", status="failed", seed=s) for s in (0, 1, 2)]
     write_results(rows, tmp_path / "results.csv")
@@ -595,10 +594,7 @@ def test_one_common_seed_is_no_comparison(tmp_path):
 def test_c1_is_compared_like_a_defense():
     # ASR minus C1, points: 10 - 1, 11 - 1, 12 - 1, mean 10, s = 1, half = 4.302653 / sqrt(3) =
     # 2.484138
-    rows = [
-        cell(seed=s, student_asr=90 + 9 * s, clean_teacher_asr=9, student_acc=960)
-        for s in (0, 1, 2)
-    ]
+    rows = [cell(seed=s, student_asr=90 + 9 * s, c1_asr=9, student_acc=960) for s in (0, 1, 2)]
     asr, acc = against_control(rows)
     assert (asr["defense_a"], asr["defense_b"], asr["metric"], asr["finding"]) == (
         "C1",
@@ -614,12 +610,7 @@ def test_c1_is_compared_like_a_defense():
 
 
 def test_no_control_nothing_to_compare_with():
-    assert (
-        against_control(
-            [cell(seed=s, clean_teacher_asr=None, clean_teacher_acc=None) for s in (0, 1)]
-        )
-        == []
-    )
+    assert against_control([cell(seed=s, c1_asr=None, c1_acc=None) for s in (0, 1)]) == []
 
 
 # -- reservations ------------------------------------------------------------------------------
@@ -646,7 +637,7 @@ def test_notes():
     apart = told([*several[:3], several[3] | {"teacher_sha256": "e" * 64}])
     assert apart.endswith("their tasks differed: signs / lba / fkd / wrn16_2 / wrn16_1 / seed 1")
     assert "different teachers or controls" in told(
-        [*several[:3], cell(defense="b", seed=1, undefended_asr=700)]
+        [*several[:3], cell(defense="b", seed=1, c3_asr=700)]
     )
     # a failed cell knows none
     assert told([*several[:3], several[3] | {"teacher_sha256": None}]) == ""
@@ -830,6 +821,9 @@ def test_help_imports_nothing_heavy():
         assert done.returncode == 0, done.stderr
 
 
+DEFENSES = ("defense", "defense_a", "defense_b")
+
+
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 def test_hostile_text_stays_text(tmp_path, text):
     of = {"none": 720, text: 90}
@@ -848,7 +842,7 @@ def test_hostile_text_stays_text(tmp_path, text):
         kept = text.replace("\r\n", "\n").replace("\r", "\n")
         guarded = f"'{kept}" if kept[0] in "=+-@\t\n" else kept
         named = {
-            frozenset(row[header.index(name)] for name in header if name.startswith("defense"))
+            frozenset(row[header.index(name)] for name in header if name in DEFENSES)
             for row in lines
         }
         both = {frozenset(pair) for pair in ((guarded, "none"), (guarded, "C1"), ("none", "C1"))}

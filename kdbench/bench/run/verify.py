@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kdbench.bench.keys import MODEL
+from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.plan import Plan
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.request.spec import RunSpec
@@ -28,12 +30,14 @@ STEADY = tuple(name for name in COLUMNS if name not in UNSTEADY)
 
 
 @dataclass(frozen=True)
-class Difference:
+class RowDifference:
     """A column in which a row, computed again, is not what the table says."""
 
     line: int
     column: str
+    #: What the table says.
     table: Any
+    #: What came out when it was computed again.
     again: Any
 
 
@@ -80,7 +84,7 @@ def check_weights(results: Results, plan: Plan, store: Store) -> tuple[int, list
         if any(manifest is None for manifest in held.values()):
             gone.append(line)
         elif all(
-            manifest.files["model.safetensors"]["sha256"] == row[f"{role}_sha256"]
+            manifest.files[MODEL]["sha256"] == row[f"{role}_sha256"]
             for role, manifest in held.items()
         ):
             same += 1
@@ -108,7 +112,7 @@ def again(
     folder: Path,
     reporter: Reporter,
     executor: Executor,
-) -> list[Difference]:
+) -> list[RowDifference]:
     """Compute rows anew in a store under ``folder``, and say where they differ (timings and memory
     aside).
 
@@ -119,15 +123,15 @@ def again(
     cells = [cell for cell in prepared.plan.cells if cell.key in wanted]
     empty = Store(folder / "store")
     for stage in prepared.plan.stages.values():
-        if stage.kind == "imported":
+        if stage.kind is Kind.IMPORTED:
             empty.take_over(stage.key, store)
     narrowed = replace(prepared, plan=Plan(prepared.plan.stages, cells))
-    found = run(narrowed, registry, folder / "out", reporter, empty, executor)
+    rows_again = run(narrowed, registry, folder / "out", reporter, empty, executor)
     differences = []
-    for known, row in zip(cells, found, strict=True):
+    for known, row in zip(cells, rows_again, strict=True):
         line = wanted[known.key]
         for name in STEADY:
-            told, computed = cell(rows[line][name]), cell(row[name])
-            if told != computed:
-                differences.append(Difference(line, name, told, computed))
+            said, computed = cell(rows[line][name]), cell(row[name])
+            if said != computed:
+                differences.append(RowDifference(line, name, said, computed))
     return differences
