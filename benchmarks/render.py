@@ -14,7 +14,7 @@ them in this order.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,6 @@ SETTING = ("results", "pair", "attack", "distiller", "defense")
 HEADINGS = {"pair": "teacher-student"}
 
 Row = dict[str, Any]
-
-#: The names of schema 4 for those of schema 5. Delete it, and its use, once the reader says c1_asr.
-_SCHEMA_4 = {"clean_teacher_": "c1_", "alone_": "c2_", "undefended_": "c3_", "source_": "clean_"}
 
 
 @dataclass(frozen=True)
@@ -145,18 +142,10 @@ def results(folder: str) -> list[Row]:
     """The measured rows of a folder under ``results/``, with the pair and the folder's name."""
     rows = read_results(BENCHMARKS / "results" / folder).rows
     return [
-        {**_renamed(row), "results": folder, "pair": f"{row['teacher']}-{row['student']}"}
+        {**row, "results": folder, "pair": f"{row['teacher']}-{row['student']}"}
         for row in rows
         if row["status"] == "ok"
     ]
-
-
-def _renamed(row: Mapping[str, Any]) -> Row:
-    def new(name: str) -> str:
-        old = next((prefix for prefix in _SCHEMA_4 if name.startswith(prefix)), "")
-        return _SCHEMA_4.get(old, "") + name.removeprefix(old)
-
-    return {new(name): value for name, value in row.items()}
 
 
 def selected_rows(request: Request) -> list[Row]:
@@ -183,7 +172,8 @@ def _place(value: Any, order: Sequence[str]) -> tuple[int, str]:
 
 def _body(request: Request) -> str:
     rows = selected_rows(request)
-    groups = grouped(rows, SETTING).values()
+    # rows that were made with other numbers under the same names are never averaged
+    groups = grouped(rows, (*SETTING, "setting_digest")).values()
     names = [name for name in request.rows if name != "seed"]
     if len({tuple(members[0][name] for name in names) for members in groups}) < len(groups):
         raise ValueError(f"rows={','.join(names)} does not tell all {len(groups)} settings apart")

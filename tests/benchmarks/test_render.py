@@ -101,3 +101,12 @@ def test_a_mean_over_some_seeds_says_how_many():
 def test_what_is_not_there_is_named(marker, message):
     with pytest.raises(ValueError, match=message):
         table(marker)
+
+
+def test_rows_made_with_other_numbers_are_not_averaged(monkeypatch):
+    class Read:
+        rows = [cell(setting_digest="a" * 64), cell(seed=1, setting_digest="b" * 64)]
+
+    monkeypatch.setattr(render, "read_results", lambda path: Read())
+    with pytest.raises(ValueError, match="does not tell all 2 settings apart"):
+        table("results/sample rows=attack,defense columns=student_asr")
