@@ -107,6 +107,7 @@ def test_the_tutorials_command_runs(tutorial, tmp_path):
         "--pair",
         "wrn10_1-tinynet",
         "--no-controls",
+        "--threads=1",
         *(f"--set={name}.epochs=1" for name in ("clean", "poison", "distill")),
         "--out",
         tmp_path / "o",

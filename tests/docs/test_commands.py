@@ -20,7 +20,7 @@ from tests.loading.strangers import GOOD
 #: Options that the pages name and that other work brings. Delete them here when they are there.
 AWAITED = {"--split", "--executor"}
 #: Words that stand for something of the reader's.
-PLACEHOLDER = re.compile(r"\b([A-Z]|DATA|RUN|FILE|NAME|KIND|FIELD|VALUE|COMMIT|VARIANT)\b")
+PLACEHOLDER = re.compile(r"\b([A-Z]|DATA|RUN|SPEC|FILE|NAME|KIND|FIELD|VALUE|COMMIT|VARIANT)\b")
 #: Methods of packages that are not installed here.
 ELSEWHERE = {"backweak", "clp", "mine"}
 SHOWN = sorted({tuple(words) for page in PAGES for words in commands(page.read_text())})
