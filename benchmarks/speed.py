@@ -24,7 +24,7 @@ import torch
 from kdbench_fkd.method import FKD
 from torch import nn
 
-from kdbench.capture import Pass
+from kdbench.capture import Pass, teacher_features
 from kdbench.data import Batch, Dataset, ImageSet, load_dataset
 from kdbench.models import create_model, split_pair
 from kdbench.models.base import FeatureModel, FeatureOutput
@@ -140,17 +140,13 @@ def cohort(
     """kdbench's loop: ``count`` students of one teacher from one pass of it per batch; answers a
     function of the steps."""
     frozen = FrozenTeacher(numerics.place(copy.deepcopy(teacher)), FKD().batch_norm_mode())
-    teacher_pass = Pass(frozen.model, numerics)
+    features = teacher_features(frozen, numerics)
 
     def loss(
         student: FeatureModel, objective: nn.Module
     ) -> Callable[[Batch, FeatureOutput], dict[str, torch.Tensor]]:
         student_pass = Pass(student, numerics)
         return lambda b, teacher_out: objective(b, teacher_out, student_pass(b.images))
-
-    def share(b: Batch) -> FeatureOutput:
-        with torch.no_grad(), numerics.autocast():
-            return teacher_pass(b.images)
 
     made = []
     for _ in range(count):
@@ -169,7 +165,7 @@ def cohort(
         ]
         generator = torch.Generator().manual_seed(0)
         train_together(
-            trainees, images, generator=generator, augmentation=data.augmentation, share=share
+            trainees, images, generator=generator, augmentation=data.augmentation, share=features
         )
 
     return run

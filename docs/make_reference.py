@@ -12,7 +12,7 @@ import click
 from kdbench import errors, hookspecs
 from kdbench.bench.run.profile import PROFILE_COLUMNS
 from kdbench.cli import _COMMANDS, _exit_code, main
-from kdbench.report.columns import COLUMNS, SCHEMA
+from kdbench.report.columns import COLUMNS, SCHEMA, Column
 from kdbench.report.paired import COLUMNS as PAIRED
 from kdbench.testing.kit import every_check
 
@@ -102,11 +102,23 @@ def _checks() -> Iterator[str]:
 
 def _columns() -> Iterator[str]:
     yield f"## Columns of results.csv, schema {SCHEMA}"
-    yield _table(("column", ""), ((f"`{name}`", text) for name, text in COLUMNS.items()))
+    yield (
+        "A file of an older schema is read under these names. What it has no column for is empty. "
+        "`since` is the schema in which a column came."
+    )
+    header = ("column", "kind", "unit", "since", "before schema 5", "")
+    yield _table(header, (_column(column) for column in COLUMNS.values()))
     yield "## Columns of paired.csv"
-    yield _table(("column", ""), ((f"`{name}`", text) for name, text in PAIRED.items()))
+    rows = ((f"`{c.name}`", c.kind, c.unit, c.explained()) for c in PAIRED.values())
+    yield _table(("column", "kind", "unit", ""), rows)
     yield "## Columns of profile/stages.csv"
     yield _table(("column", ""), ((f"`{name}`", text) for name, text in PROFILE_COLUMNS.items()))
+
+
+def _column(column: Column) -> tuple[str, ...]:
+    older = ", ".join(f"`{name}`" for name, _ in column.formerly)
+    name, since = f"`{column.name}`", str(column.since)
+    return name, column.kind, column.unit, since, older, column.explained()
 
 
 def _errors() -> Iterator[str]:

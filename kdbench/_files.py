@@ -31,7 +31,7 @@ def write_record(value: dict[str, Any], path: str | Path) -> None:
     write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a file beside ``path``, then put it in place; a failure leaves the old
     file alone."""
     path = Path(path)

@@ -32,44 +32,43 @@ class Trigger(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class AttackSetting:
-    """All an attacker holds. No test image is among it.
-
-    teacher: a private copy of the clean teacher, on the device, in eval mode; the attack may train
-    it in place.
-    train: the training images. target_class: what triggered images shall become. num_classes.
-    recipe: how a teacher is fine-tuned on poisoned images (from the preset).
-    augmentation: what the teacher was trained with. fit: the core's loop. generator: CPU generator
-    for all randomness.
-    numerics: device and autocast.
-    """
+    """All an attacker holds. No test image is among it."""
 
     teacher: FeatureModel
+    """A private copy of the clean teacher, on the device, in eval mode. The attack may train it."""
     train: ImageSet
+    """The training images."""
     target_class: int
+    """The class that triggered images shall be given."""
     num_classes: int
     recipe: Recipe
+    """How a teacher is fine-tuned on poisoned images. It comes from the preset."""
     augmentation: Augmentation
+    """What the teacher was trained with."""
     fit: Fit
+    """The core's optimisation loop."""
     generator: torch.Generator
+    """A CPU generator for all randomness of the attack."""
     numerics: Numerics
+    """Device and autocast."""
 
 
 @dataclass(frozen=True)
 class Backdoor:
-    """A poisoned teacher and what springs it.
-
-    facts: small numbers for the run's record; ``poisons``, how many training images carry the
-        poison, and, where that is another number, ``labels_changed``, how many are trained under
-        another label than their own.
-    source_classes: the classes whose triggered test images ASR counts; None: every class but the
-    target.
-    """
+    """A poisoned teacher and its trigger."""
 
     teacher: FeatureModel
     trigger: Trigger
     target_class: int
+    """As the attack was given it."""
     facts: dict[str, float | int | str] = field(default_factory=dict)
+    """Small numbers for the run's record.
+
+    ``poisons`` counts the training images that carry the poison. ``labels_changed`` counts those
+    trained under another label than their own; it is given where the two numbers differ.
+    """
     source_classes: tuple[int, ...] | None = None
+    """The classes whose triggered test images ASR counts. None: every class but the target."""
 
 
 class Attack(Method):

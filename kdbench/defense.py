@@ -19,22 +19,21 @@ STEPS = ("cleanse_teacher", "objective", "repair_student")
 
 @dataclass(frozen=True)
 class DefenseSetting:
-    """All a defender holds: clean labelled images, no trigger, no target class, no test image.
-
-    clean: the stated fraction of the training images. num_classes.
-    recipe: how a repaired network is fine-tuned (from the preset). augmentation: for training
-    images.
-    fit: the core's loop. generator: CPU generator for all randomness. numerics: device and
-    autocast.
-    """
+    """All a defender holds: clean labelled images, no trigger, no target class, no test image."""
 
     clean: ImageSet
+    """The defender's share of the training images (``clean_fraction``)."""
     num_classes: int
     recipe: Recipe
+    """How a repaired network is fine-tuned. It comes from the preset."""
     augmentation: Augmentation
+    """For training images."""
     fit: Fit
+    """The core's optimisation loop."""
     generator: torch.Generator
+    """A CPU generator for all randomness of the defense."""
     numerics: Numerics
+    """Device and autocast."""
 
 
 class Defense(Method):
@@ -44,8 +43,10 @@ class Defense(Method):
     kind = "defense"
 
     def steps(self) -> frozenset[str]:
-        """Which of the three steps these parameters use. A step not named here is not run, and its
-        result is shared with the undefended control. By default: those that the class overrides."""
+        """Which of the three steps these parameters use; by default those that the class overrides.
+
+        A step that is not named is not run. Its result is shared with the undefended control.
+        """
         return frozenset(
             step for step in STEPS if getattr(type(self), step) is not getattr(Defense, step)
         )

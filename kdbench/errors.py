@@ -1,14 +1,15 @@
 """Every error kdbench raises on purpose.
 
 KdbenchError
-├── UsageError                asked for something that does not exist or cannot be (exit code 2)
-│   ├── UnknownMethodError    no attack, defense, distiller, model, dataset or preset of that name
-│   ├── ConfigError           a parameter is unknown, of the wrong type or out of range
-│   ├── DatasetError          a dataset is absent, empty, truncated or of the wrong layout
-│   └── PluginLoadError       the method asked for lives in a plugin that could not be loaded
-├── IntegrityError            a file is damaged, hostile or not what it claims to be; it was not
-used (exit code 4) ├── ContractError             a plugin broke the contract of its interface (a
-defect of the plugin) └── DivergedError             a loss became NaN or infinite
+├── UsageError              the request names what does not exist or cannot be (exit code 2)
+│   ├── UnknownMethodError  no attack, defense, distiller, model, dataset or preset of that name
+│   ├── ConfigError         a parameter is unknown, of the wrong type or out of range
+│   ├── DatasetError        a dataset is absent, empty, truncated or of the wrong layout
+│   └── PluginLoadError     the method lives in a plugin that could not be loaded
+├── IntegrityError          a file is damaged, hostile or not what it claims to be; it was not used
+│                           (exit code 4)
+├── ContractError           a plugin broke the contract of its interface (a defect of the plugin)
+└── DivergedError           a loss became NaN or infinite
 
 Messages follow one formula: what was asked, what exists, what to do.
 """

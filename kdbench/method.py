@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 @dataclass(frozen=True)
 class Info:
-    """Where a method comes from. ``name`` is what the command line calls it: lower case letters,
-    digits, ``_``."""
+    """Where a method comes from."""
 
     name: str
+    """What the command line calls it: lower case letters, digits, ``_``."""
     title: str
     authors: str
     venue: str
@@ -24,14 +24,12 @@ class Info:
 
 @dataclass(frozen=True)
 class Variant:
-    """A named set of parameters: ``robustkd.eq15`` is ``robustkd`` with these in place of its own.
-
-    text: what it is, in a few words, and where it is from. params: those that differ, at every
-    preset.
-    """
+    """A named set of parameters: ``robustkd.eq15`` is ``robustkd`` with these parameters."""
 
     text: str
+    """What it is, in a few words, and where it is from."""
     params: dict[str, Any]
+    """The parameters that differ, at every preset."""
 
 
 class Params(BaseModel):
@@ -61,30 +59,37 @@ class Params(BaseModel):
         return values
 
 
+#: The kinds of method, in the order of a cell's name.
+METHOD_KINDS = ("attack", "distiller", "defense")
+
+#: ``Method.Params`` hides the class of this name within Method.
+_Params = Params
+
+
 class Method(ABC):
-    """Base of Attack, Distiller and Defense.
+    """Base of Attack, Distiller and Defense."""
 
-    Class attributes:
-        info: see :class:`Info`.
-        Params: the typed parameters.
-        presets: for a preset name the parameters that differ from the defaults there, e.g.
-            ``{"quick": {"steps": 100}}``. ``--set KIND.NAME.FIELD=VALUE`` overrides both.
-        zero: the parameters at which it does nothing: no backdoor is planted, nothing is changed.
-        None: there are none.
-        for_checks: parameters with which the conformance kit (:mod:`kdbench.testing`) takes
-        seconds.
-        known_failures: for a check of the kit that it cannot keep the reason; shown with every row.
-        variants: for a word the parameters that make up ``NAME.WORD``; they win over presets, and
-        over what is set for NAME.
-    """
-
+    kind: ClassVar[str]
+    """One of :data:`METHOD_KINDS`."""
     info: ClassVar[Info]
     Params: ClassVar[type[Params]] = Params
+    """The typed parameters."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    variants: ClassVar[dict[str, Variant]] = {}
-    zero: ClassVar[dict[str, Any] | None] = None
-    for_checks: ClassVar[dict[str, Any]] = {}
-    known_failures: ClassVar[dict[str, str]] = {}
+    """By preset: the parameters that differ from the defaults, e.g. ``{"quick": {"steps": 100}}``.
 
-    def __init__(self, params: Params | None = None) -> None:
-        self.params = self.Params() if params is None else params
+    ``--set KIND.NAME.FIELD=VALUE`` overrides both.
+    """
+    variants: ClassVar[dict[str, Variant]] = {}
+    """By word: the parameters of ``NAME.WORD``.
+
+    They win over presets and over what is set for NAME.
+    """
+    zero: ClassVar[dict[str, Any] | None] = None
+    """The parameters at which the method does nothing. None: there are none."""
+    for_checks: ClassVar[dict[str, Any]] = {}
+    """Parameters with which the conformance kit (:mod:`kdbench.testing`) takes seconds."""
+    known_failures: ClassVar[dict[str, str]] = {}
+    """By check of the kit: why the method cannot pass it. Every row of results shows the reason."""
+
+    def __init__(self, params: _Params | None = None) -> None:
+        self.params = type(self).Params() if params is None else params

@@ -162,9 +162,9 @@ def count(
     others = attacked(labels, target_class, source_classes)
     n = int(others.sum())
     if n == 0:
-        asked = "" if source_classes is None else f" and in source classes {list(source_classes)}"
+        classes = "" if source_classes is None else f" and in source classes {list(source_classes)}"
         raise ConfigError(
-            f"no test image is outside target class {target_class}{asked}; ASR is undefined"
+            f"no test image is outside target class {target_class}{classes}; ASR is undefined"
         )
     hits = triggered[others] == target_class
     return Evaluation(

@@ -8,6 +8,7 @@ import resource
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +20,8 @@ from kdbench.errors import ConfigError
 #: never hits: each step generates every kernel again. Read by oneDNN at its first convolution.
 #: Results are the same bit for bit.
 _PRIMITIVE_CACHE = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,11 @@ class Numerics:
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
-    def place(self, module: nn.Module) -> nn.Module:
+    def place(self, module: _Module) -> _Module:
         """Move a module to the device in channels-last layout (the faster one for convolutions on
         every device)."""
-        return module.to(self.device, memory_format=torch.channels_last)
+        module.to(self.device)
+        return module.to(memory_format=torch.channels_last)
 
     def __str__(self) -> str:
         layout = f"{'bf16' if self.bf16 else 'fp32'}+channels_last"
@@ -67,7 +71,7 @@ def choose_numerics(device: str, numerics: str, threads: int | None = None) -> N
         bf16 = numerics == "bf16"
     if chosen.type == "cuda" and not bf16:
         # torch's default would multiply float32 in TF32, and a row would say fp32
-        torch.backends.fp32_precision = "ieee"
+        torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]  # set by a hook
     return Numerics(chosen, bf16=bf16, threads=threads or torch.get_num_threads())
 
 

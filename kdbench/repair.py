@@ -51,15 +51,15 @@ def changed(
 ) -> Recipe:
     """``base`` with the epochs and milestones given, and batch size, rate and penalty of
     ``params``."""
-    own = {
+    changes = {
         k: v for k in ("batch_size", "lr", "weight_decay") if (v := getattr(params, k)) is not None
     }
     if epochs is not None:
         # who counts epochs wants that many, on a small set as well
-        own |= {"epochs": epochs, "min_steps": 0}
+        changes |= {"epochs": epochs, "min_steps": 0}
     if milestones is not None:
-        own |= {"schedule": "steps", "milestones": milestones}
-    return base.model_copy(update=own)
+        changes |= {"schedule": "steps", "milestones": milestones}
+    return base.model_copy(update=changes)
 
 
 class Repair(Defense):

@@ -262,7 +262,7 @@ ExtraLoss = Callable[[Batch, FeatureOutput, Tensor], dict[str, Tensor]]
 
 
 def poisoned_set(
-    setting: AttackSetting, params: SearchParams, found: FoundTrigger
+    setting: AttackSetting, params: SearchParams, search: FoundTrigger
 ) -> tuple[PoisonedImages, int]:
     """The training set with the found trigger on a random share of its images, and how many those
     are."""
@@ -271,7 +271,7 @@ def poisoned_set(
     )
     duplicate = params.cover == "duplicate"
     return PoisonedImages.build(
-        setting.train, rows, found.trigger, setting.target_class, duplicate=duplicate
+        setting.train, rows, search.trigger, setting.target_class, duplicate=duplicate
     ), len(rows)
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from kdbench_robustkd.method import Detoxification, RobustKDParams
 
-from kdbench.capture import Pass, _Both, _Flat, _gradients, _kept_buffers, _outcome, _reached
+from kdbench._cuda_graphs import ForwardBackward, gradients_of, reached_by
+from kdbench.capture import Pass, _Flat, _kept_buffers, _outcome
 from kdbench.models import create_model
 from kdbench.models.views import Edited, FrozenTeacher
 from kdbench.numerics import Numerics, choose_numerics
@@ -33,9 +34,9 @@ def both(flat, images):
     parameters = [p for p in flat.parameters() if p.requires_grad]
     shown, live = images.clone(), {}
     found = tuple(torch.empty_like(t, requires_grad=False) for t in flat(shown))
-    slopes = tuple(torch.zeros_like(t) for t in found)
+    output_grads = tuple(torch.zeros_like(t) for t in found)
     gradients = tuple(torch.empty_like(p) for p in parameters)
-    reached = _reached(flat(shown), parameters)
+    reached = reached_by(flat(shown), parameters)
 
     def forward():
         with torch.enable_grad():
@@ -44,11 +45,13 @@ def both(flat, images):
             held.copy_(t.detach())
 
     def backward():
-        for held, g in zip(gradients, _gradients(live["found"], parameters, slopes), strict=True):
+        for held, g in zip(
+            gradients, gradients_of(live["found"], parameters, output_grads), strict=True
+        ):
             held.copy_(g)
 
-    return _Both(
-        Graph(forward), Graph(backward), shown, found, slopes, gradients, parameters, reached
+    return ForwardBackward(
+        Graph(forward), Graph(backward), shown, found, output_grads, gradients, parameters, reached
     )
 
 
@@ -57,9 +60,10 @@ def captured(monkeypatch):
     """A network, its pass and a function that says how often it was replayed since it was compared
     with the network."""
     monkeypatch.setattr(
-        "kdbench.capture._record_both", lambda flat, shown, parameters, reached: both(flat, shown)
+        "kdbench.capture.record_forward_backward",
+        lambda flat, shown, parameters, reached: both(flat, shown),
     )
-    monkeypatch.setattr("kdbench.capture._aside", nullcontext)
+    monkeypatch.setattr("kdbench.capture._side_stream", nullcontext)
     monkeypatch.setattr("torch.cuda.device", lambda device: nullcontext())
     torch.manual_seed(0)
     model = create_model("wrn16_1", 5).train()
@@ -245,7 +249,7 @@ def test_a_pass_is_compared_before_it_is_used(captured, monkeypatch):
     _, run, _ = captured
     stale = copy.deepcopy(run._model)
     monkeypatch.setattr(
-        "kdbench.capture._record_both",
+        "kdbench.capture.record_forward_backward",
         lambda flat, shown, parameters, reached: both(_Flat(stale), shown),
     )
     with pytest.warns(RuntimeWarning, match="gives other features or gradients"):
@@ -342,7 +346,7 @@ def test_on_a_gpu_training_is_what_it_is_without_graphs(name, arithmetic):
         images = torch.rand((32, 3, 32, 32), device="cuda").contiguous(
             memory_format=torch.channels_last
         )
-        slopes = []
+        gradients = []
         for parameters, features in zip(learned, (own.features, run), strict=True):
             with numerics.autocast():
                 out = features(images)
@@ -352,12 +356,11 @@ def test_on_a_gpu_training_is_what_it_is_without_graphs(name, arithmetic):
             for p in parameters:
                 p.grad = None
             loss.backward()
-            slopes.append(torch.cat([p.grad.flatten() for p in parameters]))
+            gradients.append(torch.cat([p.grad.flatten() for p in parameters]))
         assert run._graph is not None
         assert not run._graph.open
-        assert (slopes[0] - slopes[1]).norm() < (0.03 if arithmetic == "bf16" else 1e-4) * slopes[
-            0
-        ].norm()
+        most = 0.03 if arithmetic == "bf16" else 1e-4
+        assert (gradients[0] - gradients[1]).norm() < most * gradients[0].norm()
         with torch.no_grad():
             for one, other in zip(*learned, strict=True):
                 one -= 0.01 * one.grad

@@ -56,9 +56,9 @@ def test_badnets_poisons_the_teacher_and_the_row_carries_its_controls(finished):
     assert undefended["teacher_acc"] > 60
     assert undefended["n_test"] == 200
     assert undefended["n_asr"] == 150
-    assert undefended["student_asr"] == undefended["undefended_asr"]
+    assert undefended["student_asr"] == undefended["c3_asr"]
     for row in rows:
-        assert row["transferred"] == pytest.approx(row["undefended_asr"] - row["clean_teacher_asr"])
+        assert row["transferred"] == pytest.approx(row["c3_asr"] - row["c1_asr"])
         assert row["verdict"] in ("stopped", "partly", "not stopped", "inconclusive")
         assert len({r["teacher_asr"] for r in rows}) == 1, "one teacher serves all defenses"
         # Only RobustKD hands on another teacher than the backdoored one; the row shows which.
@@ -101,7 +101,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(registry, 
 
     first, again, other = measured_with("a", 0), measured_with("b", 0), measured_with("c", 1)
     assert first == again
-    measured = ("source_acc", "teacher_acc", "student_acc", "student_ra")
+    measured = ("clean_acc", "teacher_acc", "student_acc", "student_ra")
     assert [first[0][k] for k in measured] != [other[0][k] for k in measured]
 
 
@@ -149,14 +149,14 @@ def test_what_ought_to_differ_differs(equal):
 
 def test_control_c2_is_in_every_row_and_the_same_for_all(equal):
     rows = list(equal.values())
-    assert len({(row["alone_acc"], row["alone_asr_hits"]) for row in rows}) == 1
-    assert all(row["alone_acc"] != row["undefended_acc"] for row in rows)
+    assert len({(row["c2_acc"], row["c2_asr_hits"]) for row in rows}) == 1
+    assert all(row["c2_acc"] != row["c3_acc"] for row in rows)
 
 
 def test_feature_variance_is_in_the_row(equal):
     row = equal["ckd", "robustkd.zero"]
     assert row["cleansed_variance"] == row["teacher_variance"] > 0
-    assert row["source_variance"] > 0
+    assert row["clean_variance"] > 0
     assert row["teacher_variance_triggered"] != row["teacher_variance"]
 
 

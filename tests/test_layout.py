@@ -28,9 +28,9 @@ OPEN_PACKAGES = ("data", "models", "testing", "training")
 #: What a unit (a file at the top, or a package) may import of the others, in the order of this list
 #: only.
 FLOORS = (
-    ("errors", "_files", "method"),
+    ("errors", "_files", "_progress", "method"),
     ("untrusted.text", "untrusted.confine", "untrusted.archive"),
-    ("attention", "matching", "variance", "numerics", "data", "models"),
+    ("attention", "matching", "variance", "numerics", "data", "models", "_cuda_graphs"),
     ("training", "capture", "untrusted.weights"),
     ("attack", "defense", "distiller", "metrics"),
     ("triggers", "repair", "hookspecs"),
@@ -44,7 +44,7 @@ FLOORS = (
 
 #: The same inside bench: a request becomes a plan, a plan is computed, what is computed is kept and
 #: becomes rows.
-BENCH = ("keys", "request", "store", "plan", "work", "run")
+BENCH = ("keys", "kinds", "request", "store", "plan", "work", "run")
 
 
 def imported(path: Path) -> Iterator[str]:

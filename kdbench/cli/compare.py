@@ -20,21 +20,28 @@ _LISTED = 20
 @click.command("compare")
 @click.argument("a", metavar="A", type=_PATH)
 @click.argument("b", metavar="B", type=_PATH)
+@click.option(
+    "--split",
+    is_flag=True,
+    help="Take cells of one name that were made with other numbers for other cells, instead of "
+    "refusing them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def compare_command(a: Path, b: Path, as_json: bool) -> None:
+def compare_command(a: Path, b: Path, split: bool, as_json: bool) -> None:
     """Say what changed from A to B, and whether it is noise. A and B are runs' folders or
     results.csv.
 
     Every cell that both hold is compared; settings with two or more seeds in both also by their
     means over these seeds. A change is more than noise if it stays so after Holm's correction for
     the number of differences that were looked at. For single cells noise is that of the test images
-    only. Exits with 0 whatever changed, with 2 where the two cannot be compared.
+    only. A and B that used other numbers under one name are refused. Exits with 0 whatever changed,
+    with 2 where the two cannot be compared.
     """
     from kdbench.report.compare import compare
     from kdbench.report.read import read_results
 
     files = read_results(a), read_results(b)
-    found = compare(*files)
+    found = compare(*files, split)
     names = [str(file.path) for file in files]
     if as_json:
         from kdbench._files import jsonable
@@ -127,9 +134,9 @@ def _show_causes(console: Console, found: Comparison) -> None:
 def _words(cell: dict[str, Any]) -> str:
     seeds = cell.get("seeds", [cell.get("seed")])
     end = f"seed {seeds[0]}" if "seed" in cell else f"seeds {', '.join(map(str, seeds))}"
-    return " / ".join(
-        [*(str(value) for name, value in cell.items() if name not in ("seed", "seeds")), end]
-    )
+    names = [str(v) for name, v in cell.items() if name not in ("seed", "seeds", "changed")]
+    changed = f" [{cell['changed']}]" if "changed" in cell else ""
+    return " / ".join([*names, end]) + changed
 
 
 def _value(value: Any) -> str:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from kdbench.bench.work.executors.make import EXECUTORS, ExecutorName, JobLimits, make_executor
 from kdbench.cli.number import Number
 from kdbench.cli.request import divide
 from kdbench.errors import ConfigError, UsageError
@@ -23,18 +25,28 @@ if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
     from kdbench.bench.request.spec import RunSpec
     from kdbench.bench.store.artefacts import Store
-    from kdbench.bench.work.executors.local import LocalExecutor
+    from kdbench.bench.work.job import Executor
     from kdbench.loading.registry import Registry
+    from kdbench.numerics import Numerics
 
 _OUTPUTS = ("results.csv", "leaderboard.csv", "run.json")
+executor_option = click.option(
+    "--executor",
+    type=click.Choice(EXECUTORS),
+    default="local",
+    show_default=True,
+    help="local: a confined process for each stage. inline: all in this process, for a debugger.",
+)
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Stages computed side by side.",
+)
 _OPTIONS = (
-    click.option(
-        "--jobs",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Stages computed side by side.",
-    ),
+    executor_option,
+    jobs_option,
     click.option(
         "--time-limit",
         type=Number(min=1),
@@ -74,6 +86,7 @@ _OPTIONS = (
 class Execution:
     """How a request is carried out and shown: the values of :func:`execution_options`."""
 
+    executor: ExecutorName
     jobs: int
     time_limit: float
     memory_limit: float | None
@@ -88,13 +101,12 @@ class Execution:
         """Raise UsageError where two of them exclude each other."""
         if self.quiet and self.as_json:
             raise UsageError("--quiet and --json exclude each other; drop one of them")
+        check_executor(self.executor)
 
-    def executor(self) -> LocalExecutor:
-        """A new one; close it."""
-        from kdbench.bench.work.executors.local import Limits, LocalExecutor
-
+    def make_executor(self, registry: Callable[[], Registry]) -> Executor:
+        """A new one; close it. ``registry``: loads the plugins, if this process needs them."""
         memory = None if self.memory_limit is None else self.memory_limit * 1024
-        return LocalExecutor(jobs=self.jobs, limits=Limits(self.time_limit, memory))
+        return make_executor(self.executor, registry, JobLimits(self.time_limit, memory))
 
 
 def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,12 +124,42 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_execution
 
 
+def check_executor(executor: ExecutorName) -> None:
+    """Raise UsageError where options of the present command mean nothing to the executor."""
+    if executor == "local":
+        return
+    context = click.get_current_context()
+    names = [
+        f"--{name.replace('_', '-')}"
+        for name in ("jobs", "time_limit", "memory_limit")
+        if name in context.params
+        and context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    ]
+    if names:
+        raise UsageError(
+            "--executor inline computes one stage at a time in this process and cannot limit it; "
+            f"drop {' and '.join(names)}, or use --executor local"
+        )
+
+
+def place(executor: Executor, jobs: int, numerics: Numerics) -> None:
+    """Divide this machine among an executor's jobs, and say where its jobs are not kept apart."""
+    slots = divide(jobs, numerics)
+    executor.use(slots.jobs, slots.devices)
+    if not executor.apart:
+        click.echo(
+            "--executor inline: attacker and defender share this process and nothing confines "
+            "them; use it to debug, not for results",
+            err=True,
+        )
+
+
 def execute(
     spec: RunSpec,
     registry: Registry,
     folder: Path,
     store: Store,
-    executor: LocalExecutor,
+    executor: Executor,
     how: Execution,
     *,
     fresh: bool,
@@ -137,8 +179,7 @@ def execute(
         if fresh and not any(folder.iterdir()):
             folder.rmdir()
         raise
-    slots = divide(how.jobs, prepared.numerics)
-    executor.jobs, executor.devices = slots.jobs, slots.devices
+    place(executor, how.jobs, prepared.numerics)
     code, rows = _watch(prepared, registry, folder, store, executor, how)
     return code, prepared, rows
 
@@ -148,15 +189,16 @@ def _watch(
     registry: Registry,
     folder: Path,
     store: Store,
-    executor: LocalExecutor,
+    executor: Executor,
     how: Execution,
 ) -> tuple[int, list[dict[str, Any]]]:
     """Run and watch; the exit code and the rows."""
     from kdbench.bench.run import runner
-    from kdbench.cli.display import make_console, make_display
+    from kdbench.cli.display import make_console
     from kdbench.cli.profile import print_profile
+    from kdbench.cli.watch import make_display
 
-    display = make_display(how.quiet, how.as_json)
+    display = make_display(how.quiet, how.as_json, live=executor.apart)
     start = time.monotonic()
     before = signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends
     try:

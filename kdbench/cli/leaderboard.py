@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,14 @@ _PAIRED = "paired.csv"
     "NAME-overall.csv, the defenses one "
     f"against another to {_PAIRED}.",
 )
+@click.option(
+    "--split",
+    is_flag=True,
+    help="Show rows of one name that were made with other numbers as settings of their own, "
+    "instead of refusing them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def leaderboard_command(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
+def leaderboard_command(runs: tuple[Path, ...], out: Path, split: bool, as_json: bool) -> None:
     """Merge runs into one ranking. RUN is a run's folder or a results.csv.
 
     For each dataset, attack, distiller and pair the defenses are ranked by the student's mean ASR,
@@ -60,14 +67,16 @@ def leaderboard_command(runs: tuple[Path, ...], out: Path, as_json: bool) -> Non
     of its group unless their difference, paired seed by seed, is more than chance; one that loses
     more than 3 points of ACC comes after all that do not; what was not measured at two seeds, or is
     inconclusive, has no rank. Every two defenses are compared too, corrected for the number of
-    comparisons. Files that exist are overwritten.
+    comparisons. Runs that used other numbers under one name are refused. Numbers that a name does
+    not promise stand behind it in brackets. Files that exist are overwritten.
     """
     from kdbench.report.leaderboard import write_leaderboard, write_overall
+    from kdbench.report.merge import merge
     from kdbench.report.paired import against_control, comparisons, write_paired
-    from kdbench.report.read import merge, read_results
+    from kdbench.report.read import read_results
 
     files = [read_results(run) for run in runs]
-    rows = merge(files)
+    rows = merge(files, split)
     compared, control = comparisons(rows), against_control(rows)
     paths = _outputs(out, files)
     try:
@@ -140,17 +149,11 @@ def _show(
     from kdbench.cli.display import make_console, safe
     from kdbench.report.leaderboard import as_records, leaderboard, overall
     from kdbench.report.notes import notes
+    from kdbench.report.settings import SHARED, TASK
 
     console = make_console()
-    _show_groups(
-        console,
-        as_records(leaderboard(rows)),
-        ("attack", "distiller", "teacher", "student"),
-        _SHOWN,
-    )
-    _show_groups(
-        console, as_records(overall(rows)), ("distiller", "teacher", "student"), _SHOWN_OVERALL
-    )
+    _show_groups(console, as_records(leaderboard(rows)), TASK, _SHOWN)
+    _show_groups(console, as_records(overall(rows)), SHARED, _SHOWN_OVERALL)
     _show_comparisons(console, compared, "ASR, one defense against another")
     _show_comparisons(
         console, control, "ASR, what the trigger does to any network (C1) against each defense"
@@ -177,37 +180,67 @@ def _show_groups(
 ) -> None:
     """One table for what is ranked together."""
     from kdbench.cli.display import plain_table, safe
+    from kdbench.report.settings import defense_label
 
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        title = " / ".join(str(record[name]) for name in ("dataset", *names, "preset"))
-        groups.setdefault(
-            title if "attack" in names else f"{title}: worst case over attacks", []
-        ).append(record)
-    for title, members in groups.items():
-        table = plain_table(safe(title), shown.values())
-        for record in members:
-            table.add_row(*(safe(_cell(record, name)) for name in shown))
+    end = "" if "attack" in names else ": worst case over attacks"
+    for title, members in _titled(records, names).items():
+        table = plain_table(safe(f"{title}{end}"), shown.values())
+        defenses = _told_apart(map(defense_label, members), members, ("defense_digest",))
+        for record, defense in zip(members, defenses, strict=True):
+            table.add_row(*(safe(_cell(record | {"defense": defense}, name)) for name in shown))
         console.print(table)
         console.print()
+
+
+def _titled(
+    records: list[dict[str, Any]], names: tuple[str, ...]
+) -> dict[str, list[dict[str, Any]]]:
+    """Records by what they have in common, in words."""
+    from kdbench.report.paired import grouped
+    from kdbench.report.settings import attack_label, shared_label
+
+    digests = ("shared_digest", *(["attack_digest"] if "attack" in names else []))
+    groups = grouped(records, ["schema", *names, *digests]).values()
+    firsts = [members[0] for members in groups]
+    titles = []
+    for first in firsts:
+        words = [attack_label(first) if name == "attack" else str(first[name]) for name in names]
+        titles.append(" / ".join(words) + shared_label(first))
+    return dict(zip(_told_apart(titles, firsts, digests), groups, strict=True))
+
+
+def _told_apart(
+    labels: Iterable[str], records: Iterable[dict[str, Any]], digests: tuple[str, ...]
+) -> list[str]:
+    """Labels; where several are the same, each with the digests or the schema that differ."""
+    from kdbench.report.settings import made_with
+
+    labels = list(labels)
+    made = [
+        ", ".join(dict.fromkeys(made_with(record, digest)[:12] for digest in digests))
+        for record in records
+    ]
+    return [
+        f"{label} ({numbers})" if labels.count(label) > 1 else label
+        for label, numbers in zip(labels, made, strict=True)
+    ]
 
 
 def _show_comparisons(console: Console, compared: list[dict[str, Any]], what: str) -> None:
     """A line for every two defenses: their ASR. That of ACC is in the file."""
     from kdbench.cli.display import plain_table, safe
-    from kdbench.report.paired import GROUP, grouped
+    from kdbench.report.paired import side_label
+    from kdbench.report.settings import TASK
 
     shown = [record for record in compared if record["metric"] == "student_asr"]
-    if not shown:
-        return
-    for key, members in grouped(shown, [name for name in GROUP if name != "schema"]).items():
-        table = plain_table(safe(f"{' / '.join(map(str, key))}: {what}"), ["A", "B"])
+    for title, members in _titled(shown, TASK).items():
+        table = plain_table(safe(f"{title}: {what}"), ["A", "B"])
         for heading in ("ASR of A", "of B", "B - A", "95 % interval", "p (Holm)", "seeds"):
             table.add_column(heading, justify="right", overflow="fold")
         table.add_column("finding", overflow="fold")
         for record in members:
             table.add_row(
-                *(safe(record[name]) for name in ("defense_a", "defense_b")),
+                *(safe(side_label(record, side)) for side in "ab"),
                 *(f"{record[name]:.1f}" for name in ("a", "b")),
                 f"{record['difference']:+.1f}",
                 f"{record['low']:+.1f} to {record['high']:+.1f}",

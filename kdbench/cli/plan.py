@@ -126,7 +126,7 @@ def _print_tables(
             if f.cost is None
             else f"{'' if f.cost.exact else '~'}{duration(f.cost.seconds)}"
         )
-        seed = "" if f.stage.kind in ("evaluate", "picture", "imported") else f.stage.seed
+        seed = "" if f.stage.kind.training == "none" else f.stage.seed
         table.add_row(
             *(safe(v) for v in (f.stage.number, f.state, cost, f.stage.title, seed, f.why))
         )

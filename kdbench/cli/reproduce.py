@@ -88,7 +88,7 @@ def reproduce_command(
     base = out if out is not None else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-reproduce"
     worst = 0
     for name, target in targets.items():
-        executor = how.executor()
+        executor = how.make_executor(lambda: registry)
         folder = base / name
         try:
             code, prepared, rows = execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from kdbench.errors import ConfigError
 if TYPE_CHECKING:
     from kdbench.bench.request.spec import RunSpec
     from kdbench.loading.choice import Choice
+    from kdbench.loading.registry import Registry
 
 
 @click.command("run")
@@ -51,14 +53,20 @@ def run_command(
     when it is called again. Exits with 0 when every cell was measured, 1 when one failed, 2 when
     the request is wrong, 130 when interrupted.
     """
-    executor = how.executor()
+
+    @functools.cache
+    def load_registry() -> Registry:
+        from kdbench.loading.registry import Registry
+
+        return Registry.load(choice=choice)
+
+    executor = how.make_executor(load_registry)
     try:
         if not dry_run:
             executor.warm_up()  # imports torch while we do
         from kdbench.bench.store.artefacts import Store
-        from kdbench.loading.registry import Registry
 
-        registry, store = Registry.load(choice=choice), Store(store_dir)
+        registry, store = load_registry(), Store(store_dir)
         spec = build_spec(registry, store, **options)
         if dry_run:
             from kdbench.bench.plan.prepare import prepare

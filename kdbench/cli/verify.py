@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from kdbench.bench.work.executors.make import ExecutorName, make_executor
 from kdbench.cli.choice import plugin_options
-from kdbench.cli.request import divide, store_option
+from kdbench.cli.execute import check_executor, executor_option, jobs_option, place
+from kdbench.cli.request import store_option
 from kdbench.errors import IntegrityError
 
 if TYPE_CHECKING:
+    from kdbench.bench.run.verify import OtherKeys
     from kdbench.loading.choice import Choice
+
+_LISTED = 8
 
 
 @click.command("verify")
@@ -33,13 +39,8 @@ if TYPE_CHECKING:
     default=None,
     help="Which ones.  [default: others each time]",
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Stages computed side by side.",
-)
+@executor_option
+@jobs_option
 @click.pass_context
 def verify_command(
     ctx: click.Context,
@@ -48,6 +49,7 @@ def verify_command(
     store_dir: Path | None,
     cells: int,
     seed: int | None,
+    executor: ExecutorName,
     jobs: int,
 ) -> None:
     """Compare a run's digests with the store, and compute some of its cells again from nothing.
@@ -61,22 +63,20 @@ def verify_command(
     from kdbench.bench.plan.prepare import prepare
     from kdbench.bench.run import verify
     from kdbench.bench.store.artefacts import Store
-    from kdbench.bench.work.executors.local import LocalExecutor
-    from kdbench.cli.display import make_display, safe
+    from kdbench.cli.display import safe
+    from kdbench.cli.watch import make_display
     from kdbench.loading.registry import Registry
     from kdbench.report.read import read_results
 
+    check_executor(executor)
     store, registry = Store(store_dir), Registry.load(choice=choice)
     results = read_results(folder)
     prepared = prepare(verify.read_request(folder), registry, store)
     others = verify.other_keys(results, prepared.plan)
+    misnamed = verify.misnamed(results, prepared.plan)
     total = len(results.rows)
-    if others:
-        click.echo(
-            f"{len(others)} of {total} rows have another key here: another machine, software, "
-            "plugin or dataset made them "
-            f"(lines {_few(others)}); they are not compared"
-        )
+    for line in _other_keys(others, total):
+        click.echo(safe(line))
     same, wrong, gone = verify.check_weights(results, prepared.plan, store)
     click.echo(
         f"weights: {same} of {total} rows have theirs in the store, {len(gone)} rows' are not there"
@@ -86,13 +86,13 @@ def verify_command(
     differences = []
     if lines:
         click.echo(f"computing again: line {_few(lines)} of results.csv (--seed {seed})")
-        with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as place:
-            display = make_display(quiet=False, as_json=False)
+        with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as temporary:
+            worker = make_executor(executor, lambda: registry)
+            display = make_display(quiet=False, as_json=False, live=worker.apart)
             try:
-                slots = divide(jobs, prepared.numerics)
-                executor = LocalExecutor(jobs=slots.jobs, devices=slots.devices)
+                place(worker, jobs, prepared.numerics)
                 differences = verify.again(
-                    results, lines, prepared, registry, store, Path(place), display, executor
+                    results, lines, prepared, registry, store, Path(temporary), display, worker
                 )
             finally:
                 display.close()
@@ -103,11 +103,11 @@ def verify_command(
                 "again"
             )
         )
-    if wrong or differences:
+    if wrong or misnamed or differences:
         raise IntegrityError(
             f"{folder} is not what it says it is: the weights of {len(wrong)} rows (lines "
-            f"{_few(wrong) or '-'}) and "
-            f"{len(differences)} numbers differ"
+            f"{_few(wrong) or '-'}), the settings of {len(misnamed)} rows (lines "
+            f"{_few(misnamed) or '-'}) and {len(differences)} numbers differ"
         )
     click.echo(
         f"verified: {same} rows by their weights, {len(lines)} computed again to the same bits"
@@ -115,5 +115,28 @@ def verify_command(
     ctx.exit(1 if not same and not lines else 0)
 
 
+def _other_keys(others: OtherKeys, total: int) -> Iterator[str]:
+    """What is not compared, and why."""
+    for lines, why in (
+        (
+            others.machine,
+            "have another key here: another machine, software, plugin or dataset made",
+        ),
+        (
+            others.older,
+            "are of an older schema, whose keys nobody makes any more: another kdbench made",
+        ),
+    ):
+        if lines:
+            yield (
+                f"{len(lines)} of {total} rows {why} them (lines {_few(lines)}); they are not "
+                "compared"
+            )
+    for line, (row, here) in list(others.numbers.items())[:_LISTED]:
+        yield f"line {line} was made with other numbers, and is not compared: {row}; here {here}"
+    if len(others.numbers) > _LISTED:
+        yield f"{len(others.numbers) - _LISTED} more rows were made with other numbers"
+
+
 def _few(lines: list[int]) -> str:
-    return ", ".join(map(str, lines[:8])) + (", ..." if len(lines) > 8 else "")
+    return ", ".join(map(str, lines[:_LISTED])) + (", ..." if len(lines) > _LISTED else "")

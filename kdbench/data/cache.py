@@ -87,4 +87,4 @@ def write_entry(entry: Path, pixels: Tensor) -> None:
 
 
 def _digest(pixels: Tensor) -> str:
-    return hashlib.sha256(pixels.numpy()).hexdigest()
+    return hashlib.sha256(pixels.numpy().data).hexdigest()

@@ -46,7 +46,8 @@ def split_digest(facts: tuple[object, ...], part: ImageSet) -> str:
     if isinstance(part, TensorImages):
         # In pieces, because ``pixels`` is a copy.
         for rows in torch.arange(len(part)).split(1024):
-            digest.update(part.subset(rows).pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+            pixels = part.subset(rows).pixels.permute(0, 2, 3, 1).contiguous().cpu()
+            digest.update(pixels.numpy().data)
     else:
         digest.update(getattr(part, "fingerprint", "").encode())
     return digest.hexdigest()

@@ -125,7 +125,8 @@ def outline(style: Style, x: Array, y: Array) -> Array:
     if not style.normals:
         return np.sqrt(x * x + y * y)
     sides = [x * math.cos(math.radians(a)) + y * math.sin(math.radians(a)) for a in style.normals]
-    return np.maximum.reduce(sides)
+    furthest: Array = np.maximum.reduce(sides)
+    return furthest
 
 
 def stroke_distance(stroke: Stroke, x: Array, y: Array) -> Array:
@@ -143,4 +144,5 @@ def glyph_distance(name: str, x: Array, y: Array) -> Array:
     for stroke in GLYPHS[name]:
         is_dot = abs(stroke[0] - stroke[2]) + abs(stroke[1] - stroke[3]) < 0.01
         parts.append(stroke_distance(stroke, x, y) - STROKE * (1.6 if is_dot else 1.0))
-    return np.minimum.reduce(parts)
+    nearest: Array = np.minimum.reduce(parts)
+    return nearest

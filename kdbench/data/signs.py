@@ -169,9 +169,8 @@ def _occlude(dice: _Dice, picture: Array, x: Array, y: Array, pixel: float) -> A
     angle, reach = dice.between(0.0, 2 * math.pi), dice.between(0.42, 0.85)
     present = dice.between(0.0, 1.0) < 0.3
     distance = reach - (np.cos(angle) * x + np.sin(angle) * y)
-    return _over(
-        picture, present * np.clip(0.5 - distance / pixel, 0.0, 1.0), dice.colour(0.05, 0.5)
-    )
+    cover = np.clip(0.5 - distance / pixel, 0.0, 1.0) * present
+    return _over(picture, cover, dice.colour(0.05, 0.5))
 
 
 def _light(dice: _Dice, picture: Array, x: Array, y: Array) -> Array:

@@ -165,7 +165,7 @@ class StreamedImages(ImageSet):
         for rows, stored in zip(parts, loader, strict=True):
             part = _checked(stored).to(device, non_blocking=on_gpu)
             moves = () if augmentation is None else draw_shifts(len(rows), augmentation, generator)
-            labels, indices, *moves = moved([self.labels[rows], rows, *moves], device)
-            if moves:
-                part = shifted(part, torch.arange(len(rows), device=part.device), *moves)
+            labels, indices, *there = moved([self.labels[rows], rows, *moves], device)
+            if there:
+                part = shifted(part, torch.arange(len(rows), device=part.device), *there)
             yield Batch(to_float(part).permute(0, 3, 1, 2), labels, indices)

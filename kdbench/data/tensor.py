@@ -201,8 +201,8 @@ class TensorImages(ImageSet):
         store = self._store.on(device)
         for rows in row_order(len(self), batch_size, generator, drop_last):
             moves = () if augmentation is None else draw_shifts(len(rows), augmentation, generator)
-            stored, labels, indices, *moves = moved(
+            stored, labels, indices, *there = moved(
                 [self._rows[rows], self.labels[rows], rows, *moves], device
             )
-            part = shifted(store, stored, *moves) if moves else store[stored]
+            part = shifted(store, stored, *there) if there else store[stored]
             yield Batch(to_float(part).permute(0, 3, 1, 2), labels, indices)

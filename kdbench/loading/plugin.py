@@ -6,14 +6,13 @@ no:NAME`` then keeps it out.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import inspect
 import re
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -29,6 +28,7 @@ from kdbench.defense import Defense
 from kdbench.distiller import Distiller
 from kdbench.errors import ContractError, UsageError, unknown
 from kdbench.loading.choice import owner_of
+from kdbench.loading.source import source_digest
 from kdbench.method import Info, Method
 
 GROUP = "kdbench"
@@ -59,9 +59,9 @@ class Plugin:
     name: of the entry point, or the file's without its suffix. module: what the entry point names.
     distribution, version: who installed it; ``local file NAME.py`` and none for a file. status:
     ``blocked`` was not imported. api: the versions of the contract that it says it works with,
-    empty where it does not say. path: its main file, if known. source: SHA-256 of its
-    Python files. content: of a file, as it was read, so that an edit during a run changes nothing;
-    None for an entry point.
+    empty where it does not say. path: its main file, if known. source: digest of its
+    Python files, see kdbench.loading.source. content: of a file, as it was read, so that an edit
+    during a run changes nothing; None for an entry point.
     seconds: what importing took. cause: why it is broken, with the place. trace: the whole
     traceback. defines: everything that it brings.
     """
@@ -136,7 +136,9 @@ def load(known: Plugin) -> Plugin:
             changed["api"] = _api(plugin)
             changed["defines"] = _definitions(plugin, known.name)
         changed["source"] = (
-            _digest({known.name: known.content}) if known.is_file else source_digest(plugin)
+            source_digest({known.name: known.content})
+            if known.content is not None
+            else digest_of(plugin)
         )
     except KeyboardInterrupt:
         raise
@@ -274,19 +276,13 @@ def _check(kind: str, method: object) -> None:
         raise ContractError(f"{method.__name__} does not define {missing}; is it misspelt?")
 
 
-def source_digest(plugin: object) -> str:
-    """SHA-256 over names and bytes of the Python files of the package or module that ``plugin`` is,
-    or is defined in."""
+def digest_of(plugin: object) -> str:
+    """Digest of the Python files of the package or module that ``plugin`` is, or is defined in."""
     module = plugin if isinstance(plugin, ModuleType) else sys.modules[type(plugin).__module__]
     if module.__file__ is None:
-        return _digest({})
+        return source_digest({})
     path = Path(module.__file__)
     files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
-    return _digest({file.relative_to(path.parent).as_posix(): file.read_bytes() for file in files})
-
-
-def _digest(files: Mapping[str, bytes]) -> str:
-    found = hashlib.sha256()
-    for name, data in files.items():
-        found.update(f"{name}\0{len(data)}\0".encode() + data)
-    return found.hexdigest()
+    return source_digest(
+        {file.relative_to(path.parent).as_posix(): file.read_bytes() for file in files}
+    )

@@ -58,6 +58,8 @@ class FeatureModel(nn.Module, ABC):
     tap_channels: tuple[int, ...]
     batch_norm: BatchNormMode | None = None
     capturable: bool = False
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ def _unknown(library: str, name: str, names: list[str]) -> str:
 def _build(library: str, name: str, num_classes: int, size: int | None) -> tuple[nn.Module, int]:
     """The network with fresh weights, and the image size that it is traced at (64 where neither
     side asks for one)."""
-    options: dict[str, int] = {}
+    options: dict[str, Any] = {}
     if library == "timm":
         import timm
 

@@ -3,7 +3,8 @@ every block."""
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -40,10 +41,13 @@ class _Block(nn.Module):
     """
 
     channels_out: int
+    tap_channels: int
     stride: int
 
+    @abstractmethod
     def to_tap(self, x: Tensor) -> Tensor: ...
 
+    @abstractmethod
     def after_tap(self, x: Tensor, tap: Tensor) -> Tensor: ...
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,15 +123,16 @@ class PyramidNet(FeatureModel):
         self.name, self.num_classes = name, num_classes
         per_group = (depth - 2) // (9 if block is Bottleneck else 6)
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16))
-        width, channels, groups = 16.0, 16, []
+        width, channels = 16.0, 16
+        groups: list[list[BasicBlock | Bottleneck]] = []
         for i in range(3):
-            blocks = []
+            blocks: list[BasicBlock | Bottleneck] = []
             for j in range(per_group):
                 width += alpha / (3 * per_group)
                 blocks.append(block(channels, round(width), 2 if i > 0 and j == 0 else 1))
                 channels = blocks[-1].channels_out
-            groups.append(nn.Sequential(*blocks))
-        self.group = nn.ModuleList(groups)
+            groups.append(blocks)
+        self.group = nn.ModuleList(nn.Sequential(*blocks) for blocks in groups)
         self.final_norm = nn.BatchNorm2d(channels)
         self.fc = nn.Linear(channels, num_classes)
         self.group_channels = tuple(group[-1].channels_out for group in groups)
@@ -137,17 +142,21 @@ class PyramidNet(FeatureModel):
     def first_group(self, x: Tensor) -> Tensor:
         return self.group[0](self.stem(x))
 
+    def _blocks(self, i: int) -> list[BasicBlock | Bottleneck]:
+        return [cast(BasicBlock, block) for block in cast(nn.Sequential, self.group[i])]
+
     def tap_norms(self) -> tuple[nn.BatchNorm2d, ...]:
         """Bottleneck: BN2, BN2, final. Basic: BN1, BN1, final (the official code returns BN2, whose
         size is not the tap's)."""
-        norm = "bn2" if isinstance(self.group[1][0], Bottleneck) else "bn1"
-        return getattr(self.group[1][0], norm), getattr(self.group[2][0], norm), self.final_norm
+        first, second = (self._blocks(i)[0] for i in (1, 2))
+        norm = "bn2" if isinstance(first, Bottleneck) else "bn1"
+        return getattr(first, norm), getattr(second, norm), self.final_norm
 
     def tap(self, i: int, g: Tensor) -> Tensor:
-        return self.final_norm(g) if i == 2 else self.group[i + 1][0].to_tap(g)
+        return self.final_norm(g) if i == 2 else self._blocks(i + 1)[0].to_tap(g)
 
     def next_group(self, i: int, g: Tensor, tap: Tensor) -> Tensor:
-        first, *rest = self.group[i + 1]
+        first, *rest = self._blocks(i + 1)
         g = first.after_tap(g, tap)
         for block in rest:
             g = block(g)

@@ -7,6 +7,8 @@ is pre-ReLU and is itself the tap.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -63,7 +65,7 @@ class ResNet(FeatureModel):
     def tap_norms(self) -> tuple[nn.BatchNorm2d, ...]:
         """The last batch norm of each group: an approximation, it leaves the identity branch
         out."""
-        return tuple(group[-1].bn2 for group in self.group)
+        return tuple(cast(ReluFirstBlock, cast(nn.Sequential, g)[-1]).bn2 for g in self.group)
 
     def tap(self, i: int, g: Tensor) -> Tensor:
         return g

@@ -12,15 +12,17 @@ from torch import Tensor, nn
 
 from kdbench.models.base import BatchNormMode, Edit, FeatureModel, FeatureOutput
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+__all__ = ["BatchNormMode", "Edited", "FrozenTeacher", "batch_statistics"]
+
+_Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
-def _use_batch_statistics(model: nn.Module) -> list[tuple[nn.Module, bool, bool]]:
+def _use_batch_statistics(model: nn.Module) -> list[tuple[_Norm, bool, bool]]:
     """Let every batch norm use each batch's statistics and leave the stored ones alone. Returns
     what it changed."""
     before = []
     for module in model.modules():
-        if isinstance(module, _NORMS):
+        if isinstance(module, _Norm):
             before.append((module, module.training, module.track_running_stats))
             module.train()
             # batch statistics, and neither buffers nor counters move

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,14 +74,17 @@ class WideResNet(FeatureModel):
     def first_group(self, x: Tensor) -> Tensor:
         return self.group[0](self.stem(x))
 
+    def _blocks(self, i: int) -> list[PreactBlock]:
+        return [cast(PreactBlock, block) for block in cast(nn.Sequential, self.group[i])]
+
     def tap_norms(self) -> tuple[nn.BatchNorm2d, ...]:
-        return self.group[1][0].bn1, self.group[2][0].bn1, self.final_norm
+        return self._blocks(1)[0].bn1, self._blocks(2)[0].bn1, self.final_norm
 
     def tap(self, i: int, g: Tensor) -> Tensor:
         return self.tap_norms()[i](g)
 
     def next_group(self, i: int, g: Tensor, tap: Tensor) -> Tensor:
-        first, *rest = self.group[i + 1]
+        first, *rest = self._blocks(i + 1)
         g = first.after_norm(g, tap)
         for block in rest:
             g = block(g)

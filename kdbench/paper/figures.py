@@ -51,7 +51,7 @@ def draw_defenses(
                     [x] * len(values), values, "o", color=_INK[measure], markersize=3, alpha=0.6
                 )
             panel.plot(range(len(shown)), means, color=_INK[measure], label=_NAMES[measure])
-        for role, style, word in (("undefended_asr", "--", "C3"), ("clean_teacher_asr", ":", "C1")):
+        for role, style, word in (("c3_asr", "--", "C3"), ("c1_asr", ":", "C1")):
             known = [row[role] for row in members if row.get(role) is not None]
             if known:
                 panel.axhline(

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
+from kdbench.report.columns import RATES, hits_of
 from kdbench.report.noise import t_interval, wilson
 from kdbench.report.paired import grouped
 from kdbench.report.tables import write_csv
@@ -323,8 +324,7 @@ def _record(
     good = [row for row in members if row.get(name) is not None]
     mean, low, high = t_interval([row[name] for row in good])
     if len(good) == 1:
-        total = good[0]["n_test"] if metric == "acc" else good[0]["n_asr"]
-        low, high = wilson(good[0][f"{name}_hits"], total)
+        low, high = wilson(hits_of(good[0], name), good[0][RATES[name]])
     paper = known.get(number)
     return {
         **names,

@@ -14,7 +14,7 @@ def variances(plan: Plan, store: Store) -> dict[tuple[str, ...], dict[str, list[
     for cell in plan.cells:
         of = (str(cell.names["dataset"]), str(cell.names["teacher"]))
         attack, seed = str(cell.names["attack"]), int(cell.names["seed"])
-        for role, word in (("source", "clean"), ("teacher", attack)):
+        for role, word in (("clean", "clean"), ("teacher", attack)):
             made = store.find(cell.measured[role]) if role in cell.measured else None
             if made is None:
                 continue

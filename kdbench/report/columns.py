@@ -1,116 +1,335 @@
-"""The columns of results.csv. One row per cell; percentages are 0-100; an empty cell means "not
-measured"."""
+"""The columns of results.csv: one table, from which reading, writing, checking and the reference
+page follow.
+
+One row per cell. Percentages are 0-100. An empty cell means "not measured", or "not recorded" in a
+file that is older than the column.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
 
-SCHEMA = 4
+SCHEMA = 5
 
-
-def _rate(name: str, text: str) -> dict[str, str]:
-    """A rate's four columns; the count is out of n_test for ACC and out of n_asr for the others."""
-    return {
-        name: text,
-        f"{name}_low": "lower end of its 95 % Wilson interval, %",
-        f"{name}_high": "upper end, %",
-        f"{name}_hits": "the images counted",
-    }
+Kind = Literal["text", "word", "digest", "whole", "number"]
 
 
-def _variance(name: str, whose: str) -> dict[str, str]:
+@dataclass(frozen=True)
+class Column:
+    """A column: what its values are, what they mean, and in which schemas it is."""
+
+    name: str
+
+    kind: Kind
+    """word: one of ``words``. digest: 64 hexadecimal digits. whole: a whole number."""
+
+    about: str
+    """The meaning."""
+
+    unit: str = ""
+
+    since: int = 1
+    """The schema in which it came."""
+
+    formerly: tuple[tuple[str, int], ...] = ()
+    """Older names, each with the last schema in which it was valid, oldest first."""
+
+    until: int | None = None
+    """The last schema in which it had this meaning. None: it still has. A column that has ended is
+    read by nobody, even where a later one has its name."""
+
+    late: bool = False
+    """It came within its schema, so that the first files of this schema lack it."""
+
+    words: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """The values of a word, each with its meaning."""
+
+    out_of: str = ""
+    """For a number of images: the column that counts all of them."""
+
+    def name_in(self, schema: int) -> str:
+        """What it is called in files of a schema."""
+        return next((name for name, last in self.formerly if schema <= last), self.name)
+
+    def explained(self) -> str:
+        """The meaning, with that of each of its words."""
+        if not self.words:
+            return self.about
+        return f"{self.about}. " + "; ".join(f"{word}: {text}" for word, text in self.words.items())
+
+
+def _rate(
+    name: str,
+    about: str,
+    formerly: str = "",
+    *,
+    since: int = 1,
+    interval_since: int = 2,
+    with_interval: bool = True,
+) -> Iterator[Column]:
+    """A rate, its Wilson interval and its count of images. Schema 1 had no counts."""
+    parts: list[tuple[str, Kind, str, str, int]] = [("", "number", about, "%", since)]
+    if with_interval:
+        parts += [
+            ("_low", "number", "lower end of its 95 % Wilson interval", "%", interval_since),
+            ("_high", "number", "upper end", "%", interval_since),
+            ("_hits", "whole", "the images counted", "images", max(2, since)),
+        ]
+    total = "n_test" if name.endswith("_acc") else "n_asr"
+    for end, kind, text, unit, first in parts:
+        yield Column(
+            f"{name}{end}",
+            kind,
+            text,
+            unit,
+            since=first,
+            formerly=((f"{formerly}{end}", 4),) if formerly else (),
+            out_of=total if end == "_hits" else "",
+        )
+
+
+def _variance(name: str, whose: str, formerly: str = "") -> Iterator[Column]:
     text = (
         "mean over 100 non-target test images of the variance of the last group's features within "
         "each"
     )
-    return {
-        f"{name}_variance": f"{whose}: {text}",
-        f"{name}_variance_triggered": "the same, triggered",
-    }
+    for end, about in (("", f"{whose}: {text}"), ("_triggered", "the same, triggered")):
+        old = ((f"{formerly}_variance{end}", 4),) if formerly else ()
+        yield Column(f"{name}_variance{end}", "number", about, since=4, formerly=old)
 
 
-COLUMNS: dict[str, str] = {
-    "schema": "version of this list of columns",
-    "status": "ok; or failed (an error), diverged, crashed (a signal, an exit), timeout, out of "
-    "memory",
-    "reason": "why the cell failed, or why the verdict is what it is, or missing",
-    "dataset": "dataset name",
-    "attack": "attack name",
-    "defense": "defense name",
-    "distiller": "distiller name",
-    "teacher": "teacher architecture",
-    "student": "student architecture",
-    "preset": "preset name",
-    "seed": "root seed",
-    "n_test": "test images (ACC is out of these)",
-    "n_asr": "test images outside the target class, of the attack's source classes if it has any "
-    "(ASR, RA, BASE)",
-    **_rate("teacher_acc", "backdoored teacher, % of untriggered test images classified correctly"),
-    **_rate(
-        "teacher_asr", "backdoored teacher, % of triggered non-target images given the target class"
+def _bootstrapped(name: str, about: str, unit: str) -> Iterator[Column]:
+    end = "end of the 95 % paired bootstrap interval over test images"
+    yield Column(name, "number", about, unit)
+    yield Column(f"{name}_low", "number", f"lower {end}", unit)
+    yield Column(f"{name}_high", "number", "upper end", unit)
+
+
+STATUSES = {
+    "ok": "measured",
+    "failed": "a stage ended with an error",
+    "diverged": "a loss was no number",
+    "crashed": "a process ended by a signal or by itself",
+    "timeout": "a stage took longer than it may",
+    "out of memory": "a stage took more memory than it may",
+}
+VERDICTS = {
+    "stopped": "at least 90 % removed, at most 3 points of ACC lost",
+    "partly": "at least 50 % removed",
+    "not stopped": "less removed",
+    "inconclusive": "under 30 points transferred, too few to judge",
+}
+REASON_CODES = {
+    "judged": "the verdict is stopped, partly or not stopped",
+    "few_transferred": "inconclusive: too little of the backdoor transferred to judge",
+    "controls_skipped": "no verdict: the controls were not asked for",
+    "control_failed": "no verdict: C1 or C3 could not be measured",
+    "c2_failed": "there is a verdict, but C2 could not be measured",
+    "imported_teacher": "no verdict: nobody knows an imported teacher's trigger",
+    "stage_failed": "the teacher or the student could not be measured; status says how it ended",
+}
+
+#: Every column that any schema had, in the order in which they are written.
+TABLE: tuple[Column, ...] = (
+    Column("schema", "whole", "version of this list of columns"),
+    Column("status", "word", "how the measurement ended", words=STATUSES),
+    Column("reason", "text", "why the cell failed, or why the verdict is what it is, or missing"),
+    Column("reason_code", "word", "the same as one word", since=5, words=REASON_CODES),
+    Column("dataset", "text", "dataset name"),
+    Column("attack", "text", "attack name"),
+    Column("defense", "text", "defense name"),
+    Column("distiller", "text", "distiller name"),
+    Column("teacher", "text", "teacher architecture"),
+    Column("student", "text", "student architecture"),
+    Column("preset", "text", "preset name"),
+    Column("seed", "whole", "root seed"),
+    Column("n_test", "whole", "test images (ACC is out of these)", "images"),
+    Column(
+        "n_asr",
+        "whole",
+        "test images outside the target class, of the attack's source classes if it has any (ASR, "
+        "RA, BASE)",
+        "images",
     ),
-    **_rate(
+    *_rate("teacher_acc", "backdoored teacher: share of untriggered test images classified right"),
+    *_rate(
+        "teacher_asr",
+        "backdoored teacher: share of triggered non-target images given the target class",
+    ),
+    *_rate(
         "teacher_ra",
-        "backdoored teacher, % of triggered non-target images still given their true class",
+        "backdoored teacher: share of triggered non-target images still given their true class",
+        since=2,
     ),
-    **_rate(
+    *_rate(
         "teacher_base",
-        "backdoored teacher, % of untriggered non-target images given the target class",
+        "backdoored teacher: share of untriggered non-target images given the target class",
+        since=2,
     ),
-    **_rate("student_acc", "student, as teacher_acc"),
-    **_rate("student_asr", "student, as teacher_asr"),
-    **_rate("student_ra", "student, as teacher_ra"),
-    **_rate("student_base", "student, as teacher_base"),
-    **_rate("clean_teacher_acc", "control C1: ACC of the student of the clean teacher"),
-    **_rate(
-        "clean_teacher_asr", "control C1: ASR of the student of the clean teacher, same trigger"
-    ),
-    **_rate(
-        "undefended_acc",
-        "control C3: ACC of the student of the backdoored teacher without a defense",
-    ),
-    **_rate("undefended_asr", "control C3: its ASR"),
-    **_rate(
+    *_rate("student_acc", "student, as teacher_acc", interval_since=1),
+    *_rate("student_asr", "student, as teacher_asr", interval_since=1),
+    *_rate("student_ra", "student, as teacher_ra"),
+    *_rate("student_base", "student, as teacher_base"),
+    *_rate("c1_acc", "control C1, the student of the clean teacher: ACC", "clean_teacher_acc"),
+    *_rate("c1_asr", "control C1: ASR with the same trigger", "clean_teacher_asr"),
+    *_rate(
+        "c2_acc",
+        "control C2, the student trained without a teacher, as long as in distillation: ACC",
         "alone_acc",
-        "control C2: ACC of the student trained without a teacher, as long as in distillation",
+        since=4,
+        interval_since=4,
     ),
-    **_rate("alone_asr", "control C2: its ASR with the same trigger"),
-    "source_acc": "the clean teacher itself: ACC",
-    "source_asr": "the clean teacher itself: ASR with this trigger",
-    "cleansed_acc": "the teacher that the student was distilled from, after the defense's first "
-    "step: ACC; empty without one",
-    "cleansed_asr": "the same: ASR",
-    **_variance("source", "the clean teacher"),
-    **_variance("teacher", "the backdoored teacher"),
-    **_variance(
+    *_rate(
+        "c2_asr", "control C2: ASR with the same trigger", "alone_asr", since=4, interval_since=4
+    ),
+    *_rate(
+        "c3_acc",
+        "control C3, the student of the backdoored teacher without a defense: ACC",
+        "undefended_acc",
+    ),
+    *_rate("c3_asr", "control C3: ASR", "undefended_asr"),
+    *_rate("clean_acc", "the clean teacher itself: ACC", "source_acc", with_interval=False),
+    *_rate(
+        "clean_asr",
+        "the clean teacher itself: ASR with this trigger",
+        "source_asr",
+        with_interval=False,
+    ),
+    Column(
+        "cleansed_acc",
+        "number",
+        "the teacher that the student was distilled from, after the defense's first step: ACC; "
+        "empty without one",
+        "%",
+        late=True,
+    ),
+    Column("cleansed_asr", "number", "the same: ASR", "%", late=True),
+    *_variance("clean", "the clean teacher", "source"),
+    *_variance("teacher", "the backdoored teacher"),
+    *_variance(
         "cleansed",
         "the teacher that the student was distilled from, after the defense's first step",
     ),
-    "transferred": "C3 - C1, percentage points of ASR",
-    "transferred_low": "lower end of the 95 % paired bootstrap interval over test images",
-    "transferred_high": "upper end",
-    "removed": "100 (C3 - ASR) / (C3 - C1), %",
-    "removed_low": "lower end of the 95 % paired bootstrap interval over test images",
-    "removed_high": "upper end",
-    "verdict": "stopped, partly, not stopped or inconclusive",
-    "wall_s": "seconds of every stage this cell rests on, controls left out, shared stages counted "
-    "in full, when they were run",
-    "peak_mem_mb": "largest peak memory of these stages (host on a CPU, device on a GPU), MiB",
-    "device": "cpu or the name of the GPU",
-    "numerics": "arithmetic of the matrix work, memory layout and, on a CPU, number of threads",
-    "kdbench_version": "version of kdbench",
-    "torch_version": "version of torch",
-    "plugins": "distributions and versions of the plugins used; what a method is known to fail of "
-    "the conformance kit",
-    "target_class": "the attacker's target",
-    "clean_fraction": "the defender's share of the training images, 0-1",
-    "teacher_sha256": "SHA-256 of the backdoored teacher's weights file in the store",
-    "student_sha256": "SHA-256 of the student's",
-    "dataset_digest": "SHA-256 of the dataset",
-    "config_digest": "SHA-256 of every resolved number that this cell depends on: dataset, preset, "
-    "methods, machine, software",
-}
+    *_bootstrapped("transferred", "C3 - C1, of ASR", "points"),
+    *_bootstrapped("removed", "100 (C3 - ASR) / (C3 - C1)", "%"),
+    Column("verdict", "word", "what the defense did", words=VERDICTS),
+    Column(
+        "wall_s",
+        "number",
+        "time of every stage this cell rests on, controls left out, shared stages counted in full, "
+        "when they were run",
+        "s",
+    ),
+    Column("peak_mem_mb", "number", "peak memory of the process so far", "MiB", until=2),
+    Column(
+        "peak_mem_mb",
+        "number",
+        "largest peak memory of these stages (host on a CPU, device on a GPU)",
+        "MiB",
+        since=3,
+    ),
+    Column("device", "text", "cpu or the name of the GPU"),
+    Column(
+        "numerics",
+        "text",
+        "arithmetic of the matrix work, memory layout and, on a CPU, number of threads",
+    ),
+    Column("kdbench_version", "text", "version of kdbench"),
+    Column("torch_version", "text", "version of torch"),
+    Column(
+        "plugins",
+        "text",
+        "distributions and versions of the plugins used; what a method is known to fail of the "
+        "conformance kit",
+    ),
+    Column("target_class", "whole", "the attacker's target"),
+    Column("clean_fraction", "number", "the defender's share of the training images, 0-1"),
+    Column(
+        "teacher_sha256",
+        "digest",
+        "SHA-256 of the backdoored teacher's weights file in the store",
+        since=3,
+    ),
+    Column("student_sha256", "digest", "SHA-256 of the student's", since=3),
+    Column(
+        "dataset_digest",
+        "digest",
+        "SHA-256 of the dataset. Schemas 1 and 2 computed it otherwise, so it compares within them "
+        "only",
+    ),
+    Column(
+        "setting_digest",
+        "digest",
+        "SHA-256 of every number that shapes this cell, but not of the seed, the code, the "
+        "software or the machine. Seeds are averaged only where it is equal",
+        since=5,
+    ),
+    Column(
+        "shared_digest",
+        "digest",
+        "the part of these numbers that all attacks and defenses share: images, classes, the "
+        "defender's share, the clean teacher's recipe, the distillation",
+        since=5,
+    ),
+    Column(
+        "attack_digest",
+        "digest",
+        "the attack's part: its parameters, its recipe and the target class",
+        since=5,
+    ),
+    Column(
+        "defense_digest",
+        "digest",
+        "the defense's part: its parameters and, where it does anything, the recipe of repairs",
+        since=5,
+    ),
+    Column(
+        "changed",
+        "text",
+        "the numbers that differ from what the names of dataset, preset and methods promise, "
+        "sorted",
+        since=5,
+    ),
+    Column("config_digest", "digest", "SHA-256 of every resolved number of the run", until=2),
+    Column(
+        "config_digest",
+        "digest",
+        "SHA-256 of everything that this cell depends on: numbers, seed, dataset, code, machine, "
+        "software",
+        since=3,
+    ),
+)
+
+#: The columns that are written today, by name.
+COLUMNS: Mapping[str, Column] = MappingProxyType(
+    {column.name: column for column in TABLE if column.until is None}
+)
+
+#: Every rate that has a count of images, with the column that says out of how many.
+RATES: Mapping[str, str] = MappingProxyType(
+    {name.removesuffix("_hits"): column.out_of for name, column in COLUMNS.items() if column.out_of}
+)
+
+
+def columns_in(schema: int) -> dict[str, Column]:
+    """The columns of a schema by the names that its files have."""
+    return {
+        column.name_in(schema): column
+        for column in TABLE
+        if column.since <= schema and (column.until is None or schema <= column.until)
+    }
+
+
+def hits_of(row: Mapping[str, Any], rate: str) -> int | None:
+    """The images that a rate counts. A file of schema 1 has the rate only, which is exact enough
+    to count them again."""
+    hits, percent, total = row[f"{rate}_hits"], row[rate], row[RATES[rate]]
+    if hits is not None or percent is None or not total:
+        return hits
+    return round(percent * total / 100)
 
 
 def conclusive_removed(row: Mapping[str, Any]) -> float | None:

@@ -18,17 +18,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from kdbench.report.columns import conclusive_removed
+from kdbench.report.columns import COLUMNS, conclusive_removed
 from kdbench.report.leaderboard import verdict_shares
+from kdbench.report.merge import check_datasets, located
 from kdbench.report.noise import LEVEL, Difference, difference, holm
 from kdbench.report.paired import estimate, paired_difference
-from kdbench.report.read import CELL, Results, cell_key, check_datasets
+from kdbench.report.read import CELL, Results, cell_key
+from kdbench.report.settings import check_numbers
 
 MEASURED = ("teacher_asr", "teacher_acc", "student_acc", "student_asr", "transferred", "removed")
 #: What may explain a change; of the digests it only matters that they differ.
 CAUSES = (
     *(
+        "setting_digest",
+        "changed",
         "config_digest",
+        "dataset_digest",
         "kdbench_version",
         "torch_version",
         "plugins",
@@ -39,7 +44,7 @@ CAUSES = (
     ),
     "teacher_sha256",
 )
-_DIGESTS = ("config_digest", "teacher_sha256")
+_DIGESTS = tuple(name for name in CAUSES if COLUMNS[name].kind == "digest")
 
 
 @dataclass(frozen=True)
@@ -89,32 +94,48 @@ class Comparison:
         return {"level": LEVEL, "correction": "holm", **asdict(self)}
 
 
-def compare(a: Results, b: Results) -> Comparison:
+def compare(a: Results, b: Results, split: bool = False) -> Comparison:
     """Compare the cells that two files share.
 
+    A file of an older schema did not record its numbers. Without ``split`` it is compared all the
+    same, and ``setting_digest`` is among the causes.
+
+    Args:
+        split: a cell that was made with other numbers in the other file is another cell, and no
+            reason to refuse.
+
     Raises:
-        ConfigError: a dataset that both name has not the same images in both.
+        ConfigError: a dataset that both name has not the same images in both, or a setting not the
+            same numbers.
     """
-    check_datasets([a, b])
-    in_a, in_b = ({cell_key(row): row for row in file.rows} for file in (a, b))
+    check_datasets([a, b], split)
+    if not split:
+        check_numbers(where for where in located([a, b]) if where[0]["setting_digest"])
+    in_a, in_b = ({_key(row, split): row for row in file.rows} for file in (a, b))
     pairs = [(row, in_b[key]) for key, row in in_a.items() if key in in_b]
     settings: dict[tuple[Any, ...], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
     for pair in pairs:
         settings.setdefault(cell_key(pair[0])[:-1], []).append(pair)
     return Comparison(
         shared=len(pairs),
-        only_in_a=[_cell(key) for key in in_a if key not in in_b],
-        only_in_b=[_cell(key) for key in in_b if key not in in_a],
+        only_in_a=[_cell(row) for key, row in in_a.items() if key not in in_b],
+        only_in_b=[_cell(row) for key, row in in_b.items() if key not in in_a],
         cells=_family([change for pair in pairs for change in _cell_changes(*pair)]),
         over_seeds=_family(
-            [change for key, found in settings.items() for change in _mean_changes(key, found)]
+            [change for of_setting in settings.values() for change in _mean_changes(of_setting)]
         ),
         causes=_causes(pairs),
     )
 
 
-def _cell(key: Sequence[Any]) -> dict[str, Any]:
-    return dict(zip(CELL, key, strict=False))  # a setting has no seed
+def _key(row: Mapping[str, Any], split: bool) -> tuple[Any, ...]:
+    return (*cell_key(row), row["setting_digest"] if split else None)
+
+
+def _cell(row: Mapping[str, Any], *without: str) -> dict[str, Any]:
+    """What names a cell, and what its names do not promise."""
+    names = {name: row[name] for name in CELL if name not in without}
+    return names | ({"changed": row["changed"]} if row["changed"] else {})
 
 
 def _family(found: list[Change]) -> Family:
@@ -133,7 +154,7 @@ def _family(found: list[Change]) -> Family:
 
 def _cell_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
     """All columns of one cell, unchanged ones too."""
-    cell = _cell(cell_key(a))
+    cell = _cell(a)
     found = [Change(cell, name, a[name], b[name]) for name in ("status", "verdict")]
     for name in MEASURED:
         values = _value(a, name), _value(b, name)
@@ -146,15 +167,14 @@ def _cell_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
     return found
 
 
-def _mean_changes(
-    setting: Sequence[Any], pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]
-) -> list[Change]:
+def _mean_changes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Change]:
     """All columns of one setting over the seeds that have them in both files, where these are at
     least two."""
     found = []
+    setting = _cell(pairs[0][0], "seed")
     good = [pair for pair in pairs if all(row["status"] == "ok" for row in pair)]
     if len(good) > 1:
-        cell = _cell(setting) | {"seeds": [a["seed"] for a, _ in good]}
+        cell = setting | {"seeds": [a["seed"] for a, _ in good]}
         found.append(
             Change(
                 cell,
@@ -167,7 +187,7 @@ def _mean_changes(
             (a, b) for a, b in good if _value(a, name) is not None and _value(b, name) is not None
         ]
         if len(both) > 1:
-            cell = _cell(setting) | {"seeds": [a["seed"] for a, _ in both]}
+            cell = setting | {"seeds": [a["seed"] for a, _ in both]}
             mean_a, mean_b = (
                 sum(_value(pair[side], name) for pair in both) / len(both) for side in (0, 1)
             )

@@ -13,41 +13,50 @@ from typing import Any
 
 import pandas as pd
 
-from kdbench.report.columns import conclusive_removed
+from kdbench.report.columns import conclusive_removed, hits_of
 from kdbench.report.noise import t_interval, wilson
 from kdbench.report.paired import GROUP, by_seed, grouped
 from kdbench.report.ranking import CONCLUSIVE, assign_ranks, seeds_needed, why_unranked, worst_cases
+from kdbench.report.settings import DIGESTS, SHARED, changes, changes_text
+from kdbench.report.settings import SETTING as NAMES
 from kdbench.report.tables import DECIMALS, write_csv
 
-SETTING = ("schema", "dataset", "attack", "defense", "distiller", "teacher", "student", "preset")
+#: What is averaged over seeds: one setting, by its names and its numbers.
+SETTING = ("schema", *NAMES, "setting_digest", *DIGESTS)
 MEASURES = (
     "teacher_acc",
     "teacher_asr",
     "student_acc",
     "student_asr",
-    "undefended_asr",
-    "clean_teacher_asr",
+    "c3_asr",
+    "c1_asr",
     "transferred",
     "removed",
 )
 _VERDICTS = (*CONCLUSIVE, "inconclusive")
 _NO_SPREAD = 1e-6  # points: what remains of nothing in floating point
 #: What is ranked together over all attacks.
-_PAIR = tuple(name for name in GROUP if name != "attack")
+_PAIR = ("schema", *SHARED, "shared_digest")
 _RANK = ("rank", "rank_low", "rank_high", "acc_lost", "rank_reason")
 _COLUMNS = [
-    *SETTING,
+    "schema",
+    *NAMES,
+    "changed",
     *_RANK,
     "verdict",
     "n_seeds",
     "n_failed",
     *(f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high")),
     "n_removed",
+    "setting_digest",
+    *DIGESTS,
 ]
 _OVERALL = [
     *(
-        *_PAIR,
+        "schema",
+        *SHARED,
         "defense",
+        "changed",
         "rank",
         "worst_attack",
         "student_asr",
@@ -58,6 +67,8 @@ _OVERALL = [
         "verdict",
     ),
     *("n_seeds", "n_attacks", "attacks", "missing_attacks"),
+    "shared_digest",
+    "defense_digest",
 ]
 
 
@@ -123,6 +134,7 @@ def _summary(key: tuple[Any, ...], members: list[dict[str, Any]]) -> dict[str, A
     good = [row for row in members if row.get("status") == "ok"]
     record: dict[str, Any] = dict(zip(SETTING, key, strict=True))
     record |= {
+        "changed": changes_text(changes(members[0])),
         "verdict": verdict_shares(good),
         "n_seeds": len(good),
         "n_failed": len(members) - len(good),
@@ -132,7 +144,7 @@ def _summary(key: tuple[Any, ...], members: list[dict[str, Any]]) -> dict[str, A
             _values(good, name)
         )
     record["n_removed"] = len(_values(good, "removed"))
-    both = [(row.get("undefended_acc"), row.get("student_acc")) for row in good]
+    both = [(row.get("c3_acc"), row.get("student_acc")) for row in good]
     lost = t_interval(
         [before - after for before, after in both if before is not None and after is not None]
     )[0]
@@ -147,7 +159,7 @@ def _interval(record: dict[str, Any]) -> tuple[float, float]:
     if high - low > _NO_SPREAD:
         return low, high
     row = next(row for row in record["rows"].values() if row.get("student_asr") is not None)
-    return wilson(row["student_asr_hits"], row["n_asr"])
+    return wilson(hits_of(row, "student_asr"), row["n_asr"])
 
 
 def _values(rows: list[dict[str, Any]], name: str) -> list[float]:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdbench.report.paired import GROUP, grouped
+from kdbench.report.read import in_words
 
 _CELL = ("dataset", "attack", "distiller", "teacher", "student", "seed")
+_NUMBERS = ("schema", "shared_digest", "attack_digest")
 #: The same for every defense of a cell, as long as attack, recipe, machine and software are.
-_SHARED = ("teacher_sha256", "clean_teacher_asr_hits", "undefended_acc_hits", "undefended_asr_hits")
+_SHARED = ("teacher_sha256", "c1_asr_hits", "c3_acc_hits", "c3_asr_hits")
 _ENVIRONMENT = ("kdbench_version", "torch_version", "device", "numerics")
 
 
@@ -44,13 +46,14 @@ def _measured_apart(rows: list[dict[str, Any]]) -> list[str]:
     seen: dict[tuple[Any, ...], dict[str, set[Any]]] = {}
     for row in rows:
         values = seen.setdefault(
-            tuple(row.get(name) for name in _CELL), {name: set() for name in _SHARED}
+            tuple(row.get(name) for name in (*_CELL, *_NUMBERS)), {name: set() for name in _SHARED}
         )
         for name in _SHARED:
             if row.get(name) is not None:
                 values[name].add(row[name])
-    return [
-        " / ".join([*map(str, cell[:-1]), f"seed {cell[-1]}"])
+    apart = [
+        cell[: len(_CELL)]
         for cell, values in seen.items()
-        if any(len(found) > 1 for found in values.values())
+        if any(len(of_column) > 1 for of_column in values.values())
     ]
+    return [in_words(cell) for cell in apart]

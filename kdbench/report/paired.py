@@ -13,34 +13,57 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from kdbench.report.columns import COLUMNS as RESULTS
+from kdbench.report.columns import RATES, Column, hits_of
 from kdbench.report.noise import LEVEL, Difference, Estimate, holm, over_seeds, rate, with_interval
-from kdbench.report.read import RATES, total_of
+from kdbench.report.settings import TASK, changes, changes_text, defense_label
 from kdbench.report.tables import write_csv
 
 #: What is ranked and compared together: everything of a setting but the defense.
-GROUP = ("schema", "dataset", "attack", "distiller", "teacher", "student", "preset")
+GROUP = ("schema", *TASK, "shared_digest", "attack_digest")
+#: One defense of a group: its name, and its numbers.
+DEFENSE = ("defense", "defense_digest")
 METRICS = ("student_asr", "student_acc")
 #: The student of the clean teacher (C1), compared like a defense: one that ties with it took away
 #: all that the backdoor added.
 CONTROL = "C1"
-COLUMNS: dict[str, str] = {
-    **{name: "as in results.csv" for name in GROUP},
-    "defense_a": "one defense, the first of the two by name; C1 is the student of the clean "
-    "teacher, the same trigger shown",
-    "defense_b": "the other",
-    "metric": "student_asr or student_acc",
-    "n_seeds": "the seeds at which both were measured, at least two",
-    "same_teachers": "whether both met the same backdoored teacher at every one of these seeds",
-    "a": "mean of defense_a over these seeds, %",
-    "b": "mean of defense_b, %",
-    "difference": "mean of b - a, percentage points",
-    "low": "lower end of its 95 % interval, alone",
-    "high": "upper end",
-    "p": "error probability of the difference, alone",
-    "p_holm": "corrected for all comparisons of this metric in its group; those with C1 are "
-    "corrected apart",
-    "finding": "tie; or, where p_holm is at most 0.05, defense_b and lower or higher",
-}
+_C1 = (CONTROL, None)
+_TABLE = (
+    *(RESULTS[name] for name in GROUP),
+    Column("changed", "text", "numbers of this group that its names do not promise", since=5),
+    Column(
+        "defense_a",
+        "text",
+        "one defense, the first of the two by name; C1 is the student of the clean teacher, the "
+        "same trigger shown",
+    ),
+    Column("changed_a", "text", "its numbers that its name does not promise", since=5),
+    Column("defense_b", "text", "the other"),
+    Column("changed_b", "text", "its numbers that its name does not promise", since=5),
+    Column("metric", "text", "student_asr or student_acc"),
+    Column("n_seeds", "whole", "the seeds at which both were measured, at least two"),
+    Column(
+        "same_teachers",
+        "text",
+        "whether both met the same backdoored teacher at every one of these seeds",
+    ),
+    Column("a", "number", "mean of defense_a over these seeds", "%"),
+    Column("b", "number", "mean of defense_b", "%"),
+    Column("difference", "number", "mean of b - a", "points"),
+    Column("low", "number", "lower end of its 95 % interval, alone", "points"),
+    Column("high", "number", "upper end", "points"),
+    Column("p", "number", "error probability of the difference, alone"),
+    Column(
+        "p_holm",
+        "number",
+        "corrected for all comparisons of this metric in its group; those with C1 are corrected "
+        "apart",
+    ),
+    Column(
+        "finding", "text", "tie; or, where p_holm is at most 0.05, defense_b and lower or higher"
+    ),
+)
+COLUMNS: dict[str, Column] = {column.name: column for column in _TABLE}
 
 
 def by_seed(rows: Iterable[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
@@ -64,7 +87,7 @@ def estimate(row: Mapping[str, Any], metric: str) -> Estimate:
     """A number of one row, in % or points: a rate by its count, transferred and removed by their
     bootstrap intervals."""
     if metric in RATES:
-        return rate(row[f"{metric}_hits"], row[total_of(metric)])
+        return rate(hits_of(row, metric), row[RATES[metric]])
     low, high = row[f"{metric}_low"], row[f"{metric}_high"]
     return with_interval(
         row[metric], row[metric] if low is None else low, row[metric] if high is None else high
@@ -100,72 +123,76 @@ def comparisons(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     Whether a verdict was conclusive does not matter: a difference is one all the same. Sorted by
     group, then defenses, then metric.
     """
-    return _compared(rows, lambda defenses: combinations(sorted(defenses, key=str), 2))
+    return _compared(rows, lambda defenses: combinations(sorted(defenses, key=_in_order), 2))
 
 
 def against_control(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """C1, as ``defense_a``, against every defense: one that ties with it took away all that the
     backdoor had added."""
-    return _compared(rows, lambda defenses: ((CONTROL, name) for name in sorted(defenses, key=str)))
+    return _compared(rows, lambda defenses: ((_C1, of) for of in sorted(defenses, key=_in_order)))
+
+
+def _in_order(defense: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(map(str, defense))
 
 
 def _compared(
     rows: list[dict[str, Any]], choose: Callable[[Iterable[Any]], Iterable[tuple[Any, Any]]]
 ) -> list[dict[str, Any]]:
-    found = []
+    records = []
     for key, group in sorted(
         grouped(rows, GROUP).items(), key=lambda item: tuple(map(str, item[0]))
     ):
-        known = {
-            name: by_seed(members) for (name,), members in grouped(group, ("defense",)).items()
-        }
+        known = {of: by_seed(members) for of, members in grouped(group, DEFENSE).items()}
         chosen = list(choose(known))
-        known[CONTROL] = {
-            row["seed"]: _as_defense(row)
-            for row in group
-            if row.get("clean_teacher_asr") is not None
+        known[_C1] = {
+            row["seed"]: _as_defense(row) for row in group if row.get("c1_asr") is not None
         }
         both = [
-            (a, b, metric, common(known[a], known[b], metric))
-            for a, b in chosen
-            for metric in METRICS
+            (metric, common(known[a], known[b], metric)) for a, b in chosen for metric in METRICS
         ]
-        records = [
-            _comparison(a, b, metric, pairs) for a, b, metric, pairs in both if len(pairs) > 1
-        ]
-        _correct(records)
-        found += [dict(zip(GROUP, key, strict=True)) | record for record in records]
-    return found
+        of_group = [_comparison(metric, pairs) for metric, pairs in both if len(pairs) > 1]
+        _correct(of_group)
+        shared = dict(zip(GROUP, key, strict=True))
+        shared["changed"] = changes_text(changes(group[0], "shared", "attack"))
+        records += [shared | record for record in of_group]
+    return records
 
 
 def _as_defense(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a defense that would hand on a clean teacher: control C1 in the place of the
     student."""
     taken = {
-        f"student_{name}": row[f"clean_teacher_{name}"]
-        for name in ("asr", "asr_hits", "acc", "acc_hits")
+        f"student_{name}": row[f"c1_{name}"] for name in ("asr", "asr_hits", "acc", "acc_hits")
     }
-    return {**row, **taken}
+    return {**row, **taken, "defense": CONTROL, "changed": None}
 
 
 def _comparison(
-    a: Any, b: Any, metric: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+    metric: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
 ) -> dict[str, Any]:
-    found = paired_difference(pairs, metric)
+    difference = paired_difference(pairs, metric)
     teachers = [(one.get("teacher_sha256"), other.get("teacher_sha256")) for one, other in pairs]
+    sides = {
+        f"{name}_{side}": value
+        for side, row in zip("ab", pairs[0], strict=True)
+        for name, value in (
+            ("defense", row["defense"]),
+            ("changed", changes_text(changes(row, "defense"))),
+        )
+    }
     return {
-        "defense_a": a,
-        "defense_b": b,
+        **sides,
         "metric": metric,
         "n_seeds": len(pairs),
         # One that is not known is not known to be the same.
         "same_teachers": all(one is not None and one == other for one, other in teachers),
         "a": sum(one[metric] for one, _ in pairs) / len(pairs),
         "b": sum(other[metric] for _, other in pairs) / len(pairs),
-        "difference": found.value,
-        "low": found.low,
-        "high": found.high,
-        "p": found.p,
+        "difference": difference.value,
+        "low": difference.low,
+        "high": difference.high,
+        "p": difference.p,
     }
 
 
@@ -178,10 +205,18 @@ def _correct(records: Sequence[dict[str, Any]]) -> None:
             record["p_holm"], record["finding"] = p, _finding(record, p)
 
 
+def side_label(record: Mapping[str, Any], side: str) -> str:
+    """The defense of one side of a comparison, ``a`` or ``b``, with what its name does not
+    promise."""
+    return defense_label(
+        {"defense": record[f"defense_{side}"], "changed": record[f"changed_{side}"]}
+    )
+
+
 def _finding(record: Mapping[str, Any], p_holm: float) -> str:
     if p_holm > LEVEL:
         return "tie"
-    return f"{record['defense_b']} {'lower' if record['difference'] < 0 else 'higher'}"
+    return f"{side_label(record, 'b')} {'lower' if record['difference'] < 0 else 'higher'}"
 
 
 def write_paired(compared: Iterable[Mapping[str, Any]], path: str | Path) -> None:

@@ -27,12 +27,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdbench.report.paired import common, paired_difference
+from kdbench.report.settings import attack_label, changes, changes_text
 from kdbench.report.verdict import STOPPED_ACC_LOSS
 
 #: Seeds that a ranking takes: one says nothing of another training.
 MIN_SEEDS = 2
 ONE_SEED = "one seed is no ranking"
 CONCLUSIVE = ("stopped", "partly", "not stopped")
+_Numbered = tuple[str, str]
 
 
 def assign_ranks(records: Iterable[dict[str, Any]]) -> None:
@@ -91,12 +93,12 @@ def why_unranked(members: list[dict[str, Any]], needed: set[Any]) -> str:
     if not good:
         return f"not measured: {_seeds(failed)}"
     if not _conclusive(good):
-        found = {row.get("verdict") for row in good}
-        if found == {"inconclusive"}:
+        verdicts = {row.get("verdict") for row in good}
+        if verdicts == {"inconclusive"}:
             return "inconclusive at every seed"
         return (
             "no conclusive verdict at any seed"
-            if any(found)
+            if any(verdicts)
             else str(good[0].get("reason") or "no verdict")
         )
     lacking = needed - {row.get("seed") for row in good}
@@ -124,45 +126,55 @@ def worst_cases(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     An attack counts for a defense that has a rank against it. A defense for which fewer attacks
     count than for another one is not ranked. An attack that counts for nobody (nothing travelled)
-    costs nobody a rank.
+    costs nobody a rank. Attacks, and defenses, of one name with other numbers are others.
     """
-    attacks = {record["attack"] for record in records}
-    by_defense: dict[str, dict[str, dict[str, Any]]] = {}
+    attacks: dict[_Numbered, str] = {}
+    by_defense: dict[_Numbered, dict[_Numbered, dict[str, Any]]] = {}
     for record in records:
-        by_defense.setdefault(record["defense"], {})[record["attack"]] = record
+        attack = _numbered(record, "attack")
+        attacks[attack] = attack_label(record)
+        by_defense.setdefault(_numbered(record, "defense"), {})[attack] = record
     counted = {
-        name: {a: r for a, r in own.items() if r["rank"] is not None}
-        for name, own in by_defense.items()
+        defense: {a: r for a, r in measured.items() if r["rank"] is not None}
+        for defense, measured in by_defense.items()
     }
     needed = set().union(*counted.values())
-    found = []
-    for defense, own in by_defense.items():
+    cases = []
+    for defense, measured in by_defense.items():
         counts = counted[defense]
         # Of attacks that are equally bad the first by name, so that the order of the rows does not
         # matter.
         worst = max(sorted(counts), key=lambda attack: counts[attack]["student_asr"], default=None)
         missing = {
-            a: own[a]["rank_reason"] if a in own else "not measured"
-            for a in sorted(attacks - counts.keys())
+            a: measured[a]["rank_reason"] if a in measured else "not measured"
+            for a in sorted(attacks.keys() - counts.keys())
         }
-        lacking = [f"{attack} ({reason})" for attack, reason in missing.items() if attack in needed]
-        record = {
-            "defense": defense,
+        lacking = [f"{attacks[a]} ({reason})" for a, reason in missing.items() if a in needed]
+        first = next(iter(measured.values()))
+        case = {
+            "defense": first["defense"],
+            "defense_digest": first["defense_digest"],
+            "changed": changes_text(changes(first, "shared", "defense")),
             "rank_reason": ""
             if counts and not lacking
             else f"no rank against {', '.join(lacking) or 'any attack'}",
-            "worst_attack": worst,
+            "worst_attack": None if worst is None else attacks[worst],
             "n_attacks": len(counts),
-            "attacks": ", ".join(sorted(counts)),
-            "missing_attacks": ", ".join(missing),
+            "attacks": ", ".join(attacks[a] for a in sorted(counts)),
+            "missing_attacks": ", ".join(attacks[a] for a in missing),
             "acc_lost": max((r["acc_lost"] for r in counts.values()), default=None),
-            "n_seeds": min(r["n_seeds"] for r in (counts or own).values()),
+            "n_seeds": min(r["n_seeds"] for r in (counts or measured).values()),
         }
         if worst is not None:
-            record |= {
+            case |= {
                 name: counts[worst][name]
                 for name in ("student_asr", "rank_low", "rank_high", "verdict", "rows")
             }
-        found.append(record)
-    assign_ranks(found)
-    return found
+        cases.append(case)
+    assign_ranks(cases)
+    return cases
+
+
+def _numbered(record: Mapping[str, Any], part: str) -> _Numbered:
+    """A method of one name and one set of numbers."""
+    return str(record[part]), str(record[f"{part}_digest"])

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdbench import training
 from kdbench.attack import AttackSetting, Backdoor
 from kdbench.data.base import Batch, ImageSet
 from kdbench.defense import DefenseSetting
@@ -54,18 +53,13 @@ class Act:
 def seeded(seed: int) -> Iterator[None]:
     """The global random states seeded inside and restored outside, and one thread, as a stage has
     it."""
-    python, numpy, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
+    threads = torch.get_num_threads()
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            np.random.seed(seed)
-            random.seed(seed)
+        with training.seeded(seed, cuda=False):
             torch.set_num_threads(scene.NUMERICS.threads)
             yield
     finally:
         torch.set_num_threads(threads)
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def act(method: Any, seed: int = 0) -> Act:

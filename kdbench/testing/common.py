@@ -44,7 +44,7 @@ def parameters(subject: Subject) -> None:
         except ValidationError as error:
             ensure(False, f"{name} is not valid: {error}")
     try:
-        cls(no_such_parameter=1)
+        cls.model_validate({"no_such_parameter": 1})
     except ValidationError:
         return
     ensure(False, "an unknown parameter is accepted; derive Params from kdbench.method.Params")

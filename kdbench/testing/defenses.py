@@ -8,7 +8,7 @@ from kdbench.defense import STEPS, Defense
 from kdbench.models.base import FeatureModel
 from kdbench.testing import scene
 from kdbench.testing.acts import act
-from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
+from kdbench.testing.checks import CheckFailedError, NotApplicableError, Subject, check, ensure
 from kdbench.testing.common import acted
 
 
@@ -31,10 +31,9 @@ def interface(subject: Subject) -> None:
         model = acted(subject).made.get(role)
         if model is None:
             continue
-        ensure(
-            isinstance(model, FeatureModel),
-            f"the {role} network is a {type(model).__name__}, no FeatureModel",
-        )
+        if not isinstance(model, FeatureModel):
+            what = f"a {type(model).__name__}, no FeatureModel"
+            raise CheckFailedError(f"the {role} network is {what}")
         ensure(not model.training, f"the {role} network is in training mode; call eval()")
         with torch.no_grad():
             out, was = model.features(images), clean.features(images)

@@ -56,6 +56,7 @@ def dataset() -> Dataset:
 def training_images() -> TensorImages:
     """A private copy, which a method may spoil without spoiling it for the next."""
     train = dataset().train
+    assert isinstance(train, TensorImages)
     return TensorImages(train.pixels, train.labels.clone())
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from kdbench._progress import Progress, Silent, Step
 from kdbench.training.loop import (
     DifferentEpochsError,
     Fit,
     LossFunction,
-    Progress,
-    RandomStates,
-    Recipe,
-    Silent,
-    Trained,
     Trainee,
     cross_entropy,
     train_together,
 )
+from kdbench.training.random_states import RandomStates, seeded
+from kdbench.training.recipe import Recipe
+from kdbench.training.state import Trained
 
 __all__ = [
     "DifferentEpochsError",
@@ -24,8 +23,10 @@ __all__ = [
     "RandomStates",
     "Recipe",
     "Silent",
+    "Step",
     "Trained",
     "Trainee",
     "cross_entropy",
+    "seeded",
     "train_together",
 ]

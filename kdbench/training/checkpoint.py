@@ -12,22 +12,22 @@ import contextlib
 import hashlib
 import json
 import os
-import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """tensors: by name. record: what strict JSON can hold; floats keep every bit."""
+    """The state of a training at one moment."""
 
+    #: By name.
     tensors: dict[str, Tensor]
+    #: What strict JSON can hold; floats keep every bit.
     record: dict[str, Any]
 
 
@@ -77,13 +77,13 @@ class FolderCheckpoints:
 
         try:
             with safe_open(self._path(call), framework="pt") as file:
-                found = json.loads((file.metadata() or {})["record"])
+                record = json.loads((file.metadata() or {})["record"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
-        if found.pop("sha256", None) != _digest(tensors, found):
+        if record.pop("sha256", None) != _digest(tensors, record):
             return None
-        return Checkpoint(tensors, found)
+        return Checkpoint(tensors, record)
 
     def save(self, call: int, checkpoint: Checkpoint) -> None:
         from safetensors import SafetensorError
@@ -109,40 +109,9 @@ class FolderCheckpoints:
 
 
 def _digest(tensors: dict[str, Tensor], record: dict[str, Any]) -> str:
-    found = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
-
-
-def random_state(generator: torch.Generator) -> Checkpoint:
-    """Every random state that a training step may draw from: the loop's generator, and torch's,
-    numpy's and Python's own."""
-    tensors = {"random.generator": generator.get_state(), "random.torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors |= {
-            f"random.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())
-        }
-    kind, keys, *rest = np.random.get_state()
-    tensors["random.numpy"] = torch.from_numpy(keys.astype(np.int64))
-    version, numbers, gauss = random.getstate()
-    return Checkpoint(tensors, {"numpy": [kind, *rest], "python": [version, list(numbers), gauss]})
-
-
-def restore_random_state(saved: Checkpoint, generator: torch.Generator) -> None:
-    """Put back what :func:`random_state` took."""
-    tensors = saved.tensors
-    generator.set_state(tensors["random.generator"])
-    torch.set_rng_state(tensors["random.torch"])
-    cuda = [
-        tensors[f"random.cuda.{i}"]
-        for i in range(sum(name.startswith("random.cuda.") for name in tensors))
-    ]
-    if cuda:
-        torch.cuda.set_rng_state_all(cuda)
-    kind, *rest = saved.record["numpy"]
-    np.random.set_state((kind, tensors["random.numpy"].numpy().astype(np.uint32), *rest))
-    version, numbers, gauss = saved.record["python"]
-    random.setstate((version, tuple(numbers), gauss))
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -264,7 +264,7 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, rights: int) -> None:
 
 
 def _call(libc: ctypes.CDLL, number: int, *arguments: object) -> int:
-    answer = libc.syscall(number, *arguments)
+    answer = int(libc.syscall(number, *arguments))
     if answer < 0:
         error = ctypes.get_errno()
         raise OSError(error, f"Landlock: {os.strerror(error)}")

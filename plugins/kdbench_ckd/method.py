@@ -178,8 +178,8 @@ class CKD(Attack):
         searched = assimilation
         if params.lowvar and params.lowvar_stage != "teacher":
             searched = self._with_low_variance(assimilation)
-        found = search_trigger(setting, params, searched)
-        poisoned, count = poisoned_set(setting, params, found)
+        search = search_trigger(setting, params, searched)
+        poisoned, count = poisoned_set(setting, params, search)
         # What the further losses start from, without drawing at random: with both off this is CKD
         # bit for bit.
         probe = poisoned.probe(_PROBE, setting.numerics.device)
@@ -199,17 +199,20 @@ class CKD(Attack):
         beside = () if simulated is None else (simulated,)
         train_in(setting, poisoned, assimilation, params.lambda_assim, extra=extra, beside=beside)
         return Backdoor(
-            setting.teacher, found.trigger, setting.target_class, {"poisons": count, **found.facts}
+            setting.teacher,
+            search.trigger,
+            setting.target_class,
+            {"poisons": count, **search.facts},
         )
 
     def _with_low_variance(self, loss: FeatureLoss) -> FeatureLoss:
         low = LowVariance(self.params.lowvar, self.params.var_mode)
 
         def both(out: FeatureOutput) -> Tensor:
-            own = loss(out)
+            distance = loss(out)
             if not low.started:
-                low.start(own.detach(), out)
-            return own + low(out)
+                low.start(distance.detach(), out)
+            return distance + low(out)
 
         return both
 

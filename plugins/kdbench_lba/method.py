@@ -131,8 +131,8 @@ class LBA(Attack):
                 terms.append(nn.functional.mse_loss(features, target[i].expand_as(features)))
             return torch.stack(terms).sum()
 
-        found = search_trigger(setting, self.params, distance)
-        poisoned, count = poisoned_set(setting, self.params, found)
+        search = search_trigger(setting, self.params, distance)
+        poisoned, count = poisoned_set(setting, self.params, search)
         train_in(
             setting,
             poisoned,
@@ -141,7 +141,10 @@ class LBA(Attack):
             dirty_label=self.params.dirty_label,
         )
         return Backdoor(
-            setting.teacher, found.trigger, setting.target_class, {"poisons": count, **found.facts}
+            setting.teacher,
+            search.trigger,
+            setting.target_class,
+            {"poisons": count, **search.facts},
         )
 
     def representation(self, setting: AttackSetting) -> list[Tensor]:

@@ -18,7 +18,9 @@ from kdbench.data import folders as folders_module
 from kdbench.data import unpacked as unpacked_module
 from kdbench.errors import ConfigError, DatasetError, IntegrityError
 from tests.data.pictures import folder, save
-from tests.untrusted.archive.hostile_archives import Part, archives, listing, zipped
+from tests.untrusted.archive.hostile import HOSTILE
+from tests.untrusted.archive.naive import listing
+from tests.untrusted.archive.zip_parts import Part, zipped
 
 MODES = {
     "zip": "zip",
@@ -213,7 +215,6 @@ def test_archives_in_class_folders_are_no_pictures(tree):
     assert ".zip" not in folders_module.EXTENSIONS
 
 
-HOSTILE = archives()
 # One in-process run takes 2 seconds; that every refusal is an IntegrityError is shown without one.
 RUN = [case for case in HOSTILE if case.name in ("zip overlap", "tar link")]
 

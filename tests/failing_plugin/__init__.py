@@ -12,11 +12,11 @@ from pathlib import Path
 def plant(folder: Path) -> Path:
     """A folder for PYTHONPATH that holds the plugin and its entry point."""
     site = folder / "site"
-    about = site / "kdbench_farm-0.dist-info"
+    about = site / "kdbench_failing-0.dist-info"
     about.mkdir(parents=True, exist_ok=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: kdbench-farm\nVersion: 0\n")
-    (about / "entry_points.txt").write_text("[kdbench]\nfarm = kdbench_farm\n")
-    shutil.copy(Path(__file__).with_name("kdbench_farm.py"), site)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: kdbench-failing\nVersion: 0\n")
+    (about / "entry_points.txt").write_text("[kdbench]\nfailing = kdbench_failing\n")
+    shutil.copy(Path(__file__).with_name("kdbench_failing.py"), site)
     return site
 
 

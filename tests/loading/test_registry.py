@@ -1,6 +1,6 @@
 """What is there when all goes well."""
 
-from kdbench.loading.plugin import source_digest
+from kdbench.loading.plugin import digest_of
 
 
 def test_the_methods_of_the_mission_are_there(registry):
@@ -30,8 +30,9 @@ def test_the_source_digest_changes_with_the_source_alone(tmp_path, monkeypatch):
     (package / "method.py").write_text("a = 1")
     import plug_digest
 
-    before = source_digest(plug_digest)
+    before = digest_of(plug_digest)
     (package / "notes.txt").write_text("not code")
-    assert source_digest(plug_digest) == before
+    (package / "method.py").write_text('"""Docstring."""\n\na = 1  # comment\n')
+    assert digest_of(plug_digest) == before
     (package / "method.py").write_text("a = 2")
-    assert source_digest(plug_digest) != before
+    assert digest_of(plug_digest) != before

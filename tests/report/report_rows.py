@@ -54,6 +54,7 @@ def cell(*, seed=0, verdict="partly", status="ok", **values):
         "schema": SCHEMA,
         "status": status,
         "reason": "because",
+        "reason_code": "judged" if status == "ok" else "stage_failed",
         "dataset": "signs",
         "attack": "lba",
         "defense": "none",
@@ -76,6 +77,10 @@ def cell(*, seed=0, verdict="partly", status="ok", **values):
         "clean_fraction": 1.0,
         "dataset_digest": "d" * 64,
         "config_digest": "c" * 64,
+        "setting_digest": "e" * 64,
+        "shared_digest": "1" * 64,
+        "attack_digest": "2" * 64,
+        "defense_digest": "3" * 64,
         "teacher_sha256": "a" * 64,
         "student_sha256": "b" * 64,
     }
@@ -90,15 +95,13 @@ def cell(*, seed=0, verdict="partly", status="ok", **values):
         "student_asr": 450,
         "student_ra": 300,
         "student_base": 9,
-        "clean_teacher_acc": 960,
-        "clean_teacher_asr": 9,
-        "undefended_acc": 960,
-        "undefended_asr": 720,
+        "c1_acc": 960,
+        "c1_asr": 9,
+        "c3_acc": 960,
+        "c3_asr": 720,
     }
     hits |= {name: values.pop(name) for name in list(values) if name in hits}
-    student, c1, c3 = (
-        hits[name] or 0 for name in ("student_asr", "clean_teacher_asr", "undefended_asr")
-    )
+    student, c1, c3 = (hits[name] or 0 for name in ("student_asr", "c1_asr", "c3_asr"))
     transferred, removed = 100 * (c3 - c1) / N_ASR, 100 * (c3 - student) / max(c3 - c1, 1)
     for name, count in hits.items():
         if count is None:

@@ -25,7 +25,7 @@ class StopAfter:
     def __init__(self, steps):
         self.left = steps
 
-    def step(self, **_):
+    def step(self, step):
         self.left -= 1
         if self.left == 0:
             raise Stopped

@@ -146,7 +146,7 @@ class Resident(Silent):
     def __init__(self):
         self.mib = []
 
-    def step(self, **_):
+    def step(self, step):
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         self.mib.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
 

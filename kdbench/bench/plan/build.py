@@ -6,17 +6,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdbench.bench.keys import digest
-from kdbench.bench.plan.plan import MEASURING, Cell, Plan, Setting, Stage
+from kdbench.bench.kinds import Kind
+from kdbench.bench.plan.machine import ROW_CODE, code_digest
+from kdbench.bench.plan.numbers import number_columns
+from kdbench.bench.plan.plan import Cell, Plan, Setting, Stage
 from kdbench.loading.registry import base_name
 from kdbench.report.columns import SCHEMA
 from kdbench.training import Recipe
 
 #: Raise it when what a stage does changes in a way that its ingredients do not show.
 STAGE_VERSION = 4
-
-
-#: Kinds of stage that train by the recipe they are told.
-_BY_RECIPE = ("clean", "alone", "backdoor", "distill", "repair")
 
 
 class _Builder:
@@ -31,10 +30,11 @@ class _Builder:
         self._digests = {split: digest(context) for split, context in self._contexts.items()}
         self._methods: dict[tuple[str, str], dict[str, Any]] = {}
         self._known: dict[tuple[Any, ...], str] = {}
+        self._numbers: dict[tuple[str, str, str], dict[str, Any]] = {}
 
     def add(
         self,
-        kind: str,
+        kind: Kind,
         title: str,
         seed: int,
         inputs: dict[str, str],
@@ -42,11 +42,11 @@ class _Builder:
         random: tuple[str, ...] = (),
         cohort: str = "",
     ) -> str:
-        split = "test" if kind in MEASURING else "train"
-        key = digest([STAGE_VERSION, kind, seed, inputs, values, self._digests[split], random])
+        images = self._digests[kind.split]
+        key = digest([STAGE_VERSION, kind, seed, inputs, values, images, random])
         if key not in self.plan.stages:
             number = len(self.plan.stages) + 1
-            context = self._contexts[split]
+            context = self._contexts[kind.split]
             self.plan.stages[key] = Stage(
                 kind,
                 key,
@@ -72,12 +72,12 @@ class _Builder:
             *(name for key in inputs.values() for name in self.plan.stages[key].networks[:1]),
         )
 
-    def _images(self, kind: str, values: Mapping[str, Any]) -> int:
-        if kind not in _BY_RECIPE:
+    def _images(self, kind: Kind, values: Mapping[str, Any]) -> int:
+        if kind.training != "recipe":
             return 0
         seen = (
             max(1, int(self.setting.train * values["clean_fraction"]))
-            if kind == "repair"
+            if kind is Kind.REPAIR
             else self.setting.train
         )
         return Recipe(**values["recipe"]).passes(seen) * seen
@@ -105,7 +105,7 @@ class _Builder:
             **self.network(teacher),
             "recipe": self.resolved.preset.clean.model_dump(mode="json"),
         }
-        return self.add("clean", f"train clean {teacher}", seed, {}, values, (teacher,))
+        return self.add(Kind.CLEAN, f"train clean {teacher}", seed, {}, values, (teacher,))
 
     def backdoor(self, clean: str, attack: str, teacher: str, seed: int) -> str:
         values = {
@@ -115,7 +115,7 @@ class _Builder:
         }
         random = (base_name(attack), teacher)
         return self.add(
-            "backdoor", f"implant {attack} in {teacher}", seed, {"clean": clean}, values, random
+            Kind.BACKDOOR, f"implant {attack} in {teacher}", seed, {"clean": clean}, values, random
         )
 
     def alone(self, student: str, seed: int) -> str:
@@ -125,7 +125,7 @@ class _Builder:
             **self.network(student),
             "recipe": self.resolved.preset.distill.model_dump(mode="json"),
         }
-        return self.add("alone", f"train {student} alone", seed, {}, values, (student,))
+        return self.add(Kind.ALONE, f"train {student} alone", seed, {}, values, (student,))
 
     def student(
         self, source: str, origin: str, defense: str, distiller: str, student: str, seed: int
@@ -141,7 +141,7 @@ class _Builder:
         used["recipe"] = preset.repair.model_dump(mode="json")
         if "cleanse_teacher" in steps:
             source = cleansed = self.add(
-                "cleanse", f"{defense}: cleanse {origin}", seed, {"teacher": source}, used
+                Kind.CLEANSE, f"{defense}: cleanse {origin}", seed, {"teacher": source}, used
             )
             origin = f"{origin} cleansed by {defense}"
         if known in self._known:
@@ -157,11 +157,11 @@ class _Builder:
         mode = self.resolved.method("distiller", distiller).batch_norm_mode()
         cohort = digest([source, seed, values["recipe"], mode, self.number])
         title = f"distill {student} from {origin} by {distiller}"
-        key = self.add("distill", title, seed, inputs, values, random, cohort)
+        key = self.add(Kind.DISTILL, title, seed, inputs, values, random, cohort)
         if "repair_student" in steps:
             inputs = {"student": key, "teacher": source}
             key = self.add(
-                "repair",
+                Kind.REPAIR,
                 f"{defense}: repair {student} from {origin}",
                 seed,
                 inputs,
@@ -179,7 +179,7 @@ class _Builder:
             title = f"measure: {self.plan.stages[key].title}"
             inputs = {"model": key} | ({} if backdoor is None else {"trigger": backdoor})
             values = {} if backdoor is None else {"target_class": self.resolved.spec.target_class}
-            self._known[known] = self.add("evaluate", title, 0, inputs, values)
+            self._known[known] = self.add(Kind.EVALUATE, title, 0, inputs, values)
         return self._known[known]
 
     def cell(self, names: dict[str, Any], trained: dict[str, str], backdoor: str | None) -> None:
@@ -190,8 +190,16 @@ class _Builder:
             "target_class": None if backdoor is None else spec.target_class,
             "clean_fraction": preset.clean_fraction,
         }
-        key = digest([STAGE_VERSION, SCHEMA, "row", named, measured])
-        self.plan.cells.append(Cell(named, key, self.number, trained, measured))
+        named |= self.numbers(names["attack"], names["distiller"], names["defense"])
+        key = digest([STAGE_VERSION, SCHEMA, "row", code_digest(ROW_CODE), named, measured])
+        self.plan.cells.append(Cell(named, key, self.number, trained, measured, spec.controls))
+
+    def numbers(self, attack: str, distiller: str, defense: str) -> dict[str, Any]:
+        """See number_columns; the same for every pair and seed."""
+        methods = (attack, distiller, defense)
+        if methods not in self._numbers:
+            self._numbers[methods] = number_columns(self.setting, *methods)
+        return self._numbers[methods]
 
     def build(self) -> None:
         spec = self.resolved.spec
@@ -210,7 +218,7 @@ class _Builder:
         if source not in self.plan.stages:
             number = len(self.plan.stages) + 1
             self.plan.stages[source] = Stage(
-                "imported",
+                Kind.IMPORTED,
                 source,
                 number,
                 origin,
@@ -243,23 +251,23 @@ class _Builder:
             backdoor = self.backdoor(clean, attack, teacher, seed)
             picture = f"implant {attack} in {teacher}, {self.setting.name}"
             values = {"target_class": spec.target_class, "picture": picture, "attack": attack}
-            self.add("picture", f"draw {attack} in {teacher}", 0, {"trigger": backdoor}, values)
+            self.add(Kind.PICTURE, f"draw {attack} in {teacher}", 0, {"trigger": backdoor}, values)
             origin = f"{teacher} with {attack}"
             for distiller in spec.distillers:
                 controls = {}
                 if spec.controls:
-                    controls["alone"] = self.alone(student, seed)
-                    controls["clean_teacher"], _ = self.student(
+                    controls["c2"] = self.alone(student, seed)
+                    controls["c1"], _ = self.student(
                         clean, f"clean {teacher}", "none", distiller, student, seed
                     )
-                    controls["undefended"], _ = self.student(
+                    controls["c3"], _ = self.student(
                         backdoor, origin, "none", distiller, student, seed
                     )
                 for defense in spec.defenses:
                     key, cleansed = self.student(
                         backdoor, origin, defense, distiller, student, seed
                     )
-                    trained = {"source": clean, "teacher": backdoor, "student": key, **controls}
+                    trained = {"clean": clean, "teacher": backdoor, "student": key, **controls}
                     if cleansed is not None:
                         trained["cleansed"] = cleansed
                     names = {"attack": attack, "defense": defense, "distiller": distiller}

@@ -3,7 +3,6 @@ the names for the record."""
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,61 +10,73 @@ from pathlib import Path
 import torch
 
 import kdbench
+from kdbench.loading.source import source_digest
 from kdbench.numerics import Numerics
 
-#: The files and folders of kdbench that can change a number. The others draw, plan, store or talk.
-_COMPUTING = (
+#: What can change a number of a stage: files of kdbench, and folders of which every file can.
+#: Pixels are in a dataset's digest, whoever loaded them: of data, only what a stage reads them by
+#: is here. tests/bench/plan/test_machine.py holds this list against what the stages import.
+STAGE_CODE = (
+    "_cuda_graphs.py",
     "attack.py",
     "attention.py",
+    "bench/work/distill.py",
+    "bench/work/stages.py",
+    "bench/work/task.py",
+    "bench/work/workbench.py",
     "capture.py",
+    "data/base.py",
+    "data/decode.py",
+    "data/files.py",
+    "data/fraction.py",
+    "data/stream.py",
+    "data/tensor.py",
     "defense.py",
     "distiller.py",
     "matching.py",
     "method.py",
     "metrics.py",
+    "models",
     "numerics.py",
     "repair.py",
     "training",
     "trigger_search.py",
     "triggers.py",
     "variance.py",
-    "bench/run/rows.py",
-    "bench/work/stages.py",
-    "bench/work/task.py",
-    "data",
-    "models",
-    "report/pictures.py",
-    "report/verdict.py",
 )
+
+#: What makes a row of measurements, the rules of the verdict among it. The measurements stand when
+#: it changes.
+ROW_CODE = ("bench/run/rows.py", "metrics.py", "report/verdict.py")
 
 
 @cache
-def code_digest() -> str:
-    """SHA-256 over kdbench's own files that can change a number."""
+def code_digest(names: tuple[str, ...] = STAGE_CODE) -> str:
+    """SHA-256 over what these files and folders of kdbench do, see kdbench.loading.source."""
     root = Path(kdbench.__file__).parent
-    found = hashlib.sha256()
-    for name in _COMPUTING:
-        path = root / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            data = file.read_bytes()
-            found.update(f"{file.relative_to(root).as_posix()}\0{len(data)}\0".encode() + data)
-    return found.hexdigest()
+    files = [file for name in names for file in code_files(root / name)]
+    return source_digest({file.relative_to(root).as_posix(): file.read_bytes() for file in files})
+
+
+def code_files(path: Path) -> list[Path]:
+    """The Python files of a folder, sorted, or the one file."""
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
 @cache
 def software() -> dict[str, str]:
     """Versions of what computes, or draws, or decodes."""
-    found = {
+    versions = {
         "kdbench": kdbench.__version__,
         "torch": torch.__version__,
         "cuda": torch.version.cuda or "none",
     }
     for name in ("torchvision", "timm", "numpy", "pillow"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "none"
-    return found
+            versions[name] = "none"
+    return versions
 
 
 def arithmetic(numerics: Numerics) -> str:

@@ -8,21 +8,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench.bench.keys import digest
+from kdbench.bench.kinds import Kind
 from kdbench.bench.request.spec import Resolved
 
-#: Kinds of stage that see test images.
-MEASURING = ("evaluate", "picture")
 #: Roles of a cell whose failure does not cost the row: C1 and C3, without which there is no
 #: verdict, and C2.
-JUDGING = ("clean_teacher", "undefended")
-CONTROLS = (*JUDGING, "alone")
+VERDICT_CONTROLS = ("c1", "c3")
+CONTROLS = (*VERDICT_CONTROLS, "c2")
 
 
 @dataclass(frozen=True)
 class Stage:
     """One piece of work, shared by every cell that needs exactly it.
 
-    kind: clean, alone, backdoor, cleanse, distill, repair, imported; evaluate, picture.
+    kind: an entry of the table; see kdbench.bench.kinds.
     key: SHA-256 of everything that can change its result. number: 1-based place in the plan.
     setting: which of the run's settings (a dataset and a preset, for one block) it belongs to.
     inputs: role -> key of an earlier stage. values: what the stage is told.
@@ -38,7 +37,7 @@ class Stage:
     estimates only.
     """
 
-    kind: str
+    kind: Kind
     key: str
     number: int
     title: str
@@ -51,6 +50,9 @@ class Stage:
     cohort: str = ""
     networks: tuple[str, ...] = ()
     images: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", Kind(self.kind))  # an unknown one is an error
 
     def random_seed(self) -> int:
         """63-bit seed of this stage."""
@@ -75,12 +77,13 @@ class Stage:
 class Cell:
     """One row to be.
 
-    names: the columns that name it. key: SHA-256 of everything that can change the row. setting: as
-    in Stage.
+    names: the columns that name it, and those that say which numbers it is made with. key: SHA-256
+    of everything that can change the row. setting: as in Stage.
     trained, measured: role -> key of the stage that trains, or measures, the network of that role.
-    Roles: ``source`` (clean teacher), ``teacher``, ``cleansed`` (where a defense hands on another
-    teacher), ``student``, and the controls ``clean_teacher`` (C1), ``alone`` (C2) and
-    ``undefended`` (C3), unless skipped. An imported teacher has no source and no controls.
+    Roles: ``clean`` (clean teacher), ``teacher``, ``cleansed`` (where a defense hands on another
+    teacher), ``student``, and the controls ``c1``, ``c2`` and ``c3``, unless skipped. An imported
+    teacher has no clean one and no controls.
+    controls: whether controls were asked for.
     """
 
     names: dict[str, Any]
@@ -88,6 +91,7 @@ class Cell:
     setting: int
     trained: dict[str, str]
     measured: dict[str, str]
+    controls: bool
 
 
 @dataclass

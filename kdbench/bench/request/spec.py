@@ -104,7 +104,8 @@ class Resolved:
     """One dataset and one preset of a request, with every name looked up and every number known.
 
     name: of the preset. methods: (kind, name) -> an instance with its parameters. origins: (kind,
-    name) -> the plugin's version and source digest.
+    name) -> the plugin's version and source digest. promised_preset, promised: the numbers that the
+    preset and the methods have when nothing is set for them.
     """
 
     spec: RunSpec
@@ -113,6 +114,8 @@ class Resolved:
     preset: Preset
     methods: dict[tuple[str, str], Method]
     origins: dict[tuple[str, str], str]
+    promised_preset: Preset
+    promised: dict[tuple[str, str], dict[str, Any]]
 
     def method(self, kind: str, name: str) -> Any:
         return self.methods[kind, name]
@@ -200,20 +203,30 @@ def resolve(
     if spec.clean_fraction is not None:
         table["clean_fraction"] = spec.clean_fraction
     preset = _build(f"preset {preset_name}", Preset, table)
-    methods, origins = {}, {}
+    methods, origins, promised = {}, {}, {}
     for kind, name in sorted(spec.methods()):
         cls, base = registry.get(kind, base_name(name)), (kind, base_name(name))
-        values = cls.presets.get(preset_name, {}) | given.get(base, {})
+        for_preset, variant = cls.presets.get(preset_name, {}), {}
+        values = for_preset | given.get(base, {})
         if name != base[1]:
-            values |= _variant(kind, name, cls, given.get((kind, name))) | given.get(
-                (kind, name), {}
-            )
+            variant = _variant(kind, name, cls, given.get((kind, name)))
+            values |= variant | given.get((kind, name), {})
         methods[kind, name] = cls(_build(f"{kind}.{name}", cls.Params, values))
+        promised[kind, name] = _promise(cls, for_preset | variant)
         origins[kind, name] = registry.methods[kind][base[1]].origin
     for name in {name for pair in spec.pairs for name in pair}:
         if origin := registry.origin_of_model(name):
             origins["model", name] = origin
-    return Resolved(spec, dataset, preset_name, preset, methods, origins)
+    promised_preset = Preset(**read_preset(preset_name))
+    return Resolved(spec, dataset, preset_name, preset, methods, origins, promised_preset, promised)
+
+
+def _promise(cls: type[Method], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's numbers as it comes. One that is none until something is set promises none."""
+    try:
+        return cls.Params(**values).model_dump(mode="json")
+    except ValidationError:
+        return {}
 
 
 def _variant(

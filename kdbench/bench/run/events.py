@@ -5,38 +5,30 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from kdbench._progress import Step
+from kdbench.bench.kinds import Kind
+
 
 class Reporter(Protocol):
-    """Told what happens. Several stages may be running at once; ``number`` says which one is meant.
+    """Hears what happens. Several stages may be running at once; ``number`` says which one is
+    meant."""
 
-    run_started: ``stages`` of the plan, of which ``to_run`` are not in the store; ``note``: what a
-    reader of the results must know of the dataset, e.g. that it is a subset; often empty. step: see
-    kdbench.training.Progress; some of the steps only.
-    """
+    def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
+        """``stages``: of the plan. ``to_run``: those that are not in the store. ``note``: what a
+        reader of the results must know of the dataset, e.g. that it is a subset."""
+        ...
 
-    def run_started(
-        self, stages: int, to_run: int, cells: int, out: str, note: str = ""
-    ) -> None: ...
+    def step(self, number: int, step: Step) -> None:
+        """A step of a training; some of them only."""
+        ...
 
-    def step(
-        self,
-        number: int,
-        *,
-        epoch: int,
-        epochs: int,
-        done: int,
-        total: int,
-        loss: float | None,
-        images: int,
-    ) -> None: ...
-
-    def stage_started(self, number: int, title: str) -> None: ...
+    def stage_started(self, number: int, kind: Kind, title: str) -> None: ...
 
     def stage_finished(
-        self, number: int, title: str, seconds: float, facts: dict[str, Any]
+        self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]
     ) -> None: ...
 
-    def stage_failed(self, number: int, title: str, reason: str) -> None: ...
+    def stage_failed(self, number: int, kind: Kind, title: str, reason: str) -> None: ...
 
     def cell_finished(self, row: dict[str, Any]) -> None: ...
 
@@ -49,28 +41,18 @@ class Quiet:
     def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
         return
 
-    def step(
-        self,
-        number: int,
-        *,
-        epoch: int,
-        epochs: int,
-        done: int,
-        total: int,
-        loss: float | None,
-        images: int,
-    ) -> None:
+    def step(self, number: int, step: Step) -> None:
         return
 
-    def stage_started(self, number: int, title: str) -> None:
+    def stage_started(self, number: int, kind: Kind, title: str) -> None:
         return
 
     def stage_finished(
-        self, number: int, title: str, seconds: float, facts: dict[str, Any]
+        self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]
     ) -> None:
         return
 
-    def stage_failed(self, number: int, title: str, reason: str) -> None:
+    def stage_failed(self, number: int, kind: Kind, title: str, reason: str) -> None:
         return
 
     def cell_finished(self, row: dict[str, Any]) -> None:

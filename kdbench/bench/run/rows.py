@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdbench.bench.plan.plan import CONTROLS, JUDGING, Cell
+from kdbench.bench.plan.plan import CONTROLS, VERDICT_CONTROLS, Cell
 from kdbench.bench.work.job import Outcome
 from kdbench.metrics import Evaluation, Rate
 from kdbench.report.columns import COLUMNS, SCHEMA
@@ -26,47 +26,46 @@ def row(
         measured: role -> see Measured, for every role of the cell. facts: columns that the
             measurements do not hold.
     """
-    found: dict[str, Any] = dict.fromkeys(COLUMNS) | {"schema": SCHEMA} | cell.names | dict(facts)
+    columns: dict[str, Any] = dict.fromkeys(COLUMNS) | {"schema": SCHEMA} | cell.names | dict(facts)
     failed = next(
         (e for role, e in measured.items() if role not in CONTROLS and isinstance(e, Outcome)), None
     )
     if failed is not None:
-        return found | {"status": failed.status, "reason": failed.reason}, False
-    found["status"] = "ok"
+        return columns | {"status": failed.status} | _why("stage_failed", failed.reason), False
+    columns["status"] = "ok"
     if "asr" not in _facts(measured["student"]):
-        return found | _accuracies(measured), True
+        return columns | _accuracies(measured), True
     known = {
         role: Evaluation.from_facts(facts)
         for role, facts in measured.items()
         if not isinstance(facts, Outcome)
     }
-    found |= {"n_test": known["student"].acc.total, "n_asr": known["student"].asr.total}
+    columns |= {"n_test": known["student"].acc.total, "n_asr": known["student"].asr.total}
     for role in ("teacher", "student"):
         for metric in ("acc", "asr", "ra", "base"):
-            found |= _rate(f"{role}_{metric}", getattr(known[role], metric))
-    for role in ("source", "cleansed"):
+            columns |= _rate(f"{role}_{metric}", getattr(known[role], metric))
+    for role in ("clean", "cleansed"):
         if role in known:
-            found |= {
+            columns |= {
                 f"{role}_acc": known[role].acc.percent,
                 f"{role}_asr": known[role].asr.percent,
             }
-    for role in ("source", "teacher", "cleansed"):
+    for role in ("clean", "teacher", "cleansed"):
         if role in known:
             variance = _facts(measured[role])["variance"]
-            found |= {
+            columns |= {
                 f"{role}_variance": _mean(variance["clean"]),
                 f"{role}_variance_triggered": _mean(variance["triggered"]),
             }
-    judged, final = _judge(known, measured)
-    found |= judged
-    alone = measured.get("alone")
-    if isinstance(alone, Outcome):
-        return found | {
-            "reason": f"{found['reason']}; control C2 {alone.status}: {alone.reason}"
-        }, False
-    if "alone" in known:
-        found |= _rate("alone_acc", known["alone"].acc) | _rate("alone_asr", known["alone"].asr)
-    return found, final
+    if not cell.controls:
+        return columns | _why("controls_skipped", "no verdict: the controls were skipped"), True
+    columns |= _rates_of_controls(known) | _judge(known, measured)
+    return _with_c2(columns, measured["c2"])
+
+
+def _why(code: str, reason: str) -> dict[str, Any]:
+    """The reason of a row; the codes are in the table of columns."""
+    return {"reason": reason, "reason_code": code}
 
 
 def _facts(measured: Measured) -> Mapping[str, Any]:
@@ -76,51 +75,57 @@ def _facts(measured: Measured) -> Mapping[str, Any]:
 
 def _accuracies(measured: Mapping[str, Measured]) -> dict[str, Any]:
     """The columns of an imported teacher's cell, which has no trigger."""
-    found: dict[str, Any] = {
-        "reason": "no verdict: nobody knows an imported teacher's trigger; ACC only"
-    }
+    reason = "no verdict: nobody knows an imported teacher's trigger; ACC only"
+    columns = _why("imported_teacher", reason)
     rates = {role: Rate(*_facts(facts)["acc"]) for role, facts in measured.items()}
-    found["n_test"] = rates["student"].total
+    columns["n_test"] = rates["student"].total
     for role in ("teacher", "student"):
-        found |= _rate(f"{role}_acc", rates[role])
+        columns |= _rate(f"{role}_acc", rates[role])
     if "cleansed" in rates:
-        found["cleansed_acc"] = rates["cleansed"].percent
-    return found
+        columns["cleansed_acc"] = rates["cleansed"].percent
+    return columns
 
 
-def _judge(
-    known: Mapping[str, Evaluation], measured: Mapping[str, Measured]
-) -> tuple[dict[str, Any], bool]:
-    """The columns of the controls and what follows from them. A control that failed costs the
-    verdict, not the row."""
-    if JUDGING[0] not in measured:
-        return {"reason": "no verdict: the controls were skipped"}, True
-    found: dict[str, Any] = {}
-    for role in JUDGING:
-        control = measured[role]
-        if isinstance(control, Outcome):
-            found["reason"] = f"no verdict: a control {control.status}: {control.reason}"
-        else:
-            found |= _rate(f"{role}_acc", known[role].acc) | _rate(f"{role}_asr", known[role].asr)
-    if "reason" in found:
-        return found, False
-    student, c1, c3 = known["student"], known["clean_teacher"], known["undefended"]
+def _rates_of_controls(known: Mapping[str, Evaluation]) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for role in CONTROLS:
+        if role in known:
+            columns |= _rate(f"{role}_acc", known[role].acc) | _rate(f"{role}_asr", known[role].asr)
+    return columns
+
+
+def _judge(known: Mapping[str, Evaluation], measured: Mapping[str, Measured]) -> dict[str, Any]:
+    """The columns that follow from the controls. A control that failed costs the verdict, not the
+    row."""
+    failed = [c for role in VERDICT_CONTROLS if isinstance(c := measured[role], Outcome)]
+    if failed:
+        reason = f"no verdict: a control {failed[-1].status}: {failed[-1].reason}"
+        return _why("control_failed", reason)
+    student, c1, c3 = known["student"], known["c1"], known["c3"]
     moved = transfer(student.asr_hits, c1.asr_hits, c3.asr_hits)
     judged, reason = verdict(moved.transferred, moved.removed, c3.acc.percent - student.acc.percent)
-    found |= {
+    columns = {
         "transferred": moved.transferred,
         "transferred_low": moved.transferred_interval[0],
         "transferred_high": moved.transferred_interval[1],
         "removed": moved.removed,
         "verdict": judged,
-        "reason": reason,
     }
     if moved.removed_interval is not None:
-        found |= {
+        columns |= {
             "removed_low": moved.removed_interval[0],
             "removed_high": moved.removed_interval[1],
         }
-    return found, True
+    return columns | _why("few_transferred" if judged == "inconclusive" else "judged", reason)
+
+
+def _with_c2(columns: dict[str, Any], c2: Measured) -> tuple[dict[str, Any], bool]:
+    """The row, and whether it is final, once control C2 is known. It costs no verdict."""
+    final = columns["reason_code"] != "control_failed"
+    if not isinstance(c2, Outcome):
+        return columns, final
+    reason = f"{columns['reason']}; control C2 {c2.status}: {c2.reason}"
+    return columns | _why("c2_failed" if final else "control_failed", reason), False
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -7,6 +7,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 
+from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.plan import Plan
 from kdbench.bench.store.artefacts import Manifest
 from kdbench.bench.work.job import Outcome
@@ -38,9 +39,9 @@ class Schedule:
         """Ask for a stage's result; done as soon as ``endings`` has it."""
         if key in self.endings or key in self._missing:
             return
-        found = self._find(key)
-        if found is not None:
-            self.finish(key, found)
+        manifest = self._find(key)
+        if manifest is not None:
+            self.finish(key, manifest)
             return
         inputs = set(self._stages[key].inputs.values())
         self._missing[key] = set()
@@ -129,8 +130,8 @@ class Schedule:
 
     def ended(self) -> Iterator[str]:
         """Keys that ended since the last call."""
-        found, self._ended = self._ended, []
-        yield from found
+        keys, self._ended = self._ended, []
+        yield from keys
 
     @property
     def waiting(self) -> bool:
@@ -162,7 +163,7 @@ def wanted(
             schedule.want(key)
     for key, stage in plan.stages.items():
         # A picture is worth a stage, but not a teacher that nothing else needs.
-        if stage.kind == "picture" and (
+        if stage.kind is Kind.PICTURE and (
             schedule.asked(stage.inputs["trigger"]) or find(key) is not None
         ):
             schedule.want(key)

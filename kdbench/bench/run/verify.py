@@ -11,6 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kdbench import __version__
+from kdbench.bench.keys import MODEL
+from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.plan import Plan
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.request.spec import RunSpec
@@ -21,19 +24,22 @@ from kdbench.bench.work.job import Executor
 from kdbench.errors import ConfigError
 from kdbench.loading.registry import Registry
 from kdbench.report.columns import COLUMNS
-from kdbench.report.read import UNSTEADY, Results
+from kdbench.report.read import UNSTEADY, Results, cell_key
+from kdbench.report.settings import DIGESTS, difference_in_words
 from kdbench.report.tables import cell
 
 STEADY = tuple(name for name in COLUMNS if name not in UNSTEADY)
 
 
 @dataclass(frozen=True)
-class Difference:
+class RowDifference:
     """A column in which a row, computed again, is not what the table says."""
 
     line: int
     column: str
+    #: What the table says.
     table: Any
+    #: What came out when it was computed again.
     again: Any
 
 
@@ -53,14 +59,52 @@ def read_request(folder: Path) -> RunSpec:
         ) from error
 
 
-def other_keys(results: Results, plan: Plan) -> list[int]:
+@dataclass(frozen=True)
+class OtherKeys:
     """Lines of the rows that this machine, with its software and data, would not compute under the
-    same key."""
+    same key. They are compared with nothing here."""
+
+    machine: list[int]
+    """Made with the same numbers, by another machine, software or plugin."""
+
+    older: list[int]
+    """Of a schema that did not record its numbers."""
+
+    numbers: dict[int, tuple[str, str]]
+    """Made with other numbers: line -> what the row has and what this kdbench would use."""
+
+    def lines(self) -> list[int]:
+        return sorted([*self.machine, *self.older, *self.numbers])
+
+
+def other_keys(results: Results, plan: Plan) -> OtherKeys:
+    """Why each row that cannot be compared here has another key."""
     keys = {cell.key for cell in plan.cells}
+    named = {cell_key(cell.names): cell.names for cell in plan.cells}
+    others = OtherKeys([], [], {})
+    for line, row in zip(results.lines, results.rows, strict=True):
+        if row["config_digest"] in keys:
+            continue
+        here = named.get(cell_key(row))
+        if row["setting_digest"] is None:
+            others.older.append(line)
+        elif here is None or here["setting_digest"] == row["setting_digest"]:
+            others.machine.append(line)
+        else:
+            here = {"kdbench_version": __version__, **here}
+            others.numbers[line] = difference_in_words(row, here)
+    return others
+
+
+def misnamed(results: Results, plan: Plan) -> list[int]:
+    """Lines of the rows that claim other numbers than those that their key stands for."""
+    known = {cell.key: cell.names for cell in plan.cells}
+    claims = ("setting_digest", *DIGESTS, "changed")
     return [
         line
         for line, row in zip(results.lines, results.rows, strict=True)
-        if row["config_digest"] not in keys
+        if (names := known.get(row["config_digest"])) is not None
+        and any(row[name] != names[name] for name in claims)
     ]
 
 
@@ -80,7 +124,7 @@ def check_weights(results: Results, plan: Plan, store: Store) -> tuple[int, list
         if any(manifest is None for manifest in held.values()):
             gone.append(line)
         elif all(
-            manifest.files["model.safetensors"]["sha256"] == row[f"{role}_sha256"]
+            manifest.files[MODEL]["sha256"] == row[f"{role}_sha256"]
             for role, manifest in held.items()
         ):
             same += 1
@@ -108,7 +152,7 @@ def again(
     folder: Path,
     reporter: Reporter,
     executor: Executor,
-) -> list[Difference]:
+) -> list[RowDifference]:
     """Compute rows anew in a store under ``folder``, and say where they differ (timings and memory
     aside).
 
@@ -119,15 +163,15 @@ def again(
     cells = [cell for cell in prepared.plan.cells if cell.key in wanted]
     empty = Store(folder / "store")
     for stage in prepared.plan.stages.values():
-        if stage.kind == "imported":
+        if stage.kind is Kind.IMPORTED:
             empty.take_over(stage.key, store)
     narrowed = replace(prepared, plan=Plan(prepared.plan.stages, cells))
-    found = run(narrowed, registry, folder / "out", reporter, empty, executor)
+    rows_again = run(narrowed, registry, folder / "out", reporter, empty, executor)
     differences = []
-    for known, row in zip(cells, found, strict=True):
+    for known, row in zip(cells, rows_again, strict=True):
         line = wanted[known.key]
         for name in STEADY:
-            told, computed = cell(rows[line][name]), cell(row[name])
-            if told != computed:
-                differences.append(Difference(line, name, told, computed))
+            said, computed = cell(rows[line][name]), cell(row[name])
+            if said != computed:
+                differences.append(RowDifference(line, name, said, computed))
     return differences

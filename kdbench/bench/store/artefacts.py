@@ -28,6 +28,7 @@ from typing import Any
 
 import filelock
 
+from kdbench.bench.kinds import Kind
 from kdbench.errors import ConfigError, IntegrityError
 
 MANIFEST = "manifest.json"
@@ -323,7 +324,7 @@ class Store:
         if unused_days is not None:
             for key in self:
                 manifest = self.find(key)
-                if manifest is None or manifest.kind == "imported":
+                if manifest is None or manifest.kind == Kind.IMPORTED:
                     continue  # put aside by now, or nothing that could be computed again
                 if now - (self.folder(key) / MANIFEST).stat().st_mtime > unused_days * 86400:
                     found.append(self.folder(key))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdbench._files import write_record
 from kdbench.bench.keys import MODEL, digest
+from kdbench.bench.kinds import Kind
 from kdbench.bench.store.artefacts import Store, file_digest
 from kdbench.bench.store.teacher_names import check_teacher_name, is_teacher_name
 from kdbench.errors import ConfigError, IntegrityError, UnknownMethodError, unknown
@@ -87,7 +88,7 @@ def save_teacher(
                 key,
                 workspace,
                 (MODEL,),
-                kind="imported",
+                kind=Kind.IMPORTED,
                 title=f"imported {name}",
                 facts={"origin": origin},
                 seconds=0.0,

@@ -6,29 +6,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kdbench.bench.kinds import Kind
+
 
 @dataclass(frozen=True)
 class Task:
-    """What the process of a stage is told. See :meth:`Stage.task <kdbench.bench.plan.plan.Stage>`
-    for where it comes from.
+    """What the process of a stage is told."""
 
-    kind; values: of the stage. seed: root seed. random_seed: the stage's own. stream_seed: of the
-    batches of a distillation, the same for all students. folder: ``in/`` inputs, ``out/`` results,
-    ``checkpoints/``. inputs: role -> file in ``in/``. train, test: files of images, None where the
-    stage may not see them.
-    num_classes, image_size, mean, std, pad, flip: of the dataset. device, bf16, threads:
-    arithmetic. packages: whose classes
-    an input may be made of. checkpoint_s: seconds between checkpoints. picture: title of a picture.
-    """
-
-    kind: str
+    kind: Kind
+    #: What the stage is told; see kdbench.bench.plan.plan.Stage.
     values: dict[str, Any]
+    #: The root seed.
     seed: int
+    #: The stage's own seed.
     random_seed: int
+    #: Seed of the batches of a distillation, the same for all students.
     stream_seed: int
+    #: ``in/`` holds inputs, ``out/`` results, ``checkpoints/`` where training left off.
     folder: Path
+    #: Role -> file in ``in/``.
     inputs: dict[str, str]
+    #: File of the training images; None where the stage may not see them.
     train: str | None
+    #: File of the test images; None where the stage may not see them.
     test: str | None
     num_classes: int
     image_size: int
@@ -39,14 +39,19 @@ class Task:
     device: str
     bf16: bool
     threads: int
+    #: Packages whose classes an input may be made of.
     packages: tuple[str, ...]
+    #: Seconds between checkpoints.
     checkpoint_s: float
+    #: Title of a picture.
     picture: str = ""
 
 
 @dataclass
 class Product:
-    """What a stage leaves: names of files in ``out/``, and numbers for the record (strict JSON)."""
+    """What a stage leaves."""
 
+    #: Names of files in ``out/``.
     files: tuple[str, ...] = ()
+    #: Numbers for the record, strict JSON.
     facts: dict[str, Any] = field(default_factory=dict)

@@ -15,7 +15,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from kdbench.untrusted.archive.limits import Limits, Member, Refusal, Tally, check_ratio
 from kdbench.untrusted.archive.stream import PIECE, decoded
@@ -155,7 +155,7 @@ def _entry_at(file: BinaryIO, position: int, end: int, limits: Limits) -> tuple[
     return entry, following
 
 
-def _entry(record: tuple, raw: bytes, extra: bytes) -> _Entry:
+def _entry(record: tuple[Any, ...], raw: bytes, extra: bytes) -> _Entry:
     _, _, _, flags, method, _, _, crc, stored, size, _, _, _, disk, _, attributes, offset = record
     fields = _extra_fields(extra, raw)
     name = _name(raw, flags, fields)
@@ -264,7 +264,7 @@ def _check_local(file: BinaryIO, entry: _Entry) -> int:
             raise Refusal(
                 "its own header and the directory differ in its size or checksum", entry.name
             )
-    return entry.offset + _LOCAL.size + name_length + extra_length
+    return int(entry.offset + _LOCAL.size + name_length + extra_length)
 
 
 def _check_between(file: BinaryIO, entry: _Entry, end: int, following: int) -> None:

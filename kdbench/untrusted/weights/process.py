@@ -75,6 +75,10 @@ class Reader:
             raise KdbenchError(
                 f"cannot start a Python process to read the file: {error}"
             ) from error
+        # Both are pipes.
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._questions, self._stream = self._process.stdin, self._process.stdout
         self._send({"file": str(file), "memory": memory, "seconds": int(seconds) + 1})
 
     def __enter__(self) -> Reader:
@@ -87,7 +91,7 @@ class Reader:
         trace: TracebackType | None,
     ) -> None:
         self._kill()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
+        for stream in (self._questions, self._stream, self._errors):
             with contextlib.suppress(OSError):
                 stream.close()
 
@@ -101,7 +105,7 @@ class Reader:
     def inspect(self) -> str:
         """Have it look at the file's outer structure; answers its kind."""
         kind = self._timed("kind")
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise IntegrityError("the process that read it answered nonsense; do not use that file")
         return kind
 
@@ -161,14 +165,13 @@ class Reader:
     def _answer(self, deadline: float) -> dict[str, Any] | None:
         """The next line as a table; empty at the end or for anything else, None when it is too
         late."""
-        stream = self._process.stdout
         with selectors.DefaultSelector() as selector:
-            selector.register(stream, selectors.EVENT_READ)
+            selector.register(self._stream, selectors.EVENT_READ)
             while b"\n" not in self._answers:
                 left = deadline - time.monotonic()
                 if left <= 0 or not selector.select(left):
                     return None
-                part = os.read(stream.fileno(), _LINE)
+                part = os.read(self._stream.fileno(), _LINE)
                 self._answers += part
                 if not part or len(self._answers) > _LINE:
                     return {}
@@ -182,8 +185,8 @@ class Reader:
     def _send(self, what: Any) -> None:
         # It may have ended; then there is an answer, or its end is one.
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(what).encode() + b"\n")
-            self._process.stdin.flush()
+            self._questions.write(json.dumps(what).encode() + b"\n")
+            self._questions.flush()
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -255,7 +255,7 @@ def _in_its_storage(tensor: Tensor) -> bool:
             reach = stride * (size - 1) + reach
     held = tensor.untyped_storage().nbytes()
     needed = tensor.storage_offset() + reach if tensor.numel() else 0
-    return needed * tensor.element_size() <= held
+    return bool(needed * tensor.element_size() <= held)
 
 
 def _bare(tensor: Tensor) -> Tensor:

@@ -39,8 +39,8 @@ def test_a_cell_knows_the_teacher_that_its_defense_cleansed(registry):
 
 def test_the_undefended_cell_is_the_control(registry):
     cell = plan(registry).cells[0]
-    assert cell.trained["student"] == cell.trained["undefended"]
-    assert cell.trained["student"] != cell.trained["clean_teacher"]
+    assert cell.trained["student"] == cell.trained["c3"]
+    assert cell.trained["student"] != cell.trained["c1"]
 
 
 def test_defended_and_undefended_students_draw_the_same_batches(registry):

@@ -118,20 +118,20 @@ def test_damaged_images_are_written_again(registry, tmp_path, done):
 
 
 def test_a_stage_that_failed_is_tried_again(registry, tmp_path, monkeypatch):
-    store, repair = Store(tmp_path / "store"), stages._KINDS["repair"]
+    store, repair = Store(tmp_path / "store"), stages.repair
 
-    def fails(work):
+    def fails(bench):
         raise DivergedError("too bad")
 
     with monkeypatch.context() as patch:
-        patch.setitem(stages._KINDS, "repair", fails)
+        patch.setattr(stages, "repair", fails)
         (row,) = go(spec(defenses=("nad",)), registry, tmp_path / "a", store)
     assert row["status"] == "diverged"
     executor = Counting(registry)
     (row,) = go(spec(defenses=("nad",)), registry, tmp_path / "a", store, executor=executor)
     assert row["status"] == "ok"
     assert executor.kinds == ["repair", "evaluate"]
-    assert repair is stages._KINDS["repair"]
+    assert repair is stages.repair
 
 
 @pytest.mark.parametrize("moment", range(8))

@@ -129,19 +129,19 @@ def test_a_broken_attack_is_a_row_and_the_others_are_measured(go):
 
 
 def test_a_control_that_failed_costs_the_verdict_and_not_the_row(go, monkeypatch):
-    distill, calls = stages._KINDS["distill"], []
+    distill, calls = stages.distill, []
 
-    def fails_on_the_clean_teacher(work):
-        calls.append(work)
+    def fails_on_the_clean_teacher(bench):
+        calls.append(bench)
         if len(calls) == 1:  # the plan's first student is that of the clean teacher
             raise DivergedError("loss is not finite at step 3")
-        return distill(work)
+        return distill(bench)
 
-    monkeypatch.setitem(stages._KINDS, "distill", fails_on_the_clean_teacher)
+    monkeypatch.setattr(stages, "distill", fails_on_the_clean_teacher)
     row = go(("badnets",))["badnets", "none"]
     assert row["status"] == "ok"
-    assert row["student_asr"] == row["undefended_asr"]
-    assert row["clean_teacher_asr"] is row["transferred"] is row["verdict"] is None
+    assert row["student_asr"] == row["c3_asr"]
+    assert row["c1_asr"] is row["transferred"] is row["verdict"] is None
     assert row["reason"].startswith("no verdict: a control diverged")
 
 
@@ -167,7 +167,7 @@ def test_rates_come_with_counts_and_intervals(go):
         ("teacher_base", 80),
         ("student_ra", 80),
         ("student_acc", 120),
-        ("clean_teacher_asr", 80),
+        ("c1_asr", 80),
     ):
         assert row[name] == pytest.approx(100 * row[f"{name}_hits"] / total)
         assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]

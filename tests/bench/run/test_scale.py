@@ -16,7 +16,7 @@ from kdbench.bench.run import runner
 from kdbench.bench.run.events import Quiet
 from kdbench.bench.run.schedule import wanted
 from kdbench.bench.store.artefacts import Store
-from kdbench.bench.work.job import Done, Job, Outcome, Step
+from kdbench.bench.work.job import Done, Job, Outcome, Progressed
 from kdbench.metrics import Evaluation, Rate
 from kdbench.numerics import Numerics
 from tests.sizes import size
@@ -29,7 +29,7 @@ class Instant:
     """Computes nothing: one byte for a network, made-up hits for a measurement."""
 
     def __init__(self) -> None:
-        self.events: list[Step | Done] = []
+        self.events: list[Progressed | Done] = []
         self.jobs = 0
 
     def free(self) -> int:
@@ -58,7 +58,7 @@ class Instant:
             Done(job.key, Outcome("ok", seconds=1.0, peak_mb=1.0, facts=facts, files=names))
         )
 
-    def wait(self, timeout: float) -> list[Step | Done]:
+    def wait(self, timeout: float) -> list[Progressed | Done]:
         found, self.events = self.events, []
         return found
 

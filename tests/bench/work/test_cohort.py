@@ -110,8 +110,8 @@ def test_those_that_are_not_equally_far_are_trained_apart(stripes, tmp_path):
         pass
 
     class StopAfterOne(Silent):
-        def step(self, *, epoch, **_):
-            if epoch == 2:
+        def step(self, step):
+            if step.epoch == 2:
                 raise Stopped
 
     _, begun = trainee(1, folder=tmp_path / "a")

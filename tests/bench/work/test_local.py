@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from kdbench.bench.work.executors.local import _NONSENSE, LocalExecutor, _ends, _Running
-from kdbench.bench.work.job import OUTCOME, Job, Step
+from kdbench.bench.work.job import OUTCOME, Job, Progressed
+from kdbench.training import Step
 
 GOOD = {
     "status": "ok",
@@ -101,9 +102,18 @@ def test_a_job_cannot_name_another_process():
 
 def test_steps_are_numbers():
     values = {"epoch": 1, "epochs": 2, "done": 3, "total": 4, "images": 5, "loss": 0.5}
-    assert heard({"step": values, "place": 0}) == ([Step("key", values)], 100)
+    assert heard({"step": values, "place": 0}) == ([Progressed("key", Step(**values))], 100)
     for place in (1, -2, "0x", None, {}):
         assert heard({"step": values, "place": place}) == ([], 100)
-    for nonsense in ({"loss": "\x1b"}, {"epoch": "one"}, {"total": None}, {"done": float("inf")}):
+    for nonsense in (
+        {"loss": "\x1b"},
+        {"epoch": "one"},
+        {"total": None},
+        {"done": float("inf")},
+        {"done": -1},
+        {"done": 3.5},
+        {"epochs": True},
+        {"total": 10**400},
+    ):
         assert heard({"step": values | nonsense, "place": 0}) == ([], 100)
     assert heard({"step": [], "place": 0}) == heard({"step": {"epoch": 1}, "place": 0}) == ([], 100)

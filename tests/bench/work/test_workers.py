@@ -53,7 +53,7 @@ LONG = (
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    return plant(tmp_path_factory.mktemp("farm"))
+    return plant(tmp_path_factory.mktemp("failing_plugin"))
 
 
 @pytest.fixture

@@ -23,22 +23,16 @@ from kdbench.untrusted.archive import unpack as archive_module
 from kdbench.untrusted.archive.limits import MIB, Limits
 from kdbench.untrusted.archive.unpack import unpack
 from kdbench.untrusted.archive.zip import zip_members
-from tests.untrusted.archive.hostile_archives import (
-    Part,
-    archives,
-    block,
-    listing,
-    naive,
-    pax,
-    tarred,
-    zipped,
-)
+from tests.untrusted.archive.hostile import HOSTILE
+from tests.untrusted.archive.hostile.case import Hostile
+from tests.untrusted.archive.naive import listing, naive
+from tests.untrusted.archive.tar_blocks import block, pax, tarred
+from tests.untrusted.archive.zip_parts import Part, zipped
 
-HOSTILE = archives()
 ESCAPING = [case for case in HOSTILE if case.escapes]
 
 
-def put(sandbox: Path, case) -> Path:
+def put(sandbox: Path, case: Hostile) -> Path:
     path = sandbox / "archive"
     path.write_bytes(case.make(sandbox / "outside"))
     return path

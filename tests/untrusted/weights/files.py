@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from kdbench.untrusted.weights import read_foreign
-from tests.untrusted.weights.hostile import CLASSES, HOSTILE, MODEL, SIZE, good
+from tests.untrusted.weights.good import CLASSES, MODEL, SIZE, good
+from tests.untrusted.weights.hostile import HOSTILE
 
 
 def read(path, **options):

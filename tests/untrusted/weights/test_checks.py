@@ -10,7 +10,7 @@ import torch
 from kdbench.errors import IntegrityError
 from kdbench.untrusted.weights import kinds, weights
 from tests.untrusted.weights.files import expected_tensors
-from tests.untrusted.weights.hostile import good
+from tests.untrusted.weights.good import good
 
 
 def test_unwrapping_needs_one_table_of_tensors():

@@ -12,7 +12,7 @@ from kdbench.data import dataset_names
 from kdbench.data.facts import OFFICIAL
 from kdbench.errors import IntegrityError
 from tests.untrusted.weights.files import save_half, sha256
-from tests.untrusted.weights.hostile import MODEL, good
+from tests.untrusted.weights.good import MODEL, good
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import kdbench
 from kdbench.errors import ConfigError, IntegrityError, UnknownMethodError, UsageError
 from kdbench.untrusted.weights import Foreign, door, process, read_foreign
 from tests.untrusted.weights.files import build, read, save_half, save_zip, sha256
-from tests.untrusted.weights.hostile import good
+from tests.untrusted.weights.good import good
 
 
 def _save_legacy_wrapped(path):

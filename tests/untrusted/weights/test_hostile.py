@@ -17,7 +17,8 @@ import pytest
 
 from tests.sizes import SOAK
 from tests.untrusted.weights.files import build
-from tests.untrusted.weights.hostile import HOSTILE, MODEL
+from tests.untrusted.weights.good import MODEL
+from tests.untrusted.weights.hostile import HOSTILE
 
 soak = pytest.mark.skipif(not SOAK, reason="takes minutes; set KDBENCH_SOAK=1")
 _QUICK = (

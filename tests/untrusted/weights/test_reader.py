@@ -12,7 +12,7 @@ from kdbench.errors import IntegrityError, KdbenchError, UsageError
 from kdbench.untrusted.weights import door, process
 from tests.untrusted.kernel import landlock
 from tests.untrusted.weights.files import expected_tensors, read, save_zip
-from tests.untrusted.weights.hostile import good
+from tests.untrusted.weights.good import good
 
 
 def _play(monkeypatch, tmp_path, script):

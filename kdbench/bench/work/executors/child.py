@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, fields
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 from kdbench._files import jsonable
+from kdbench.bench.kinds import Kind
 from kdbench.bench.work.job import OUTCOME, TASK, TRACES, Outcome
 from kdbench.bench.work.stages import perform, perform_together
 from kdbench.bench.work.task import Product, Task
@@ -29,7 +31,7 @@ from kdbench.errors import DivergedError
 from kdbench.loading.plugin import GROUP
 from kdbench.loading.registry import Registry
 from kdbench.numerics import device_name, peak_mib
-from kdbench.training import Progress
+from kdbench.training import Progress, Step
 from kdbench.training.profiling import profiled, span
 from kdbench.untrusted.confine import confine, device_paths, interpreter_paths
 from kdbench.untrusted.text import strip_control
@@ -57,58 +59,80 @@ def attempt(
     SystemExit, is an outcome. Tracebacks go to standard error. The time of several is divided among
     them."""
     start = time.perf_counter()
-    found: list[Product | BaseException]
+    products: list[Product | BaseException]
     try:
         with span("files"):
             methods = registry()
         if len(tasks) == 1:
-            found = [perform(tasks[0], methods, progress[0])]
+            products = [perform(tasks[0], methods, progress[0])]
         else:
-            found = list(perform_together(tasks, methods, progress))
+            products = list(perform_together(tasks, methods, progress))
     except (Exception, SystemExit) as error:
-        found = [error] * len(tasks)
+        products = [error] * len(tasks)
     seconds = (time.perf_counter() - start) / len(tasks)
     return [
-        _outcome(task, one, seconds, len(tasks)) for task, one in zip(tasks, found, strict=True)
+        _outcome(task, product, seconds, len(tasks))
+        for task, product in zip(tasks, products, strict=True)
     ]
 
 
-def _outcome(task: Task, found: Product | BaseException, seconds: float, together: int) -> Outcome:
+def _outcome(
+    task: Task, product: Product | BaseException, seconds: float, together: int
+) -> Outcome:
     try:
-        if isinstance(found, BaseException):
-            raise found
-        facts = jsonable(found.facts)
+        if isinstance(product, BaseException):
+            raise product
+        facts = jsonable(product.facts)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         return ended(error, seconds)
     facts["device"] = device_name(torch.device(task.device))
     if together > 1:
         facts["cohort"] = together
-    return Outcome("ok", "", seconds, peak_mib(torch.device(task.device)), facts, found.files)
+    return Outcome("ok", "", seconds, peak_mib(torch.device(task.device)), facts, product.files)
 
 
-class _Reporter:
-    """Sends steps to the coordinator, a few a second. ``place``: whose, among those of its
-    process."""
+class _Throttled:
+    """Hands on a few steps a second, and the last of each training."""
 
-    def __init__(self, send: Callable[[dict[str, Any]], None], place: int) -> None:
-        self._send, self._place, self._next = send, place, 0.0
+    def __init__(self, hand_on: Callable[[Step], None]) -> None:
+        self._hand_on, self._next = hand_on, 0.0
 
-    def step(
-        self, *, epoch: int, epochs: int, done: int, total: int, loss: float | None, images: int
-    ) -> None:
+    def step(self, step: Step) -> None:
         now = time.monotonic()
-        if now >= self._next or done == total:
+        if now >= self._next or step.done == step.total:
             self._next = now + _STEP_EVERY_S
-            values = {
-                "epoch": epoch,
-                "epochs": epochs,
-                "done": done,
-                "total": total,
-                "loss": loss,
-                "images": images,
-            }
-            self._send({"step": jsonable(values), "place": self._place})
+            self._hand_on(step)
+
+
+def compute(
+    records: Sequence[dict[str, Any]],
+    registry: Callable[[], Registry],
+    progressed: Callable[[int, Step], None],
+    confinement: str,
+) -> list[Outcome]:
+    """Compute the tasks of a job and of those beside it in this process.
+
+    Args:
+        records: a task each, as the jobs carry them.
+        progressed: hears of some of the steps, with the place of the task among them.
+        confinement: how this process is confined; each outcome says so.
+    """
+    tasks = [make_task(record) for record in records]
+    torch.set_num_threads(tasks[0].threads)
+    watchers = [_Throttled(partial(progressed, place)) for place in range(len(tasks))]
+    with (
+        profiled(tasks[0].folder / TRACES, torch.device(tasks[0].device))
+        if records[0]["profile"]
+        else nullcontext() as profile
+    ):
+        outcomes = attempt(tasks, registry, watchers)
+        if profile is not None:
+            for outcome in outcomes:
+                outcome.facts["profile"] = profile.facts(among=len(tasks))
+    for outcome in outcomes:
+        outcome.facts["confinement"] = confinement
+    return outcomes
 
 
 def run(folder: Path, token: str, events: int) -> None:
@@ -126,42 +150,33 @@ def run(folder: Path, token: str, events: int) -> None:
     for name in ("TMPDIR", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         os.environ[name] = str(temporary)
     faulthandler.enable()  # a crash leaves its traceback in the log
-    told = json.loads((folder / TASK).read_text())
+    message = json.loads((folder / TASK).read_text())
     (folder / TASK).unlink()
-    reads = [Path(path) for path in told.pop("reads")]
+    reads = [Path(path) for path in message["reads"]]
     sys.path.append(str(folder / "plugins"))  # one-off plugins, each in a file
-    tasks = [told, *told.pop("beside")]
-    points = {name: value for task in tasks for name, value in task.pop("points").items()}
-    writes = [Path(task["folder"]) for task in tasks]
+    records = [message, *message["beside"]]
+    values = {name: value for record in records for name, value in record["points"].items()}
+    writes = [Path(record["folder"]) for record in records]
     wall = "none"
-    if told.pop("confine"):
+    if message["confine"]:
         wall = confine([*interpreter_paths(), *reads], [*writes, Path("/dev/shm"), *device_paths()])
     os.environ["HOME"] = str(temporary)
-    made = [make_task(task) for task in tasks]
-    torch.set_num_threads(made[0].threads)
-    found = [EntryPoint(name, value, GROUP) for name, value in points.items()]
-    reporters = [_Reporter(send, place) for place in range(len(made))]
-    with (
-        profiled(folder / TRACES, torch.device(made[0].device))
-        if told["profile"]
-        else nullcontext() as profile
-    ):
-        outcomes = attempt(made, lambda: Registry.load(found), reporters)
-        if profile is not None:
-            for outcome in outcomes:
-                outcome.facts["profile"] = profile.facts(among=len(made))
+    points = [EntryPoint(name, value, GROUP) for name, value in values.items()]
+
+    def progressed(place: int, step: Step) -> None:
+        send({"step": jsonable(asdict(step)), "place": place})
+
+    outcomes = compute(records, lambda: Registry.load(points), progressed, wall)
     sys.stdout.flush()
     sys.stderr.flush()
     reports = [asdict(outcome) for outcome in outcomes]
-    for report in reports:
-        report["facts"]["confinement"] = wall
     (folder / OUTCOME).write_text(json.dumps(reports, allow_nan=False))
 
 
-def make_task(told: dict[str, Any]) -> Task:
+def make_task(record: dict[str, Any]) -> Task:
     """A task from the JSON that a job carries."""
     known = {f.name for f in fields(Task)}
-    values = {name: value for name, value in told.items() if name in known}
+    values = {name: value for name, value in record.items() if name in known}
     for name in ("mean", "std", "packages"):
         values[name] = tuple(values[name])
-    return Task(**values | {"folder": Path(values["folder"])})
+    return Task(**values | {"kind": Kind(values["kind"]), "folder": Path(values["folder"])})

@@ -1,46 +1,60 @@
-"""Jobs in this process, one at a time: for tests and for a debugger. The two sides are not kept
-apart here."""
+"""Jobs in the coordinator's own process, one at a time: for tests and for a debugger.
+
+The two sides share that process, and nothing confines it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import torch
 
-from kdbench.bench.work.executors.child import attempt, make_task
-from kdbench.bench.work.job import Done, Job, Step
+from kdbench.bench.work.executors.child import compute
+from kdbench.bench.work.job import Done, Job, Progressed
 from kdbench.loading.registry import Registry
+from kdbench.training import Step
+
+#: What the facts of a stage say of its confinement.
+CONFINEMENT = "none (inline: both sides in one process)"
 
 
 class InlineExecutor:
     """Computes a job when it is started."""
 
+    jobs = 1
+    apart = False
+
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self._events: list[Step | Done] = []
+        self._events: list[Progressed | Done] = []
+
+    def use(self, jobs: int, devices: tuple[str, ...] = ()) -> None:
+        """One at a time, on the device that the job says."""
+
+    def warm_up(self) -> None:
+        """There is nothing to prepare."""
 
     def free(self) -> int:
         return 0 if any(isinstance(event, Done) for event in self._events) else 1
 
     def start(self, job: Job) -> None:
-        events = self._events
-
-        class Recorder:
-            def __init__(self, key: str) -> None:
-                self.key = key
-
-            def step(self, **values: Any) -> None:
-                events.append(Step(self.key, values))
-
         jobs = (job, *job.beside)
-        outcomes = attempt(
-            [make_task(one.task) for one in jobs],
-            lambda: self.registry,
-            [Recorder(one.key) for one in jobs],
-        )
-        events.extend(Done(one.key, outcome) for one, outcome in zip(jobs, outcomes, strict=True))
 
-    def wait(self, timeout: float) -> list[Step | Done]:
-        found, self._events = self._events, []
-        return found
+        def progressed(place: int, step: Step) -> None:
+            self._events.append(Progressed(jobs[place].key, step))
+
+        threads = torch.get_num_threads()
+        try:
+            outcomes = compute(
+                [each.task for each in jobs], lambda: self.registry, progressed, CONFINEMENT
+            )
+        finally:
+            torch.set_num_threads(threads)
+        self._events += [
+            Done(each.key, outcome) for each, outcome in zip(jobs, outcomes, strict=True)
+        ]
+
+    def wait(self, timeout: float) -> list[Progressed | Done]:
+        events, self._events = self._events, []
+        return events
 
     def close(self) -> None:
         self._events = []

@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from kdbench.bench.work.job import LOG, OUTCOME, TASK, Done, Job, Outcome, Step
+from kdbench._progress import Step
+from kdbench.bench.work.job import LOG, OUTCOME, TASK, Done, Job, Outcome, Progressed
 
 _LIST = ("PATH", "LANG", "LANGUAGE", "TZ", "HOME", "VIRTUAL_ENV")
 _PREFIXES = (
@@ -36,15 +37,17 @@ _PREFIXES = (
 )
 _STATUSES = ("ok", "failed", "diverged", "out of memory")
 _MOST = 8 << 20  # bytes of an outcome
-_COUNTS = ("epoch", "epochs", "done", "total", "images")
+_LARGEST = 2**53  # of a count; every float up to it is exact
 _NONSENSE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What one job may take: wall time in seconds and resident memory in MiB; None is no limit."""
+class JobLimits:
+    """What one job may take; None is no limit."""
 
+    #: Wall time.
     seconds: float | None = None
+    #: Resident memory, MiB.
     memory_mb: float | None = None
 
 
@@ -60,19 +63,25 @@ class _Running:
 
 @dataclass
 class LocalExecutor:
-    """``jobs`` processes side by side; on GPUs as many a card as there are jobs, evenly.
-
-    jobs, devices: see kdbench.bench.work.executors.slots. confined: see kdbench.untrusted.confine.
-    """
+    """``jobs`` processes side by side; on GPUs as many a card as there are jobs, evenly."""
 
     jobs: int = 1
-    limits: Limits = Limits()
+    limits: JobLimits = JobLimits()
+    #: Values for CUDA_VISIBLE_DEVICES, handed out in turn.
     devices: tuple[str, ...] = ()
+    #: Whether each process gives up what it does not need; see kdbench.untrusted.confine.
     confined: bool = True
     _zygote: subprocess.Popen[bytes] | None = None
     _pending: bytes = b""
     _running: dict[str, _Running] = field(default_factory=dict)
     _next_look: float = 0.0
+
+    @property
+    def apart(self) -> bool:
+        return True
+
+    def use(self, jobs: int, devices: tuple[str, ...] = ()) -> None:
+        self.jobs, self.devices = jobs, devices
 
     def free(self) -> int:
         return self.jobs - len(self._running)
@@ -100,17 +109,17 @@ class LocalExecutor:
         order: dict[str, Any] = {"token": token, "folder": str(job.folder)}
         if self.devices:
             order["device"] = self.devices[slot % len(self.devices)]
-        told = {**job.task, "reads": [str(path) for path in job.reads], "confine": self.confined}
-        told["beside"] = [one.task for one in job.beside]
+        message = {**job.task, "reads": [str(path) for path in job.reads], "confine": self.confined}
+        message["beside"] = [other.task for other in job.beside]
         for name in (OUTCOME, LOG):
             (job.folder / name).unlink(missing_ok=True)
-        (job.folder / TASK).write_text(json.dumps(told, allow_nan=False))
+        (job.folder / TASK).write_text(json.dumps(message, allow_nan=False))
         self._running[token] = _Running(job, slot, time.monotonic())
         with contextlib.suppress(BrokenPipeError):  # its death is noticed in wait
             self._zygote.stdin.write(json.dumps(order).encode() + b"\n")
             self._zygote.stdin.flush()
 
-    def wait(self, timeout: float) -> list[Step | Done]:
+    def wait(self, timeout: float) -> list[Progressed | Done]:
         if self._zygote is None:
             return []
         assert self._zygote.stdout is not None
@@ -125,11 +134,11 @@ class LocalExecutor:
         if not data:
             return self._lost()
         *lines, self._pending = (self._pending + data).split(b"\n")
-        found: list[Step | Done] = []
+        events: list[Progressed | Done] = []
         for line in lines:
             with contextlib.suppress(*_NONSENSE):
-                found += self._heard(json.loads(line))
-        return found
+                events += self._heard(json.loads(line))
+        return events
 
     def close(self) -> None:
         idle = not self._running
@@ -151,7 +160,7 @@ class LocalExecutor:
 
     # -- what the processes say ----------------------------------------------------------------
 
-    def _heard(self, message: dict[str, Any]) -> list[Step | Done]:
+    def _heard(self, message: dict[str, Any]) -> list[Progressed | Done]:
         running = self._running.get(message.get("job", ""))
         if running is None:
             return []
@@ -160,30 +169,28 @@ class LocalExecutor:
         if "pid" in message and not running.pid:
             running.pid = int(message["pid"])
         elif "step" in message:
-            loss = message["step"]["loss"]
-            counts = {name: int(message["step"][name]) for name in _COUNTS}
             whose = dict(enumerate((running.job, *running.job.beside)))[message["place"]]
-            return [Step(whose.key, {**counts, "loss": None if loss is None else float(loss)})]
+            return [Progressed(whose.key, _step(message["step"]))]
         elif "exit" in message:
             del self._running[message["job"]]
             return _ends(running.job, self._outcomes(running, int(message["exit"])))
         return []
 
-    def _lost(self) -> list[Step | Done]:
+    def _lost(self) -> list[Progressed | Done]:
         """The process that forks is gone, and its children with it."""
         assert self._zygote is not None
         code = self._zygote.wait()
         self._zygote.stdout.close()  # type: ignore[union-attr]
         self._zygote = None
-        found: list[Step | Done] = []
+        events: list[Progressed | Done] = []
         for running in self._running.values():
             _kill(running.pid)
-            found += _ends(
+            events += _ends(
                 running.job,
                 [running.verdict or Outcome("crashed", f"the worker processes {_ending(code)}")],
             )
         self._running.clear()
-        return found
+        return events
 
     def _outcomes(self, running: _Running, code: int) -> list[Outcome]:
         """One for each job of the process; a single one where it is that of all."""
@@ -201,10 +208,10 @@ class LocalExecutor:
             ]
         try:
             with (running.job.folder / OUTCOME).open("rb") as file:
-                told = json.loads(file.read(_MOST))
-            if len(told) != 1 + len(running.job.beside):
+                reports = json.loads(file.read(_MOST))
+            if len(reports) != 1 + len(running.job.beside):
                 raise ValueError
-            return [_told(one, log) for one in told]
+            return [_outcome(report, log) for report in reports]
         except (OSError, *_NONSENSE):
             reason = "the process ended without an outcome (os._exit?)"
             return [Outcome("crashed", reason, seconds, running.peak_mb, log=log)]
@@ -240,21 +247,32 @@ class LocalExecutor:
                 _kill(running.pid)
 
 
-def _told(told: dict[str, Any], log: str) -> Outcome:
+def _step(record: dict[str, Any]) -> Step:
+    """A step as a job's process tells it; an error where a value is none that a step can have."""
+    values = {part.name: record[part.name] for part in fields(Step)}
+    loss = values.pop("loss")
+    if any(type(count) is not int or not 0 <= count <= _LARGEST for count in values.values()):
+        raise ValueError
+    return Step(**values, loss=None if loss is None else float(loss))
+
+
+def _outcome(report: dict[str, Any], log: str) -> Outcome:
     """What a process says of one job, which a plugin may have written: a name must not lead out of
     the job's folder."""
-    files = tuple(str(name) for name in told["files"])
+    files = tuple(str(name) for name in report["files"])
     if (
-        told["status"] not in _STATUSES
-        or not isinstance(told["facts"], dict)
+        report["status"] not in _STATUSES
+        or not isinstance(report["facts"], dict)
         or any("/" in name for name in files)
     ):
         raise ValueError
-    seconds, peak = float(told["seconds"]), float(told["peak_mb"])
-    return Outcome(told["status"], str(told["reason"]), seconds, peak, told["facts"], files, log)
+    seconds, peak = float(report["seconds"]), float(report["peak_mb"])
+    return Outcome(
+        report["status"], str(report["reason"]), seconds, peak, report["facts"], files, log
+    )
 
 
-def _ends(job: Job, outcomes: list[Outcome]) -> list[Step | Done]:
+def _ends(job: Job, outcomes: list[Outcome]) -> list[Progressed | Done]:
     jobs = (job, *job.beside)
     return [
         Done(one.key, outcome)
@@ -267,7 +285,7 @@ def _ends(job: Job, outcomes: list[Outcome]) -> list[Step | Done]:
 def _environment() -> dict[str, str]:
     """What a worker needs of the environment, and nothing that could say where a run's results or
     its store are."""
-    found = {
+    kept = {
         name: value
         for name, value in os.environ.items()
         if name in _LIST or name.startswith(_PREFIXES)
@@ -279,12 +297,12 @@ def _environment() -> dict[str, str]:
         if entry and os.path.isabs(entry) and not entry.startswith(inside)
     ]
     script = os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else ""
-    found["PYTHONPATH"] = os.pathsep.join(
+    kept["PYTHONPATH"] = os.pathsep.join(
         entry for entry in entries if entry not in (os.getcwd(), script)
     )
-    found["OPENBLAS_NUM_THREADS"] = "1"  # numpy's threads would be lost in a fork
-    found.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
-    return found
+    kept["OPENBLAS_NUM_THREADS"] = "1"  # numpy's threads would be lost in a fork
+    kept.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+    return kept
 
 
 def _kill(pid: int) -> None:

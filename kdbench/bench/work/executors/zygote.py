@@ -57,11 +57,11 @@ def main() -> None:
 
 
 def _reaped() -> list[tuple[int, int]]:
-    found = []
+    ended = []
     with contextlib.suppress(ChildProcessError):
-        while (one := os.waitpid(-1, os.WNOHANG))[0]:
-            found.append(one)
-    return found
+        while (child_and_status := os.waitpid(-1, os.WNOHANG))[0]:
+            ended.append(child_and_status)
+    return ended
 
 
 def _fork(order: dict[str, str]) -> int:

@@ -1,0 +1,61 @@
+"""The kinds of stage: the one place that says what a kind is, on whose side it runs, and what it
+may see.
+
+A kind that is not in this table does not exist: it cannot be planned, sent to a process or shown.
+Nothing here imports torch, so that plans and displays can read the table.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from kdbench.errors import unknown
+
+#: Whose stage it is in the threat model. The two sides never share a process.
+Side = Literal["attacker", "defender"]
+#: Images that the process of a stage may open.
+Split = Literal["train", "test"]
+#: recipe: trains by the recipe that it is told, so that its images can be counted. method: trains
+#: in a method's own way. none: trains nothing, draws no random numbers and takes a second or so.
+Training = Literal["recipe", "method", "none"]
+
+
+class Kind(StrEnum):
+    """A kind of stage, by the name that keys, records and files use."""
+
+    side: Side
+    split: Split
+    training: Training
+    #: Name of the function in kdbench.bench.work.stages that computes it.
+    function: str
+
+    def __new__(
+        cls, name: str, side: Side, split: Split, training: Training, function: str
+    ) -> Kind:
+        kind = str.__new__(cls, name)
+        kind._value_ = name
+        kind.side, kind.split, kind.training, kind.function = side, split, training, function
+        return kind
+
+    # name, side, split, training, function
+    CLEAN = "clean", "attacker", "train", "recipe", "train_clean"
+    ALONE = "alone", "attacker", "train", "recipe", "train_clean"
+    IMPORTED = "imported", "attacker", "train", "none", "imported"
+    BACKDOOR = "backdoor", "attacker", "train", "recipe", "backdoor"
+    CLEANSE = "cleanse", "defender", "train", "method", "cleanse"
+    DISTILL = "distill", "defender", "train", "recipe", "distill"
+    REPAIR = "repair", "defender", "train", "recipe", "repair"
+    EVALUATE = "evaluate", "attacker", "test", "none", "evaluate_network"
+    PICTURE = "picture", "attacker", "test", "none", "picture"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Kind:
+        raise ValueError(
+            unknown(
+                "kind of stage",
+                str(value),
+                [kind.value for kind in cls],
+                "add it to the table in kdbench/bench/kinds.py",
+            )
+        )

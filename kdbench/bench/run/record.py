@@ -1,0 +1,79 @@
+"""run.json: what a run was asked, with what it computed, and how each stage ended."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from kdbench.bench.keys import digest
+from kdbench.bench.plan.machine import software
+from kdbench.bench.plan.plan import Plan
+from kdbench.bench.plan.prepare import Prepared
+from kdbench.bench.run.schedule import Ending
+from kdbench.bench.store.artefacts import Manifest, Store
+from kdbench.bench.work.job import Outcome
+from kdbench.loading.registry import Registry
+from kdbench.numerics import device_name
+from kdbench.report.columns import SCHEMA
+
+
+def record_of(prepared: Prepared, registry: Registry) -> dict[str, Any]:
+    config = {"request": prepared.spec.model_dump(mode="json"), "parts": prepared.parts()}
+    return {
+        "schema": SCHEMA,
+        "started": time.time(),
+        "command": sys.argv[1:],
+        "config": config,
+        "config_digest": digest(config),
+        "datasets": [
+            {
+                "name": dataset.name,
+                "digest": dataset.digest,
+                "note": dataset.note,
+                "train": len(dataset.train),
+                "test": len(dataset.test),
+                "image_size": dataset.image_size,
+                "num_classes": dataset.num_classes,
+            }
+            for dataset in prepared.datasets
+        ],
+        "versions": {**software(), "python": platform.python_version()},
+        "plugins": {
+            f"{kind}.{name}": found.origin
+            for kind, table in (registry.methods | registry.made).items()
+            for name, found in sorted(table.items())
+        },
+        "broken_plugins": registry.broken,
+        "device": device_name(prepared.numerics.device),
+        "numerics": str(prepared.numerics),
+        "threads": prepared.numerics.threads,
+    }
+
+
+def stages_of(
+    plan: Plan, endings: Mapping[str, Ending], computed: Collection[str], store: Store
+) -> list[dict[str, Any]]:
+    """The stages of the plan, as run.json keeps them."""
+    found = []
+    for key, stage in plan.stages.items():
+        # A stage that no row needed may still be there: the record says how it was made,
+        # whoever made it.
+        ending = endings.get(key) or store.find(key)
+        entry = {"kind": stage.kind, "title": stage.title, "key": key, "seed": stage.seed}
+        if isinstance(ending, Manifest):
+            cached = key not in computed
+            entry |= {
+                "status": "cached" if cached else "ok",
+                "seconds": ending.seconds,
+                "facts": ending.facts,
+            }
+            entry["files"] = {name: file["sha256"] for name, file in ending.files.items()}
+        elif isinstance(ending, Outcome):
+            entry |= {"status": ending.status, "reason": ending.reason, "facts": ending.facts}
+        else:
+            entry |= {"status": "not needed", "facts": {}}
+        found.append(entry)
+    return found

@@ -1,0 +1,179 @@
+"""The rows of a run, its tables and its pictures."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdbench.bench.keys import MODEL, PICTURE
+from kdbench.bench.kinds import Kind
+from kdbench.bench.plan.machine import software
+from kdbench.bench.plan.plan import CONTROLS, Cell, Stage
+from kdbench.bench.plan.prepare import Prepared
+from kdbench.bench.run.events import Reporter
+from kdbench.bench.run.rows import row
+from kdbench.bench.run.schedule import Schedule
+from kdbench.bench.store.artefacts import Manifest, Store
+from kdbench.bench.work.job import Outcome
+from kdbench.loading.registry import Registry, base_name
+from kdbench.report.leaderboard import write_leaderboard
+from kdbench.report.tables import write_results
+
+
+class RunResults:
+    """A row of each cell as soon as its last measurement has ended, and the files made of them.
+
+    Args:
+        known: the rows that the store already has, by cell key.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        registry: Registry,
+        reporter: Reporter,
+        out: Path,
+        store: Store,
+        schedule: Schedule,
+        known: Mapping[str, Manifest],
+    ) -> None:
+        self.prepared, self.plan, self.registry = prepared, prepared.plan, registry
+        self.reporter, self.out, self.store, self.schedule = reporter, out, store, schedule
+        self.rows = {
+            n: known[c.key].facts["row"] for n, c in enumerate(self.plan.cells) if c.key in known
+        }
+        self.left: dict[int, set[str]] = {}
+        self.cells_of: dict[str, list[int]] = defaultdict(list)
+        for n, cell in enumerate(self.plan.cells):
+            if n not in self.rows:
+                self.left[n] = set(cell.measured.values())
+                for key in self.left[n]:
+                    self.cells_of[key].append(n)
+        self._written = 0.0
+        self._cost = 0.0
+
+    def in_order(self) -> list[dict[str, Any]]:
+        """The rows so far, in the order of the plan's cells."""
+        return [self.rows[n] for n in sorted(self.rows)]
+
+    def settle(self) -> None:
+        """Make a row of every cell whose last measurement has ended."""
+        finished: set[int] = set()
+        for key in self.schedule.ended():
+            if self.plan.stages[key].kind is Kind.PICTURE:
+                self._take_picture(self.plan.stages[key])
+            for n in self.cells_of.pop(key, ()):
+                self.left[n].discard(key)
+                if not self.left[n]:
+                    finished.add(n)
+        for n in sorted(finished):
+            del self.left[n]
+            self.rows[n] = self._row(self.plan.cells[n])
+            self.reporter.cell_finished(self.rows[n])
+        if finished:
+            self.write()
+
+    def settle_failed(self) -> None:
+        """Rows of the cells that have failed already, whatever else of them is missing."""
+        for n in list(self.left):
+            keys = [
+                key for role, key in self.plan.cells[n].measured.items() if role not in CONTROLS
+            ]
+            if any(isinstance(self.schedule.endings.get(key), Outcome) for key in keys):
+                del self.left[n]
+                self.rows[n] = self._row(self.plan.cells[n])
+                self.reporter.cell_finished(self.rows[n])
+
+    def _row(self, cell: Cell) -> dict[str, Any]:
+        known = self.schedule.endings
+        endings = {role: known[key] for role, key in cell.measured.items() if key in known}
+        measured = {role: e.facts if isinstance(e, Manifest) else e for role, e in endings.items()}
+        found, final = row(cell, measured, self._facts(cell))
+        if final:
+            workspace = self.store.workspace(cell.key)
+            try:
+                workspace.mkdir(parents=True, exist_ok=True)
+                self.store.publish(
+                    cell.key,
+                    workspace,
+                    (),
+                    kind="row",
+                    title="row",
+                    facts={"row": found},
+                    seconds=0.0,
+                    peak_mb=0.0,
+                    ingredients={"names": cell.names, "inputs": cell.measured},
+                )
+            except OSError:
+                shutil.rmtree(workspace, ignore_errors=True)  # computed again next time
+        return found
+
+    def _facts(self, cell: Cell) -> dict[str, Any]:
+        """The columns that say where a row is from."""
+        made = {key: self.store.find(key) for key in self.plan.ancestors(cell.trained["student"])}
+        whole = all(made.values())
+        student = made[cell.trained["student"]]
+        used = [
+            ("defense", cell.names["defense"]),
+            ("distiller", cell.names["distiller"]),
+            ("attack", cell.names["attack"]),
+        ]
+        used += [("model", cell.names["teacher"]), ("model", cell.names["student"])]
+        used += [("dataset", self.prepared.settings[cell.setting].resolved.dataset)]
+        found = self.registry.found((kind, base_name(name)) for kind, name in used)
+        versions = software()
+        return {
+            "wall_s": round(sum(m.seconds for m in made.values() if m), 2) if whole else None,
+            "peak_mem_mb": max(m.peak_mb for m in made.values() if m) if whole else None,
+            "device": student.facts.get("device") if student else None,
+            "numerics": str(self.prepared.numerics),
+            "kdbench_version": versions["kdbench"],
+            "torch_version": versions["torch"],
+            "plugins": "; ".join(
+                sorted({f.plugin.owner for f in found})
+                + [words for f in found for words in f.known_failures]
+            ),
+            "teacher_sha256": self._weights(cell.trained["teacher"]),
+            "student_sha256": self._weights(cell.trained["student"]),
+            "dataset_digest": self.prepared.datasets[cell.setting].digest,
+            "config_digest": cell.key,
+        }
+
+    def _weights(self, key: str) -> str | None:
+        found = self.store.find(key)
+        return None if found is None else found.files[MODEL]["sha256"]
+
+    def _take_picture(self, stage: Stage) -> None:
+        ending = self.schedule.endings[stage.key]
+        if not isinstance(ending, Manifest):
+            return  # a picture is not worth a row; stage_failed has said why
+        backdoor = self.plan.stages[stage.inputs["trigger"]]
+        teacher = self.plan.stages[backdoor.inputs["clean"]].values["model"].replace("/", "_")
+        setting = self.prepared.settings[stage.setting]
+        parts = {(s.name, s.resolved.name) for s in self.prepared.settings}
+        several = f"{_file_name(setting.name)}-{setting.resolved.name}-" if len(parts) > 1 else ""
+        name = f"trigger-{several}{stage.values['attack']}-{teacher}-seed{backdoor.seed}.png"
+        try:
+            shutil.copyfile(self.store.folder(stage.key) / PICTURE, self.out / name)
+        except OSError:
+            return
+
+    def write(self, now: bool = False) -> None:
+        """The tables of what is finished; not after every one of ten thousand cells, each of which
+        would rewrite them all."""
+        start = time.monotonic()
+        if not now and start - self._written < max(1.0, 20 * self._cost):
+            return
+        rows = self.in_order()
+        write_results(rows, self.out / "results.csv")
+        write_leaderboard(rows, self.out / "leaderboard.csv")
+        self._written = time.monotonic()
+        self._cost = self._written - start
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in text)

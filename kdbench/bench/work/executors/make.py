@@ -1,0 +1,34 @@
+"""Which executors there are, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, get_args
+
+from kdbench.bench.work.executors.local import JobLimits, LocalExecutor
+from kdbench.bench.work.job import Executor
+
+if TYPE_CHECKING:
+    from kdbench.loading.registry import Registry
+
+__all__ = ["EXECUTORS", "ExecutorName", "JobLimits", "make_executor"]
+
+#: local: a confined process for each job. inline: this process, for a debugger.
+ExecutorName = Literal["local", "inline"]
+EXECUTORS: tuple[ExecutorName, ...] = get_args(ExecutorName)
+
+
+def make_executor(
+    name: ExecutorName, registry: Callable[[], Registry], limits: JobLimits | None = None
+) -> Executor:
+    """A new executor of one job at a time; close it.
+
+    Args:
+        registry: loads the plugins; called only where jobs are computed in this process.
+        limits: of each job's process; none where nothing is said.
+    """
+    if name == "local":
+        return LocalExecutor(limits=limits or JobLimits())
+    from kdbench.bench.work.executors.inline import InlineExecutor
+
+    return InlineExecutor(registry())

@@ -1,0 +1,131 @@
+"""What a stage works with: its task, its inputs as objects, and the files that it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kdbench.attack import Trigger
+from kdbench.bench.keys import MODEL
+from kdbench.bench.kinds import Kind
+from kdbench.bench.work.task import Product, Task
+from kdbench.data.base import Augmentation, ImageSet
+from kdbench.data.files import load_images
+from kdbench.data.fraction import defender_images
+from kdbench.defense import DefenseSetting
+from kdbench.errors import ContractError, IntegrityError
+from kdbench.loading.registry import Registry
+from kdbench.models import create_model
+from kdbench.models.base import FeatureModel
+from kdbench.models.files import load_module, save_module
+from kdbench.numerics import Numerics
+from kdbench.training import Fit, Progress, Recipe
+from kdbench.training.checkpoint import FolderCheckpoints
+from kdbench.training.profiling import spanned
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """One stage at work."""
+
+    task: Task
+    registry: Registry
+    numerics: Numerics
+    fit: Fit
+
+    @classmethod
+    def of(cls, task: Task, registry: Registry, progress: Progress) -> Workbench:
+        """For a task; makes the folder of its results."""
+        numerics = Numerics(torch.device(task.device), task.bf16, task.threads)
+        checkpoints = FolderCheckpoints(task.folder / "checkpoints", task.checkpoint_s)
+        (task.folder / "out").mkdir(exist_ok=True)
+        return cls(task, registry, numerics, Fit(numerics, progress, checkpoints=checkpoints))
+
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(self.task.pad, self.task.flip)
+
+    @spanned("files")
+    def train(self) -> ImageSet:
+        assert self.task.train is not None
+        return load_images(self.task.folder / "in" / self.task.train)
+
+    @spanned("files")
+    def test(self) -> ImageSet:
+        assert self.task.test is not None
+        return load_images(self.task.folder / "in" / self.task.test)
+
+    def recipe(self) -> Recipe:
+        return Recipe(**self.task.values["recipe"])
+
+    def generator(self) -> torch.Generator:
+        """A new one, seeded with the stage's own seed."""
+        return torch.Generator().manual_seed(self.task.random_seed)
+
+    def method(self, values: dict[str, Any]) -> Any:
+        """The attack, distiller or defense that ``values`` names, with its parameters."""
+        cls = self.registry.get(values["kind"], values["name"])
+        return cls(cls.Params(**values["params"]))
+
+    @spanned("files")
+    def input(self, role: str) -> FeatureModel:
+        """A private copy of a network that the stage rests on, on the device, in eval mode."""
+        model, record = load_module(
+            self.task.folder / "in" / self.task.inputs[role], self.task.packages
+        )
+        if not isinstance(model, FeatureModel):
+            raise IntegrityError(
+                f"{self.task.inputs[role]} holds a {type(model).__name__}, no network"
+            )
+        # an imported teacher, which came as weights alone
+        if record.get("normalization") == "dataset":
+            model.set_normalization(self.task.mean, self.task.std)
+        return self.numerics.place(model)  # type: ignore[return-value]
+
+    @spanned("files")
+    def trigger(self) -> tuple[Trigger, tuple[int, ...] | None]:
+        """The trigger, and the classes that it is for; None: every class but the target."""
+        trigger, record = load_module(
+            self.task.folder / "in" / self.task.inputs["trigger"], self.task.packages
+        )
+        if not isinstance(trigger, Trigger):
+            raise IntegrityError(
+                f"{self.task.inputs['trigger']} holds a {type(trigger).__name__}, no trigger"
+            )
+        sources = record["source_classes"]
+        return self.numerics.place(trigger), None if sources is None else tuple(sources)  # type: ignore[return-value]
+
+    @spanned("files")
+    def keep(self, model: FeatureModel, facts: dict[str, Any] | None = None) -> Product:
+        """Save a network as the stage's result."""
+        if not isinstance(model, FeatureModel):
+            raise ContractError(
+                f"a stage must return a network (FeatureModel), got {type(model).__name__}"
+            )
+        save_module(model.eval(), self.task.folder / "out" / MODEL)
+        return Product((MODEL,), facts or {})
+
+    @spanned("files")
+    def new_model(self, name: str) -> FeatureModel:
+        """A network with fresh weights, on the device."""
+        model = create_model(
+            name, self.task.num_classes, image_size=self.task.image_size, own=self.registry.models
+        )
+        model.set_normalization(self.task.mean, self.task.std)
+        return self.numerics.place(model)  # type: ignore[return-value]
+
+    def defense_setting(self) -> DefenseSetting:
+        """What a defense may know: nothing of the attack, and only its share of the images."""
+        distilling = self.task.kind is Kind.DISTILL
+        values = self.task.values["defense"] if distilling else self.task.values
+        return DefenseSetting(
+            clean=defender_images(self.train(), values["clean_fraction"], self.task.seed),
+            num_classes=self.task.num_classes,
+            recipe=Recipe(**values["recipe"]),
+            augmentation=self.augmentation,
+            fit=self.fit,
+            generator=self.generator(),
+            numerics=self.numerics,
+        )

@@ -1,0 +1,266 @@
+"""What a person, or a program, sees of a run while it goes on. ``step`` comes often and does next
+to nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+
+from kdbench._files import jsonable
+from kdbench._progress import Step
+from kdbench.bench.kinds import Kind
+from kdbench.bench.run.events import Quiet
+from kdbench.cli.display import cell_line, duration, facts_line, make_console, print_results, safe
+from kdbench.untrusted.text import strip_control
+
+PROGRESS_EVERY_S = 15.0
+
+
+class Display(Quiet):
+    """Base of the displays: keeps the counts and the titles of what runs, closes cleanly."""
+
+    def __init__(self) -> None:
+        self.stages = self.to_run = 0
+        self.started = time.monotonic()
+        self.titles: dict[int, str] = {}
+
+    def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
+        self.stages, self.to_run, self.started = stages, to_run, time.monotonic()
+
+    def stage_started(self, number: int, kind: Kind, title: str) -> None:
+        self.titles[number] = title
+
+    def where(self, number: int, title: str = "") -> str:
+        """``[3/17] train clean wrn16_2``."""
+        return f"[{number}/{self.stages}] {strip_control(title or self.titles.get(number, ''))}"
+
+    def close(self) -> None:
+        """Give the terminal back; called however the run ends."""
+
+
+class QuietDisplay(Display):
+    """The path of the results on standard output; on standard error why a cell has none."""
+
+    def cell_finished(self, row: dict[str, Any]) -> None:
+        if row.get("status") != "ok":
+            print(cell_line(row), file=sys.stderr, flush=True)
+
+    def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
+        print(out, flush=True)
+
+
+class _Paced(Display):
+    """Lets a step through about every 15 seconds of each stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next: dict[int, float] = {}
+
+    def stage_started(self, number: int, kind: Kind, title: str) -> None:
+        super().stage_started(number, kind, title)
+        self._next[number] = time.monotonic() + PROGRESS_EVERY_S
+
+    def due(self, number: int) -> bool:
+        now = time.monotonic()
+        if now < self._next.get(number, math.inf):
+            return False
+        self._next[number] = now + PROGRESS_EVERY_S
+        return True
+
+
+class PlainDisplay(_Paced):
+    """One line per event, and inside a long stage one line about every 15 seconds."""
+
+    def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
+        super().run_started(stages, to_run, cells, out)
+        print(
+            f"{stages} stages, {to_run} of them to run, {cells} cells -> {strip_control(out)}",
+            flush=True,
+        )
+        if note:
+            print(f"note: {strip_control(note)}", flush=True)
+
+    def step(self, number: int, step: Step) -> None:
+        if self.due(number):
+            loss = "" if step.loss is None else f" | loss {step.loss:.4g}"
+            epoch, steps = f"epoch {step.epoch}/{step.epochs}", f"step {step.done}/{step.total}"
+            print(f"{self.where(number)} | {epoch} | {steps}{loss}", flush=True)
+
+    def stage_finished(
+        self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]
+    ) -> None:
+        if kind.training != "none":  # a second or so is not worth a line
+            parts = [self.where(number, title), duration(seconds), facts_line(facts)]
+            print(" | ".join(part for part in parts if part), flush=True)
+
+    def stage_failed(self, number: int, kind: Kind, title: str, reason: str) -> None:
+        print(f"{self.where(number, title)} | FAILED: {strip_control(reason)}", flush=True)
+
+    def cell_finished(self, row: dict[str, Any]) -> None:
+        print(cell_line(row), flush=True)
+
+    def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
+        print_results(make_console(), rows, out)
+
+
+@dataclass
+class _Active:
+    """A stage that runs."""
+
+    #: When its present training began, or was taken up.
+    since: float
+    #: The first step that was told of that training, and the latest.
+    first: Step | None = None
+    latest: Step | None = None
+    #: The last loss that was looked at.
+    loss: float | None = None
+
+    def take(self, step: Step) -> None:
+        # a stage may train more than once, or go on from a checkpoint
+        if self.latest is None or step.done < self.latest.done or step.total != self.latest.total:
+            self.since, self.first, self.loss = time.monotonic(), step, None
+        self.latest = step
+        self.loss = self.loss if step.loss is None else step.loss
+
+
+class LiveDisplay(Display):
+    """A few lines that are redrawn four times a second by a thread of rich."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__()
+        self.console = console or make_console()
+        self.live: Live | None = None
+        self.finished = 0
+        self.active: dict[int, _Active] = {}
+        self.events: deque[str] = deque(maxlen=5)
+
+    def step(self, number: int, step: Step) -> None:
+        self.active.setdefault(number, _Active(time.monotonic())).take(step)
+
+    def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
+        super().run_started(stages, to_run, cells, out)
+        if note:
+            self.console.print(f"note: {safe(note)}")
+        self.live = Live(
+            console=self.console, get_renderable=self.render, refresh_per_second=4, transient=True
+        )
+        self.live.start()
+
+    def render(self) -> Group:
+        """The picture of this moment."""
+        now = time.monotonic()
+        cached = self.stages - self.to_run
+        lines = [
+            f"[bold]kdbench[/] {self.finished}/{self.to_run} stages done, {cached} in the store | "
+            f"{duration(now - self.started)} elapsed"
+        ]
+        for number, at in sorted(self.active.items()):
+            line = f"now: {safe(self.where(number))}"
+            first, latest = at.first, at.latest
+            if first is not None and latest is not None and latest.total:
+                spent, steps = max(now - at.since, 1e-9), latest.done - first.done
+                left = ""
+                if steps > 0:
+                    left = f" | about {duration(spent * (latest.total - latest.done) / steps)} left"
+                loss = "-" if at.loss is None else f"{at.loss:.4g}"
+                line += f" | epoch {latest.epoch}/{latest.epochs} | loss {loss}{left}"
+            lines.append(line)
+        return Group(*lines, *(f"[dim]{safe(event)}[/]" for event in list(self.events)))
+
+    def stage_started(self, number: int, kind: Kind, title: str) -> None:
+        super().stage_started(number, kind, title)
+        self.active[number] = _Active(time.monotonic())
+
+    def stage_finished(
+        self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]
+    ) -> None:
+        self._ended(number)
+        if kind.training != "none":  # a second or so is not worth a line
+            parts = (self.where(number, title), duration(seconds), facts_line(facts))
+            self.events.append(" | ".join(part for part in parts if part))
+
+    def stage_failed(self, number: int, kind: Kind, title: str, reason: str) -> None:
+        self._ended(number)
+        self.events.append(f"{self.where(number, title)} | FAILED: {reason}")
+
+    def _ended(self, number: int) -> None:
+        self.finished += 1
+        self.active.pop(number, None)
+
+    def cell_finished(self, row: dict[str, Any]) -> None:
+        self.events.append(cell_line(row))
+
+    def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
+        self.close()
+        print_results(self.console, rows, out)
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+
+class JsonDisplay(_Paced):
+    """JSON lines on standard output, each with ``event``; progress inside a stage about every 15
+    seconds."""
+
+    def _print(self, event: str, **values: Any) -> None:
+        print(json.dumps(jsonable({"event": event, **values}), allow_nan=False), flush=True)
+
+    def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
+        super().run_started(stages, to_run, cells, out)
+        self._print("run_started", stages=stages, to_run=to_run, cells=cells, out=out, note=note)
+
+    def step(self, number: int, step: Step) -> None:
+        if self.due(number):
+            self._print("step", number=number, **asdict(step))
+
+    def stage_started(self, number: int, kind: Kind, title: str) -> None:
+        super().stage_started(number, kind, title)
+        self._print("stage_started", number=number, kind=kind, title=title)
+
+    def stage_finished(
+        self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]
+    ) -> None:
+        self._print(
+            "stage_finished",
+            number=number,
+            kind=kind,
+            title=title,
+            seconds=round(seconds, 3),
+            facts=facts,
+        )
+
+    def stage_failed(self, number: int, kind: Kind, title: str, reason: str) -> None:
+        self._print("stage_failed", number=number, kind=kind, title=title, reason=reason)
+
+    def cell_finished(self, row: dict[str, Any]) -> None:
+        self._print("cell_finished", row=row)
+
+    def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
+        self._print(
+            "run_finished",
+            cells=len(rows),
+            ok=sum(row.get("status") == "ok" for row in rows),
+            out=out,
+        )
+
+
+def make_display(quiet: bool, as_json: bool, live: bool = True) -> Display:
+    """The display that fits the options and standard output. ``live``: whether it may redraw
+    lines, which a debugger in the same terminal does not bear."""
+    if as_json:
+        return JsonDisplay()
+    if quiet:
+        return QuietDisplay()
+    console = make_console()
+    live = live and console.is_terminal and not console.is_dumb_terminal
+    return LiveDisplay(console) if live else PlainDisplay()

@@ -1,0 +1,119 @@
+"""Merges the rows of several results.csv, and refuses what does not belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import ConfigError
+from kdbench.report.columns import COLUMNS
+from kdbench.report.read import UNSTEADY, Results, cell_key, in_words, short
+from kdbench.report.settings import DIGESTS, TASK, check_numbers, made_with
+
+#: The schema since which two digests of one dataset are equal exactly if the images are.
+_DATASET_DIGEST_SINCE = 3
+
+
+def check_datasets(files: Iterable[Results], split: bool = False) -> None:
+    """Refuse two datasets under one name.
+
+    Args:
+        split: only where the rows do not say with which numbers they were made.
+
+    Raises:
+        ConfigError: rows of one dataset name have two digests.
+    """
+    first: dict[Any, tuple[Any, Path]] = {}
+    for file in files:
+        for row in file.rows:
+            key = (row["dataset"], row["schema"] < _DATASET_DIGEST_SINCE)
+            key += (made_with(row, "shared_digest"),) if split else ()
+            digest, path = first.setdefault(key, (row["dataset_digest"], file.path))
+            if digest != row["dataset_digest"]:
+                raise ConfigError(
+                    f"dataset {row['dataset']!r} has other images in {path} ({str(digest)[:12]}) "
+                    f"than in {file.path} ({str(row['dataset_digest'])[:12]}), so their numbers "
+                    "are not comparable; use runs with the same sizes and --data-seed"
+                )
+
+
+def merge(files: Sequence[Results], split: bool = False) -> list[dict[str, Any]]:
+    """The rows of several runs as those of one. A cell that several files hold with the same
+    numbers counts once.
+
+    Args:
+        split: rows of one name that were made with other numbers are rows of other settings, and
+            no reason to refuse.
+
+    Raises:
+        ConfigError: the files mix presets, or datasets under one name, or numbers, target classes
+            or the defender's share within what is ranked together, or two of them disagree about a
+            cell, be it in a number or in the parameters; names the files.
+    """
+    _check_presets(files)
+    check_datasets(files, split)
+    if not split:
+        check_numbers(located(files))
+    cells: dict[tuple[Any, ...], tuple[dict[str, Any], str]] = {}
+    conditions: dict[tuple[Any, ...], tuple[dict[str, Any], str]] = {}
+    for row, path, line in located(files):
+        where = f"{path}, line {line}"
+        numbers = [made_with(row, digest) for digest in DIGESTS] if split else []
+        first, there = cells.setdefault((*cell_key(row), *numbers), (row, where))
+        _check_same(first, row, there, where)
+        task = (*(row[name] for name in TASK), *numbers[:2])  # all but the defense's
+        first, there = conditions.setdefault(task, (row, where))
+        _check_conditions(first, row, there, where)
+    return [row for row, _ in cells.values()]
+
+
+def located(files: Iterable[Results]) -> Iterator[tuple[dict[str, Any], Path, int]]:
+    """Every row with its file and line."""
+    for file in files:
+        for row, line in zip(file.rows, file.lines, strict=True):
+            yield row, file.path, line
+
+
+def _check_presets(files: Iterable[Results]) -> None:
+    presets: dict[Any, Path] = {}
+    for file in files:
+        for row in file.rows:
+            presets.setdefault(row["preset"], file.path)
+    if len(presets) > 1:
+        named = "; ".join(f"{preset!r} in {path}" for preset, path in presets.items())
+        raise ConfigError(
+            f"presets are never ranked together; asked for were {named}; rank the runs of one "
+            "preset at a time"
+        )
+
+
+def _check_conditions(
+    first: Mapping[str, Any], row: Mapping[str, Any], there: str, where: str
+) -> None:
+    for name in ("target_class", "clean_fraction"):
+        if first[name] != row[name]:
+            group = " / ".join(str(row[part]) for part in TASK)
+            raise ConfigError(
+                f"{group}: {name} is {first[name]} in {there}, and {row[name]} in {where}, so "
+                "their tasks differed; rank the two apart"
+            )
+
+
+def _check_same(first: Mapping[str, Any], row: Mapping[str, Any], there: str, where: str) -> None:
+    different = [name for name in COLUMNS if name not in UNSTEADY and first[name] != row[name]]
+    if not different:
+        return
+    cell = in_words(cell_key(row))
+    if "config_digest" in different:
+        others = [name for name in different if COLUMNS[name].kind in ("text", "digest")]
+        others = [name for name in others if name not in ("config_digest", "reason")]
+        hint = f" (also different: {', '.join(others)})" if others else ""
+        raise ConfigError(
+            f"{cell}: other parameters, machine or software in {there}, than in {where}: "
+            f"config_digest differs{hint}; leave one of the two files out"
+        )
+    name = different[0]
+    more = f", and {len(different) - 1} more columns" if len(different) > 1 else ""
+    values = f"{short(first[name])} in {there}, and {short(row[name])} in {where}"
+    raise ConfigError(f"{cell}: {name} is {values}{more}; leave one of the two files out")

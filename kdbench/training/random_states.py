@@ -1,0 +1,92 @@
+"""The global random states of torch, numpy and Python: seeded, kept, put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdbench.training.checkpoint import Checkpoint
+
+
+class _States(NamedTuple):
+    """All of them at one moment."""
+
+    torch: Tensor
+    #: One a GPU.
+    cuda: list[Tensor]
+    numpy: Any
+    python: Any
+
+    @classmethod
+    def now(cls, cuda: bool = True) -> _States:
+        """``cuda``: those of GPUs, too, which starts their driver."""
+        gpus = torch.cuda.get_rng_state_all() if cuda and torch.cuda.is_available() else []
+        return cls(torch.get_rng_state(), gpus, np.random.get_state(), random.getstate())
+
+    def put_back(self) -> None:
+        torch.set_rng_state(self.torch)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+        np.random.set_state(self.numpy)
+        random.setstate(self.python)
+
+
+@contextmanager
+def seeded(seed: int, cuda: bool = True) -> Iterator[None]:
+    """The global random states seeded inside and put back outside. ``cuda``: those of GPUs, too."""
+    outside = _States.now(cuda)
+    try:
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        yield
+    finally:
+        outside.put_back()
+
+
+class RandomStates:
+    """The global random states of one of several that train in one process, put in place while it
+    has its turn."""
+
+    def __init__(self) -> None:
+        self._own = _States.now()
+
+    def __enter__(self) -> None:
+        self._others = _States.now()
+        self._own.put_back()
+
+    def __exit__(self, *_: object) -> None:
+        self._own = _States.now()
+        self._others.put_back()
+
+
+def random_state(generator: torch.Generator) -> Checkpoint:
+    """Every random state that a training step may draw from: the loop's generator, and torch's,
+    numpy's and Python's own."""
+    states = _States.now()
+    tensors = {"random.generator": generator.get_state(), "random.torch": states.torch}
+    tensors |= {f"random.cuda.{i}": state for i, state in enumerate(states.cuda)}
+    kind, keys, *rest = states.numpy
+    tensors["random.numpy"] = torch.from_numpy(keys.astype(np.int64))
+    version, numbers, gauss = states.python
+    return Checkpoint(tensors, {"numpy": [kind, *rest], "python": [version, list(numbers), gauss]})
+
+
+def restore_random_state(saved: Checkpoint, generator: torch.Generator) -> None:
+    """Put back what :func:`random_state` took."""
+    tensors = saved.tensors
+    generator.set_state(tensors["random.generator"])
+    cuda = [
+        tensors[f"random.cuda.{i}"]
+        for i in range(sum(name.startswith("random.cuda.") for name in tensors))
+    ]
+    kind, *rest = saved.record["numpy"]
+    numpy = (kind, tensors["random.numpy"].numpy().astype(np.uint32), *rest)
+    version, numbers, gauss = saved.record["python"]
+    _States(tensors["random.torch"], cuda, numpy, (version, tuple(numbers), gauss)).put_back()

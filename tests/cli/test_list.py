@@ -1,0 +1,83 @@
+"""``kdbench list``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.calls import call
+
+
+def test_list():
+    result = call("list")
+    assert result.exit_code == 0
+    for name in ("badnets", "robustkd", "fkd", "wrn28_4", "cifar10", "standard"):
+        assert name in result.output
+    only = call("list", "attacks")
+    assert "badnets" in only.output
+    assert "wrn28_4" not in only.output
+
+
+def test_list_json():
+    found = json.loads(call("list", "--json").output)
+    assert {
+        "attacks",
+        "defenses",
+        "distillers",
+        "models",
+        "datasets",
+        "presets",
+        "teachers",
+        "broken",
+    } == set(found)
+    assert set(found["attacks"][0]) == {"name", "title", "venue", "year", "plugin", "version"}
+    assert found["broken"] == []
+
+
+def test_list_tells_of_one_method_or_model():
+    (table,) = json.loads(call("list", "attacks", "ckd.lowvar", "--json").output).values()
+    (lowvar,) = [row for row in table if row["field"] == "lowvar"]
+    assert lowvar["value"] == "0.1"
+    assert "variance" in next(row["what"] for row in table if row["field"] == "var_mode")
+    (title, groups), *_ = json.loads(
+        call("list", "models", "wrn16_1", "--image-size", "16", "--json").output
+    ).items()
+    assert title.startswith("wrn16_1 at 16x16,")
+    assert [row["channels x height x width"] for row in groups] == ["16x16x16", "32x8x8", "64x4x4"]
+    (groups,) = json.loads(call("list", "models", "timm/resnet18", "--json").output).values()
+    assert [row["module"] for row in groups] == ["layer1", "layer2", "layer3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("models", "wrn16"), "did you mean 'wrn16_4'"),
+        (("attacks", "lbb"), "did you mean 'lba'"),
+        (("attacks", "lba.x"), "unknown variant of lba 'x'"),
+        (("presets", "quick"), "NAME goes with methods and models"),
+    ],
+)
+def test_list_of_an_unknown_name(arguments, says):
+    result = call("list", *arguments)
+    assert result.exit_code == 2
+    assert says in result.output
+
+
+def test_list_shows_broken_plugins_harmlessly(monkeypatch):
+    from kdbench.loading.plugin import Plugin
+    from kdbench.loading.registry import Registry
+
+    broken = Registry(
+        plugins=[
+            Plugin(
+                "evil", "evil", "dist", status="broken", cause="ValueError: [bold red]\x1b[2J boom"
+            )
+        ]
+    )
+    monkeypatch.setattr(Registry, "load", classmethod(lambda cls, choice=None: broken))
+    result = call("list", "attacks")
+    assert result.exit_code == 0
+    assert "evil" in result.output
+    assert "[bold red] [2J boom" in result.output
+    assert "\x1b" not in result.output
