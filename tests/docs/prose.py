@@ -9,7 +9,9 @@ from collections.abc import Iterator
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 #: Points that end no sentence.
-_SHORT = re.compile(r"(?<![\w-])(e\.g|i\.e|et al|etc|vs|Fig|Figs|Eq|Eqs|Sec|No|Dr|St|[A-Z])\.(?=\s)")
+_SHORT = re.compile(
+    r"(?<![\w-])(e\.g|i\.e|et al|etc|vs|Fig|Figs|Eq|Eqs|Sec|No|Dr|St|[A-Z])\.(?=\s)"
+)
 _ITEM = re.compile(r"^\s*(?:[-*]|\d+\.) ")
 _END = re.compile(r"(?<=[.!?])[)\"*]*\s+(?=[^a-z\s]|kdbench)")
 
