@@ -14,7 +14,7 @@ from kdbench.cli import main
 from kdbench.cli.request import build_spec
 from kdbench.errors import ConfigError
 
-SHIPPED = sorted((Path(__file__).parents[3] / "benchmarks").glob("*.toml"))
+SHIPPED = sorted((Path(__file__).parents[3] / "benchmarks/specs").glob("*.toml"))
 FILE = """
 attacks = ["lba", "badnets"]
 defenses = "all"
