@@ -9,7 +9,7 @@ import numpy as np
 import pandas
 import pytest
 
-from tests.docs.shown import DOCS, FINDINGS, PAGES, ROOT, files, without_code
+from tests.docs.shown import DOCS, PAGES, ROOT, files, without_code
 from tests.loading.strangers import kdbench, own_tests, pip_install
 
 #: The kit for the methods that are one file each.
@@ -22,7 +22,6 @@ from kdbench.testing import parametrize_with_checks
 def test_contract(check):
     check()
 """
-BENCHMARKS = ROOT / "benchmarks/README.md"
 
 
 def test_the_reference_is_up_to_date():
@@ -35,7 +34,7 @@ def test_the_reference_is_up_to_date():
     assert used == set(made.VARIABLES)
 
 
-@pytest.mark.parametrize("page", [*PAGES, BENCHMARKS, *FINDINGS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", without_code(page.read_text())):
         if not target.startswith("http"):

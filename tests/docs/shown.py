@@ -13,12 +13,6 @@ GUIDES = sorted(set(DOCS.glob("*.md")) - {DOCS / "reference.md"})
 PAGES = [
     ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 ] + GUIDES
-#: The pages of results; the notebook is kept as it was written.
-FINDINGS = [
-    page
-    for page in sorted((ROOT / "benchmarks").rglob("*.md"))
-    if "notebook" not in page.parts and (ROOT / "benchmarks" / "findings").exists()
-]
 
 _BLOCK = re.compile(r"^```(\w*)\n(?:# (\S+)\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINE = re.compile(r"^ {4}(?:nohup |\.venv/bin/)?kdbench ((?:.*\\\n)*.*)$", re.MULTILINE)

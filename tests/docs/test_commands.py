@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from kdbench.cli import main
 from kdbench.models import create_model
 from tests.data.pictures import save
-from tests.docs.shown import FINDINGS, PAGES, ROOT, commands, files
+from tests.docs.shown import PAGES, ROOT, commands, files
 from tests.loading.strangers import GOOD
 
 #: Words that stand for something of the reader's.
@@ -42,7 +42,7 @@ def parse(words: tuple[str, ...]) -> None:
     command.make_parser(click.Context(command)).parse_args(rest)
 
 
-@pytest.mark.parametrize("page", [*PAGES, *FINDINGS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_is_one_that_kdbench_takes(page):
     for words in commands(page.read_text()):
         try:
