@@ -3,17 +3,25 @@ as they stand."""
 
 import importlib.util
 import re
-from pathlib import Path
+import shutil
 
 import numpy as np
 import pandas
 import pytest
 
+from tests.docs.shown import DOCS, PAGES, ROOT, files, without_code
 from tests.loading.strangers import kdbench, own_tests, pip_install
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
-_BLOCK = re.compile(r"^```\w+\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+#: The kit for the methods that are one file each.
+LOSSES = """
+from quiet import Quiet
+from sp import SP
+from kdbench.testing import parametrize_with_checks
+
+@parametrize_with_checks([Quiet, SP])
+def test_contract(check):
+    check()
+"""
 
 
 def test_the_reference_is_up_to_date():
@@ -26,42 +34,32 @@ def test_the_reference_is_up_to_date():
     assert used == set(made.VARIABLES)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        *DOCS.glob("*.md"),
-        ROOT / "README.md",
-        ROOT / "CONTRIBUTING.md",
-        ROOT / "benchmarks/README.md",
-    ],
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", without_code(page.read_text())):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
-
-
-def test_every_command_that_is_shown_exists():
-    from kdbench.cli import _COMMANDS
-
-    for page in (*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
-        shown = re.findall(
-            r"(?:^ {4}|`)kdbench (?!-)([a-z][a-z-]*)", page.read_text(), re.MULTILINE
-        )
-        assert set(shown) <= set(_COMMANDS), page.name
 
 
 @pytest.fixture(scope="module")
 def tutorial(tmp_path_factory):
     """The tutorial's files as they stand in it, and the folder where pip installed its packages."""
     folder = tmp_path_factory.mktemp("tutorial")
-    blocks = _BLOCK.findall((DOCS / "plugins.md").read_text())
-    for name, text in blocks:
+    blocks = {
+        path: text
+        for page in DOCS.glob("plugins*.md")
+        for path, text in files(page.read_text()).items()
+    }
+    for name, text in blocks.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    packages = sorted({name.partition("/")[0] for name, _ in blocks if "/" in name})
+    packages = sorted({name.partition("/")[0] for name in blocks if "/" in name})
     assert packages == ["kdbench-backweak", "kdbench-clp"]
     pip_install(folder / "site", [folder / name for name in packages])
+    (folder / "losses" / "tests").mkdir(parents=True)
+    (folder / "losses" / "tests" / "test_losses.py").write_text(LOSSES)
+    for name in ("sp.py", "quiet.py"):
+        shutil.copy(folder / name, folder / "site")
     return folder
 
 
@@ -72,11 +70,10 @@ def test_the_tutorials_attack_is_short(tutorial):
 
 def test_the_tutorials_own_tests_pass(tutorial):
     """The kit is among them, with a known failure."""
-    ran = own_tests(
-        tutorial / "site", [tutorial / f"kdbench-{name}" for name in ("backweak", "clp")]
-    )
+    packages = [tutorial / name for name in ("kdbench-backweak", "kdbench-clp", "losses")]
+    ran = own_tests(tutorial / "site", packages)
     assert ran.returncode == 0, ran.stdout
-    assert int(re.search(r"(\d+) passed", ran.stdout)[1]) >= 24
+    assert int(re.search(r"(\d+) passed", ran.stdout)[1]) >= 48
     assert "1 xfailed" in ran.stdout
 
 
@@ -93,8 +90,7 @@ def test_the_tutorials_command_runs(tutorial, tmp_path):
     ran = kdbench(
         tutorial / "site",
         "run",
-        "--plugin-file",
-        tutorial / "arrays.py",
+        *(f"--plugin-file={tutorial / name}.py" for name in ("arrays", "sp", "quiet", "tinynet")),
         "--dataset",
         "arrays",
         "--data-dir",
@@ -103,17 +99,23 @@ def test_the_tutorials_command_runs(tutorial, tmp_path):
         "backweak",
         "--defense",
         "clp",
+        "--defense",
+        "quiet",
+        "--distiller",
+        "sp",
         "--pair",
-        "wrn10_1-wrn10_1",
+        "wrn10_1-tinynet",
         "--no-controls",
+        "--threads=1",
         *(f"--set={name}.epochs=1" for name in ("clean", "poison", "distill")),
         "--out",
         tmp_path / "o",
         "--quiet",
     )
     assert ran.returncode == 0, ran.stderr
-    (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
-    assert (row["status"], row["dataset"], row["n_test"]) == ("ok", "arrays", 40)
-    assert row["plugins"].endswith(
-        "; local file arrays.py; clp is known to fail another_seed: it draws nothing at random"
-    )
+    clp, quiet = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
+    for row, defense in ((clp, "clp"), (quiet, "quiet")):
+        assert (row["status"], row["dataset"], row["n_test"]) == ("ok", "arrays", 40)
+        assert (row["defense"], row["student"]) == (defense, "tinynet")
+    assert "; local file arrays.py; " in clp["plugins"]
+    assert clp["plugins"].endswith("clp is known to fail another_seed: it draws nothing at random")

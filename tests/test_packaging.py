@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import kdbench
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = sorted(
     path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists()
@@ -59,12 +61,20 @@ def test_every_dependency_is_pinned():
     assert names <= pins
 
 
+def test_one_version_and_one_licence_everywhere(setup_cfg):
+    cited = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {kdbench.__version__}\n" in cited
+    assert f"\nlicense: {setup_cfg['metadata']['license']}\n" in cited
+    assert (ROOT / "LICENSE").read_text().startswith(f"{setup_cfg['metadata']['license']} License")
+    assert f"## {kdbench.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_the_wheel_holds_core_plugins_and_presets_and_nothing_called_plugins(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     for name in ("kdbench", "plugins"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md"):
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     command = [
         sys.executable,
@@ -89,6 +99,7 @@ def test_the_wheel_holds_core_plugins_and_presets_and_nothing_called_plugins(tmp
         "kdbench/cli/run.py",
         "kdbench_lba/method.py",
     } <= set(names)
+    assert [name for name in names if name.endswith("dist-info/licenses/LICENSE")]
     (metadata,) = [name for name in names if name.endswith("entry_points.txt")]
     assert "lba = kdbench_lba" in zipfile.ZipFile(wheel).read(metadata).decode()
 

@@ -30,9 +30,7 @@ class Kind(StrEnum):
     #: Name of the function in kdbench.bench.work.stages that computes it.
     function: str
 
-    def __new__(
-        cls, name: str, side: Side, sees: Split, training: Training, function: str
-    ) -> Kind:
+    def __new__(cls, name: str, side: Side, sees: Split, training: Training, function: str) -> Kind:
         kind = str.__new__(cls, name)
         kind._value_ = name
         kind.side, kind.sees, kind.training, kind.function = side, sees, training, function

@@ -5,6 +5,7 @@ import json
 import pandas
 import pytest
 
+from kdbench import __version__
 from kdbench.errors import UsageError
 from kdbench.loading.choice import Choice
 from kdbench.loading.registry import Registry
@@ -55,7 +56,7 @@ def test_a_file_runs_from_end_to_end(tmp_path):
     assert ran.returncode == 0, ran.stderr
     (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
     assert row["status"] == "ok"
-    assert row["plugins"] == "kdbench 0.1.0; local file own.py"
+    assert row["plugins"] == f"kdbench {__version__}; local file own.py"
     record = json.loads((tmp_path / "o" / "run.json").read_text())
     assert record["plugins"]["attack.own"].startswith("local file own.py ")
     assert {p.name for p in (tmp_path / "o").glob("trigger-*.png")}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from kdbench import __version__
 from kdbench.bench.plan.outline import outline
 from kdbench.bench.request.spec import RunSpec
 from kdbench.cli import main
@@ -121,7 +122,7 @@ def test_a_matrix_of_ones_own(file, tmp_path):
         "small",
         60,
     )
-    assert row["plugins"] == "kdbench 0.1.0; local file mine.py"
+    assert row["plugins"] == f"kdbench {__version__}; local file mine.py"
     record = json.loads((tmp_path / "o" / "run.json").read_text())
     assert record["plugins"]["model.small"] == record["plugins"]["dataset.dots"]
 

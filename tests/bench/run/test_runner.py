@@ -8,6 +8,7 @@ import pytest
 from kdbench_badnets.method import BadNets
 from kdbench_none.method import NoDefense
 
+from kdbench import __version__
 from kdbench.attack import Backdoor, Trigger
 from kdbench.bench.plan import prepare
 from kdbench.bench.request.spec import RunSpec
@@ -146,10 +147,8 @@ def test_a_control_that_failed_costs_the_verdict_and_not_the_row(go, monkeypatch
 
 def test_an_attack_on_one_class_is_counted_on_that_class(go):
     row = go(("onesource",))["onesource", "none"]
-    assert (
-        row["plugins"]
-        == "kdbench 0.1.0; test 0; onesource is known to fail source_classes: for a test"
-    )
+    known = "onesource is known to fail source_classes: for a test"
+    assert row["plugins"] == f"kdbench {__version__}; test 0; {known}"
     assert (row["n_test"], row["n_asr"]) == (120, 40)
     assert row["teacher_asr_hits"] <= 40
 
