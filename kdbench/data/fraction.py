@@ -16,7 +16,7 @@ def stratified_rows(labels: Tensor, size: int, generator: torch.Generator) -> Te
     # Sort by the rank of each row within its class, as a fraction of the class: any prefix is then
     # stratified.
     rank = torch.empty(len(labels), dtype=torch.float64)
-    for label in labels.unique():
+    for label in torch.unique(labels):
         rows = order[labels[order] == label]
         rank[rows] = (torch.arange(len(rows), dtype=torch.float64) + 0.5) / len(rows)
     return order[rank[order].argsort(stable=True)[:size]].sort().values
@@ -27,7 +27,7 @@ def rows_of_each_class(
 ) -> Tensor:
     """Rows in ascending order: of a class with n rows ``count(n)`` of them."""
     chosen = []
-    for label in labels.unique():
+    for label in torch.unique(labels):
         rows = torch.nonzero(labels == label).flatten()
         order = torch.randperm(len(rows), generator=generator)
         chosen.append(rows[order[: count(len(rows))]])

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import pluggy
+import pydantic
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from kdbench import hookspecs
@@ -44,7 +45,12 @@ SOURCES: dict[str, type[ModelSource] | type[DatasetSource]] = {
 FILE_MODULE = "kdbench_file_"
 _NAME = r"[a-z0-9][a-z0-9_]*"
 _CORE = Path(hookspecs.__file__).parent
-_QUIET = (str(_CORE), str(Path(pluggy.__file__).parent), "<frozen")
+_QUIET = (
+    str(_CORE),
+    str(Path(pluggy.__file__).parent),
+    str(Path(pydantic.__file__).parent),
+    "<frozen",
+)
 
 
 @dataclass(frozen=True)
@@ -136,15 +142,17 @@ def load(known: Plugin) -> Plugin:
         # What a plugin prints must not end up in somebody's JSON.
         with contextlib.redirect_stdout(sys.stderr):
             plugin = (
-                _run(known) if known.is_file else EntryPoint(known.name, known.module, GROUP).load()
+                EntryPoint(known.name, known.module, GROUP).load()
+                if known.content is None
+                else _run(known, known.content)
             )
             changed["seconds"] = time.perf_counter() - start
             changed["api"] = _api(plugin)
             changed["defines"] = _definitions(plugin, known.name)
         changed["source"] = (
-            source_digest({known.name: known.content})
-            if known.content is not None
-            else digest_of(plugin)
+            digest_of(plugin)
+            if known.content is None
+            else source_digest({known.name: known.content})
         )
     except KeyboardInterrupt:
         raise
@@ -159,16 +167,16 @@ def load(known: Plugin) -> Plugin:
     return replace(known, **changed)
 
 
-def _run(known: Plugin) -> ModuleType:
+def _run(known: Plugin, content: bytes) -> ModuleType:
     """The module that a file is, from the text that was read."""
-    found = sys.modules[known.module] = ModuleType(known.module)
-    found.__file__ = str(known.path)
+    module = sys.modules[known.module] = ModuleType(known.module)
+    module.__file__ = str(known.path)
     try:
-        exec(compile(known.content, str(known.path), "exec"), vars(found))
+        exec(compile(content, str(known.path), "exec"), vars(module))
     except BaseException:
         del sys.modules[known.module]
         raise
-    return found
+    return module
 
 
 def broken(plugin: Plugin, cause: str) -> Plugin:
@@ -184,6 +192,10 @@ def blocked(plugin: Plugin) -> Plugin:
 def _worded(error: BaseException) -> str:
     """What went wrong and in which line of the plugin, in one line of text."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, pydantic.ValidationError):
+        first = error.errors()[0]
+        place = "".join(f" for {name}" for name in first["loc"] if isinstance(name, str))
+        text = f"{error.title}: {first['msg']}, got {first['input']!r}{place}"
     if isinstance(error, SyntaxError):
         return text  # says where by itself
     frames = [

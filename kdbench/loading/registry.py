@@ -205,7 +205,9 @@ class Registry:
 
     def files(self) -> dict[str, bytes]:
         """The one-off plugins: the name of each one's module -> its source."""
-        return {plugin.module: plugin.content for plugin in self._used() if plugin.is_file}
+        return {
+            plugin.module: plugin.content for plugin in self._used() if plugin.content is not None
+        }
 
     def points(self, methods: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Entry points (name -> value) of the plugins that define these (kind, name)."""

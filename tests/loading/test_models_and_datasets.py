@@ -216,12 +216,13 @@ def test_unknown_names_know_them(file):
         (
             "kdbench_datasets():\n    from kdbench.models import ModelSource\n"
             "    return {'a': ModelSource(3)}",
-            "ValidationError",
+            "ModelSource: Input should be callable, got 3 (",
         ),
         (
             "kdbench_datasets():\n    from kdbench.data import DatasetSource\n"
             "    return {'a': DatasetSource(print, num_classes='many')}",
-            "num_classes",
+            "DatasetSource: Input should be a valid integer, unable to parse string as an integer, "
+            "got 'many' for num_classes (",
         ),
         ("kdbench_datasets():\n    return ['a']", "must return a dict of names and functions"),
     ],

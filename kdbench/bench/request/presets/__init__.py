@@ -16,10 +16,10 @@ from kdbench.training import Recipe
 class DatasetSizes(Params):
     """What is taken of a dataset when the request does not say. None: what the dataset has."""
 
-    image_size: int | None = Field(None, ge=8, description="pixels a side")
-    num_classes: int | None = Field(None, ge=2, description="classes")
-    train_size: int | None = Field(None, ge=2, description="training images")
-    test_size: int | None = Field(None, ge=2, description="test images")
+    image_size: int | None = Field(default=None, ge=8, description="pixels a side")
+    num_classes: int | None = Field(default=None, ge=2, description="classes")
+    train_size: int | None = Field(default=None, ge=2, description="training images")
+    test_size: int | None = Field(default=None, ge=2, description="test images")
 
 
 class Preset(Params):
