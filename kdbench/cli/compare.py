@@ -41,36 +41,36 @@ def compare_command(a: Path, b: Path, split: bool, as_json: bool) -> None:
     from kdbench.report.read import read_results
 
     files = read_results(a), read_results(b)
-    found = compare(*files, split)
+    comparison = compare(*files, split)
     names = [str(file.path) for file in files]
     if as_json:
         from kdbench._files import jsonable
 
-        value = {"a": names[0], "b": names[1], **found.as_dict()}
+        value = {"a": names[0], "b": names[1], **comparison.as_dict()}
         click.echo(json.dumps(jsonable(value), indent=1, sort_keys=True, allow_nan=False))
         return
-    _show(found, names)
+    _show(comparison, names)
 
 
-def _show(found: Comparison, names: list[str]) -> None:
+def _show(comparison: Comparison, names: list[str]) -> None:
     from kdbench.cli.display import make_console, safe
     from kdbench.report.compare import LEVEL
 
     console = make_console()
     for letter, name in zip("AB", names, strict=True):
         console.print(f"{letter}: {safe(name)}", soft_wrap=True)
-    console.print(f"cells in both: {found.shared}")
-    for letter, cells in (("A", found.only_in_a), ("B", found.only_in_b)):
+    console.print(f"cells in both: {comparison.shared}")
+    for letter, cells in (("A", comparison.only_in_a), ("B", comparison.only_in_b)):
         for cell in cells[:_LISTED]:
             console.print(f"only in {letter}: {safe(_words(cell))}")
         if len(cells) > _LISTED:
             console.print(f"only in {letter}: {len(cells) - _LISTED} more; --json names them all")
     noises = {
         "single cells": (
-            found.cells,
+            comparison.cells,
             "that of the test images; another training seed may change more",
         ),
-        "means over seeds": (found.over_seeds, "the spread between seeds, paired"),
+        "means over seeds": (comparison.over_seeds, "the spread between seeds, paired"),
     }
     for title, (family, noise) in noises.items():
         if family.compared or family.changes:
@@ -83,7 +83,7 @@ def _show(found: Comparison, names: list[str]) -> None:
                 f"(Holm: the chance of a false alarm anywhere is at most {100 * LEVEL:.0f} %). "
                 f"Noise: {noise}."
             )
-    _show_causes(console, found)
+    _show_causes(console, comparison)
 
 
 def _show_family(console: Console, title: str, family: Family) -> None:
@@ -111,10 +111,10 @@ def _show_family(console: Console, title: str, family: Family) -> None:
     console.print(table)
 
 
-def _show_causes(console: Console, found: Comparison) -> None:
+def _show_causes(console: Console, comparison: Comparison) -> None:
     from kdbench.cli.display import safe
 
-    for cause in found.causes:
+    for cause in comparison.causes:
         values = (
             ""
             if cause["a"] is None and cause["b"] is None
@@ -122,9 +122,9 @@ def _show_causes(console: Console, found: Comparison) -> None:
         )
         console.print(
             f"possible cause: {safe(cause['column'])} differs in {cause['cells']} of "
-            f"{found.shared} cells{safe(values)}"
+            f"{comparison.shared} cells{safe(values)}"
         )
-    if found.cells.changes and not found.causes:
+    if comparison.cells.changes and not comparison.causes:
         console.print(
             "no cause is recorded: parameters, machine, software and teachers are the same by "
             "their digests"

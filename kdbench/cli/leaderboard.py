@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +184,7 @@ def _show_groups(
     from kdbench.report.settings import defense_label
 
     end = "" if "attack" in names else ": worst case over attacks"
-    for title, members in _titled(records, names).items():
+    for title, members in _titled(records, names):
         table = plain_table(safe(f"{title}{end}"), shown.values())
         defenses = _told_apart(map(defense_label, members), members, ("defense_digest",))
         for record, defense in zip(members, defenses, strict=True):
@@ -194,8 +195,8 @@ def _show_groups(
 
 def _titled(
     records: list[dict[str, Any]], names: tuple[str, ...]
-) -> dict[str, list[dict[str, Any]]]:
-    """Records by what they have in common, in words."""
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Records by what they have in common, with that in words."""
     from kdbench.report.paired import grouped
     from kdbench.report.settings import attack_label, shared_label
 
@@ -206,7 +207,7 @@ def _titled(
     for first in firsts:
         words = [attack_label(first) if name == "attack" else str(first[name]) for name in names]
         titles.append(" / ".join(words) + shared_label(first))
-    return dict(zip(_told_apart(titles, firsts, digests), groups, strict=True))
+    yield from zip(_told_apart(titles, firsts, digests), groups, strict=True)
 
 
 def _told_apart(
@@ -216,12 +217,13 @@ def _told_apart(
     from kdbench.report.settings import made_with
 
     labels = list(labels)
+    times = Counter(labels)
     made = [
         ", ".join(dict.fromkeys(made_with(record, digest)[:12] for digest in digests))
         for record in records
     ]
     return [
-        f"{label} ({numbers})" if labels.count(label) > 1 else label
+        f"{label} ({numbers})" if times[label] > 1 else label
         for label, numbers in zip(labels, made, strict=True)
     ]
 
@@ -233,7 +235,7 @@ def _show_comparisons(console: Console, compared: list[dict[str, Any]], what: st
     from kdbench.report.settings import TASK
 
     shown = [record for record in compared if record["metric"] == "student_asr"]
-    for title, members in _titled(shown, TASK).items():
+    for title, members in _titled(shown, TASK):
         table = plain_table(safe(f"{title}: {what}"), ["A", "B"])
         for heading in ("ASR of A", "of B", "B - A", "95 % interval", "p (Holm)", "seeds"):
             table.add_column(heading, justify="right", overflow="fold")

@@ -138,16 +138,16 @@ def _cell(row: Mapping[str, Any], *without: str) -> dict[str, Any]:
     return names | ({"changed": row["changed"]} if row["changed"] else {})
 
 
-def _family(found: list[Change]) -> Family:
+def _family(changes: list[Change]) -> Family:
     """Correct all that were tested together; keep what changed."""
-    tested = [change for change in found if change.p is not None]
+    tested = [change for change in changes if change.p is not None]
     corrected = holm([change.p for change in tested if change.p is not None])
     p_holm = {id(change): p for change, p in zip(tested, corrected, strict=True)}
     judged = [
         replace(change, p_holm=p_holm[id(change)], more_than_noise=p_holm[id(change)] <= LEVEL)
         if id(change) in p_holm
         else change
-        for change in found
+        for change in changes
     ]
     return Family(len(tested), [change for change in judged if change.a != change.b])
 
@@ -155,27 +155,27 @@ def _family(found: list[Change]) -> Family:
 def _cell_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
     """All columns of one cell, unchanged ones too."""
     cell = _cell(a)
-    found = [Change(cell, name, a[name], b[name]) for name in ("status", "verdict")]
+    changes = [Change(cell, name, a[name], b[name]) for name in ("status", "verdict")]
     for name in MEASURED:
         values = _value(a, name), _value(b, name)
         if None in values:
-            found.append(Change(cell, name, *values))
+            changes.append(Change(cell, name, *values))
         else:
-            found.append(
+            changes.append(
                 _tested(cell, name, *values, difference(estimate(a, name), estimate(b, name)))
             )
-    return found
+    return changes
 
 
 def _mean_changes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Change]:
     """All columns of one setting over the seeds that have them in both files, where these are at
     least two."""
-    found = []
+    changes = []
     setting = _cell(pairs[0][0], "seed")
     good = [pair for pair in pairs if all(row["status"] == "ok" for row in pair)]
     if len(good) > 1:
         cell = setting | {"seeds": [a["seed"] for a, _ in good]}
-        found.append(
+        changes.append(
             Change(
                 cell,
                 "verdict",
@@ -191,12 +191,12 @@ def _mean_changes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> lis
             mean_a, mean_b = (
                 sum(_value(pair[side], name) for pair in both) / len(both) for side in (0, 1)
             )
-            found.append(_tested(cell, name, mean_a, mean_b, paired_difference(both, name)))
-    return found
+            changes.append(_tested(cell, name, mean_a, mean_b, paired_difference(both, name)))
+    return changes
 
 
-def _tested(cell: dict[str, Any], name: str, a: float, b: float, found: Difference) -> Change:
-    return Change(cell, name, a, b, found.value, found.low, found.high, found.p)
+def _tested(cell: dict[str, Any], name: str, a: float, b: float, difference: Difference) -> Change:
+    return Change(cell, name, a, b, difference.value, difference.low, difference.high, difference.p)
 
 
 def _value(row: Mapping[str, Any], name: str) -> Any:
@@ -205,12 +205,12 @@ def _value(row: Mapping[str, Any], name: str) -> Any:
 
 def _causes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
     """What else differs in the shared cells."""
-    found = []
+    causes = []
     for name in CAUSES:
         values = Counter((a[name], b[name]) for a, b in pairs if a[name] != b[name])
         if name in _DIGESTS and values:
             values = Counter({(None, None): values.total()})
-        found += [
+        causes += [
             {"column": name, "a": a, "b": b, "cells": count} for (a, b), count in values.items()
         ]
-    return found
+    return causes

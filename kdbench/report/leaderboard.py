@@ -123,10 +123,10 @@ def overall(rows: list[dict[str, Any]]) -> pd.DataFrame:
     of them, named in ``attacks``; the others that anyone was measured against are
     ``missing_attacks``. A defense for which fewer attacks count than for others has no rank.
     """
-    found = []
+    cases = []
     for key, group in grouped(_ranked(rows), _PAIR).items():
-        found += [dict(zip(_PAIR, key, strict=True)) | record for record in worst_cases(group)]
-    return _table(found, _OVERALL)
+        cases += [dict(zip(_PAIR, key, strict=True)) | record for record in worst_cases(group)]
+    return _table(cases, _OVERALL)
 
 
 def _summary(key: tuple[Any, ...], members: list[dict[str, Any]]) -> dict[str, Any]:
@@ -163,18 +163,18 @@ def _interval(record: dict[str, Any]) -> tuple[float, float]:
 
 
 def _values(rows: list[dict[str, Any]], name: str) -> list[float]:
-    found = [conclusive_removed(row) if name == "removed" else row.get(name) for row in rows]
-    return [float(value) for value in found if value is not None and math.isfinite(value)]
+    values = [conclusive_removed(row) if name == "removed" else row.get(name) for row in rows]
+    return [float(value) for value in values if value is not None and math.isfinite(value)]
 
 
 def verdict_shares(rows: list[dict[str, Any]]) -> str:
     """The verdict all seeds agree on, else each with its share, most frequent first."""
-    found = Counter(row["verdict"] for row in rows if row.get("verdict"))
-    if len(found) <= 1:
-        return next(iter(found), "")
+    counts = Counter(row["verdict"] for row in rows if row.get("verdict"))
+    if len(counts) <= 1:
+        return next(iter(counts), "")
     rank = {name: place for place, name in enumerate(_VERDICTS)}
-    shares = sorted(found.items(), key=lambda item: (-item[1], rank.get(item[0], len(rank))))
-    return ", ".join(f"{name} {count}/{found.total()}" for name, count in shares)
+    shares = sorted(counts.items(), key=lambda item: (-item[1], rank.get(item[0], len(rank))))
+    return ", ".join(f"{name} {count}/{counts.total()}" for name, count in shares)
 
 
 def _table(records: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:

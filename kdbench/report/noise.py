@@ -157,7 +157,7 @@ def over_seeds(pairs: Sequence[tuple[Estimate, Estimate]]) -> Difference:
     differences = [b.value - a.value for a, b in pairs]
     if max(differences) - min(differences) > _SPREAD:
         return paired(differences)
-    return max((difference(a, b) for a, b in pairs), key=lambda found: found.p)
+    return max((difference(a, b) for a, b in pairs), key=lambda each: each.p)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -18,26 +18,26 @@ _ENVIRONMENT = ("kdbench_version", "torch_version", "device", "numerics")
 def notes(rows: list[dict[str, Any]], compared: Sequence[Any]) -> list[str]:
     """Reservations about a ranking, one a line. ``compared``: the
     :func:`kdbench.report.paired.comparisons` of ``rows``."""
-    found = []
+    reservations = []
     if not compared and any(
         len(grouped(group, ("defense",))) > 1 for group in grouped(rows, GROUP).values()
     ):
-        found.append(
+        reservations.append(
             "comparisons of two defenses need two seeds at which both were measured, and there are "
             "none"
         )
     for name in _ENVIRONMENT:
         values = sorted({str(row.get(name)) for row in rows})
         if len(values) > 1:
-            found.append(f"the rows differ in {name}: {', '.join(values)}")
+            reservations.append(f"the rows differ in {name}: {', '.join(values)}")
     apart = _measured_apart(rows)
     if apart:
         shown = ", ".join(apart[:3]) + (f" and {len(apart) - 3} more" if len(apart) > 3 else "")
-        found.append(
+        reservations.append(
             "defenses that are ranked together met different teachers or controls, so their tasks "
             f"differed: {shown}"
         )
-    return found
+    return reservations
 
 
 def _measured_apart(rows: list[dict[str, Any]]) -> list[str]:

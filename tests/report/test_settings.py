@@ -15,6 +15,7 @@ from kdbench.errors import ConfigError
 from kdbench.report.compare import compare
 from kdbench.report.leaderboard import leaderboard, overall
 from kdbench.report.merge import merge
+from kdbench.report.notes import notes
 from kdbench.report.paired import against_control, comparisons
 from kdbench.report.read import Results, read_results
 from kdbench.report.settings import attack_label, changes, changes_text, defense_label, part_of
@@ -257,6 +258,25 @@ def test_titles_that_words_do_not_tell_apart_have_their_digests(tmp_path):
     shown = " ".join(result.output.split())
     for digest in ("1" * 12, _digest(entry)[:12]):
         assert f"quick ({digest}, {'2' * 12})" in shown
+
+
+def test_names_that_read_alike_stay_two_tables(tmp_path):
+    run = save(
+        tmp_path / "a", [cell(teacher="a / b", student="c"), cell(teacher="a", student="b / c")]
+    )
+    result = command("leaderboard", "--out", tmp_path / "l.csv", run)
+    assert result.output.count("worst case over attacks") == 2
+
+
+def test_other_numbers_are_no_reservation_about_one_ranking():
+    """Rows that are not ranked together need not share their controls."""
+    rows = [
+        *made_with(f"{ALPHA}=0.001", c3_asr=720),
+        *made_with(f"{ALPHA}=0.004", c3_asr=360, defense="nad"),
+    ]
+    assert not [note for note in notes(rows, []) if "different teachers or controls" in note]
+    same = [row | {"shared_digest": "1" * 64} for row in rows]
+    assert [note for note in notes(same, []) if "different teachers or controls" in note]
 
 
 def test_a_runs_own_leaderboard_never_pools(tmp_path):
