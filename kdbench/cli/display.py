@@ -24,6 +24,8 @@ from kdbench.untrusted.text import strip_control
 
 PLAIN_WIDTH = 120
 PROGRESS_EVERY_S = 15.0
+#: Rows of the table that ends a run; a terminal holds no more.
+MOST_ROWS = 50
 
 
 def safe(value: Any) -> str:
@@ -153,12 +155,16 @@ def _only_inconclusive(row: dict[str, Any]) -> bool:
 
 
 def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> None:
-    """The table, the reasons of its rows, and where the files are."""
+    """The table, the reasons of its rows, and where the files are; of many rows the first."""
     from kdbench.report.verdict import TRANSFER_FLOOR
 
-    console.print(result_table(rows, console.width))
+    shown = rows[:MOST_ROWS]
+    console.print(result_table(shown, console.width))
+    if len(rows) > len(shown):
+        left = len(rows) - len(shown)
+        console.print(f"  and {left} more rows: see results.csv there", soft_wrap=True)
     unsure = [row for row in rows if _only_inconclusive(row)]
-    for row in rows:
+    for row in shown:
         if row.get("reason") and (len(unsure) == 1 or not _only_inconclusive(row)):
             pair = f"{row.get('teacher')}-{row.get('student')}"
             methods = " / ".join(str(row.get(kind)) for kind in ("attack", "defense", "distiller"))
