@@ -25,6 +25,7 @@ from kdbench.cli.display import (
     PlainDisplay,
     QuietDisplay,
     make_console,
+    print_results,
     result_table,
     safe,
 )
@@ -468,6 +469,19 @@ def test_step_is_cheap(make):
             display.step(1, epoch=1, epochs=1, done=done, total=2000, loss=1.0, images=64)
         best = min(best, (time.perf_counter() - start) / 2000)
     assert best < 50e-6
+
+
+def test_of_many_rows_a_terminal_gets_fifty_and_the_count_of_the_rest(capsys):
+    reason = "no verdict: a control failed: too bad"
+    rows = [row(seed=1000 + seed, reason=reason) for seed in range(60)]
+    print_results(Console(width=120), rows, "the-folder")
+    text = capsys.readouterr().out
+    assert "1049" in text
+    assert "1050" not in text
+    assert text.count(reason) == 50
+    assert "and 10 more rows: see results.csv there" in text
+    print_results(Console(width=120), rows[:50], "the-folder")
+    assert "more rows" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("width", [80, 120])
