@@ -4,6 +4,7 @@ out."""
 from __future__ import annotations
 
 import heapq
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -160,7 +161,8 @@ def wanted(
     for cell in plan.cells:
         manifest = find(cell.key)
         if manifest is not None:
-            rows[cell.key] = manifest.facts["row"]
+            # JSON has new strings for the columns of each row, more than its numbers take.
+            rows[cell.key] = {sys.intern(k): v for k, v in manifest.facts["row"].items()}
             continue
         for key in cell.measured.values():
             schedule.want(key)
