@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench import __version__
+from kdbench.bench.keys import MODEL
 from kdbench.bench.plan.plan import Plan
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.request.spec import RunSpec
@@ -113,11 +114,12 @@ def check_weights(results: Results, plan: Plan, store: Store) -> tuple[int, list
         known = cells.get(row["config_digest"])
         if known is None or row["status"] != "ok":
             continue
-        held = {role: store.verified(known.trained[role]) for role in ("teacher", "student")}
-        if any(manifest is None for manifest in held.values()):
+        roles = ("teacher", "student")
+        held = {role: m for role in roles if (m := store.verified(known.trained[role])) is not None}
+        if len(held) < len(roles):
             gone.append(line)
         elif all(
-            manifest.files["model.safetensors"]["sha256"] == row[f"{role}_sha256"]
+            manifest.files[MODEL]["sha256"] == row[f"{role}_sha256"]
             for role, manifest in held.items()
         ):
             same += 1
