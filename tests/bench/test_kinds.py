@@ -44,7 +44,7 @@ def test_nothing_is_listed_that_this_test_does_not_know():
 @pytest.mark.parametrize(
     "use",
     [
-        Kind,
+        Kind.named,
         lambda name: job(name).side,
         lambda name: Stage(name, "key", 1, "title", 0, 0, {}, {}, (), {}),
         task_of,

@@ -67,7 +67,9 @@ def test_its_source_is_part_of_what_it_computes(tmp_path):
     path.write_text(OWN)
     first = Registry.load([], Choice(files=(path,))).methods["attack"]["own"].origin
     assert Registry.load([], Choice(files=(path,))).methods["attack"]["own"].origin == first
-    path.write_text(OWN + "# changed")
+    path.write_text(OWN + "# a comment computes nothing")
+    assert Registry.load([], Choice(files=(path,))).methods["attack"]["own"].origin == first
+    path.write_text(OWN + "\nCHANGED = True\n")
     assert Registry.load([], Choice(files=(path,))).methods["attack"]["own"].origin != first
 
 

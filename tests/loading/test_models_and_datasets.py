@@ -169,8 +169,8 @@ def test_weights_of_ones_own_network(file, tmp_path):
     assert ran.returncode == 0, ran.stderr
     (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
     assert (row["status"], row["attack"], row["teacher"]) == ("ok", "imported:found", "small")
-    # Another text of the file may be another network, which these weights are not of.
-    file.write_text(OWN + "# a change\n")
+    # Other code in the file may be another network, which these weights are not of.
+    file.write_text(OWN + "CHANGED = True\n")
     ran = kdbench(tmp_path / "nothing", *use, "--out", tmp_path / "o2")
     assert (ran.returncode, "import it again" in ran.stderr) == (2, True)
 

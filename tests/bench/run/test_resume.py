@@ -137,7 +137,7 @@ def test_a_measurement_that_is_damaged_before_its_row_is_made_is_measured_again(
     class Damaging(Quiet):
         left = 1
 
-        def stage_finished(self, number, title, seconds, facts):
+        def stage_finished(self, number, kind, title, seconds, facts):
             if title.startswith("measure: ") and self.left:
                 self.left -= 1
                 corrupt(artefact(store, "evaluate") / MANIFEST)
