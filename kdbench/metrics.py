@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
+from kdbench._intervals import wilson
 from kdbench.data.base import ImageSet
 from kdbench.errors import ConfigError, ContractError, DivergedError
 from kdbench.numerics import Numerics
@@ -43,8 +43,7 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        low, high = binomtest(self.hits, self.total).proportion_ci(0.95, method="wilson")
-        return 100.0 * low, 100.0 * high
+        return wilson(self.hits, self.total)
 
 
 @dataclass(frozen=True)

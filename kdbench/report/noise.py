@@ -24,8 +24,9 @@ from functools import lru_cache
 
 from scipy import stats
 
+from kdbench._intervals import Z95, wilson
+
 LEVEL = 0.05  # the error probability up to which a difference is taken for one
-Z95 = 1.959963984540054
 _STEPS = 60  # of bisection: more than the digits of a float
 _SPREAD = 1e-3  # points; the rounding in the files makes equal differences differ by less than this
 
@@ -48,18 +49,6 @@ class Difference:
     low: float
     high: float
     p: float
-
-
-def wilson(hits: int, total: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's interval of a rate, %."""
-    p, n, zz = hits / total, total, z * z
-    middle = (p + zz / (2 * n)) / (1 + zz / n)
-    half = z * math.sqrt(p * (1 - p) / n + zz / (4 * n * n)) / (1 + zz / n)
-    # The ends of 0 and of n hits are exact, and rounding must not put them on the wrong side of the
-    # rate.
-    return (0.0 if hits == 0 else 100 * (middle - half)), (
-        100.0 if hits == total else 100 * (middle + half)
-    )
 
 
 def rate(hits: int, total: int) -> Estimate:
