@@ -23,7 +23,7 @@ def safe(value: Any) -> str:
 
 
 def make_console() -> Console:
-    """Standard output; 120 columns where it is not a terminal."""
+    """Standard output. It has 120 columns where it is not a terminal."""
     terminal = sys.stdout.isatty()
     return Console(
         file=sys.stdout, width=None if terminal else PLAIN_WIDTH, highlight=False, emoji=False
@@ -62,7 +62,7 @@ def facts_line(facts: dict[str, Any]) -> str:
     """The first few facts that fit on a line."""
     parts = []
     for name, value in facts.items():
-        if name in ("device", "confinement"):  # the same for every stage; in run.json
+        if name in ("device", "confinement"):  # the same for every stage, and in run.json
             continue
         if isinstance(value, float):
             parts.append(f"{name} {value:.4g}")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kdbench.loading.choice import Choice
     from kdbench.loading.plugin import Plugin
 
+#: A plugin that takes longer to import slows every command, and people are told.
 _SLOW_S = 2.0
 
 
@@ -29,10 +30,10 @@ def plugins_command(choice: Choice, as_json: bool) -> None:
     from kdbench.hookspecs import API_VERSION
     from kdbench.loading.registry import Registry
 
-    found = [_record(plugin) for plugin in Registry.load(choice=choice).plugins]
+    plugins = [_record(plugin) for plugin in Registry.load(choice=choice).plugins]
     if as_json:
         click.echo(
-            json.dumps({"kdbench_api": API_VERSION, "plugins": found}, indent=1, allow_nan=False)
+            json.dumps({"kdbench_api": API_VERSION, "plugins": plugins}, indent=1, allow_nan=False)
         )
         return
     from kdbench.cli.display import make_console, plain_table, safe
@@ -42,7 +43,7 @@ def plugins_command(choice: Choice, as_json: bool) -> None:
         f"plugins for kdbench_api {API_VERSION}",
         ("name", "distribution", "version", "api", "status", "defines"),
     )
-    for plugin in found:
+    for plugin in plugins:
         words = (
             plugin["name"],
             plugin["distribution"],
@@ -52,7 +53,7 @@ def plugins_command(choice: Choice, as_json: bool) -> None:
         )
         table.add_row(*map(safe, (*words, ", ".join(plugin["defines"]))))
     console.print(table)
-    for plugin in found:
+    for plugin in plugins:
         if plugin["cause"]:
             console.print(
                 safe(
@@ -76,7 +77,7 @@ def _record(plugin: Plugin) -> dict[str, Any]:
         "version": plugin.version,
         "api": plugin.api,
         "status": plugin.status,
-        "defines": [f"{one.kind} {one.name}" for one in plugin.defines],
+        "defines": [f"{entry.kind} {entry.name}" for entry in plugin.defines],
         "module": plugin.module,
         "path": None if plugin.path is None else str(plugin.path),
         "source_sha256": plugin.source,
