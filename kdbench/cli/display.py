@@ -14,6 +14,7 @@ from rich.table import Table
 from kdbench.report.columns import conclusive_removed
 from kdbench.untrusted.text import strip_control
 
+#: Columns of a table in a file or a pipe, whose width nobody knows.
 PLAIN_WIDTH = 120
 
 

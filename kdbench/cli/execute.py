@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kdbench.loading.registry import Registry
     from kdbench.numerics import Numerics
 
+#: A folder with one of these holds results, and no other request may write there.
 _OUTPUTS = ("results.csv", "leaderboard.csv", "run.json")
 executor_option = click.option(
     "--executor",
@@ -211,7 +212,8 @@ def _watch(
 
     display = make_display(how.quiet, how.as_json, live=executor.apart)
     start = time.monotonic()
-    before = signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends
+    # A cluster ends a job by SIGTERM. It is handled like Ctrl-C, so that the run can be resumed.
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         rows = runner.run(
             prepared,

@@ -94,6 +94,7 @@ def import_teacher_command(
             "which network the weights are of is not known here; give --model, see `kdbench list "
             "models`"
         )
+    # Everything is checked before the file is read, which takes the longest.
     registry = _registry(choice)
     classes, size = _sizes(dataset, num_classes, image_size, registry.datasets)
     name = name if name is not None else path.stem

@@ -41,6 +41,7 @@ _SHOWN_OVERALL = {
     "missing_attacks": "missing",
     "rank_reason": "remark",
 }
+#: Beside the ranking, whatever that is called.
 _PAIRED = "paired.csv"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,35 +40,29 @@ def plugins_command(choice: Choice, as_json: bool) -> None:
     from kdbench.cli.display import make_console, plain_table, safe
 
     console = make_console()
-    table = plain_table(
-        f"plugins for kdbench_api {API_VERSION}",
-        ("name", "distribution", "version", "api", "status", "defines"),
-    )
+    columns = ("name", "distribution", "version", "api", "status", "defines")
+    table = plain_table(f"plugins for kdbench_api {API_VERSION}", columns)
     for plugin in plugins:
-        words = (
-            plugin["name"],
-            plugin["distribution"],
-            plugin["version"],
-            plugin["api"] or "any",
-            plugin["status"],
-        )
-        table.add_row(*map(safe, (*words, ", ".join(plugin["defines"]))))
+        words = plugin | {"api": plugin["api"] or "any", "defines": ", ".join(plugin["defines"])}
+        table.add_row(*(safe(words[name]) for name in columns))
     console.print(table)
     for plugin in plugins:
-        if plugin["cause"]:
-            console.print(
-                safe(
-                    f"{plugin['name']} ({plugin['distribution']} {plugin['version']}) is broken: "
-                    f"{plugin['cause']}"
-                )
-            )
-        if plugin["seconds"] > _SLOW_S:
-            console.print(
-                safe(
-                    f"{plugin['name']} took {plugin['seconds']:.1f} s to import, in every command "
-                    "that loads plugins"
-                )
-            )
+        for remark in _remarks(plugin):
+            console.print(safe(remark))
+
+
+def _remarks(plugin: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a plugin, line by line."""
+    if plugin["cause"]:
+        yield (
+            f"{plugin['name']} ({plugin['distribution']} {plugin['version']}) is broken: "
+            f"{plugin['cause']}"
+        )
+    if plugin["seconds"] > _SLOW_S:
+        yield (
+            f"{plugin['name']} took {plugin['seconds']:.1f} s to import, in every command that "
+            "loads plugins"
+        )
 
 
 def _record(plugin: Plugin) -> dict[str, Any]:

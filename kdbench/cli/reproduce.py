@@ -92,15 +92,15 @@ def reproduce_command(
     base = out if out is not None else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-reproduce"
     worst = 0
     for name, target in targets.items():
-        executor = how.make_executor(lambda: registry)
         folder = base / name
+        executor = how.make_executor(lambda: registry)
         try:
             code, prepared, rows = execute(
                 specs[name], registry, folder, store, executor, how, fresh=not folder.exists()
             )
         finally:
             executor.close()
-        if code == 130:
+        if code == 130:  # Interrupted. The targets that are left are not begun.
             ctx.exit(code)
         worst = max(worst, code)
         _report(name, target, prepared, rows, store, folder, how)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kdbench.models import ModelSource
     from kdbench.numerics import Numerics
 
+#: What ``--pair all`` stands for.
 PAPER_PAIRS = (
     "wrn28_4-wrn16_4",
     "wrn28_4-wrn28_2",

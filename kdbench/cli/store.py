@@ -43,7 +43,7 @@ def ls_command(store_dir: Path | None, as_json: bool) -> None:
     console = make_console()
     table = plain_table("", ["key", "kind", "made", "took", "MiB", "title"])
     for m in manifests:
-        if m.kind != "row":
+        if m.kind != "row":  # Rows are small and many, so they are only counted.
             table.add_row(
                 m.key[:12],
                 m.kind,

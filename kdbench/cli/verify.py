@@ -85,6 +85,7 @@ def verify_command(
     click.echo(
         f"weights: {same} of {total} rows have theirs in the store, {len(gone)} rows' are not there"
     )
+    # The message names the seed, so that the same cells can be computed again.
     seed = secrets.randbelow(2**31) if seed is None else seed
     lines = verify.choose(results, prepared.plan, cells, seed)
     differences: list[RowDifference] = []

@@ -23,6 +23,7 @@ from kdbench.bench.run.events import Quiet
 from kdbench.cli.display import cell_line, duration, facts_line, make_console, print_results, safe
 from kdbench.untrusted.text import strip_control
 
+#: Often enough to see that a stage goes on, and rare enough for a log.
 PROGRESS_EVERY_S = 15.0
 
 

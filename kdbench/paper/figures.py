@@ -18,9 +18,12 @@ from kdbench.report.paired import grouped
 from kdbench.report.tables import write_csv
 
 _PANEL = ("dataset", "teacher", "student", "attack")
+#: Blue and red that colour-blind readers can tell apart.
 _INK = {"student_asr": "#b2182b", "student_acc": "#2166ac"}
 _NAMES = {"student_asr": "ASR", "student_acc": "ACC"}
-_WIDTH, _HEIGHT = 4.0, 3.2  # inches a panel
+#: Of a panel, inches.
+_WIDTH, _HEIGHT = 4.0, 3.2
+#: Panels side by side, at most.
 _COLUMNS = 4
 
 #: The words of a panel -> what a teacher is -> one list a seed, with the variance of each example's
@@ -121,6 +124,7 @@ def variance_ratios(groups: Variances, clean: str) -> list[Row]:
             means = [_mean(values) for values in seeds]
             # A model's features have no scale of their own. So a ratio makes sense only for two
             # networks of which one was made from the other.
+            # There are no ratios where no clean teacher was measured.
             ratios = [m / b for m, b in zip(means, base, strict=False)]
             record: Row = dict(zip(("dataset", "model", "images"), names, strict=True))
             record["teacher"] = word

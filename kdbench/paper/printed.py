@@ -181,6 +181,7 @@ def _above_their_teacher(numbers: Mapping[Number, float]) -> Iterator[tuple[Numb
     """A student has more of the backdoor, or a better accuracy, than its teacher in the same
     table."""
     for number, value in numbers.items():
+        # An undefended student, or in Table 7 the accuracy of a defended one.
         if number.method != "fkd" and not (
             number.table == "7" and number.method == "robustkd" and number.metric == "acc"
         ):

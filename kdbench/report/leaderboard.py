@@ -35,6 +35,7 @@ MEASURES = (
     "transferred",
     "removed",
 )
+#: Verdicts that are equally frequent are named in this order.
 _VERDICTS = (*CONCLUSIVE, "inconclusive")
 #: Points. Equal seeds may differ by less than this, from rounding in floating point.
 _NO_SPREAD = 1e-6

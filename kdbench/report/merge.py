@@ -89,6 +89,7 @@ def _check_presets(files: Iterable[Results]) -> None:
 
 
 def _check_conditions(first: Row, row: Row, there: str, where: str) -> None:
+    # Rows of an older schema have no digest that would tell.
     for name in ("target_class", "clean_fraction"):
         if first[name] != row[name]:
             group = " / ".join(str(row[part]) for part in TASK)
@@ -103,6 +104,7 @@ def _check_same(first: Row, row: Row, there: str, where: str) -> None:
     if not different:
         return
     cell = in_words(cell_key(row))
+    # Other digests or versions explain why the numbers differ, so the message names these.
     if "config_digest" in different:
         others = [name for name in different if COLUMNS[name].kind in ("text", "digest")]
         others = [name for name in others if name not in ("config_digest", "reason")]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdbench._files import write_atomically
 
+#: Images in a row. More would be too small on a page.
 MAX_COLUMNS = 6
 
 

@@ -41,10 +41,13 @@ _JUDGED = (
 #: Never empty where the verdict is conclusive.
 _CONCLUSIVE = ("removed", "removed_low", "removed_high")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+#: 18 digits fit into 64 bits. No count of kdbench is longer.
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+#: Text that got a ``'`` when it was written, see kdbench.report.tables.cell.
 _GUARDED = re.compile(r"'+[=+\-@\t\n]")
-_ROUNDING = 1e-4  # of a percentage as it is written
+#: Points. A percentage is written with four decimals.
+_ROUNDING = 1e-4
 _WANTED = "name a results.csv or a run's folder"
 _UNCHANGED = "use the file as kdbench wrote it"
 
@@ -210,6 +213,7 @@ def _row(where: str, fields: Sequence[tuple[Column, str]]) -> Row:
     empty = [name for name in needed if row[name] is None]
     if empty:
         raise ConfigError(f"{where}: nothing in {', '.join(empty)}; {_UNCHANGED}")
+    # Files of schema 1 have rates without counts, which nothing can be checked against.
     counted = {column.name for column, _ in fields if column.out_of}
     for rate, out_of in RATES.items():
         if f"{rate}_hits" in counted:

@@ -13,7 +13,9 @@ from typing import Any
 from kdbench._files import write_atomically
 from kdbench.report.columns import COLUMNS, Row
 
+#: A spreadsheet takes text that starts like this for a formula, or for a new cell.
 _FORMULA = ("=", "+", "-", "@", "\t", "\n")
+#: Four decimals of a percentage tell one image of a million from none.
 DECIMALS = 4
 
 

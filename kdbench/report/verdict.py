@@ -8,9 +8,13 @@ from functools import lru_cache
 
 import numpy as np
 
+#: Points of ASR. Where less was transferred, a share of it says nothing.
 TRANSFER_FLOOR = 30.0
+#: %. A defense that stopped the backdoor removed at least this.
 STOPPED_REMOVED = 90.0
+#: Points. A defense that lost more ACC did not stop the backdoor, whatever it removed.
 STOPPED_ACC_LOSS = 3.0
+#: %. A defense that removed less did not stop the backdoor.
 PARTLY_REMOVED = 50.0
 
 
