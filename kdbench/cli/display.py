@@ -16,6 +16,8 @@ from kdbench.untrusted.text import strip_control
 
 #: Columns of a table in a file or a pipe, whose width nobody knows.
 PLAIN_WIDTH = 120
+#: Rows of the table that ends a run; a terminal holds no more.
+MOST_ROWS = 50
 
 
 def safe(value: Any) -> str:
@@ -79,15 +81,15 @@ def _number(value: Any) -> str:
 def cell_line(row: dict[str, Any]) -> str:
     """One finished cell in words."""
     pair = f"{row.get('teacher')}-{row.get('student')}"
-    setting = f"{row.get('attack')} / {row.get('defense')} / {pair} seed {row.get('seed')}"
+    cell = f"{row.get('attack')} / {row.get('defense')} / {pair} seed {row.get('seed')}"
     if row.get("status") != "ok":
-        return strip_control(f"{setting} | {row.get('status')}: {row.get('reason')}")
+        return strip_control(f"{cell} | {row.get('status')}: {row.get('reason')}")
     numbers = f"student ACC {_number(row.get('student_acc'))} ASR {_number(row.get('student_asr'))}"
-    return strip_control(f"{setting} | {numbers} | {row.get('verdict') or 'no verdict'}")
+    return strip_control(f"{cell} | {numbers} | {row.get('verdict') or 'no verdict'}")
 
 
 def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
-    """The cells of a run; at most 120 columns wide, 80 where ``width`` is below 104."""
+    """The cells of a run, in 120 columns at most, or in 80 where ``width`` is below 104."""
     table = plain_table("results (%)", [])
     narrow = width < 104
     if narrow:
@@ -111,7 +113,7 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
         teacher, student = row.get("teacher"), row.get("student")
         joint = "-\n" if narrow or len(f"{teacher}{student}") > 18 else "-"
         defense = safe(row.get("defense")) + (f"\n{safe(row.get('distiller'))}" if many else "")
-        setting = [
+        names = [
             safe(row.get("attack")),
             defense,
             f"{safe(teacher)}{joint}{safe(student)}",
@@ -119,7 +121,7 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
         ]
         ok = row.get("status") == "ok"
         table.add_row(
-            *(["\n".join([*setting[:3], f"seed {setting[3]}"])] if narrow else setting),
+            *(["\n".join([*names[:3], f"seed {names[3]}"])] if narrow else names),
             "/".join(_number(row.get(name)) for name in ("teacher_acc", "teacher_asr")),
             "/".join(
                 _number(row.get(name)) for name in ("student_acc", "student_asr", "student_ra")
@@ -132,12 +134,16 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
 
 
 def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> None:
-    """The table, the reasons of its rows, and where the files are."""
+    """The table, the reasons of its rows, and where the files are; of many rows the first."""
     from kdbench.report.verdict import TRANSFER_FLOOR
 
-    console.print(result_table(rows, console.width))
+    shown = rows[:MOST_ROWS]
+    console.print(result_table(shown, console.width))
+    if len(rows) > len(shown):
+        left = len(rows) - len(shown)
+        console.print(f"  and {left} more rows: see results.csv there", soft_wrap=True)
     unsure = sum(row.get("reason_code") == "few_transferred" for row in rows)
-    for row in rows:
+    for row in shown:
         if row.get("reason") and (unsure == 1 or row.get("reason_code") != "few_transferred"):
             pair = f"{row.get('teacher')}-{row.get('student')}"
             methods = " / ".join(str(row.get(kind)) for kind in ("attack", "defense", "distiller"))

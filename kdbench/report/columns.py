@@ -328,11 +328,8 @@ def columns_in(schema: int) -> dict[str, Column]:
 def hits_of(row: Row, rate: str) -> int:
     """The images that a measured rate counts."""
     hits: int | None = row[f"{rate}_hits"]
-    if hits is not None:
-        return hits
     # Schema 1 had no counts. Its rates are exact enough to count again.
-    counted: int = round(row[rate] * row[RATES[rate]] / 100)
-    return counted
+    return round(row[rate] * row[RATES[rate]] / 100) if hits is None else hits
 
 
 def conclusive_removed(row: Row) -> float | None:

@@ -28,7 +28,7 @@ from kdbench.report.read import CELL, Results, cell_key
 from kdbench.report.settings import check_numbers
 
 MEASURED = ("teacher_asr", "teacher_acc", "student_acc", "student_asr", "transferred", "removed")
-#: What may explain a change. Of a digest it only matters that it differs.
+#: What may explain a change.
 CAUSES = (
     "setting_digest",
     "changed",
@@ -43,7 +43,6 @@ CAUSES = (
     "clean_fraction",
     "teacher_sha256",
 )
-_DIGESTS = tuple(name for name in CAUSES if COLUMNS[name].kind == "digest")
 
 #: The rows of one cell in both files.
 Pair = tuple[Row, Row]
@@ -216,10 +215,15 @@ def _causes(pairs: Sequence[Pair]) -> list[Row]:
     """What else differs in the shared cells."""
     causes = []
     for name in CAUSES:
-        values = Counter((a[name], b[name]) for a, b in pairs if a[name] != b[name])
-        if name in _DIGESTS and values:
-            values = Counter({(None, None): values.total()})
+        values = Counter((_cause(a, name), _cause(b, name)) for a, b in pairs if a[name] != b[name])
         causes += [
             {"column": name, "a": a, "b": b, "cells": count} for (a, b), count in values.items()
         ]
     return causes
+
+
+def _cause(row: Row, name: str) -> Any:
+    """A value that may explain a change. Of a digest it only matters that it differs."""
+    if COLUMNS[name].since > row["schema"]:
+        return "not recorded"
+    return None if COLUMNS[name].kind == "digest" else row[name]
