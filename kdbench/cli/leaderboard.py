@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kdbench.report.columns import Row
     from kdbench.report.read import Results
 
-#: The headings of the columns that are shown. The interval has two columns.
+#: The headings of the columns that are shown. "" stands for the two ends of the interval.
 _SHOWN = {
     "rank": "rank",
     "defense": "defense",
