@@ -1,14 +1,14 @@
 """Writes the tables of the pages anew from the results: ``python benchmarks/render.py``.
 
-A page asks for a table by two comments, and everything between them is written by this script::
+A page asks for a table by two comments. This script writes everything between them::
 
     <!-- table: results/gtsrb-controls rows=pair,attack,defense columns=c1_asr,student_asr -->
     <!-- end -->
 
-``results/NAME`` may be named several times. ``rows``: what tells the lines apart, and so comes
-first; with ``seed`` among it there is a line a seed and no means. ``columns``: what is shown, see
-:data:`COLUMNS`. Every other ``name=value,value`` keeps the rows with one of these values, and puts
-them in this order.
+``results/NAME`` may be named several times. ``rows`` has the names that tell the lines apart, and
+they come first in a line. With ``seed`` among them there is a line for each seed, and no means.
+``columns`` has what is shown, see :data:`COLUMNS`. Every other ``name=value,value`` keeps the rows
+with one of these values, in this order.
 """
 
 from __future__ import annotations
@@ -19,17 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench.report.columns import conclusive_removed
+from kdbench.report.columns import Row, conclusive_removed
 from kdbench.report.noise import t_interval
 from kdbench.report.paired import by_seed, grouped
 from kdbench.report.read import read_results
 
 BENCHMARKS = Path(__file__).resolve().parent
-#: What tells one setting from another.
-SETTING = ("results", "pair", "attack", "distiller", "defense")
+#: The names that may tell one line from another.
+LABELS = ("results", "pair", "attack", "distiller", "defense")
 HEADINGS = {"pair": "teacher-student"}
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Column:
 
     #: The heading, with the unit.
     heading: str
-    #: The number of one row; None where it was not measured.
+    #: The number of one row. None where it was not measured.
     value: Callable[[Row], float | None]
     #: Decimals.
     digits: int = 1
@@ -54,12 +52,12 @@ def _ratio(heading: str, name: str) -> Column:
 
 
 def _removed(row: Row) -> float | None:
-    """What a defense took away, %; None where there is none."""
+    """What a defense took away, %. None where there is no defense."""
     return None if row["defense"] == "none" else conclusive_removed(row)
 
 
 def _lost(row: Row) -> float | None:
-    """What a defense costs, points; None where there is none."""
+    """What a defense costs, points. None where there is no defense."""
     if row["defense"] == "none" or row["c3_acc"] is None:
         return None
     return float(row["c3_acc"] - row["student_acc"])
@@ -95,11 +93,11 @@ class Request:
 
     #: Names under ``results/``.
     folders: list[str]
-    #: Names of :data:`SETTING`, or seed, that come first in a line.
+    #: Names of :data:`LABELS`, or seed, that come first in a line.
     rows: list[str]
     #: Names of :data:`COLUMNS`.
     columns: list[str]
-    #: The values of a row that are kept, by their name.
+    #: For a name of :data:`LABELS`, or seed, its values in the rows that are kept.
     filters: dict[str, list[str]]
 
 
@@ -116,19 +114,19 @@ def render(page: str) -> str:
 
 
 def parse(marker: str) -> Request:
-    """What stands between ``<!-- table:`` and ``-->``."""
+    """The request between ``<!-- table:`` and ``-->``."""
     words = marker.split()
     options = dict(word.split("=", 1) for word in words if "=" in word)
     lists = {name: value.split(",") for name, value in options.items()}
     request = Request(
         folders=[word.removeprefix("results/") for word in words if "=" not in word],
-        rows=lists.pop("rows", list(SETTING[1:])),
+        rows=lists.pop("rows", list(LABELS[1:])),
         columns=lists.pop("columns", ["c1_asr", "c3_asr", "student_acc", "student_asr", "removed"]),
         filters=lists,
     )
-    _known(request.rows, (*SETTING, "seed"), "rows")
+    _known(request.rows, (*LABELS, "seed"), "rows")
     _known(request.columns, COLUMNS, "columns")
-    _known(request.filters, (*SETTING, "seed"), "filters")
+    _known(request.filters, (*LABELS, "seed"), "filters")
     return request
 
 
@@ -149,7 +147,7 @@ def results(folder: str) -> list[Row]:
 
 
 def selected_rows(request: Request) -> list[Row]:
-    """The rows that a table is made of, in its order."""
+    """The rows of a table, in its order."""
     rows = [row for folder in request.folders for row in results(folder)]
     for name, values in request.filters.items():
         rows = [row for row in rows if str(row[name]) in values]
@@ -159,7 +157,7 @@ def selected_rows(request: Request) -> list[Row]:
     def place(row: Row) -> tuple[Any, ...]:
         order = {"results": request.folders, "defense": ["none"], **request.filters}
         return tuple(
-            _place(row[name], order.get(name, [])) for name in (*request.rows, *SETTING, "seed")
+            _place(row[name], order.get(name, [])) for name in (*request.rows, *LABELS, "seed")
         )
 
     return sorted(rows, key=place)
@@ -172,13 +170,13 @@ def _place(value: Any, order: Sequence[str]) -> tuple[int, str]:
 
 def _body(request: Request) -> str:
     rows = selected_rows(request)
-    # rows that were made with other numbers under the same names are never averaged
-    groups = grouped(rows, (*SETTING, "setting_digest")).values()
+    # Rows of the same names that were made with other numbers are never averaged.
+    groups = grouped(rows, (*LABELS, "setting_digest")).values()
     names = [name for name in request.rows if name != "seed"]
     if len({tuple(members[0][name] for name in names) for members in groups}) < len(groups):
         raise ValueError(f"rows={','.join(names)} does not tell all {len(groups)} settings apart")
-    each = request.rows if "seed" in request.rows else [*names, "seed"]
-    seeds = _markdown(each, request.columns, _by_seed(each, request.columns, rows))
+    labels = request.rows if "seed" in request.rows else [*names, "seed"]
+    seeds = _markdown(labels, request.columns, _by_seed(labels, request.columns, rows))
     if "seed" in request.rows or all(len(members) == 1 for members in groups):
         return seeds
     means = _markdown([*names, "seeds"], request.columns, _means(request, groups))

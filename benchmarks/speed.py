@@ -1,12 +1,13 @@
-"""How fast kdbench distils, against the loop that the field's scripts have: ``python
+"""How fast kdbench distils, against the usual loop of the field's scripts: ``python
 benchmarks/speed.py`` (``make bench``).
 
-Both loops train the same student from the same teacher by FKD, on the same images, batch by batch,
-several rounds in turn in one process, so that what disturbs the machine disturbs both. The
-textbook's: a DataLoader that shifts, flips and normalises PIL images one by one, float32,
-contiguous layout, the teacher in the graph, the loss read after every step. kdbench's is the
-stage's own, without the process around it: ``train_together`` over an image set, in whatever
-arithmetic ``auto`` chooses.
+Both loops train the same student from the same teacher by FKD, on the same images, batch by batch.
+They run in turn, several rounds in one process, so that what disturbs the machine disturbs both.
+
+The textbook's loop has a DataLoader that shifts, flips and normalises PIL images one by one. It
+computes in float32 with contiguous layout and the teacher in the graph, and reads the loss after
+every step. kdbench's loop is that of a stage, without the process around it: ``train_together``
+over an image set, in the arithmetic that ``auto`` chooses.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import click
 import torch
@@ -37,21 +39,26 @@ PAIRS = ("wrn28_4-wrn16_2", "wrn28_4-resnet56", "pyramid200-pyramid110")
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one pair. textbook, kdbench: images/s, medians. ratios: of the two, round by round,
-    ascending. together: how many times faster several students of the teacher are trained together
-    than one after the other, ascending."""
+    """How fast the loops are for one pair."""
 
     pair: str
+    #: Images/s of the textbook's loop, median of the rounds.
     textbook: float
+    #: Images/s of kdbench's loop, median of the rounds.
     kdbench: float
+    #: kdbench's over the textbook's, one for each round, ascending.
     ratios: list[float]
+    #: How many times faster several students of the teacher are trained together than one after the
+    #: other, one for each round, ascending.
     together: list[float]
+    #: See :func:`teacher_share`.
     teacher_share_of_peak: float
+    #: Peak memory of this process.
     peak_gib: float
 
 
 def per_second(count: int, run: Callable[[], object], device: torch.device) -> float:
-    """How many of ``count`` things that ``run`` does it does in a second."""
+    """Of the ``count`` things that ``run`` does, how many it does in a second."""
     _wait(device)
     start = time.perf_counter()
     run()
@@ -67,12 +74,12 @@ def _wait(device: torch.device) -> None:
 def textbook(
     data: Dataset, teacher: FeatureModel, student: FeatureModel, batch: int, device: torch.device
 ) -> Callable[[int], None]:
-    """The loop as scripts have it; answers a function of the number of steps."""
+    """The loop as scripts have it, as a function of the number of steps."""
     from torch.utils.data import DataLoader
     from torchvision import transforms
     from torchvision.transforms.functional import to_pil_image
 
-    class Pictures(torch.utils.data.Dataset):
+    class Pictures(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         def __init__(self) -> None:
             pixels = data.train.read(torch.arange(len(data.train)))
             self.pictures = [to_pil_image(picture) for picture in pixels]
@@ -93,7 +100,7 @@ def textbook(
             return self.change(self.pictures[row]), self.labels[row]
 
     teacher, student = (copy.deepcopy(model).to(device).train() for model in (teacher, student))
-    for model in (teacher, student):  # the images come normalised
+    for model in (teacher, student):  # The images are normalised already.
         model.set_normalization((0.0,) * 3, (1.0,) * 3)
     objective = FKD().objective(FrozenTeacher(teacher), student).to(device).train()
     optimizer = torch.optim.SGD(
@@ -129,16 +136,15 @@ def textbook(
 
 
 def images_of(data: Dataset, steps: int, batch: int) -> ImageSet:
-    """Training images, repeated where they do not suffice, a pass over which has just as many
-    steps."""
+    """Training images for an epoch of so many steps, repeated where there are too few."""
     return data.train.subset(torch.arange(steps * batch) % len(data.train))
 
 
 def cohort(
     data: Dataset, teacher: FeatureModel, name: str, batch: int, numerics: Numerics, count: int
 ) -> Callable[[int], None]:
-    """kdbench's loop: ``count`` students of one teacher from one pass of it per batch; answers a
-    function of the steps."""
+    """kdbench's loop, as a function of the number of steps. ``count`` students learn from one pass
+    of the teacher per batch."""
     frozen = FrozenTeacher(numerics.place(copy.deepcopy(teacher)), FKD().batch_norm_mode())
     features = teacher_features(frozen, numerics)
 
@@ -148,20 +154,25 @@ def cohort(
         student_pass = Pass(student, numerics)
         return lambda b, teacher_out: objective(b, teacher_out, student_pass(b.images))
 
-    made = []
+    students = []
     for _ in range(count):
         student = numerics.place(create_model(name, data.num_classes)).train()
         objective = numerics.place(FKD().objective(frozen, student)).train()
-        made.append(([student, objective], loss(student, objective)))
+        students.append(([student, objective], loss(student, objective)))
 
     def run(steps: int) -> None:
         recipe = Recipe(epochs=1, batch_size=batch, lr=0.05, schedule="onecycle")
         images = images_of(data, steps, batch)
         trainees = [
             Trainee(
-                Fit(numerics, Silent()), trained, one, recipe, len(images), states=RandomStates()
+                Fit(numerics, Silent()),
+                modules,
+                student_loss,
+                recipe,
+                len(images),
+                states=RandomStates(),
             )
-            for trained, one in made
+            for modules, student_loss in students
         ]
         generator = torch.Generator().manual_seed(0)
         train_together(
@@ -174,27 +185,31 @@ def cohort(
 def in_turn(
     loops: list[Callable[[int], None]], count: int, steps: int, rounds: int, numerics: Numerics
 ) -> list[list[float]]:
-    """Images a second of each loop, round by round; ``count`` is of one loop's images in a
-    round."""
+    """Images a second of each loop, round by round.
+
+    Args:
+        count: images of one loop in a round.
+    """
     for run in loops:
-        run(2)  # kernels, memory, the first imports
+        run(2)  # The first steps load kernels, allocate memory and import.
     return [
-        [per_second(count, lambda r=run: r(steps), numerics.device) for run in loops]
+        [per_second(count, partial(run, steps), numerics.device) for run in loops]
         for _ in range(rounds)
     ]
 
 
 def matrix_peak(numerics: Numerics) -> float:
-    """The machine's own best: multiply-adds per second of square matrices in the arithmetic of the
+    """The machine's best: multiply-adds per second of square matrices in the arithmetic of the
     run."""
-    size = 8192 if numerics.device.type == "cuda" else 2048  # long against the start of a kernel
+    # A product must take long against the start of a kernel.
+    size = 8192 if numerics.device.type == "cuda" else 2048
     kind = torch.bfloat16 if numerics.bf16 else torch.float32
     a, b = (torch.randn(size, size, device=numerics.device).to(kind) for _ in range(2))
     return max(per_second(size**3, lambda: a @ b, numerics.device) for _ in range(6))
 
 
 def multiply_adds(model: FeatureModel, size: int) -> int:
-    """Of one image's forward pass: convolutions and linear layers."""
+    """Multiply-adds of one image's forward pass in convolutions and linear layers."""
     total = 0
 
     def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
@@ -218,7 +233,7 @@ def teacher_share(teacher: FeatureModel, size: int, batch: int, numerics: Numeri
     images = torch.rand(batch, 3, size, size, device=numerics.device).contiguous(
         memory_format=torch.channels_last
     )
-    # as many at once as make the wait at the end count for little
+    # Many passes in a row, so that the wait at the end counts for little.
     passes = 20 if numerics.device.type == "cuda" else 1
 
     def run() -> None:
@@ -234,10 +249,10 @@ def teacher_share(teacher: FeatureModel, size: int, batch: int, numerics: Numeri
 def measure(
     pair: str, data: Dataset, batch: int, steps: int, rounds: int, numerics: Numerics, count: int
 ) -> Timing:
-    """The textbook's loop and kdbench's in turn; then kdbench's with ``count`` students and with
-    one, if that is not 0."""
+    """Time the textbook's loop and kdbench's in turn. Then time kdbench's with ``count`` students
+    and with one, unless ``count`` is 0."""
     torch.manual_seed(0)
-    if numerics.device.type == "cuda":  # the pair before has its own peak
+    if numerics.device.type == "cuda":  # Otherwise the pair before would be in the peak.
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(numerics.device)
     teacher, student = (create_model(name, data.num_classes) for name in split_pair(pair))
@@ -245,20 +260,22 @@ def measure(
         model.set_normalization(data.mean, data.std)
     alone = cohort(data, teacher, student.name, batch, numerics, 1)
     loops = [textbook(data, teacher, student, batch, numerics.device), alone]
-    found = in_turn(loops, steps * batch, steps, rounds, numerics)
-    ratios = sorted(own / field for field, own in found)
+    speeds = in_turn(loops, steps * batch, steps, rounds, numerics)
+    ratios = sorted(ours / theirs for theirs, ours in speeds)
     together: list[float] = []
     if count:
         loops = [cohort(data, teacher, student.name, batch, numerics, count), alone]
         together = sorted(
-            count * many / one
-            for many, one in in_turn(loops, steps * batch, steps, rounds, numerics)
+            count * together_speed / alone_speed
+            for together_speed, alone_speed in in_turn(
+                loops, steps * batch, steps, rounds, numerics
+            )
         )
     peak = peak_mib(numerics.device)
     return Timing(
         pair,
-        statistics.median(f for f, _ in found),
-        statistics.median(o for _, o in found),
+        statistics.median(theirs for theirs, _ in speeds),
+        statistics.median(ours for _, ours in speeds),
         ratios,
         together,
         teacher_share(teacher, data.image_size, batch, numerics),

@@ -1,15 +1,16 @@
 """What a step of each kind of stage takes at a preset's batch sizes: ``python benchmarks/steps.py
 --pair TEACHER-STUDENT``.
 
-With the images that ``kdbench reproduce all --dry-run`` counts, this projects what the paper's
-tables cost on a machine. Loops are the stages' own, without the process around them; the losses are
-those of FKD, of plain training and of RobustKD.
+``kdbench reproduce all --dry-run`` counts the images of the paper's tables. Both numbers together
+give what the tables cost on a machine. The loops are those of the stages, without the process
+around them. The losses are those of FKD, of plain training and of RobustKD.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import click
 import torch
@@ -35,10 +36,10 @@ def training(
     numerics: Numerics,
     optimizer: str = "sgd",
 ) -> Callable[[int], object]:
-    """The loop of every training; answers a function of the number of steps."""
+    """The loop of every training, as a function of the number of steps."""
 
     def run(steps: int) -> None:
-        recipe = Recipe(epochs=1, batch_size=batch, lr=1e-4, optimizer=optimizer)  # type: ignore[arg-type]
+        recipe = Recipe(epochs=1, batch_size=batch, lr=1e-4, optimizer=optimizer)
         generator = torch.Generator().manual_seed(0)
         Fit(numerics, Silent())(
             trained,
@@ -53,24 +54,24 @@ def training(
 
 
 def detoxified(teacher: FeatureModel, data: Dataset, numerics: Numerics) -> Edited:
-    """A frozen teacher with an offset on every group, as RobustKD learns it."""
+    """A frozen teacher with an offset on every group, which RobustKD learns."""
     frozen = copy.deepcopy(teacher).eval().requires_grad_(False)
     with torch.no_grad():
         groups = frozen.features(data.train.read(torch.arange(2), numerics.device)).groups
     starts = {i: g.mean(0, keepdim=True).float() for i, g in enumerate(groups)}
-    return numerics.place(Edited(frozen, Detoxification(starts, RobustKDParams()))).eval()  # type: ignore[return-value]
+    return numerics.place(Edited(frozen, Detoxification(starts, RobustKDParams()))).eval()
 
 
 def stages(
     pair: str, sizes: Preset, data: Dataset, numerics: Numerics
 ) -> Iterator[tuple[str, int, Callable[[int], object]]]:
-    """(what it is, batch size, function of the number of steps) of each kind of stage, to be run in
-    turn."""
+    """(title, batch size, function of the number of steps) of each kind of stage, in the order in
+    which they must run."""
     teacher, student = (
         numerics.place(create_model(name, data.num_classes)).train() for name in split_pair(pair)
     )
     for model in (teacher, student):
-        model.set_normalization(data.mean, data.std)  # type: ignore[operator]
+        model.set_normalization(data.mean, data.std)
 
     def loop(
         trained: Trained, loss: LossFunction, batch: int, optimizer: str = "sgd"
@@ -86,7 +87,7 @@ def stages(
     batch = sizes.poison.batch_size
     yield "implant: train the teacher", batch, loop(teacher, cross_entropy(teacher), batch)
 
-    # a trained one: an untrained Pyramid's features overflow
+    # The trained teacher: the features of an untrained Pyramid overflow.
     edited = detoxified(teacher, data, numerics)
     params, features = RobustKDParams(), Pass(edited, numerics)
     pattern = torch.rand(data.train.shape, device=numerics.device).requires_grad_()
@@ -149,8 +150,8 @@ def main(
         click.echo(pair)
         torch.manual_seed(0)
         for what, batch, run in stages(pair, Preset(**read_preset(preset)), data, numerics):
-            run(3)  # kernels, memory, graphs
-            rate = per_second(steps, lambda r=run: r(steps), numerics.device)
+            run(3)  # The first steps load kernels, allocate memory and record graphs.
+            rate = per_second(steps, partial(run, steps), numerics.device)
             click.echo(
                 f"  {what:<32} batch {batch:>3} {1000 / rate:>10.2f} ms a step "
                 f"{batch * rate:>9.0f} images/s"

@@ -1,11 +1,11 @@
-"""Which learning rate RobustKD's quick recipe takes: its own objective on clean images that nothing
-was trained on.
+"""Which learning rate RobustKD's quick recipe takes: its objective on clean images that no training
+has used.
 
     python benchmarks/tune_robustkd.py --data-dir DATA [--lr 0.02 --lr 0.1 ...]
 
-A clean WRN-16-2 is trained on four fifths of the training images by the quick recipe, detoxified on
-them with each rate, and measured on the last fifth, with stored statistics in its batch norms and
-with those of each batch. There is no trigger, so no ASR that could decide.
+A clean WRN-16-2 is trained on four fifths of the training images by the quick recipe and detoxified
+on them with each rate. It is measured on the last fifth, with stored statistics in its batch norms
+and with those of each batch. There is no trigger, so no ASR can decide.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def measure(
     model: FeatureModel, images: ImageSet, numerics: Numerics, batch: bool
 ) -> dict[str, float]:
     """Means over the images of cross-entropy and variance (Eq. 8-10), and ACC in %."""
-    found = {"ce": 0.0, "variance": 0.0, "acc": 0.0}
+    means = {"ce": 0.0, "variance": 0.0, "acc": 0.0}
     with torch.no_grad(), batch_statistics(model, batch):
         for part in images.batches(_BATCH, device=numerics.device):
             share = len(part.labels) / len(images)
             with numerics.autocast():
                 terms = detoxification_loss(model, part, RobustKDParams())
                 right = (model(part.images).argmax(1) == part.labels).float().mean()
-            found["ce"] += share * float(terms["ce"])
-            found["variance"] += share * float(terms["variance"])
-            found["acc"] += 100 * share * float(right)
-    return found
+            means["ce"] += share * float(terms["ce"])
+            means["variance"] += share * float(terms["variance"])
+            means["acc"] += 100 * share * float(right)
+    return means
 
 
 @click.command(help=__doc__)
@@ -66,7 +66,7 @@ def main(data_dir: Path, rates: tuple[float, ...], steps: int, batch_size: int, 
     preset = Preset(**read_preset("quick"))
     train, rest = held_out(data.train, 0.2, torch.Generator().manual_seed(seed))
 
-    def setting() -> DefenseSetting:
+    def defense_setting() -> DefenseSetting:
         generator = torch.Generator().manual_seed(seed)
         fit = Fit(numerics, Silent())
         return DefenseSetting(
@@ -77,22 +77,22 @@ def main(data_dir: Path, rates: tuple[float, ...], steps: int, batch_size: int, 
     teacher = create_model("wrn16_2", data.num_classes)
     teacher.set_normalization(data.mean, data.std)
     numerics.place(teacher)
-    fine_tune(teacher, setting(), preset.clean)
+    fine_tune(teacher, defense_setting(), preset.clean)
     click.echo(f"{'':>8} {'batch norms':>12} {'ce':>8} {'variance':>9} {'sum':>8} {'ACC':>6}")
 
     def show(name: str, model: FeatureModel) -> None:
         for batch, word in ((False, "stored"), (True, "each batch's")):
-            found = measure(model, rest, numerics, batch)
-            total = found["ce"] + found["variance"]
+            means = measure(model, rest, numerics, batch)
+            total = means["ce"] + means["variance"]
             click.echo(
-                f"{name:>8} {word:>12} {found['ce']:8.3f} {found['variance']:9.3f} {total:8.3f} "
-                f"{found['acc']:6.2f}"
+                f"{name:>8} {word:>12} {means['ce']:8.3f} {means['variance']:9.3f} {total:8.3f} "
+                f"{means['acc']:6.2f}"
             )
 
     show("teacher", teacher)
     for rate in rates:
         params = RobustKDParams(steps=steps, batch_size=batch_size, lr=rate, init_images=1024)
-        show(f"{rate:g}", RobustKD(params).cleanse_teacher(teacher, setting()))
+        show(f"{rate:g}", RobustKD(params).cleanse_teacher(teacher, defense_setting()))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Writes docs/reference.md from the program itself: ``python docs/make_reference.py``. A test fails
-when it is out of date."""
+"""Writes docs/reference.md from the program: ``python docs/make_reference.py``. A test fails when
+the page is out of date."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def _commands() -> Iterator[str]:
 
 def _command(name: str, command: click.Command) -> Iterator[str]:
     if isinstance(command, click.Group):
-        for own, inner in sorted(command.commands.items()):
-            yield from _command(f"{name} {own}", inner)
+        for subcommand, inner in sorted(command.commands.items()):
+            yield from _command(f"{name} {subcommand}", inner)
         return
     arguments = " ".join(
         p.make_metavar(click.Context(command))

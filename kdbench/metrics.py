@@ -14,14 +14,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
+from kdbench._intervals import wilson
 from kdbench.data.base import ImageSet
 from kdbench.errors import ConfigError, ContractError, DivergedError
 from kdbench.numerics import Numerics
@@ -44,16 +43,7 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        low, high = _wilson(self.hits, self.total)
-        return 100.0 * low, 100.0 * high
-
-
-@lru_cache(maxsize=4096)
-def _wilson(hits: int, total: int) -> tuple[float, float]:
-    """Remembered, since the rates of a control come back in many rows, and scipy takes a
-    millisecond for the test that it makes along with the interval."""
-    interval = binomtest(hits, total).proportion_ci(0.95, method="wilson")
-    return interval.low, interval.high
+        return wilson(self.hits, self.total)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""The command line. Subcommands are imported when they are called, so that ``kdbench --help`` costs
-nothing."""
+"""The command line. A subcommand is imported when it is called, so that ``kdbench --help`` is
+fast."""
 
 from __future__ import annotations
 
@@ -75,8 +75,10 @@ def _exit_code(error: KdbenchError) -> int:
 
 
 class LazyGroup(click.Group):
-    """A group that knows its subcommands by name and imports them on demand; the one place where
-    errors are worded."""
+    """A group that knows its subcommands by name and imports them on demand.
+
+    It is also the only place where errors become messages and exit codes.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
@@ -85,7 +87,8 @@ class LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, attribute, _ = _COMMANDS[cmd_name]
-        return getattr(importlib.import_module(module), attribute)
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

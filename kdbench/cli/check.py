@@ -34,17 +34,17 @@ def check_command(
 
     registry = Registry.load(choice=choice)
     methods = {name: registry.find(name) for name in names}
-    found = {}
+    results = {}
     for name, (cls, variant) in methods.items():
         if not as_json:
             click.echo(f"{name}: {cls.__module__}.{cls.__qualname__}")
-        found[name] = run_checks(cls, variant, report=(lambda _: None) if as_json else _tell)
-    failed = sum(result.status == "failed" for results in found.values() for result in results)
+        results[name] = run_checks(cls, variant, report=(lambda _: None) if as_json else _print)
+    failed = sum(r.status == "failed" for of_method in results.values() for r in of_method)
     if as_json:
-        told = {name: [asdict(result) for result in results] for name, results in found.items()}
-        click.echo(json.dumps({"failed": failed, "checks": told}, indent=1, allow_nan=False))
+        checks = {name: [asdict(r) for r in of_method] for name, of_method in results.items()}
+        click.echo(json.dumps({"failed": failed, "checks": checks}, indent=1, allow_nan=False))
     else:
-        total = sum(map(len, found.values()))
+        total = sum(map(len, results.values()))
         click.echo(
             f"{total - failed} of {total} checks hold"
             if failed
@@ -53,7 +53,7 @@ def check_command(
     ctx.exit(1 if failed else 0)
 
 
-def _tell(result: Result) -> None:
+def _print(result: Result) -> None:
     from kdbench.cli.display import safe
 
     click.echo(

@@ -1,5 +1,5 @@
-"""Which plugins a command loads: the options that say so, shared by every command that loads
-any."""
+"""The options that say which plugins a command loads. Every command that loads plugins has
+them."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _OPTIONS = (
 
 
 def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command these options, and hand them and $KDBENCH_LOAD_PLUGINS to it as one
-    :class:`kdbench.loading.choice.Choice`: ``choice``."""
+    """Give a command these options. It gets them, and $KDBENCH_LOAD_PLUGINS, as the argument
+    ``choice``, a :class:`kdbench.loading.choice.Choice`."""
 
     @functools.wraps(command)
     def with_choice(
@@ -47,8 +47,8 @@ def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 f"-p {wrong[0]!r}: only no:NAME is known, which keeps the plugin NAME from being "
                 "loaded"
             )
-        asked = os.environ.get(_VARIABLE)
-        only = None if asked is None else frozenset(asked.replace(",", " ").split())
+        names = os.environ.get(_VARIABLE)
+        only = None if names is None else frozenset(names.replace(",", " ").split())
         choice = Choice(only, frozenset(word.removeprefix("no:") for word in without), files)
         return command(*arguments, choice=choice, **options)
 

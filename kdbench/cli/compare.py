@@ -11,9 +11,11 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kdbench.report.compare import Comparison, Family
+    from kdbench.report.columns import Row
+    from kdbench.report.compare import Change, Comparison, Family
 
 _PATH = click.Path(path_type=Path)
+#: Cells that only one file has, shown by name.
 _LISTED = 20
 
 
@@ -97,18 +99,24 @@ def _show_family(console: Console, title: str, family: Family) -> None:
     table.add_column("more than noise")
     previous = None
     for change in family.changes:
-        number = change.difference is not None
+        # The name of a cell stands on the first of its lines only.
         table.add_row(
             "" if change.cell == previous else safe(_words(change.cell)),
             change.column,
             *(safe(_value(value)) for value in (change.a, change.b)),
-            f"{change.difference:+.1f}" if number else "",
-            f"{change.low:+.1f} to {change.high:+.1f}" if number else "",
-            f"{change.p_holm:.2g}" if number else "",
+            *_difference(change),
             {True: "yes", False: "no", None: ""}[change.more_than_noise],
         )
         previous = change.cell
     console.print(table)
+
+
+def _difference(change: Change) -> tuple[str, str, str]:
+    """B - A, its interval and its corrected error probability, empty where there is no number."""
+    if change.difference is None:
+        return "", "", ""
+    interval = f"{change.low:+.1f} to {change.high:+.1f}"
+    return f"{change.difference:+.1f}", interval, f"{change.p_holm:.2g}"
 
 
 def _show_causes(console: Console, comparison: Comparison) -> None:
@@ -131,7 +139,8 @@ def _show_causes(console: Console, comparison: Comparison) -> None:
         )
 
 
-def _words(cell: dict[str, Any]) -> str:
+def _words(cell: Row) -> str:
+    """A cell, or a setting over its seeds, in one line."""
     seeds = cell.get("seeds", [cell.get("seed")])
     end = f"seed {seeds[0]}" if "seed" in cell else f"seeds {', '.join(map(str, seeds))}"
     names = [str(v) for name, v in cell.items() if name not in ("seed", "seeds", "changed")]

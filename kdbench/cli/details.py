@@ -1,4 +1,4 @@
-"""What ``kdbench list KIND NAME`` tells of one method or one model."""
+"""What ``kdbench list KIND NAME`` shows of one method or one model."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from kdbench.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
+
     from kdbench.loading.choice import Choice
+    from kdbench.method import Method
     from kdbench.models import ModelSource
 
-#: What is listed -> the kind of method that it is.
+#: The kinds of methods, by the words of the command line.
 METHODS = {"attacks": "attack", "defenses": "defense", "distillers": "distiller"}
 
+#: A line of a table: values by the headings of their columns.
+Entry = dict[str, Any]
 
-def details(
-    kind: str, name: str, image_size: int, choice: Choice
-) -> dict[str, list[dict[str, Any]]]:
-    """Title of a table -> its rows.
+
+def details(kind: str, name: str, image_size: int, choice: Choice) -> dict[str, list[Entry]]:
+    """The lines of each table, by its title.
 
     Raises:
-        UsageError: there is nothing of that name, or nothing more to tell of that kind.
+        UsageError: there is nothing of that name, or nothing more to show of that kind.
     """
     from kdbench.loading.registry import Registry, base_name
 
@@ -42,30 +46,28 @@ def details(
     )
 
 
-def _parameters(cls: Any, variant: str) -> list[dict[str, Any]]:
-    """Every parameter: its default, where the presets or the variant differ, and what it is."""
-    found = []
-    own = cls.variants[variant].params if variant else {}
+def _parameters(cls: type[Method], variant: str) -> list[Entry]:
+    """Every parameter of a method: its default or the variant's value, the presets that differ, and
+    its meaning."""
+    entries = []
+    of_variant = cls.variants[variant].params if variant else {}
     for name, field in cls.Params.model_fields.items():
         others = [
             f"{preset} {values[name]!r}" for preset, values in cls.presets.items() if name in values
         ]
-        value = own.get(name, field.default)
-        found.append(
+        entries.append(
             {
                 "field": name,
-                "value": repr(value),
+                "value": repr(of_variant.get(name, field.default)),
                 "presets": "; ".join(others),
                 "what": field.description or "",
             }
         )
-    return found
+    return entries
 
 
-def _groups(
-    name: str, size: int, sources: Mapping[str, ModelSource]
-) -> dict[str, list[dict[str, Any]]]:
-    """The three groups of a network at an image size, and what its taps are."""
+def _groups(name: str, size: int, sources: Mapping[str, ModelSource]) -> dict[str, list[Entry]]:
+    """The groups of a network at an image size, and what its taps are."""
     import torch
 
     from kdbench.models import blank_model
@@ -80,19 +82,20 @@ def _groups(
         if isinstance(model, ExternalModel)
         else [""] * len(out.groups)
     )
-    rows = []
-    for i, (group, tap, norm) in enumerate(
-        zip(out.groups, out.taps, model.tap_norms(), strict=True)
-    ):
-        shape, tapped = ("x".join(map(str, tensor.shape[1:])) for tensor in (group, tap))
-        rows.append(
-            {
-                "group": f"G{i + 1}",
-                "channels x height x width": shape,
-                "tap": tapped,
-                "module": ends[i],
-            }
-        )
-        rows[-1]["tap's batch norm"] = "none" if norm is None else "yes"
+    columns = zip(out.groups, out.taps, ends, model.tap_norms(), strict=True)
+    entries = [
+        {
+            "group": f"G{number}",
+            "channels x height x width": _shape(group),
+            "tap": _shape(tap),
+            "module": end,
+            "tap's batch norm": "none" if norm is None else "yes",
+        }
+        for number, (group, tap, end, norm) in enumerate(columns, 1)
+    ]
     count = sum(parameter.numel() for parameter in model.parameters())
-    return {f"{name} at {side}x{side}, {count:,} parameters with 10 classes": rows}
+    return {f"{name} at {side}x{side}, {count:,} parameters with 10 classes": entries}
+
+
+def _shape(features: Tensor) -> str:
+    return "x".join(map(str, features.shape[1:]))

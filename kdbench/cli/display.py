@@ -14,6 +14,7 @@ from rich.table import Table
 from kdbench.report.columns import conclusive_removed
 from kdbench.untrusted.text import strip_control
 
+#: Columns of a table in a file or a pipe, whose width nobody knows.
 PLAIN_WIDTH = 120
 #: Rows of the table that ends a run; a terminal holds no more.
 MOST_ROWS = 50
@@ -25,7 +26,7 @@ def safe(value: Any) -> str:
 
 
 def make_console() -> Console:
-    """Standard output; 120 columns where it is not a terminal."""
+    """Standard output. It has 120 columns where it is not a terminal."""
     terminal = sys.stdout.isatty()
     return Console(
         file=sys.stdout, width=None if terminal else PLAIN_WIDTH, highlight=False, emoji=False
@@ -64,7 +65,7 @@ def facts_line(facts: dict[str, Any]) -> str:
     """The first few facts that fit on a line."""
     parts = []
     for name, value in facts.items():
-        if name in ("device", "confinement"):  # the same for every stage; in run.json
+        if name in ("device", "confinement"):  # the same for every stage, and in run.json
             continue
         if isinstance(value, float):
             parts.append(f"{name} {value:.4g}")
@@ -80,15 +81,15 @@ def _number(value: Any) -> str:
 def cell_line(row: dict[str, Any]) -> str:
     """One finished cell in words."""
     pair = f"{row.get('teacher')}-{row.get('student')}"
-    setting = f"{row.get('attack')} / {row.get('defense')} / {pair} seed {row.get('seed')}"
+    cell = f"{row.get('attack')} / {row.get('defense')} / {pair} seed {row.get('seed')}"
     if row.get("status") != "ok":
-        return strip_control(f"{setting} | {row.get('status')}: {row.get('reason')}")
+        return strip_control(f"{cell} | {row.get('status')}: {row.get('reason')}")
     numbers = f"student ACC {_number(row.get('student_acc'))} ASR {_number(row.get('student_asr'))}"
-    return strip_control(f"{setting} | {numbers} | {row.get('verdict') or 'no verdict'}")
+    return strip_control(f"{cell} | {numbers} | {row.get('verdict') or 'no verdict'}")
 
 
 def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
-    """The cells of a run; at most 120 columns wide, 80 where ``width`` is below 104."""
+    """The cells of a run, in 120 columns at most, or in 80 where ``width`` is below 104."""
     table = plain_table("results (%)", [])
     narrow = width < 104
     if narrow:
@@ -112,7 +113,7 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
         teacher, student = row.get("teacher"), row.get("student")
         joint = "-\n" if narrow or len(f"{teacher}{student}") > 18 else "-"
         defense = safe(row.get("defense")) + (f"\n{safe(row.get('distiller'))}" if many else "")
-        setting = [
+        names = [
             safe(row.get("attack")),
             defense,
             f"{safe(teacher)}{joint}{safe(student)}",
@@ -120,7 +121,7 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
         ]
         ok = row.get("status") == "ok"
         table.add_row(
-            *(["\n".join([*setting[:3], f"seed {setting[3]}"])] if narrow else setting),
+            *(["\n".join([*names[:3], f"seed {names[3]}"])] if narrow else names),
             "/".join(_number(row.get(name)) for name in ("teacher_acc", "teacher_asr")),
             "/".join(
                 _number(row.get(name)) for name in ("student_acc", "student_asr", "student_ra")

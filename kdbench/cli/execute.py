@@ -1,4 +1,4 @@
-"""From a request to its results, watched: what ``kdbench run`` and ``kdbench reproduce`` share."""
+"""From a request to its results: what ``kdbench run`` and ``kdbench reproduce`` share."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kdbench.loading.registry import Registry
     from kdbench.numerics import Numerics
 
+#: A folder with one of these holds results, and no other request may write there.
 _OUTPUTS = ("results.csv", "leaderboard.csv", "run.json")
 executor_option = click.option(
     "--executor",
@@ -87,30 +88,41 @@ class Execution:
     """How a request is carried out and shown: the values of :func:`execution_options`."""
 
     executor: ExecutorName
+    #: Stages side by side.
     jobs: int
+    #: Seconds for one stage.
     time_limit: float
+    #: GiB for one stage. None: no limit.
     memory_limit: float | None
+    #: Seconds between two checkpoints.
     checkpoint_every: float
+    #: Students that are trained side by side, at most.
     cohort: int
+    #: Whether to write where the time went.
     profile: bool
+    #: Whether to stop at the first stage that fails.
     fail_fast: bool
     quiet: bool
     as_json: bool
 
     def check(self) -> None:
-        """Raise UsageError where two of them exclude each other."""
+        """Raise UsageError where two options exclude each other."""
         if self.quiet and self.as_json:
             raise UsageError("--quiet and --json exclude each other; drop one of them")
         check_executor(self.executor)
 
     def make_executor(self, registry: Callable[[], Registry]) -> Executor:
-        """A new one; close it. ``registry``: loads the plugins, if this process needs them."""
+        """A new executor, which the caller closes.
+
+        Args:
+            registry: loads the plugins. It is called only if this process needs them.
+        """
         memory = None if self.memory_limit is None else self.memory_limit * 1024
         return make_executor(self.executor, registry, JobLimits(self.time_limit, memory))
 
 
 def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of :class:`Execution`, and hand them to it as one, checked:
+    """Give a command the options of :class:`Execution`. It gets them, checked, as the argument
     ``how``."""
 
     @functools.wraps(command)
@@ -125,7 +137,7 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_executor(executor: ExecutorName) -> None:
-    """Raise UsageError where options of the present command mean nothing to the executor."""
+    """Raise UsageError where the executor cannot honour an option of the present command."""
     if executor == "local":
         return
     context = click.get_current_context()
@@ -143,7 +155,7 @@ def check_executor(executor: ExecutorName) -> None:
 
 
 def place(executor: Executor, jobs: int, numerics: Numerics) -> None:
-    """Divide this machine among an executor's jobs, and say where its jobs are not kept apart."""
+    """Divide this machine among an executor's jobs, and warn where it does not keep them apart."""
     slots = divide(jobs, numerics)
     executor.use(slots.jobs, slots.devices)
     if not executor.apart:
@@ -167,15 +179,15 @@ def execute(
     """Prepare and run a request: (exit code, what was prepared, the rows).
 
     Args:
-        folder: of the results; made. fresh: it was made for this request, and goes if the request
-            is refused.
+        folder: of the results. It is made.
+        fresh: the folder was made for this request. It is removed if the request is refused.
     """
     from kdbench.bench.plan.prepare import prepare
 
     check_out(folder, spec)
     try:
         prepared = prepare(spec, registry, store)
-    except BaseException:  # a refusal, be it of the request or of a file
+    except BaseException:  # the request or one of its files was refused
         if fresh and not any(folder.iterdir()):
             folder.rmdir()
         raise
@@ -192,7 +204,7 @@ def _watch(
     executor: Executor,
     how: Execution,
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Run and watch; the exit code and the rows."""
+    """Run the request and show its progress: (exit code, rows)."""
     from kdbench.bench.run import runner
     from kdbench.cli.display import make_console
     from kdbench.cli.profile import print_profile
@@ -200,7 +212,8 @@ def _watch(
 
     display = make_display(how.quiet, how.as_json, live=executor.apart)
     start = time.monotonic()
-    before = signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends
+    # A cluster ends a job by SIGTERM. It is handled like Ctrl-C, so that the run can be resumed.
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         rows = runner.run(
             prepared,
@@ -245,16 +258,16 @@ def resume_command(arguments: list[str], folder: Path) -> str:
 
 
 def check_out(folder: Path, spec: RunSpec) -> None:
-    """Create the folder and write to it once, before hours are spent. One that holds the same
-    request's results is taken up.
+    """Make the folder and write to it once, before hours are spent. A folder with results of the
+    same request is taken up.
 
     Raises:
         ConfigError: it cannot be written to, or holds the results of another request.
     """
     import json
 
-    there = [name for name in _OUTPUTS if (folder / name).exists()]
-    if there:
+    outputs = [name for name in _OUTPUTS if (folder / name).exists()]
+    if outputs:
         try:
             request = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"][
                 "request"
@@ -263,7 +276,7 @@ def check_out(folder: Path, spec: RunSpec) -> None:
             request = None
         if request != spec.model_dump(mode="json"):
             raise ConfigError(
-                f"--out {folder} already holds results of another request ({', '.join(there)}); "
+                f"--out {folder} already holds results of another request ({', '.join(outputs)}); "
                 "name another folder"
             )
     try:

@@ -94,13 +94,14 @@ def import_teacher_command(
             "which network the weights are of is not known here; give --model, see `kdbench list "
             "models`"
         )
+    # Everything is checked before the file is read, which takes the longest.
     registry = _registry(choice)
     classes, size = _sizes(dataset, num_classes, image_size, registry.datasets)
     name = name if name is not None else path.stem
     check_teacher_name(name)
     from kdbench.untrusted.weights import read_foreign
 
-    found = read_foreign(
+    foreign = read_foreign(
         path,
         model=model,
         num_classes=classes,
@@ -110,14 +111,14 @@ def import_teacher_command(
         expect_sha256=sha256,
         sources=registry.models,
     )
-    found.origin.update(origin)
+    foreign.origin.update(origin)
     from kdbench.bench.store.teachers import save_teacher
 
     key = save_teacher(
         store_dir,
         name,
-        found.state,
-        found.origin,
+        foreign.state,
+        foreign.origin,
         model=model,
         dataset=dataset,
         num_classes=classes,
@@ -125,7 +126,7 @@ def import_teacher_command(
         sources=registry.models,
         code=registry.origin_of_model(model),
     )
-    for line in _summary(name, key, model, dataset, classes, size, found):
+    for line in _summary(name, key, model, dataset, classes, size, foreign):
         click.echo(strip_control(line))
 
 
@@ -141,7 +142,7 @@ def _sizes(
     image_size: int | None,
     sources: Mapping[str, DatasetSource],
 ) -> tuple[int, int]:
-    """Classes and pixels a side: the options, else the dataset's own."""
+    """Classes and pixels a side: from the options, or from the dataset."""
     from kdbench.data import dataset_source
 
     source = dataset_source(dataset, sources)
@@ -154,17 +155,16 @@ def _sizes(
 
 
 def _summary(
-    name: str, key: str, model: str, dataset: str, classes: int, size: int, found: Foreign
+    name: str, key: str, model: str, dataset: str, classes: int, size: int, foreign: Foreign
 ) -> list[str]:
+    """What was imported and what was changed, line by line."""
     from kdbench.untrusted.weights.weights import BODY
 
-    learned = [
-        name
-        for name in found.state
-        if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
-    ]
-    parameters = sum(found.state[name].numel() for name in learned)
-    origin: dict[str, Any] = found.origin
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    parameters = sum(
+        tensor.numel() for name, tensor in foreign.state.items() if not name.endswith(statistics)
+    )
+    origin: dict[str, Any] = foreign.origin
     changes = [f"{dtype} became float32" for dtype in origin["converted"]]
     changes += [f"taken out of {key!r}" for key in origin["unwrapped"]]
     changes += [
@@ -175,7 +175,7 @@ def _summary(
         changes.append(f"{origin['absent_counters']} counters of batches were absent and are 0")
     return [
         f"imported {name}: {model} for {dataset}, {classes} classes, {size}x{size} pixels",
-        f"  weights   {len(found.state)} tensors, {parameters:,} parameters",
+        f"  weights   {len(foreign.state)} tensors, {parameters:,} parameters",
         f"  file      {origin['file']}, {origin['format']}, {origin['bytes']:,} bytes",
         f"  SHA-256   {origin['sha256']}",
         f"  changed   {'; '.join(changes) or 'nothing'}",

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,30 +15,33 @@ from kdbench.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from kdbench.report.columns import Row
     from kdbench.report.read import Results
 
-#: Column of the leaderboard: heading.
+#: The headings of the columns that are shown. "" stands for the two ends of the interval.
 _SHOWN = {
     "rank": "rank",
     "defense": "defense",
     "student_asr": "ASR",
     "": "95 % interval",
     "acc_lost": "ACC lost",
+    "n_seeds": "seeds",
+    "verdict": "verdict",
+    "rank_reason": "remark",
 }
-_SHOWN |= {"n_seeds": "seeds", "verdict": "verdict", "rank_reason": "remark"}
 _SHOWN_OVERALL = {
     "rank": "rank",
     "defense": "defense",
     "worst_attack": "worst attack",
     "student_asr": "ASR",
-}
-_SHOWN_OVERALL |= {
     "": "95 % interval",
     "acc_lost": "ACC lost",
     "n_seeds": "seeds",
     "n_attacks": "attacks",
+    "missing_attacks": "missing",
+    "rank_reason": "remark",
 }
-_SHOWN_OVERALL |= {"missing_attacks": "missing", "rank_reason": "remark"}
+#: Beside the ranking, whatever that is called.
 _PAIRED = "paired.csv"
 
 
@@ -118,10 +121,7 @@ def _outputs(out: Path, files: list[Results]) -> tuple[Path, Path, Path]:
 
 
 def _print_json(
-    rows: list[dict[str, Any]],
-    compared: list[dict[str, Any]],
-    control: list[dict[str, Any]],
-    paths: tuple[Path, ...],
+    rows: list[Row], compared: list[Row], control: list[Row], paths: tuple[Path, ...]
 ) -> None:
     from kdbench._files import jsonable
     from kdbench.report.leaderboard import as_records, leaderboard, overall
@@ -140,9 +140,9 @@ def _print_json(
 
 
 def _show(
-    rows: list[dict[str, Any]],
-    compared: list[dict[str, Any]],
-    control: list[dict[str, Any]],
+    rows: list[Row],
+    compared: list[Row],
+    control: list[Row],
     paths: tuple[Path, ...],
     read: int,
     files: int,
@@ -177,9 +177,9 @@ def _show(
 
 
 def _show_groups(
-    console: Console, records: list[dict[str, Any]], names: tuple[str, ...], shown: dict[str, str]
+    console: Console, records: list[Row], names: tuple[str, ...], shown: dict[str, str]
 ) -> None:
-    """One table for what is ranked together."""
+    """A table for each group of records that are ranked together."""
     from kdbench.cli.display import plain_table, safe
     from kdbench.report.settings import defense_label
 
@@ -193,10 +193,8 @@ def _show_groups(
         console.print()
 
 
-def _titled(
-    records: list[dict[str, Any]], names: tuple[str, ...]
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Records by what they have in common, with that in words."""
+def _titled(records: list[Row], names: tuple[str, ...]) -> Iterator[tuple[str, list[Row]]]:
+    """Groups of records, each with the names and numbers that it has in common, in words."""
     from kdbench.report.paired import grouped
     from kdbench.report.settings import attack_label, shared_label
 
@@ -211,25 +209,25 @@ def _titled(
 
 
 def _told_apart(
-    labels: Iterable[str], records: Iterable[dict[str, Any]], digests: tuple[str, ...]
+    labels: Iterable[str], records: Iterable[Row], digests: tuple[str, ...]
 ) -> list[str]:
-    """Labels; where several are the same, each with the digests or the schema that differ."""
+    """The labels. Labels that are the same get the digests or the schema that differ."""
     from kdbench.report.settings import made_with
 
     labels = list(labels)
     times = Counter(labels)
-    made = [
+    numbers = [
         ", ".join(dict.fromkeys(made_with(record, digest)[:12] for digest in digests))
         for record in records
     ]
     return [
-        f"{label} ({numbers})" if times[label] > 1 else label
-        for label, numbers in zip(labels, made, strict=True)
+        f"{label} ({text})" if times[label] > 1 else label
+        for label, text in zip(labels, numbers, strict=True)
     ]
 
 
-def _show_comparisons(console: Console, compared: list[dict[str, Any]], what: str) -> None:
-    """A line for every two defenses: their ASR. That of ACC is in the file."""
+def _show_comparisons(console: Console, compared: list[Row], what: str) -> None:
+    """A line for the ASR of every two defenses. The ACC is in the file."""
     from kdbench.cli.display import plain_table, safe
     from kdbench.report.paired import side_label
     from kdbench.report.settings import TASK
@@ -255,7 +253,7 @@ def _show_comparisons(console: Console, compared: list[dict[str, Any]], what: st
         console.print()
 
 
-def _cell(record: dict[str, Any], name: str) -> str:
+def _cell(record: Row, name: str) -> str:
     if name == "":
         low, high = record["rank_low"], record["rank_high"]
         return "-" if low is None or high is None else f"{low:.1f} to {high:.1f}"

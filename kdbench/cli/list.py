@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdbench.cli.choice import plugin_options
-from kdbench.cli.details import METHODS, details
+from kdbench.cli.details import METHODS, Entry, details
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,78 +45,79 @@ def list_command(
     With the NAME of a method its parameters, with that of a model its feature groups.
     """
     if name is not None:
-        found = details(str(kind), name, image_size, choice)
+        tables = details(str(kind), name, image_size, choice)
     else:
-        found = _collect([kind] if kind else list(_KINDS), choice)
+        tables = _collect([kind] if kind else list(_KINDS), choice)
     if as_json:
-        click.echo(json.dumps(found, indent=1, sort_keys=True, allow_nan=False))
+        click.echo(json.dumps(tables, indent=1, sort_keys=True, allow_nan=False))
         return
     from kdbench.cli.display import make_console
 
     console = make_console()
-    for name, entries in found.items():
-        if name != "broken":
-            console.print(_table(name, entries))
-    if found.get("broken"):
-        console.print(_table("plugins that could not be loaded", found["broken"]))
+    for title, entries in tables.items():
+        if title != "broken":
+            console.print(_table(title, entries))
+    if tables.get("broken"):
+        console.print(_table("plugins that could not be loaded", tables["broken"]))
 
 
-def _collect(kinds: list[str], choice: Choice) -> dict[str, list[dict[str, Any]]]:
-    """Kind -> what there is of it; ``broken`` beside them where methods are among the kinds."""
+def _collect(kinds: list[str], choice: Choice) -> dict[str, list[Entry]]:
+    """What there is of each kind. Where plugins define one of the kinds, ``broken`` has those that
+    could not be loaded."""
     from kdbench.bench.request.presets import preset_names
     from kdbench.loading.registry import Registry
 
-    found: dict[str, list[dict[str, Any]]] = {}
+    tables: dict[str, list[Entry]] = {}
     load = bool(set(kinds) & _FROM_PLUGINS)
     registry = Registry.load(choice=choice) if load else Registry()
     for kind in kinds:
         if kind == "models":
-            found[kind] = list(_models(registry))
+            tables[kind] = list(_models(registry))
         elif kind == "datasets":
-            found[kind] = [
+            tables[kind] = [
                 _dataset(name, entry) for name, entry in registry.registered_datasets.items()
             ]
         elif kind == "teachers":
-            found[kind] = _teachers()
+            tables[kind] = _teachers()
         elif kind == "presets":
-            found[kind] = [{"name": name, "about": _about(name)} for name in preset_names()]
+            tables[kind] = [{"name": name, "about": _about(name)} for name in preset_names()]
         else:
-            found[kind] = [
+            tables[kind] = [
                 entry
                 for name, item in sorted(registry.methods[METHODS[kind]].items())
                 for entry in _method(name, item)
             ]
     if load:
-        found["broken"] = [
+        tables["broken"] = [
             {"plugin": plugin, "cause": cause} for plugin, cause in sorted(registry.broken.items())
         ]
-    return found
+    return tables
 
 
-def _method(name: str, item: Registered[type[Method]]) -> Iterator[dict[str, Any]]:
-    """A method and, after it, its variants; those have a text and parameters instead of a
+def _method(name: str, item: Registered[type[Method]]) -> Iterator[Entry]:
+    """A method, and after it its variants. A variant has a text and parameters instead of a
     publication."""
     info = item.value.info
-    of = {"plugin": item.plugin.name, "version": item.plugin.version}
-    yield {"name": name, "title": info.title, "venue": info.venue, "year": info.year, **of}
+    plugin = {"plugin": item.plugin.name, "version": item.plugin.version}
+    yield {"name": name, "title": info.title, "venue": info.venue, "year": info.year, **plugin}
     for word, variant in item.value.variants.items():
         yield {
             "name": f"{name}.{word}",
             "title": variant.text,
             "venue": "",
             "year": "",
-            **of,
+            **plugin,
             "params": variant.params,
         }
 
 
-def _teachers() -> list[dict[str, Any]]:
+def _teachers() -> list[Entry]:
     """The imported teachers of the default store."""
     from kdbench.bench.store.artefacts import Store
     from kdbench.bench.store.teachers import load_teacher, teacher_names
 
     store = Store()
-    found = [load_teacher(store, name) for name in teacher_names(store)]
+    teachers = [load_teacher(store, name) for name in teacher_names(store)]
     return [
         {
             "name": t.name,
@@ -124,11 +125,11 @@ def _teachers() -> list[dict[str, Any]]:
             "dataset": t.dataset,
             "sha256": str(t.origin.get("sha256", ""))[:12],
         }
-        for t in found
+        for t in teachers
     ]
 
 
-def _models(registry: Registry) -> Iterator[dict[str, Any]]:
+def _models(registry: Registry) -> Iterator[Entry]:
     from kdbench.models import LIBRARIES
 
     for name, entry in registry.registered_models.items():
@@ -137,8 +138,8 @@ def _models(registry: Registry) -> Iterator[dict[str, Any]]:
         yield {"name": f"{library}/NAME", "about": f"a classification model of {library}"}
 
 
-def _dataset(name: str, entry: Registered[DatasetSource]) -> dict[str, Any]:
-    """A dataset and the numbers of the whole of it, None where they are not known."""
+def _dataset(name: str, entry: Registered[DatasetSource]) -> Entry:
+    """A dataset and the numbers of all of it, None where they are not known."""
     source = entry.value
     return {
         "name": name,
@@ -151,7 +152,7 @@ def _dataset(name: str, entry: Registered[DatasetSource]) -> dict[str, Any]:
 
 
 def _about_source(entry: Registered[Any], *options: str) -> str:
-    """What a network or a dataset says of itself, the options that it needs, and its plugin."""
+    """The description of a network or a dataset, the options that it needs, and its plugin."""
     plugin = "" if entry.is_built_in else f"plugin {entry.plugin.name}"
     return ", ".join(filter(None, [entry.value.about, *options, plugin]))
 
@@ -166,7 +167,7 @@ def _about(preset: str) -> str:
     return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
 
 
-def _table(title: str, entries: list[dict[str, Any]]) -> Table:
+def _table(title: str, entries: list[Entry]) -> Table:
     from kdbench.cli.display import plain_table, safe
 
     shown = [

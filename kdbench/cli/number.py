@@ -9,7 +9,7 @@ import click
 
 
 class Number(click.FloatRange):
-    """A finite number in a range; click's own range lets NaN through, which compares with
+    """A finite number in a range. Click's own range lets NaN through, which compares with
     nothing."""
 
     def convert(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,91 +72,97 @@ def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> Non
     from kdbench.bench.run.forecast import forecast
 
     plan = prepared.plan
-    found, rows = forecast(plan, store)
-    summary = _summary(found, len(plan.cells), rows, divide(jobs, prepared.numerics))
+    forecasts, rows = forecast(plan, store)
+    summary = _summary(forecasts, len(plan.cells), rows, divide(jobs, prepared.numerics))
     machine = {"device": str(prepared.numerics.device), "numerics": str(prepared.numerics)}
     request = prepared.spec.model_dump(mode="json")
     parts = prepared.numbers()
+    cells = [cell.names for cell in plan.cells]
     if as_json:
-        stages = [
-            {
-                "number": f.stage.number,
-                "kind": f.stage.kind,
-                "title": f.stage.title,
-                "seed": f.stage.seed,
-                "key": f.stage.key,
-                "state": f.state,
-                "why": f.why,
-                "seconds": None if f.cost is None else f.cost.seconds,
-                "bytes": None if f.cost is None else f.cost.bytes,
-            }
-            for f in found
-        ]
-        cells = [cell.names for cell in plan.cells]
-        told = {
+        value = {
             "summary": summary,
-            "stages": stages,
+            "stages": [_stage(f) for f in forecasts],
             "cells": cells,
             "config": {"request": request, "parts": parts},
+            "machine": machine,
         }
-        click.echo(json.dumps(jsonable({**told, "machine": machine}), indent=1, allow_nan=False))
+        click.echo(json.dumps(jsonable(value), indent=1, allow_nan=False))
         return
-    _print_tables(found, [cell.names for cell in plan.cells], request, parts, machine, summary)
+    numbers = {
+        "request": request,
+        **{f"{p['dataset']}, preset {p['preset']['name']}, with --set": p for p in parts},
+        "this machine": machine,
+    }
+    _print_tables(forecasts, cells, numbers, summary)
+
+
+def _stage(f: Forecast) -> dict[str, Any]:
+    """A stage for JSON."""
+    return {
+        "number": f.stage.number,
+        "kind": f.stage.kind,
+        "title": f.stage.title,
+        "seed": f.stage.seed,
+        "key": f.stage.key,
+        "state": f.state,
+        "why": f.why,
+        "seconds": None if f.cost is None else f.cost.seconds,
+        "bytes": None if f.cost is None else f.cost.bytes,
+    }
 
 
 def _print_tables(
-    found: list[Forecast],
+    forecasts: list[Forecast],
     cells: list[dict[str, Any]],
-    request: Any,
-    parts: list[Any],
-    machine: Any,
+    numbers: Mapping[str, Any],
     summary: dict[str, Any],
 ) -> None:
-    from kdbench.cli.display import duration, make_console, plain_table, safe
+    """Print the stages, the cells, each table of ``numbers`` under its title, and the summary."""
+    from kdbench.cli.display import make_console, plain_table, safe
 
     console = make_console()
     table = plain_table(
-        f"stages: {len(found)}", ["number", "state", "time", "title", "seed", "why"]
+        f"stages: {len(forecasts)}", ["number", "state", "time", "title", "seed", "why"]
     )
-    for f in found:
-        cost = (
-            ""
-            if f.state != "run"
-            else "?"
-            if f.cost is None
-            else f"{'' if f.cost.exact else '~'}{duration(f.cost.seconds)}"
-        )
+    for f in forecasts:
+        # A stage that trains nothing draws nothing, so its seed says nothing.
         seed = "" if f.stage.kind.training == "none" else f.stage.seed
-        table.add_row(
-            *(safe(v) for v in (f.stage.number, f.state, cost, f.stage.title, seed, f.why))
-        )
+        values = (f.stage.number, f.state, _time(f), f.stage.title, seed, f.why)
+        table.add_row(*map(safe, values))
     console.print(table)
     names = ("dataset", "preset", "attack", "defense", "distiller", "teacher", "student", "seed")
     table = plain_table(f"cells: {len(cells)}", names)
     for cell in cells:
         table.add_row(*(safe(cell[name]) for name in names))
     console.print(table)
-    numbers = {
-        "request": request,
-        **{f"{p['dataset']}, preset {p['preset']['name']}, with --set": p for p in parts},
-    }
-    for title, values in {**numbers, "this machine": machine}.items():
+    for title, group in numbers.items():
         table = plain_table(safe(title), ["name", "value"])
-        for name, value in _flat("", values):
+        for name, value in _flat("", group):
             table.add_row(safe(name), safe(value))
         console.print(table)
     for line in _words(summary):
         console.print(safe(line))
 
 
-def _summary(found: list[Forecast], cells: int, rows: int, slots: Slots) -> dict[str, Any]:
-    states = Counter(f.state for f in found)
-    run = [f for f in found if f.state == "run"]
+def _time(f: Forecast) -> str:
+    """What a stage will take: ``~`` where it is estimated, ``?`` where nothing is known."""
+    from kdbench.cli.display import duration
+
+    if f.state != "run":
+        return ""
+    if f.cost is None:
+        return "?"
+    return f"{'' if f.cost.exact else '~'}{duration(f.cost.seconds)}"
+
+
+def _summary(forecasts: list[Forecast], cells: int, rows: int, slots: Slots) -> dict[str, Any]:
+    states = Counter(f.state for f in forecasts)
+    run = [f for f in forecasts if f.state == "run"]
     known = [f.cost for f in run if f.cost is not None]
     return {
         "cells": cells,
         "rows_cached": rows,
-        "stages": len(found),
+        "stages": len(forecasts),
         "cached": states["cached"],
         "to_run": states["run"],
         "not_needed": states["not needed"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from kdbench.loading.choice import Choice
     from kdbench.loading.plugin import Plugin
 
+#: A plugin that takes longer to import slows every command, and people are told.
 _SLOW_S = 2.0
 
 
@@ -29,44 +31,38 @@ def plugins_command(choice: Choice, as_json: bool) -> None:
     from kdbench.hookspecs import API_VERSION
     from kdbench.loading.registry import Registry
 
-    found = [_record(plugin) for plugin in Registry.load(choice=choice).plugins]
+    plugins = [_record(plugin) for plugin in Registry.load(choice=choice).plugins]
     if as_json:
         click.echo(
-            json.dumps({"kdbench_api": API_VERSION, "plugins": found}, indent=1, allow_nan=False)
+            json.dumps({"kdbench_api": API_VERSION, "plugins": plugins}, indent=1, allow_nan=False)
         )
         return
     from kdbench.cli.display import make_console, plain_table, safe
 
     console = make_console()
-    table = plain_table(
-        f"plugins for kdbench_api {API_VERSION}",
-        ("name", "distribution", "version", "api", "status", "defines"),
-    )
-    for plugin in found:
-        words = (
-            plugin["name"],
-            plugin["distribution"],
-            plugin["version"],
-            plugin["api"] or "any",
-            plugin["status"],
-        )
-        table.add_row(*map(safe, (*words, ", ".join(plugin["defines"]))))
+    columns = ("name", "distribution", "version", "api", "status", "defines")
+    table = plain_table(f"plugins for kdbench_api {API_VERSION}", columns)
+    for plugin in plugins:
+        words = plugin | {"api": plugin["api"] or "any", "defines": ", ".join(plugin["defines"])}
+        table.add_row(*(safe(words[name]) for name in columns))
     console.print(table)
-    for plugin in found:
-        if plugin["cause"]:
-            console.print(
-                safe(
-                    f"{plugin['name']} ({plugin['distribution']} {plugin['version']}) is broken: "
-                    f"{plugin['cause']}"
-                )
-            )
-        if plugin["seconds"] > _SLOW_S:
-            console.print(
-                safe(
-                    f"{plugin['name']} took {plugin['seconds']:.1f} s to import, in every command "
-                    "that loads plugins"
-                )
-            )
+    for plugin in plugins:
+        for remark in _remarks(plugin):
+            console.print(safe(remark))
+
+
+def _remarks(plugin: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a plugin, line by line."""
+    if plugin["cause"]:
+        yield (
+            f"{plugin['name']} ({plugin['distribution']} {plugin['version']}) is broken: "
+            f"{plugin['cause']}"
+        )
+    if plugin["seconds"] > _SLOW_S:
+        yield (
+            f"{plugin['name']} took {plugin['seconds']:.1f} s to import, in every command that "
+            "loads plugins"
+        )
 
 
 def _record(plugin: Plugin) -> dict[str, Any]:
@@ -76,7 +72,7 @@ def _record(plugin: Plugin) -> dict[str, Any]:
         "version": plugin.version,
         "api": plugin.api,
         "status": plugin.status,
-        "defines": [f"{one.kind} {one.name}" for one in plugin.defines],
+        "defines": [f"{entry.kind} {entry.name}" for entry in plugin.defines],
         "module": plugin.module,
         "path": None if plugin.path is None else str(plugin.path),
         "source_sha256": plugin.source,

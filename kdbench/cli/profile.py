@@ -13,12 +13,12 @@ from kdbench.training.profiling import PARTS
 
 
 def print_profile(console: Console, folder: Path, wall: float, workers: int) -> None:
-    """Where the time of each computed stage went, and how much of the run's the methods and
-    measurements took."""
+    """Print where the time of each computed stage went, and the share of methods and measurements
+    in the time of the run."""
     try:
         with (folder / TABLE).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-    except OSError:  # a full disk: the run itself went on
+    except OSError:  # A full disk, for example. The run itself went on.
         console.print(f"profile: {safe(folder / TABLE)} could not be written")
         return
     if not rows:

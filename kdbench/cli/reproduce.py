@@ -1,4 +1,5 @@
-"""``kdbench reproduce``: the paper's tables and figures, ours beside what is printed."""
+"""``kdbench reproduce``: the paper's tables and figures, with our numbers beside the printed
+ones."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from kdbench.loading.choice import Choice
     from kdbench.loading.registry import Registry
     from kdbench.paper.printed import Target
+    from kdbench.report.columns import Row
 
 _ALL = "all"
 
@@ -72,14 +74,16 @@ def reproduce_command(
     from kdbench.loading.registry import Registry
     from kdbench.paper.printed import read_target, target_names, target_path
 
-    wanted = list(
-        dict.fromkeys(n for name in names for n in (target_names() if name == _ALL else [name]))
-    )
-    targets = {name: read_target(target_path(name)) for name in wanted}
+    # A dict drops repeated names and keeps their order.
+    targets = {
+        target: read_target(target_path(target))
+        for name in names
+        for target in (target_names() if name == _ALL else [name])
+    }
     registry, store = Registry.load(choice=choice), Store(store_dir)
     specs = {
         name: build_spec(registry, store, **(options | {"spec": target_path(name)}))
-        for name in wanted
+        for name in targets
     }
     if dry_run:
         _show_costs(specs, registry, store, how.jobs, how.as_json)
@@ -88,15 +92,15 @@ def reproduce_command(
     base = out if out is not None else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-reproduce"
     worst = 0
     for name, target in targets.items():
-        executor = how.make_executor(lambda: registry)
         folder = base / name
+        executor = how.make_executor(lambda: registry)
         try:
             code, prepared, rows = execute(
                 specs[name], registry, folder, store, executor, how, fresh=not folder.exists()
             )
         finally:
             executor.close()
-        if code == 130:
+        if code == 130:  # Interrupted. The targets that are left are not begun.
             ctx.exit(code)
         worst = max(worst, code)
         _report(name, target, prepared, rows, store, folder, how)
@@ -107,12 +111,12 @@ def _report(
     name: str,
     target: Target,
     prepared: Prepared,
-    rows: list[dict[str, Any]],
+    rows: list[Row],
     store: Store,
     folder: Path,
     how: Execution,
 ) -> None:
-    """Write the comparison or the figure, and say what is in it."""
+    """Write the comparison or the figure, and print it."""
     from kdbench.paper import printed as paper
 
     if target.table is not None:
@@ -121,8 +125,7 @@ def _report(
         paper.write_beside_the_paper(records, path)
         have, total = paper.coverage(target, records)
         counted = f"{have} of the {total} printed numbers have one of ours beside them"
-        told = f"{target.title}: {counted}; {path}"
-        _print(records, told, how)
+        _print(records, f"{target.title}: {counted}; {path}", how)
         return
     from kdbench.paper import figures
     from kdbench.paper.variances import variances
@@ -143,7 +146,7 @@ def _report(
 def _show_costs(
     specs: Mapping[str, RunSpec], registry: Registry, store: Store, jobs: int, as_json: bool
 ) -> None:
-    """What each costs by itself, what it adds to those above it, and what all of them cost
+    """Print what each target costs, what it adds to the targets above it, and what all cost
     together."""
     from kdbench.bench.plan.build import build_plan
     from kdbench.bench.plan.outline import outline
@@ -163,30 +166,34 @@ def _show_costs(
     )
     absent = list(dict.fromkeys(name for o in outlines.values() for name in o.absent))
     if as_json:
-        found = {
+        costs = {
             "targets": lines,
             "together": together,
             "jobs": slots.jobs,
             "datasets_not_here": absent,
         }
-        click.echo(json.dumps(found, indent=1, allow_nan=False))
+        click.echo(json.dumps(costs, indent=1, allow_nan=False))
         return
     _print_costs([*lines, together], slots.jobs, absent)
 
 
-def _cost(name: str, plan: Plan, store: Store, seen: set[str], pace: float) -> dict[str, Any]:
-    """One line; ``seen``: stages of the lines above it, to which this one's are added."""
+def _cost(name: str, plan: Plan, store: Store, seen: set[str], pace: float) -> Row:
+    """The line of one target.
+
+    Args:
+        seen: keys of the stages of the lines above. Those of this line are added.
+    """
     from kdbench.bench.run.forecast import forecast
 
-    found, rows = forecast(plan, store)
-    run = [f for f in found if f.state == "run"]
+    forecasts, rows = forecast(plan, store)
+    run = [f for f in forecasts if f.state == "run"]
     new = [f for f in run if f.stage.key not in seen]
     seen |= {f.stage.key for f in run}
     return {
         "name": name,
         "cells": len(plan.cells),
         "rows_cached": rows,
-        "stages": len(found),
+        "stages": len(forecasts),
         "to_run": len(run),
         "new": len(new),
         "images": sum(f.stage.images for f in new),
@@ -195,7 +202,7 @@ def _cost(name: str, plan: Plan, store: Store, seen: set[str], pace: float) -> d
     }
 
 
-def _print_costs(lines: Sequence[Mapping[str, Any]], jobs: int, absent: Sequence[str]) -> None:
+def _print_costs(lines: Sequence[Row], jobs: int, absent: Sequence[str]) -> None:
     from kdbench.cli.display import duration, make_console, plain_table, safe
 
     names = (
@@ -239,14 +246,14 @@ def _print_costs(lines: Sequence[Mapping[str, Any]], jobs: int, absent: Sequence
     console.print("Nothing was run.")
 
 
-def _print(records: Sequence[Mapping[str, Any]], told: str, how: Execution) -> None:
+def _print(records: Sequence[Row], message: str, how: Execution) -> None:
     from kdbench._files import jsonable
     from kdbench.cli.display import make_console, plain_table, safe
 
     if how.as_json:
         click.echo(
             json.dumps(
-                jsonable({"event": "paper", "text": told, "records": list(records)}),
+                jsonable({"event": "paper", "text": message, "records": list(records)}),
                 allow_nan=False,
             )
         )
@@ -260,11 +267,12 @@ def _print(records: Sequence[Mapping[str, Any]], told: str, how: Execution) -> N
         for record in records:
             table.add_row(*(safe(word) for word in _words(record, columns)))
         console.print(table)
-    console.print(safe(told))
+    console.print(safe(message))
 
 
-def _columns(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Those with something in them; the ends of an interval stand beside its middle."""
+def _columns(records: Sequence[Row]) -> list[str]:
+    """The columns that are shown: those that hold something, without the ends of intervals, which
+    stand beside their middle."""
     names = [
         name for name in records[0] if any(record.get(name) not in (None, "") for record in records)
     ]
@@ -272,10 +280,11 @@ def _columns(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _middle(end: str) -> str:
+    """The column of an interval's middle, or the column itself."""
     return end.removesuffix("_low").removesuffix("_high")
 
 
-def _words(record: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
+def _words(record: Row, columns: Sequence[str]) -> Iterator[str]:
     for name in columns:
         low, high = record.get(f"{name}_low"), record.get(f"{name}_high")
         interval = (

@@ -1,9 +1,10 @@
-"""The options that say what is asked for, shared by every command that takes a request, and their
-translation."""
+"""The options of a request, which several commands share, and their translation into a
+:class:`kdbench.bench.request.spec.RunSpec`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ import click
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from kdbench.bench.request.spec import RunSpec
     from kdbench.bench.store.artefacts import Store
     from kdbench.bench.work.executors.slots import Slots
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from kdbench.models import ModelSource
     from kdbench.numerics import Numerics
 
+#: What ``--pair all`` stands for.
 PAPER_PAIRS = (
     "wrn28_4-wrn16_4",
     "wrn28_4-wrn28_2",
@@ -27,6 +31,7 @@ PAPER_PAIRS = (
     "pyramid200-wrn28_4",
     "pyramid200-pyramid110",
 )
+#: The option of a request's field, where its name is not that of the field.
 _OPTION_OF = {
     "attacks": "--attack",
     "defenses": "--defense",
@@ -125,7 +130,7 @@ _OPTIONS = (
     ),
     click.option(
         "--set",
-        "settings",
+        "overrides",
         multiple=True,
         metavar="KEY=VALUE",
         help="Override one number; repeatable.",
@@ -162,11 +167,10 @@ def build_spec(
     student: str | None = None,
     seed: int | None = None,
     seeds: int | None = None,
-    settings: tuple[str, ...] = (),
+    overrides: tuple[str, ...] = (),
     **rest: Any,
 ) -> RunSpec:
-    """Turn a spec file and the options into a request; an option that is given replaces the file's
-    field.
+    """Turn a spec file and the options into a request. An option replaces the file's field.
 
     Raises:
         UsageError: a name does not exist, or a value is out of range (names the option).
@@ -175,71 +179,80 @@ def build_spec(
 
     from kdbench.bench.request.spec import RunSpec
     from kdbench.bench.request.specfile import read_spec
-    from kdbench.data import check_dataset_name
-    from kdbench.loading.registry import base_name
 
-    asked: dict[str, Any] = {} if spec is None else read_spec(spec)
-    named = {
+    fields: dict[str, Any] = {} if spec is None else read_spec(spec)
+    lists = {
         "attacks": attacks,
         "teacher_from": teacher_from,
         "defenses": defenses,
         "distillers": distillers,
+        "pairs": pairs,
+        "datasets": datasets,
+        "presets": presets,
     }
-    named |= {"pairs": pairs, "datasets": datasets, "presets": presets}
-    asked |= {name: list(values) for name, values in named.items() if values}
-    asked |= {name: value for name, value in rest.items() if value is not None}
-    from_file, own = asked.pop("overrides", {}), parse_settings(settings)
-    # An option replaces the file's field wherever the file has it.
-    given = {"pairs"} if pairs or teacher or student else set()
-    given |= {name for name, values in named.items() if values}
+    from_options = {name: list(values) for name, values in lists.items() if values}
+    fields |= from_options | {name: value for name, value in rest.items() if value is not None}
+    file_overrides, set_overrides = fields.pop("overrides", {}), parse_overrides(overrides)
+    # An option replaces the file's field in every block of the file.
+    replaced = set(from_options) | ({"pairs"} if teacher or student else set())
     blocks = [
-        {name: value for name, value in block.items() if name not in given}
-        for block in asked.pop("also", [])
+        {name: value for name, value in block.items() if name not in replaced}
+        for block in fields.pop("also", [])
     ]
-    for name, kind in (("attacks", "attack"), ("defenses", "defense"), ("distillers", "distiller")):
-        for table in (asked, *blocks):
-            if name in table:
-                table[name] = _expand(table[name], lambda kind=kind: registry.names(kind))
-    for name in (name for table in (asked, *blocks) for name in table.get("datasets", ())):
-        check_dataset_name(str(name), registry.datasets)
+    _expand_names([fields, *blocks], registry)
     if seed is not None or seeds is not None:
-        asked["seeds"] = list(range(seed or 0, (seed or 0) + (seeds or 1)))
-    asked["pairs"] = parse_pairs(
-        asked.get("pairs", ()),
+        fields["seeds"] = list(range(seed or 0, (seed or 0) + (seeds or 1)))
+    fields["pairs"] = parse_pairs(
+        fields.get("pairs", ()),
         teacher,
         student,
-        imported_models(store, asked.get("teacher_from", ())),
+        imported_models(store, fields.get("teacher_from", ())),
         registry.models,
     )
     for block in blocks:
         if "pairs" in block:
             block["pairs"] = parse_pairs(block["pairs"], None, None, [], registry.models)
-    asked["also"] = [block for block in blocks if block]
+    fields["also"] = [block for block in blocks if block]
     try:
-        found = RunSpec(**asked)
-        if given:  # what the file sets for methods that the options have replaced is not missed
-            there = {
-                f"{kind}.{name}"
-                for kind, full in found.methods()
-                for name in (full, base_name(full))
-            }
-            from_file = {
-                key: raw
-                for key, raw in from_file.items()
-                if key.rpartition(".")[0] in there or not _of_method(key)
-            }
-        return found.model_copy(update={"overrides": from_file | own})
+        request = RunSpec(**fields)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
+    if replaced:
+        file_overrides = _still_used(file_overrides, request)
+    return request.model_copy(update={"overrides": file_overrides | set_overrides})
 
 
-def _of_method(key: str) -> bool:
+def _expand_names(blocks: Sequence[dict[str, Any]], registry: Registry) -> None:
+    """Replace 'all' by the methods of each kind, and check the names of datasets."""
+    from kdbench.data import check_dataset_name
+
+    for name, kind in (("attacks", "attack"), ("defenses", "defense"), ("distillers", "distiller")):
+        for block in blocks:
+            if name in block:
+                block[name] = _expand(block[name], functools.partial(registry.names, kind))
+    for block in blocks:
+        for name in block.get("datasets", ()):
+            check_dataset_name(str(name), registry.datasets)
+
+
+def _still_used(overrides: Mapping[str, Any], request: RunSpec) -> dict[str, Any]:
+    """A file's overrides without those of methods that the options have replaced. Nobody misses
+    them."""
     from kdbench.loading.plugin import KINDS
+    from kdbench.loading.registry import base_name
 
-    return key.partition(".")[0] in KINDS
+    methods = {
+        f"{kind}.{name}" for kind, full in request.methods() for name in (full, base_name(full))
+    }
+    return {
+        key: value
+        for key, value in overrides.items()
+        if key.rpartition(".")[0] in methods or key.partition(".")[0] not in KINDS
+    }
 
 
-def _explain(error: Any) -> str:
+def _explain(error: ValidationError) -> str:
+    """The first problem of a request, by the option that it is about."""
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
@@ -250,7 +263,8 @@ def _explain(error: Any) -> str:
 
 
 def divide(jobs: int, numerics: Numerics) -> Slots:
-    """How ``--jobs`` is met on this machine; says so where that is fewer side by side."""
+    """How this machine is divided for ``--jobs``. A message says so where fewer run side by
+    side."""
     from kdbench.bench.work.executors.slots import share_machine
 
     slots = share_machine(jobs, numerics)
@@ -267,8 +281,8 @@ def imported_models(store: Store, names: Iterable[str]) -> list[str]:
 
 
 def _expand(names: Iterable[Any], everything: Callable[[], Iterable[str]]) -> list[Any]:
-    """Replace 'all', keep the order."""
-    return [found for name in names for found in (everything() if name == "all" else [name])]
+    """The names in their order, with everything in the place of 'all'."""
+    return [full for name in names for full in (everything() if name == "all" else [name])]
 
 
 def parse_pairs(
@@ -278,66 +292,67 @@ def parse_pairs(
     imported: list[str],
     sources: Mapping[str, ModelSource],
 ) -> tuple[tuple[str, str], ...]:
-    """Pairs from ``--pair``, from ``--teacher`` with ``--student``, and from imported teachers with
+    """The pairs of ``--pair``, of ``--teacher`` with ``--student``, and of imported teachers with
     ``--student``.
 
-    ``sources``: networks by name.
+    Args:
+        sources: networks by name.
 
     Raises:
-        UsageError: no pair at all, half a pair, or a model that does not exist.
+        UsageError: there is no pair at all, or half a pair, or a model that does not exist.
     """
     from kdbench.models import model_source, split_pair
 
-    found: list[tuple[str, str]] = []
+    names: list[tuple[str, str]] = []
     for pair in _expand(pairs, lambda: PAPER_PAIRS):
         if isinstance(pair, list | tuple) and len(pair) == 2:
-            found.append((str(pair[0]), str(pair[1])))
+            names.append((str(pair[0]), str(pair[1])))
         else:
-            found.append(split_pair(str(pair), sources))
+            names.append(split_pair(str(pair), sources))
     teachers = [teacher] if teacher is not None else imported if student is not None else []
     if (teacher is not None and student is None) or (student is not None and not teachers):
         raise ConfigError(
             "--teacher and --student belong together; give both, or --pair TEACHER-STUDENT"
         )
-    found += [(name, student) for name in teachers if student is not None]
-    found = [(_from_hub(teacher), _from_hub(student)) for teacher, student in found]
-    for pair in found:
+    names += [(name, student) for name in teachers if student is not None]
+    names = [(_from_hub(teacher), _from_hub(student)) for teacher, student in names]
+    for pair in names:
         for name in pair:
             model_source(name, sources)
-    if not found:
+    if not names:
         raise ConfigError(
             "no pair given; add --pair TEACHER-STUDENT, e.g. --pair wrn16_2-wrn16_1, or --pair all"
         )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(names))
 
 
 def _from_hub(name: str) -> str:
-    """A network by the name of a hub's repository: the one that it describes."""
+    """The network that a hub's repository describes, or the name as it is."""
     from kdbench.untrusted.weights import hub
 
     if not name.startswith(hub.PREFIX):
         return name
-    found = hub.architecture(name)
+    model = hub.architecture(name)
     click.echo(
-        f"{name} is {found}; it is trained from fresh weights (its own come in by kdbench "
+        f"{name} is {model}; it is trained from fresh weights (its own come in by kdbench "
         "import-teacher)",
         err=True,
     )
-    return found
+    return model
 
 
-def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
-    """``KEY=VALUE`` items as a mapping; a later one wins.
+def parse_overrides(items: Iterable[str]) -> dict[str, str]:
+    """``KEY=VALUE`` items as a mapping. A later one wins.
 
     Raises:
-        ConfigError: no ``=``, or nothing before it.
+        ConfigError: there is no ``=``, or nothing before it.
     """
-    found = {}
-    for item in settings:
+    overrides = {}
+    for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key.strip():
             raise ConfigError(
                 f"--set {item!r} is not KEY=VALUE; write for example --set clean.epochs=2"
             )
-        found[key.strip()] = value.strip()
-    return found
+        overrides[key.strip()] = value.strip()
+    return overrides

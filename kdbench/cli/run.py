@@ -63,7 +63,7 @@ def run_command(
     executor = how.make_executor(load_registry)
     try:
         if not dry_run:
-            executor.warm_up()  # imports torch while we do
+            executor.warm_up()  # It imports torch while we import the rest.
         from kdbench.bench.store.artefacts import Store
 
         registry, store = load_registry(), Store(store_dir)
@@ -84,24 +84,25 @@ def run_command(
 
 
 def default_out(spec: RunSpec) -> Path:
-    """Make ``runs/TIME-ATTACK-DEFENSE-PAIR``, with a count where there are several: a new folder,
-    even if two runs start in the same second.
+    """Make ``runs/TIME-ATTACK-DEFENSE-PAIR``. A count stands for several attacks, defenses or
+    pairs. The folder is new, even if two runs start in the same second.
 
     Raises:
         ConfigError: it cannot be made here.
     """
 
-    def one(names: list[str], what: str) -> str:
+    def part(names: list[str], what: str) -> str:
         return names[0].replace("/", "_") if len(names) == 1 else f"{len(names)}{what}"
 
     pairs = ["-".join(pair) for pair in spec.pairs]
     attacks = [*spec.attacks, *spec.teacher_from]
     parts = [
         time.strftime("%Y%m%d-%H%M%S"),
-        one(attacks, "attacks"),
-        one(list(spec.defenses), "defenses"),
+        part(attacks, "attacks"),
+        part(list(spec.defenses), "defenses"),
+        part(pairs, "pairs"),
     ]
-    base = Path("runs") / "-".join([*parts, one(pairs, "pairs")])
+    base = Path("runs") / "-".join(parts)
     folder, number = base, 2
     while True:
         try:

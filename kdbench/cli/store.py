@@ -27,10 +27,10 @@ def ls_command(store_dir: Path | None, as_json: bool) -> None:
     from kdbench.cli.display import duration, make_console, plain_table, safe
 
     store = Store(store_dir)
-    found = sorted(filter(None, map(store.find, store)), key=lambda m: m.made)
+    manifests = sorted(filter(None, map(store.find, store)), key=lambda m: m.made)
     if as_json:
-        for m in found:
-            told = {
+        for m in manifests:
+            record = {
                 "key": m.key,
                 "kind": m.kind,
                 "title": m.title,
@@ -38,26 +38,25 @@ def ls_command(store_dir: Path | None, as_json: bool) -> None:
                 "seconds": m.seconds,
                 "bytes": m.size,
             }
-            click.echo(json.dumps(told))
+            click.echo(json.dumps(record))
         return
     console = make_console()
     table = plain_table("", ["key", "kind", "made", "took", "MiB", "title"])
-    for m in found:
-        if m.kind != "row":
-            made = time.strftime("%Y-%m-%d %H:%M", time.localtime(m.made))
+    for m in manifests:
+        if m.kind != "row":  # Rows are small and many, so they are only counted.
             table.add_row(
                 m.key[:12],
                 m.kind,
-                made,
+                time.strftime("%Y-%m-%d %H:%M", time.localtime(m.made)),
                 duration(m.seconds),
                 f"{m.size / 2**20:.1f}",
                 safe(m.title),
             )
     console.print(table)
-    rows = sum(m.kind == "row" for m in found)
-    total = sum(m.size for m in found) / 2**20
+    rows = sum(m.kind == "row" for m in manifests)
+    total = sum(m.size for m in manifests) / 2**20
     console.print(
-        f"{safe(store.root)}: {len(found) - rows} results, {rows} rows, {total:.1f} MiB",
+        f"{safe(store.root)}: {len(manifests) - rows} results, {rows} rows, {total:.1f} MiB",
         soft_wrap=True,
     )
 

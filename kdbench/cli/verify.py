@@ -16,9 +16,14 @@ from kdbench.cli.request import store_option
 from kdbench.errors import IntegrityError
 
 if TYPE_CHECKING:
-    from kdbench.bench.run.verify import OtherKeys
+    from kdbench.bench.plan.prepare import Prepared
+    from kdbench.bench.run.verify import OtherKeys, RowDifference
+    from kdbench.bench.store.artefacts import Store
     from kdbench.loading.choice import Choice
+    from kdbench.loading.registry import Registry
+    from kdbench.report.read import Results
 
+#: Lines that a message names.
 _LISTED = 8
 
 
@@ -64,7 +69,6 @@ def verify_command(
     from kdbench.bench.run import verify
     from kdbench.bench.store.artefacts import Store
     from kdbench.cli.display import safe
-    from kdbench.cli.watch import make_display
     from kdbench.loading.registry import Registry
     from kdbench.report.read import read_results
 
@@ -81,21 +85,13 @@ def verify_command(
     click.echo(
         f"weights: {same} of {total} rows have theirs in the store, {len(gone)} rows' are not there"
     )
+    # The message names the seed, so that the same cells can be computed again.
     seed = secrets.randbelow(2**31) if seed is None else seed
     lines = verify.choose(results, prepared.plan, cells, seed)
-    differences = []
+    differences: list[RowDifference] = []
     if lines:
         click.echo(f"computing again: line {_few(lines)} of results.csv (--seed {seed})")
-        with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as temporary:
-            worker = make_executor(executor, lambda: registry)
-            display = make_display(quiet=False, as_json=False, live=worker.apart)
-            try:
-                place(worker, jobs, prepared.numerics)
-                differences = verify.again(
-                    results, lines, prepared, registry, store, Path(temporary), display, worker
-                )
-            finally:
-                display.close()
+        differences = _compute_again(results, lines, prepared, registry, store, executor, jobs)
     for d in differences:
         click.echo(
             safe(
@@ -115,8 +111,33 @@ def verify_command(
     ctx.exit(1 if not same and not lines else 0)
 
 
+def _compute_again(
+    results: Results,
+    lines: list[int],
+    prepared: Prepared,
+    registry: Registry,
+    store: Store,
+    executor: ExecutorName,
+    jobs: int,
+) -> list[RowDifference]:
+    """What differs when the cells on some lines are computed again, in a store of their own."""
+    from kdbench.bench.run import verify
+    from kdbench.cli.watch import make_display
+
+    with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as temporary:
+        worker = make_executor(executor, lambda: registry)
+        display = make_display(quiet=False, as_json=False, live=worker.apart)
+        try:
+            place(worker, jobs, prepared.numerics)
+            return verify.again(
+                results, lines, prepared, registry, store, Path(temporary), display, worker
+            )
+        finally:
+            display.close()
+
+
 def _other_keys(others: OtherKeys, total: int) -> Iterator[str]:
-    """What is not compared, and why."""
+    """The rows that are not compared, and why."""
     for lines, why in (
         (others.machine, "have another key here: another machine, software or plugin made"),
         (

@@ -1,5 +1,7 @@
-"""What a person, or a program, sees of a run while it goes on. ``step`` comes often and does next
-to nothing."""
+"""What a person, or a program, sees of a run while it goes on.
+
+``step`` is called very often, so it does next to nothing.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,12 @@ from kdbench.bench.run.events import Quiet
 from kdbench.cli.display import cell_line, duration, facts_line, make_console, print_results, safe
 from kdbench.untrusted.text import strip_control
 
+#: Often enough to see that a stage goes on, and rare enough for a log.
 PROGRESS_EVERY_S = 15.0
 
 
 class Display(Quiet):
-    """Base of the displays: keeps the counts and the titles of what runs, closes cleanly."""
+    """Base of the displays. It keeps the counts of stages and the titles of those that run."""
 
     def __init__(self) -> None:
         self.stages = self.to_run = 0
@@ -43,11 +46,11 @@ class Display(Quiet):
         return f"[{number}/{self.stages}] {strip_control(title or self.titles.get(number, ''))}"
 
     def close(self) -> None:
-        """Give the terminal back; called however the run ends."""
+        """Give the terminal back. It is called however the run ends."""
 
 
 class QuietDisplay(Display):
-    """The path of the results on standard output; on standard error why a cell has none."""
+    """The path of the results on standard output, and failed cells on standard error."""
 
     def cell_finished(self, row: dict[str, Any]) -> None:
         if row.get("status") != "ok":
@@ -77,7 +80,7 @@ class _Paced(Display):
 
 
 class PlainDisplay(_Paced):
-    """One line per event, and inside a long stage one line about every 15 seconds."""
+    """One line per event, and in a long stage one line about every 15 seconds."""
 
     def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
         super().run_started(stages, to_run, cells, out)
@@ -117,14 +120,14 @@ class _Active:
 
     #: When its present training began, or was taken up.
     since: float
-    #: The first step that was told of that training, and the latest.
+    #: The first reported step of that training.
     first: Step | None = None
     latest: Step | None = None
-    #: The last loss that was looked at.
+    #: The last loss that was read.
     loss: float | None = None
 
     def take(self, step: Step) -> None:
-        # a stage may train more than once, or go on from a checkpoint
+        # A stage may train more than once, or go on from a checkpoint.
         if self.latest is None or step.done < self.latest.done or step.total != self.latest.total:
             self.since, self.first, self.loss = time.monotonic(), step, None
         self.latest = step
@@ -209,7 +212,7 @@ class LiveDisplay(Display):
 
 
 class JsonDisplay(_Paced):
-    """JSON lines on standard output, each with ``event``; progress inside a stage about every 15
+    """JSON lines on standard output, each with ``event``. In a stage there is one about every 15
     seconds."""
 
     def _print(self, event: str, **values: Any) -> None:
@@ -255,8 +258,11 @@ class JsonDisplay(_Paced):
 
 
 def make_display(quiet: bool, as_json: bool, live: bool = True) -> Display:
-    """The display that fits the options and standard output. ``live``: whether it may redraw
-    lines, which a debugger in the same terminal does not bear."""
+    """The display that fits the options and standard output.
+
+    Args:
+        live: whether it may redraw lines. That would disturb a debugger in the same terminal.
+    """
     if as_json:
         return JsonDisplay()
     if quiet:

@@ -1,1 +1,2 @@
-"""The RobustKD paper: its printed numbers, its tables and figures as requests, ours beside them."""
+"""The RobustKD paper: its printed numbers, its tables and figures as requests, and our results
+beside them."""

@@ -12,26 +12,37 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kdbench._files import write_atomically
+from kdbench.report.columns import Row
 from kdbench.report.noise import t_interval
 from kdbench.report.paired import grouped
 from kdbench.report.tables import write_csv
 
 _PANEL = ("dataset", "teacher", "student", "attack")
+#: Blue and red that colour-blind readers can tell apart.
 _INK = {"student_asr": "#b2182b", "student_acc": "#2166ac"}
 _NAMES = {"student_asr": "ASR", "student_acc": "ACC"}
-_WIDTH, _HEIGHT = 4.0, 3.2  # inches a panel
+#: Of a panel, inches.
+_WIDTH, _HEIGHT = 4.0, 3.2
+#: Panels side by side, at most.
 _COLUMNS = 4
+
+#: The words of a panel -> what a teacher is -> one list a seed, with the variance of each example's
+#: features.
+Variances = Mapping[tuple[str, ...], Mapping[str, Sequence[Sequence[float]]]]
 
 
 def draw_defenses(
-    rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str], axis: str, title: str, path: Path
+    rows: Sequence[Row], labels: Mapping[str, str], axis: str, title: str, path: Path
 ) -> int:
-    """One panel for each dataset, pair and attack: ASR and ACC of the student over the defenses in
-    ``labels``, in that order.
+    """Draw one panel for each dataset, pair and attack: ASR and ACC of the student over the
+    defenses in ``labels``, in that order.
 
-    Points are seeds, the line joins their means. Dashed: C3, the undefended student's ASR; dotted:
-    C1, that of a clean teacher's student (means over the seeds). Returns the number of panels; 0
-    draws nothing.
+    Points are seeds, and the line joins their means. The dashed line is the ASR of C3, the
+    undefended student. The dotted line is that of C1, the student of a clean teacher. Both are
+    means over the seeds.
+
+    Returns:
+        the number of panels. Where it is 0 nothing is drawn.
     """
     panels = grouped(
         [row for row in rows if row.get("status") == "ok" and row["defense"] in labels], _PANEL
@@ -43,28 +54,11 @@ def draw_defenses(
         words = [labels[name] for name in labels if any(row["defense"] == name for row in members)]
         shown = [name for name in labels if labels[name] in words]
         for measure in ("student_asr", "student_acc"):
-            means = []
-            for x, name in enumerate(shown):
-                values = [row[measure] for row in members if row["defense"] == name]
-                means.append(sum(values) / len(values))
-                panel.plot(
-                    [x] * len(values), values, "o", color=_INK[measure], markersize=3, alpha=0.6
-                )
-            panel.plot(range(len(shown)), means, color=_INK[measure], label=_NAMES[measure])
-        for role, style, word in (("c3_asr", "--", "C3"), ("c1_asr", ":", "C1")):
-            known = [row[role] for row in members if row.get(role) is not None]
-            if known:
-                panel.axhline(
-                    sum(known) / len(known),
-                    linestyle=style,
-                    color="#555555",
-                    linewidth=1,
-                    label=word,
-                )
+            _draw_student(panel, members, shown, measure)
+        for control, style in (("C3", "--"), ("C1", ":")):
+            _draw_control(panel, members, control, style)
         seeds = len({row["seed"] for row in members})
-        _dress(
-            panel, names, axis, range(len(shown)), words, f"{seeds} seed{'s' if seeds > 1 else ''}"
-        )
+        _dress(panel, names, axis, range(len(shown)), words, _seeds(seeds))
         panel.set_ylim(-3, 103)
         panel.set_ylabel("%")
         if place == 0:
@@ -73,25 +67,36 @@ def draw_defenses(
     return len(panels)
 
 
-def draw_variance(
-    groups: Mapping[tuple[str, ...], Mapping[str, list[list[float]]]], title: str, path: Path
-) -> int:
-    """One panel for each (dataset, teacher, shown images): for each teacher the variance of each
-    example's features.
+def _draw_student(panel: Axes, rows: Sequence[Row], defenses: Sequence[str], measure: str) -> None:
+    means = []
+    for x, name in enumerate(defenses):
+        values = [row[measure] for row in rows if row["defense"] == name]
+        means.append(_mean(values))
+        panel.plot([x] * len(values), values, "o", color=_INK[measure], markersize=3, alpha=0.6)
+    panel.plot(range(len(defenses)), means, color=_INK[measure], label=_NAMES[measure])
 
-    Args:
-        groups: panel's words -> what the teacher is -> one list of variances a seed. A box is a
-            seed's examples.
+
+def _draw_control(panel: Axes, rows: Sequence[Row], control: str, style: str) -> None:
+    column = f"{control.lower()}_asr"
+    values = [row[column] for row in rows if row.get(column) is not None]
+    if values:
+        panel.axhline(_mean(values), linestyle=style, color="#555555", linewidth=1, label=control)
+
+
+def draw_variance(groups: Variances, title: str, path: Path) -> int:
+    """Draw one panel for each (dataset, teacher, shown images), with a box for each teacher and
+    seed: the variance of each example's features.
 
     Returns:
-        the number of panels; 0 draws nothing.
+        the number of panels. Where it is 0 nothing is drawn.
     """
     if not groups:
         return 0
     figure, axes = _panels(len(groups), title)
     for panel, (names, teachers) in zip(axes, groups.items(), strict=True):
-        places, words, x = [], [], 0
-        for word, seeds in teachers.items():
+        places: list[float] = []
+        x = 0
+        for seeds in teachers.values():
             boxes = range(x, x + len(seeds))
             panel.boxplot(
                 seeds,
@@ -101,46 +106,49 @@ def draw_variance(
                 medianprops={"color": _INK["student_asr"]},
             )
             places.append((boxes[0] + boxes[-1]) / 2)
-            words.append(word)
             x += len(seeds) + 1
-        seeds = max(len(found) for found in teachers.values())
-        _dress(panel, names, "teacher", places, words, f"{seeds} seed{'s' if seeds > 1 else ''}")
+        most = max(map(len, teachers.values()))
+        _dress(panel, names, "teacher", places, list(teachers), _seeds(most))
         panel.set_ylabel("variance of an example's last group")
     _save(figure, path)
     return len(groups)
 
 
-def variance_ratios(
-    groups: Mapping[tuple[str, ...], Mapping[str, list[list[float]]]], clean: str
-) -> list[dict[str, Any]]:
-    """For each panel and teacher the mean variance, and as a multiple of the clean teacher's of the
-    same seed; t intervals."""
-    found = []
+def variance_ratios(groups: Variances, clean: str) -> list[Row]:
+    """For each panel and teacher the mean variance with its t interval, in itself and as a multiple
+    of the clean teacher's of the same seed."""
+    records = []
     for names, teachers in groups.items():
         base = [_mean(values) for values in teachers.get(clean, [])]
         for word, seeds in teachers.items():
             means = [_mean(values) for values in seeds]
-            record = dict(zip(("dataset", "model", "images"), names, strict=True)) | {
-                "teacher": word
-            }
-            record |= dict(
-                zip(("variance", "variance_low", "variance_high"), t_interval(means), strict=True)
-            )
-            # A model's features have no scale of their own, so a ratio is only of networks that
-            # come from one another.
-            ratios = t_interval([m / b for m, b in zip(means, base, strict=False)])
-            record |= dict(zip(("to_clean", "to_clean_low", "to_clean_high"), ratios, strict=True))
-            found.append(record | {"n_seeds": len(means)})
-    return found
+            # A model's features have no scale of their own. So a ratio makes sense only for two
+            # networks of which one was made from the other.
+            # There are no ratios where no clean teacher was measured.
+            ratios = [m / b for m, b in zip(means, base, strict=False)]
+            record: Row = dict(zip(("dataset", "model", "images"), names, strict=True))
+            record["teacher"] = word
+            record |= _with_interval("variance", means) | _with_interval("to_clean", ratios)
+            records.append(record | {"n_seeds": len(means)})
+    return records
 
 
-def write_ratios(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+def _with_interval(name: str, values: Sequence[float]) -> dict[str, float]:
+    mean, low, high = t_interval(values)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+
+
+def write_ratios(records: Sequence[Row], path: Path) -> None:
     """Write :func:`variance_ratios` as CSV."""
     write_csv(list(records[0]) if records else [], records, path)
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count > 1 else ''}"
 
 
 def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:

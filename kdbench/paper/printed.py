@@ -1,8 +1,8 @@
-"""Our numbers beside those that RobustKD's authors printed, and where the printed ones contradict
-each other.
+"""Our numbers beside those that RobustKD's authors printed, and where the printed numbers
+contradict each other.
 
-What was printed lies in ``kdbench.paper.requests``: ``printed.csv``, one row a number of Tables
-2-7, and for each table and figure a request with a section ``[paper]``.
+``kdbench.paper.requests`` holds what was printed. ``printed.csv`` has one row for each number of
+Tables 2-7. Each table and figure has a request with a section ``[paper]``.
 """
 
 from __future__ import annotations
@@ -11,44 +11,47 @@ import csv
 import math
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from kdbench._intervals import wilson
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
-from kdbench.report.columns import RATES, hits_of
-from kdbench.report.noise import t_interval, wilson
+from kdbench.report.columns import RATES, Row, hits_of
+from kdbench.report.noise import t_interval
 from kdbench.report.paired import grouped
 from kdbench.report.tables import write_csv
 
 PACKAGE = "kdbench.paper.requests"
 COLUMNS = (
-    *(
-        "dataset",
-        "teacher",
-        "student",
-        "attack",
-        "method",
-        "metric",
-        "ours",
-        "ours_low",
-        "ours_high",
-        "n_seeds",
-    ),
-    *("paper", "difference", "contradicted", "note"),
+    "dataset",
+    "teacher",
+    "student",
+    "attack",
+    "method",
+    "metric",
+    "ours",
+    "ours_low",
+    "ours_high",
+    "n_seeds",
+    "paper",
+    "difference",
+    "contradicted",
+    "note",
 )
-_SETTING = ("dataset", "teacher", "student", "attack", "defense")
-#: A dataset of ours and the one it stands for.
+#: Our rows with these names in common are averaged over seeds.
+_AVERAGED = ("dataset", "teacher", "student", "attack", "defense")
+#: A dataset of ours and the paper's dataset for which it stands.
 _STANDS_FOR = {"gtsrb-subset": "gtsrb"}
-#: Points by which two printings of one number may differ as by rounding.
+#: Points. Two prints of one number may differ by this much, from rounding.
 _ROUNDING = 0.005
 
 
 class Number(NamedTuple):
-    """What a printed number is of."""
+    """What a printed number measures, in the words of printed.csv."""
 
     table: str
     dataset: str
@@ -60,29 +63,30 @@ class Number(NamedTuple):
 
 
 class Target(BaseModel):
-    """Section ``[paper]`` of a request: what of the paper it answers.
-
-    table, metrics: the printed table, and which of ``acc`` and ``asr`` it has. attacks, methods:
-    our attacks and defenses and
-    what they are called there. figure: ``variance`` or ``defenses`` (see kdbench.paper.figures).
-    axis: what the defenses differ in; labels: defense -> value of the axis. claim: what the paper
-    concludes from the figure.
-    """
+    """Section ``[paper]`` of a request: the table or figure that it answers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
+    #: The number of the table. None: it is a figure.
     table: int | None = None
+    #: What the table prints.
     metrics: tuple[Literal["acc", "asr"], ...] = ()
+    #: Our attacks, each with its name in the table.
     attacks: dict[str, str] = {}
+    #: Our defenses, each with its name in the table.
     methods: dict[str, str] = {}
+    #: What the figure draws, see kdbench.paper.figures.
     figure: Literal["variance", "defenses"] | None = None
+    #: What the defenses of the figure differ in.
     axis: str = ""
+    #: Our defenses, each with its value on the axis.
     labels: dict[str, str] = {}
+    #: What the paper concludes from the figure.
     claim: str = ""
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> Target:
+    def _table_or_figure(self) -> Target:
         if (self.table is None) == (self.figure is None):
             raise ValueError("a target is either a table or a figure")
         return self
@@ -90,12 +94,12 @@ class Target(BaseModel):
 
 def target_names() -> list[str]:
     """Names of what can be reproduced, tables first."""
-    found = [
+    names = [
         Path(entry.name).stem
         for entry in resources.files(PACKAGE).iterdir()
         if entry.name.endswith(".toml")
     ]
-    return sorted(found, key=lambda name: (not name.startswith("table"), name))
+    return sorted(names, key=lambda name: (not name.startswith("table"), name))
 
 
 def target_path(name: str) -> Path:
@@ -127,9 +131,9 @@ def printed() -> dict[Number, float]:
 
 
 def contradictions(numbers: Mapping[Number, float]) -> dict[Number, list[str]]:
-    """For every printed number that another one, or the text, contradicts: with what. Nothing is
-    said about which is right."""
-    found: dict[Number, list[str]] = defaultdict(list)
+    """Every printed number that another one, or the text, contradicts, with the reasons. They do
+    not say which of the two is right."""
+    reasons: dict[Number, list[str]] = defaultdict(list)
     for number, reason in (
         *_printed_twice(numbers),
         *_same_teacher(numbers),
@@ -137,13 +141,13 @@ def contradictions(numbers: Mapping[Number, float]) -> dict[Number, list[str]]:
         *_text(numbers),
         *_singular(numbers),
     ):
-        if reason not in found[number]:
-            found[number].append(reason)
-    return dict(found)
+        if reason not in reasons[number]:
+            reasons[number].append(reason)
+    return dict(reasons)
 
 
 def _printed_twice(numbers: Mapping[Number, float]) -> Iterator[tuple[Number, str]]:
-    """One student, one attack, one method, two tables."""
+    """Two tables print the same student, attack and method."""
     same: dict[tuple[str, ...], list[Number]] = defaultdict(list)
     for number in numbers:
         if number.table != "2" and number.method != "teacher":
@@ -156,7 +160,7 @@ def _printed_twice(numbers: Mapping[Number, float]) -> Iterator[tuple[Number, st
 
 
 def _same_teacher(numbers: Mapping[Number, float]) -> Iterator[tuple[Number, str]]:
-    """A teacher's number differs between tables, or between the rows of one, though the text knows
+    """A teacher's number differs between tables, or between rows of one table. The text knows only
     one teacher of each kind."""
     same: dict[tuple[str, ...], list[Number]] = defaultdict(list)
     for number in numbers:
@@ -174,9 +178,10 @@ def _same_teacher(numbers: Mapping[Number, float]) -> Iterator[tuple[Number, str
 
 
 def _above_their_teacher(numbers: Mapping[Number, float]) -> Iterator[tuple[Number, str]]:
-    """A student has more of the backdoor, or a better accuracy, than the teacher that the same
-    table gives it."""
+    """A student has more of the backdoor, or a better accuracy, than its teacher in the same
+    table."""
     for number, value in numbers.items():
+        # An undefended student, or in Table 7 the accuracy of a defended one.
         if number.method != "fkd" and not (
             number.table == "7" and number.method == "robustkd" and number.metric == "acc"
         ):
@@ -204,8 +209,8 @@ def _text(numbers: Mapping[Number, float]) -> Iterator[tuple[Number, str]]:
             )
 
 
-#: What no rule finds: (which number, with what). Heo et al. is the paper of the distiller (ICCV
-#: 2019).
+#: What no rule above detects: (which numbers, the reason). Heo et al. is the paper of the distiller
+#: (ICCV 2019).
 _SINGULAR: tuple[tuple[dict[str, str], str], ...] = (
     (
         {
@@ -265,91 +270,88 @@ _SINGULAR: tuple[tuple[dict[str, str], str], ...] = (
 
 def _singular(numbers: Mapping[Number, float]) -> Iterator[tuple[Number, str]]:
     for number in numbers:
-        for wanted, reason in _SINGULAR:
-            if all(getattr(number, name) == value for name, value in wanted.items()):
+        for names, reason in _SINGULAR:
+            if all(getattr(number, name) == value for name, value in names.items()):
                 yield number, reason
 
 
-def beside_the_paper(target: Target, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One record for each number that the table has and we measured, and for each that we measured
-    beside it.
+def beside_the_paper(target: Target, rows: Iterable[Row]) -> list[Row]:
+    """A record for each number that we measured, with the number that the table prints.
 
-    ours: mean over the seeds, %; ours_low, ours_high: Student's 95 % interval, for one seed
-    Wilson's of its test images. paper, difference (ours - paper), contradicted (with what): empty
-    where the paper has no such number.
+    ours: mean over the seeds, %.
+    ours_low, ours_high: Student's 95 % interval. For one seed it is Wilson's of the test images.
+    paper, difference (ours - paper), contradicted (the reasons): empty where the table has no such
+        number.
     """
-    assert target.table is not None
-    known, doubts = printed(), contradictions(printed())
-    groups = grouped((row for row in rows if row.get("status") == "ok"), _SETTING)
-    found: list[dict[str, Any]] = []
-    for (dataset, teacher, student, attack, defense), members in groups.items():
-        stands_for = _STANDS_FOR.get(dataset, dataset)
-        names = {"dataset": dataset, "teacher": teacher, "student": student, "attack": attack}
-        called = target.attacks.get(attack, "")
+    values = printed()
+    doubts = contradictions(values)
+    records: list[Row] = []
+    groups = grouped((row for row in rows if row.get("status") == "ok"), _AVERAGED)
+    for key, members in groups.items():
+        names = dict(zip(_AVERAGED, key, strict=True))
+        defense = names.pop("defense")
         for metric in target.metrics:
-            note = "a subset of the paper's dataset" if stands_for != dataset else ""
-            of = Number(str(target.table), stands_for, teacher, student, called, "", metric)
-            if defense == "none":
-                # Tables 3-6 print one teacher and do not say of which attack; Table 7's is the
-                # adaptive attack's.
-                whose = called if target.table == 7 else "unspecified" if called else ""
-                number = of._replace(attack=whose, method="teacher")
-                which = "" if whose != "unspecified" else "the paper does not say of which attack"
-                told = "; ".join(filter(None, [note, which]))
-                found.append(
-                    _record(
-                        names, "teacher", metric, members, "teacher", number, known, doubts, told
-                    )
+            for role, number, note in _printed_numbers(target, names, defense, metric):
+                method = "teacher" if role == "teacher" else defense
+                ours = _ours(members, f"{role}_{metric}")
+                paper = values.get(number)
+                known = paper is not None and not math.isnan(ours["ours"])
+                records.append(
+                    {
+                        **names,
+                        "method": method,
+                        "metric": metric,
+                        **ours,
+                        "paper": paper,
+                        "difference": ours["ours"] - paper if known else None,
+                        "contradicted": "; ".join(doubts.get(number, [])),
+                        "note": note if paper is not None else "not in the paper's table",
+                    }
                 )
-            method = target.methods.get(defense, "")
-            number = of._replace(method=method)
-            found.append(
-                _record(names, defense, metric, members, "student", number, known, doubts, note)
-            )
-    return found
+    return records
 
 
-def _record(
-    names: Mapping[str, Any],
-    method: str,
-    metric: str,
-    members: list[Mapping[str, Any]],
-    role: str,
-    number: Number,
-    known: Mapping[Number, float],
-    doubts: Mapping[Number, list[str]],
-    note: str,
-) -> dict[str, Any]:
-    name = f"{role}_{metric}"
+def _printed_numbers(
+    target: Target, names: Row, defense: str, metric: str
+) -> Iterator[tuple[str, Number, str]]:
+    """What of the table a setting of ours answers: (teacher or student, the printed number, a
+    note)."""
+    ours: str = names["dataset"]
+    dataset = _STANDS_FOR.get(ours, ours)
+    attack = target.attacks.get(names["attack"], "")
+    subset = "a subset of the paper's dataset" if dataset != ours else ""
+    number = Number(
+        str(target.table), dataset, names["teacher"], names["student"], attack, "", metric
+    )
+    if defense == "none":
+        # Tables 3-6 print one teacher and do not say of which attack. Table 7 prints that of the
+        # adaptive attack.
+        unspecified = target.table != 7 and attack != ""
+        note = "the paper does not say of which attack" if unspecified else ""
+        teacher = number._replace(attack="unspecified" if unspecified else attack, method="teacher")
+        yield "teacher", teacher, "; ".join(filter(None, [subset, note]))
+    yield "student", number._replace(method=target.methods.get(defense, "")), subset
+
+
+def _ours(members: Sequence[Row], name: str) -> Row:
+    """The mean over the seeds that have a number, with its interval."""
     good = [row for row in members if row.get(name) is not None]
     mean, low, high = t_interval([row[name] for row in good])
     if len(good) == 1:
         low, high = wilson(hits_of(good[0], name), good[0][RATES[name]])
-    paper = known.get(number)
-    return {
-        **names,
-        "method": method,
-        "metric": metric,
-        "ours": mean,
-        "ours_low": low,
-        "ours_high": high,
-        "n_seeds": len(good),
-        "paper": paper,
-        "difference": None if paper is None or math.isnan(mean) else mean - paper,
-        "contradicted": "; ".join(doubts.get(number, [])),
-        "note": note if paper is not None else "not in the paper's table",
-    }
+    return {"ours": mean, "ours_low": low, "ours_high": high, "n_seeds": len(good)}
 
 
-def coverage(target: Target, records: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
-    """(how many of the table's printed numbers we have one for, how many it prints)."""
+def coverage(target: Target, records: Iterable[Row]) -> tuple[int, int]:
+    """(how many of the table's printed numbers have one of ours beside them, how many it
+    prints)."""
     total = sum(number.table == str(target.table) for number in printed())
     return len({_place(target, r) for r in records if r["paper"] is not None}), total
 
 
-def _place(target: Target, record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """A teacher's number is one number of the paper's, whichever attack of ours it stands
-    beside."""
+def _place(target: Target, record: Row) -> tuple[Any, ...]:
+    """What tells one printed number from another. A teacher's number is one number, whichever
+    attack of ours it stands beside."""
     attack = "" if record["method"] == "teacher" and target.table != 7 else record["attack"]
     return (
         *(record[name] for name in ("dataset", "teacher", "student", "method", "metric")),
@@ -357,6 +359,6 @@ def _place(target: Target, record: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def write_beside_the_paper(records: Iterable[Mapping[str, Any]], path: Path) -> None:
+def write_beside_the_paper(records: Iterable[Row], path: Path) -> None:
     """Write :func:`beside_the_paper` as CSV."""
     write_csv(list(COLUMNS), records, path)

@@ -1,2 +1,1 @@
-"""Tables written and read back, verdicts, ranking, comparison. Nothing here imports torch but
-``pictures``."""
+"""Tables written and read back, verdicts, ranking, comparison. Only ``pictures`` imports torch."""

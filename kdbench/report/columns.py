@@ -15,11 +15,13 @@ from typing import Any, Literal
 SCHEMA = 5
 
 Kind = Literal["text", "word", "digest", "whole", "number"]
+#: A row of results.csv, or of a table made of it: values by the names of their columns.
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: what its values are, what they mean, and in which schemas it is."""
+    """A column: its kind of values, their meaning, and the schemas that have it."""
 
     name: str
 
@@ -32,26 +34,26 @@ class Column:
     unit: str = ""
 
     since: int = 1
-    """The schema in which it came."""
+    """The first schema that had it."""
 
     formerly: tuple[tuple[str, int], ...] = ()
-    """Older names, each with the last schema in which it was valid, oldest first."""
+    """Older names, oldest first, each with the last schema that used it."""
 
     until: int | None = None
-    """The last schema in which it had this meaning. None: it still has. A column that has ended is
-    read by nobody, even where a later one has its name."""
+    """The last schema in which it had this meaning. None: it still has. Nobody reads a column that
+    has ended, even where a later column has its name."""
 
     late: bool = False
-    """It came within its schema, so that the first files of this schema lack it."""
+    """It came during its schema, so the first files of this schema lack it."""
 
     words: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The values of a word, each with its meaning."""
 
     out_of: str = ""
-    """For a number of images: the column that counts all of them."""
+    """For a count of images: the column with the count of all of them."""
 
     def name_in(self, schema: int) -> str:
-        """What it is called in files of a schema."""
+        """Its name in files of a schema."""
         return next((name for name, last in self.formerly if schema <= last), self.name)
 
     def explained(self) -> str:
@@ -303,12 +305,12 @@ TABLE: tuple[Column, ...] = (
     ),
 )
 
-#: The columns that are written today, by name.
+#: The columns that are written today, by their names.
 COLUMNS: Mapping[str, Column] = MappingProxyType(
     {column.name: column for column in TABLE if column.until is None}
 )
 
-#: Every rate that has a count of images, with the column that says out of how many.
+#: Every rate that has a count of images, with the column of the total.
 RATES: Mapping[str, str] = MappingProxyType(
     {name.removesuffix("_hits"): column.out_of for name, column in COLUMNS.items() if column.out_of}
 )
@@ -323,14 +325,16 @@ def columns_in(schema: int) -> dict[str, Column]:
     }
 
 
-def hits_of(row: Mapping[str, Any], rate: str) -> int:
-    """The images that a measured rate counts. A file of schema 1 has the rate only, from which they
-    follow."""
+def hits_of(row: Row, rate: str) -> int:
+    """The images that a measured rate counts."""
     hits: int | None = row[f"{rate}_hits"]
+    # Schema 1 had no counts. Its rates are exact enough to count again.
     return round(row[rate] * row[RATES[rate]] / 100) if hits is None else hits
 
 
-def conclusive_removed(row: Mapping[str, Any]) -> float | None:
-    """``removed`` as it may be shown or averaged: None where the row is inconclusive, since a share
-    of next to nothing is any number at all."""
+def conclusive_removed(row: Row) -> float | None:
+    """``removed`` as it may be shown or averaged: None where the row is inconclusive.
+
+    A share of next to nothing can be any number.
+    """
     return None if row.get("verdict") == "inconclusive" else row.get("removed")

@@ -1,24 +1,25 @@
 """What changed between two results.csv, and whether it is more than noise.
 
-Single cells: the noise is that of the test sample, told by counts (:mod:`kdbench.report.noise`;
-transferred and removed by their bootstrap intervals). It says nothing about another training seed.
-Over seeds, where a setting has at least two seeds in both files: a paired t interval of the
-differences seed by seed, since equal seeds mean equal first weights and batches.
+Single cells: the noise is that of the test images, see :mod:`kdbench.report.noise`. It follows
+from the counts, for transferred and removed from their bootstrap intervals. It says nothing about
+another training seed.
 
-Many differences are looked at, and one in twenty would look like more than noise by chance alone.
-Holm's correction over all that are compared, single cells and means over seeds each for themselves,
-keeps the probability of any false alarm at 5 %. The intervals are 95 % each, uncorrected;
-``p_holm`` decides.
+Over seeds: settings that have at least two seeds in both files. The interval is a paired t interval
+of the differences seed by seed. Equal seeds mean equal first weights and batches.
+
+Many differences are tested, and one in twenty would look like more than noise by chance alone.
+Holm's correction keeps the probability of any false alarm at 5 %. Single cells and means over seeds
+are corrected apart. The intervals are 95 % each and not corrected. ``p_holm`` decides.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from kdbench.report.columns import COLUMNS, conclusive_removed
+from kdbench.report.columns import COLUMNS, Row, conclusive_removed
 from kdbench.report.leaderboard import verdict_shares
 from kdbench.report.merge import check_datasets, located
 from kdbench.report.noise import LEVEL, Difference, difference, holm
@@ -27,67 +28,78 @@ from kdbench.report.read import CELL, Results, cell_key
 from kdbench.report.settings import check_numbers
 
 MEASURED = ("teacher_asr", "teacher_acc", "student_acc", "student_asr", "transferred", "removed")
-#: What may explain a change; of the digests it only matters that they differ.
+#: What may explain a change.
 CAUSES = (
-    *(
-        "setting_digest",
-        "changed",
-        "config_digest",
-        "dataset_digest",
-        "kdbench_version",
-        "torch_version",
-        "plugins",
-        "device",
-        "numerics",
-        "target_class",
-        "clean_fraction",
-    ),
+    "setting_digest",
+    "changed",
+    "config_digest",
+    "dataset_digest",
+    "kdbench_version",
+    "torch_version",
+    "plugins",
+    "device",
+    "numerics",
+    "target_class",
+    "clean_fraction",
     "teacher_sha256",
 )
+
+#: The rows of one cell in both files.
+Pair = tuple[Row, Row]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One column that differs.
+    """One column of a cell, or of a setting over its seeds, in both files.
 
-    cell: the setting and its seed, or its ``seeds``. a, b: the two values, None where not measured.
-    difference: b - a with its 95 % interval, points; None, with all that follows, for words and
-    where a value is missing. p, p_holm: error
-    probability, alone and corrected. more_than_noise: p_holm is at most 5 %.
+    Words have no difference, and neither have numbers of which one is missing.
     """
 
-    cell: dict[str, Any]
+    #: The names of the setting, with ``seed`` or ``seeds``.
+    cell: Row
     column: str
+    #: The value in the first file. None: not measured.
     a: Any
+    #: The value in the second file.
     b: Any
+    #: b - a, points.
     difference: float | None = None
+    #: The lower end of its 95 % interval.
     low: float | None = None
+    #: The upper end.
     high: float | None = None
+    #: The error probability of the difference, alone.
     p: float | None = None
+    #: The same, corrected for all that were tested together.
     p_holm: float | None = None
+    #: Whether p_holm is at most 5 %.
     more_than_noise: bool | None = None
 
 
 @dataclass
 class Family:
-    """What is corrected together. ``compared``: how many differences were tested, changed or
-    not."""
+    """What is corrected together."""
 
+    #: How many differences were tested, changed or not.
     compared: int = 0
+    #: Those that changed.
     changes: list[Change] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that ``kdbench compare`` says. ``causes``: each with ``column``, ``a``, ``b`` and
-    the number of ``cells``."""
+    """Everything that ``kdbench compare`` says."""
 
+    #: How many cells both files have.
     shared: int
-    only_in_a: list[dict[str, Any]]
-    only_in_b: list[dict[str, Any]]
+    only_in_a: list[Row]
+    only_in_b: list[Row]
+    #: The changes of single cells.
     cells: Family
+    #: The changes of means over seeds.
     over_seeds: Family
-    causes: list[dict[str, Any]]
+    #: Each with ``column``, ``a``, ``b`` and the number of ``cells``.
+    causes: list[Row]
 
     def as_dict(self) -> dict[str, Any]:
         return {"level": LEVEL, "correction": "holm", **asdict(self)}
@@ -100,45 +112,44 @@ def compare(a: Results, b: Results, split: bool = False) -> Comparison:
     same, and ``setting_digest`` is among the causes.
 
     Args:
-        split: a cell that was made with other numbers in the other file is another cell, and no
-            reason to refuse.
+        split: take a cell that was made with other numbers in the other file for another cell,
+            instead of refusing it.
 
     Raises:
-        ConfigError: a dataset that both name has not the same images in both, or a setting not the
-            same numbers.
+        ConfigError: a dataset has other images in the two files, or a setting other numbers.
     """
     check_datasets([a, b], split)
     if not split:
         check_numbers(where for where in located([a, b]) if where[0]["setting_digest"])
     in_a, in_b = ({_key(row, split): row for row in file.rows} for file in (a, b))
     pairs = [(row, in_b[key]) for key, row in in_a.items() if key in in_b]
-    settings: dict[tuple[Any, ...], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    by_setting: dict[tuple[Any, ...], list[Pair]] = {}
     for pair in pairs:
-        settings.setdefault(cell_key(pair[0])[:-1], []).append(pair)
+        by_setting.setdefault(cell_key(pair[0])[:-1], []).append(pair)
     return Comparison(
         shared=len(pairs),
         only_in_a=[_cell(row) for key, row in in_a.items() if key not in in_b],
         only_in_b=[_cell(row) for key, row in in_b.items() if key not in in_a],
         cells=_family([change for pair in pairs for change in _cell_changes(*pair)]),
         over_seeds=_family(
-            [change for of_setting in settings.values() for change in _mean_changes(of_setting)]
+            [change for seeds in by_setting.values() for change in _mean_changes(seeds)]
         ),
         causes=_causes(pairs),
     )
 
 
-def _key(row: Mapping[str, Any], split: bool) -> tuple[Any, ...]:
+def _key(row: Row, split: bool) -> tuple[Any, ...]:
     return (*cell_key(row), row["setting_digest"] if split else None)
 
 
-def _cell(row: Mapping[str, Any], *without: str) -> dict[str, Any]:
-    """What names a cell, and what its names do not promise."""
+def _cell(row: Row, *without: str) -> Row:
+    """The names of a cell, and the numbers that they do not promise."""
     names = {name: row[name] for name in CELL if name not in without}
     return names | ({"changed": row["changed"]} if row["changed"] else {})
 
 
 def _family(changes: list[Change]) -> Family:
-    """Correct all that were tested together; keep what changed."""
+    """Correct all that were tested together, and keep what changed."""
     tested = [change for change in changes if change.p is not None]
     corrected = holm([change.p for change in tested if change.p is not None])
     p_holm = {id(change): p for change, p in zip(tested, corrected, strict=True)}
@@ -151,58 +162,56 @@ def _family(changes: list[Change]) -> Family:
     return Family(len(tested), [change for change in judged if change.a != change.b])
 
 
-def _cell_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
+def _cell_changes(a: Row, b: Row) -> list[Change]:
     """All columns of one cell, unchanged ones too."""
     cell = _cell(a)
     changes = [Change(cell, name, a[name], b[name]) for name in ("status", "verdict")]
     for name in MEASURED:
-        values = _value(a, name), _value(b, name)
-        if None in values:
-            changes.append(Change(cell, name, *values))
+        value_a, value_b = _value(a, name), _value(b, name)
+        if value_a is None or value_b is None:
+            changes.append(Change(cell, name, value_a, value_b))
         else:
-            changes.append(
-                _tested(cell, name, *values, difference(estimate(a, name), estimate(b, name)))
-            )
+            between = difference(estimate(a, name), estimate(b, name))
+            changes.append(_tested(cell, name, value_a, value_b, between))
     return changes
 
 
-def _mean_changes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Change]:
-    """All columns of one setting over the seeds that have them in both files, where these are at
-    least two."""
+def _mean_changes(pairs: Sequence[Pair]) -> list[Change]:
+    """All columns of one setting that at least two seeds have in both files."""
     changes = []
-    setting = _cell(pairs[0][0], "seed")
+    names = _cell(pairs[0][0], "seed")
     good = [pair for pair in pairs if all(row["status"] == "ok" for row in pair)]
     if len(good) > 1:
-        cell = setting | {"seeds": [a["seed"] for a, _ in good]}
-        changes.append(
-            Change(
-                cell,
-                "verdict",
-                *(verdict_shares([pair[side] for pair in good]) or None for side in (0, 1)),
-            )
+        verdict_a, verdict_b = (
+            verdict_shares([pair[side] for pair in good]) or None for side in (0, 1)
         )
+        changes.append(Change(_over_seeds(names, good), "verdict", verdict_a, verdict_b))
     for name in MEASURED:
         both = [
             (a, b) for a, b in good if _value(a, name) is not None and _value(b, name) is not None
         ]
         if len(both) > 1:
-            cell = setting | {"seeds": [a["seed"] for a, _ in both]}
             mean_a, mean_b = (
                 sum(_value(pair[side], name) for pair in both) / len(both) for side in (0, 1)
             )
-            changes.append(_tested(cell, name, mean_a, mean_b, paired_difference(both, name)))
+            between = paired_difference(both, name)
+            changes.append(_tested(_over_seeds(names, both), name, mean_a, mean_b, between))
     return changes
 
 
-def _tested(cell: dict[str, Any], name: str, a: float, b: float, difference: Difference) -> Change:
-    return Change(cell, name, a, b, difference.value, difference.low, difference.high, difference.p)
+def _over_seeds(names: Row, pairs: Sequence[Pair]) -> Row:
+    return names | {"seeds": [a["seed"] for a, _ in pairs]}
 
 
-def _value(row: Mapping[str, Any], name: str) -> Any:
+def _tested(cell: Row, name: str, a: float, b: float, between: Difference) -> Change:
+    return Change(cell, name, a, b, between.value, between.low, between.high, between.p)
+
+
+def _value(row: Row, name: str) -> Any:
     return conclusive_removed(row) if name == "removed" else row[name]
 
 
-def _causes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
+def _causes(pairs: Sequence[Pair]) -> list[Row]:
     """What else differs in the shared cells."""
     causes = []
     for name in CAUSES:
@@ -213,8 +222,8 @@ def _causes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict
     return causes
 
 
-def _cause(row: Mapping[str, Any], name: str) -> Any:
-    """A value that may explain a change; of a digest it only matters that it differs."""
+def _cause(row: Row, name: str) -> Any:
+    """A value that may explain a change. Of a digest it only matters that it differs."""
     if COLUMNS[name].since > row["schema"]:
         return "not recorded"
     return None if COLUMNS[name].kind == "digest" else row[name]

@@ -1,7 +1,6 @@
-"""One row per setting: means over seeds with their 95 % t-interval, failures counted and never
-averaged, defenses ranked.
+"""One row per setting: means over seeds with their 95 % t-interval, and the rank of the defense.
 
-The rule of the ranks is in :mod:`kdbench.report.ranking`.
+Failures are counted and never averaged. The rule of the ranks is in :mod:`kdbench.report.ranking`.
 """
 
 from __future__ import annotations
@@ -13,16 +12,19 @@ from typing import Any
 
 import pandas as pd
 
-from kdbench.report.columns import conclusive_removed, hits_of
-from kdbench.report.noise import t_interval, wilson
+from kdbench._intervals import wilson
+from kdbench.report.columns import Row, conclusive_removed, hits_of
+from kdbench.report.noise import t_interval
 from kdbench.report.paired import GROUP, by_seed, grouped
 from kdbench.report.ranking import CONCLUSIVE, assign_ranks, seeds_needed, why_unranked, worst_cases
+from kdbench.report.read import CELL
 from kdbench.report.settings import DIGESTS, SHARED, changes, changes_text
-from kdbench.report.settings import SETTING as NAMES
 from kdbench.report.tables import DECIMALS, write_csv
 
-#: What is averaged over seeds: one setting, by its names and its numbers.
-SETTING = ("schema", *NAMES, "setting_digest", *DIGESTS)
+#: The names of a cell without its seed.
+_NAMES = CELL[:-1]
+#: The rows that have the same values in these columns are averaged: names and numbers.
+_AVERAGED = ("schema", *_NAMES, "setting_digest", *DIGESTS)
 MEASURES = (
     "teacher_acc",
     "teacher_asr",
@@ -33,14 +35,16 @@ MEASURES = (
     "transferred",
     "removed",
 )
+#: Verdicts that are equally frequent are named in this order.
 _VERDICTS = (*CONCLUSIVE, "inconclusive")
-_NO_SPREAD = 1e-6  # points: what remains of nothing in floating point
+#: Points. Equal seeds may differ by less than this, from rounding in floating point.
+_NO_SPREAD = 1e-6
 #: What is ranked together over all attacks.
 _PAIR = ("schema", *SHARED, "shared_digest")
 _RANK = ("rank", "rank_low", "rank_high", "acc_lost", "rank_reason")
 _COLUMNS = [
     "schema",
-    *NAMES,
+    *_NAMES,
     "changed",
     *_RANK,
     "verdict",
@@ -52,57 +56,60 @@ _COLUMNS = [
     *DIGESTS,
 ]
 _OVERALL = [
-    *(
-        "schema",
-        *SHARED,
-        "defense",
-        "changed",
-        "rank",
-        "worst_attack",
-        "student_asr",
-        "rank_low",
-        "rank_high",
-        "acc_lost",
-        "rank_reason",
-        "verdict",
-    ),
-    *("n_seeds", "n_attacks", "attacks", "missing_attacks"),
+    "schema",
+    *SHARED,
+    "defense",
+    "changed",
+    "rank",
+    "worst_attack",
+    "student_asr",
+    "rank_low",
+    "rank_high",
+    "acc_lost",
+    "rank_reason",
+    "verdict",
+    "n_seeds",
+    "n_attacks",
+    "attacks",
+    "missing_attacks",
     "shared_digest",
     "defense_digest",
 ]
 
 
-def leaderboard(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Summarise the rows of results.csv, one row per setting, the defenses of each (dataset,
-    attack, distiller, pair) ranked.
+def leaderboard(rows: list[Row]) -> pd.DataFrame:
+    """Summarise the rows of results.csv, one row per setting. The defenses of each (dataset,
+    attack, distiller, pair) are ranked.
 
-    n_seeds: rows of status ok, the ones averaged. n_failed: the others. ``X``, ``X_low``,
-    ``X_high``: mean and interval over the seeds that have X; for ``removed`` the n_removed
-    conclusive ones, since a share of next to nothing is any number. The interval speaks of the
-    spread between seeds.
+    n_seeds: number of rows of status ok. These are averaged.
+    n_failed: number of the other rows.
+    X, X_low, X_high: mean of X, and the interval of the spread between seeds, over the seeds that
+        have X.
+    n_removed: number of conclusive rows. Only these count for ``removed``, since a share of next
+        to nothing can be any number.
+    rank: see kdbench.report.ranking.
+    rank_reason: why there is no rank. The setting was not measured, or at one seed only, or every
+        seed is inconclusive, or a seed is missing at which another defense was measured.
+    rank_low, rank_high: the interval of student_asr alone, for reading. Ties are decided by paired
+        differences, which may tell two defenses apart whose intervals overlap. It is Student's
+        interval. Where the seeds do not vary it is Wilson's of one seed, since no spread is not
+        certainty.
+    acc_lost: mean over the seeds of the undefended minus the defended student's ACC, points.
 
-    rank: see kdbench.report.ranking; none for a setting that was not measured, or at one seed only,
-    whose verdict is inconclusive at every seed, or that lacks a seed at which another defense was
-    measured; ``rank_reason`` says so. ``rank_low``, ``rank_high``: the interval of student_asr
-    alone, for reading; ties are decided by paired differences, which may tell two defenses apart
-    whose intervals overlap. It is Student's, as ``student_asr_low``; where the seeds do not vary,
-    Wilson's of one of them, since no spread is not certainty. ``acc_lost``: mean over the seeds of
-    the undefended minus the defended student's ACC, points.
-
-    Sorted by dataset, attack, pair, distiller, then rank, then student_asr, lowest first, those
-    without a rank last.
+    Sorted by dataset, attack, pair, distiller, then rank, then student_asr, lowest first. Settings
+    without a rank come last.
     """
     return _table(_ranked(rows), _COLUMNS)
 
 
-def _ranked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A record per setting; ``rows``: its measured rows by seed."""
+def _ranked(rows: list[Row]) -> list[Row]:
+    """A record per setting, with its measured rows by seed as ``rows``."""
     records = []
     for group in grouped(rows, GROUP).values():
-        settings = grouped(group, SETTING)
-        needed = seeds_needed(settings.values())
+        by_setting = grouped(group, _AVERAGED)
+        needed = seeds_needed(by_setting.values())
         ranked = []
-        for key, members in settings.items():
+        for key, members in by_setting.items():
             record = _summary(key, members)
             record |= {"rank_reason": why_unranked(members, needed), "rows": by_seed(members)}
             if not record["rank_reason"]:
@@ -113,15 +120,18 @@ def _ranked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return records
 
 
-def overall(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Each defense by its worst-case attack, that with the highest mean student_asr; one row per
+def overall(rows: list[Row]) -> pd.DataFrame:
+    """Each defense by its worst attack, the one with the highest mean student_asr. One row per
     dataset, distiller, pair and defense.
 
-    student_asr, rank_low, rank_high, verdict: those of ``worst_attack``. acc_lost: the largest over
-    the attacks that count.
-    n_seeds: the smallest. An attack counts for a defense that has a rank against it: ``n_attacks``
-    of them, named in ``attacks``; the others that anyone was measured against are
-    ``missing_attacks``. A defense for which fewer attacks count than for others has no rank.
+    An attack counts for a defense that has a rank against it. A defense for which fewer attacks
+    count than for others has no rank.
+
+    student_asr, rank_low, rank_high, verdict: those of ``worst_attack``.
+    acc_lost: the largest over the attacks that count.
+    n_seeds: the smallest over these attacks.
+    n_attacks, attacks: how many attacks count, and their names.
+    missing_attacks: the others, against which any defense was measured.
     """
     cases = []
     for key, group in grouped(_ranked(rows), _PAIR).items():
@@ -129,10 +139,10 @@ def overall(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return _table(cases, _OVERALL)
 
 
-def _summary(key: tuple[Any, ...], members: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(key: tuple[Any, ...], members: list[Row]) -> Row:
     """Counts, means and intervals of one setting."""
     good = [row for row in members if row.get("status") == "ok"]
-    record: dict[str, Any] = dict(zip(SETTING, key, strict=True))
+    record: Row = dict(zip(_AVERAGED, key, strict=True))
     record |= {
         "changed": changes_text(changes(members[0])),
         "verdict": verdict_shares(good),
@@ -148,13 +158,14 @@ def _summary(key: tuple[Any, ...], members: list[dict[str, Any]]) -> dict[str, A
     lost = t_interval(
         [before - after for before, after in both if before is not None and after is not None]
     )[0]
-    # Rounded as results.csv is: a run's own leaderboard and one made of its file must not differ in
+    # Rounded as results.csv is. A run's own leaderboard, and one made of its file, must agree on
     # who loses too much.
     return record | {"acc_lost": round(lost, DECIMALS)}
 
 
-def _interval(record: dict[str, Any]) -> tuple[float, float]:
-    """Of student_asr: the spread between seeds; where these are equal, the test sample's."""
+def _interval(record: Row) -> tuple[float, float]:
+    """Of student_asr: the spread between seeds. Where the seeds are equal: that of the test
+    images."""
     low, high = record["student_asr_low"], record["student_asr_high"]
     if high - low > _NO_SPREAD:
         return low, high
@@ -162,13 +173,13 @@ def _interval(record: dict[str, Any]) -> tuple[float, float]:
     return wilson(hits_of(row, "student_asr"), row["n_asr"])
 
 
-def _values(rows: list[dict[str, Any]], name: str) -> list[float]:
+def _values(rows: list[Row], name: str) -> list[float]:
     values = [conclusive_removed(row) if name == "removed" else row.get(name) for row in rows]
     return [float(value) for value in values if value is not None and math.isfinite(value)]
 
 
-def verdict_shares(rows: list[dict[str, Any]]) -> str:
-    """The verdict all seeds agree on, else each with its share, most frequent first."""
+def verdict_shares(rows: list[Row]) -> str:
+    """The verdict on which all seeds agree, or each with its share, most frequent first."""
     counts = Counter(row["verdict"] for row in rows if row.get("verdict"))
     if len(counts) <= 1:
         return next(iter(counts), "")
@@ -177,8 +188,8 @@ def verdict_shares(rows: list[dict[str, Any]]) -> str:
     return ", ".join(f"{name} {count}/{counts.total()}" for name, count in shares)
 
 
-def _table(records: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    def order(record: dict[str, Any]) -> tuple[Any, ...]:
+def _table(records: list[Row], columns: list[str]) -> pd.DataFrame:
+    def order(record: Row) -> tuple[Any, ...]:
         names = ("dataset", "attack", "teacher", "student", "distiller", "preset")
         asr = record.get("student_asr")
         return (
@@ -187,20 +198,22 @@ def _table(records: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
             math.inf if asr is None or math.isnan(asr) else asr,
         )
 
-    table = pd.DataFrame(sorted(records, key=order), columns=columns)
+    in_order = sorted(records, key=order)
+    table = pd.DataFrame(in_order, columns=columns)
     return table.astype({"rank": "Int64"})  # whole numbers, some of them missing
 
 
-def as_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def as_records(table: pd.DataFrame) -> list[Row]:
     """The rows of a table of this module, with None for what is missing."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+    records = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in record.items()} for record in records]
 
 
-def write_leaderboard(rows: list[dict[str, Any]], path: str | Path) -> None:
-    """Write :func:`leaderboard` as CSV, with the same care for text and numbers as results.csv."""
+def write_leaderboard(rows: list[Row], path: str | Path) -> None:
+    """Write :func:`leaderboard` as CSV, as careful with text and numbers as results.csv."""
     write_csv(_COLUMNS, as_records(leaderboard(rows)), path)
 
 
-def write_overall(rows: list[dict[str, Any]], path: str | Path) -> None:
+def write_overall(rows: list[Row], path: str | Path) -> None:
     """Write :func:`overall` as CSV."""
     write_csv(_OVERALL, as_records(overall(rows)), path)

@@ -1,17 +1,17 @@
-"""Merges the rows of several results.csv, and refuses what does not belong together."""
+"""Merges the rows of several results.csv, and refuses those that do not belong together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdbench.errors import ConfigError
-from kdbench.report.columns import COLUMNS
+from kdbench.report.columns import COLUMNS, Row
 from kdbench.report.read import UNSTEADY, Results, cell_key, in_words, short
 from kdbench.report.settings import DIGESTS, TASK, check_numbers, made_with
 
-#: The schema since which two digests of one dataset are equal exactly if the images are.
+#: Since this schema two digests of a dataset are equal exactly if the images are.
 _DATASET_DIGEST_SINCE = 3
 
 
@@ -19,7 +19,7 @@ def check_datasets(files: Iterable[Results], split: bool = False) -> None:
     """Refuse two datasets under one name.
 
     Args:
-        split: only where the rows do not say with which numbers they were made.
+        split: refuse them only where the rows do not say with which numbers they were made.
 
     Raises:
         ConfigError: rows of one dataset name have two digests.
@@ -38,25 +38,25 @@ def check_datasets(files: Iterable[Results], split: bool = False) -> None:
                 )
 
 
-def merge(files: Sequence[Results], split: bool = False) -> list[dict[str, Any]]:
-    """The rows of several runs as those of one. A cell that several files hold with the same
+def merge(files: Sequence[Results], split: bool = False) -> list[Row]:
+    """The rows of several runs as those of one run. A cell that several files hold with the same
     numbers counts once.
 
     Args:
-        split: rows of one name that were made with other numbers are rows of other settings, and
-            no reason to refuse.
+        split: take rows of one name that were made with other numbers for rows of other settings,
+            instead of refusing them.
 
     Raises:
-        ConfigError: the files mix presets, or datasets under one name, or numbers, target classes
-            or the defender's share within what is ranked together, or two of them disagree about a
-            cell, be it in a number or in the parameters; names the files.
+        ConfigError: the files mix presets, or datasets under one name. Or what is ranked together
+            has several numbers, target classes or shares of the defender. Or two files disagree
+            about a cell, in a number or in the parameters. The message names the files.
     """
     _check_presets(files)
     check_datasets(files, split)
     if not split:
         check_numbers(located(files))
-    cells: dict[tuple[Any, ...], tuple[dict[str, Any], str]] = {}
-    conditions: dict[tuple[Any, ...], tuple[dict[str, Any], str]] = {}
+    cells: dict[tuple[Any, ...], tuple[Row, str]] = {}
+    conditions: dict[tuple[Any, ...], tuple[Row, str]] = {}
     for row, path, line in located(files):
         where = f"{path}, line {line}"
         numbers = [made_with(row, digest) for digest in DIGESTS] if split else []
@@ -68,7 +68,7 @@ def merge(files: Sequence[Results], split: bool = False) -> list[dict[str, Any]]
     return [row for row, _ in cells.values()]
 
 
-def located(files: Iterable[Results]) -> Iterator[tuple[dict[str, Any], Path, int]]:
+def located(files: Iterable[Results]) -> Iterator[tuple[Row, Path, int]]:
     """Every row with its file and line."""
     for file in files:
         for row, line in zip(file.rows, file.lines, strict=True):
@@ -88,9 +88,8 @@ def _check_presets(files: Iterable[Results]) -> None:
         )
 
 
-def _check_conditions(
-    first: Mapping[str, Any], row: Mapping[str, Any], there: str, where: str
-) -> None:
+def _check_conditions(first: Row, row: Row, there: str, where: str) -> None:
+    # Rows of an older schema have no digest that would tell.
     for name in ("target_class", "clean_fraction"):
         if first[name] != row[name]:
             group = " / ".join(str(row[part]) for part in TASK)
@@ -100,11 +99,12 @@ def _check_conditions(
             )
 
 
-def _check_same(first: Mapping[str, Any], row: Mapping[str, Any], there: str, where: str) -> None:
+def _check_same(first: Row, row: Row, there: str, where: str) -> None:
     different = [name for name in COLUMNS if name not in UNSTEADY and first[name] != row[name]]
     if not different:
         return
     cell = in_words(cell_key(row))
+    # Other digests or versions explain why the numbers differ, so the message names these.
     if "config_digest" in different:
         others = [name for name in different if COLUMNS[name].kind in ("text", "digest")]
         others = [name for name in others if name not in ("config_digest", "reason")]

@@ -1,18 +1,18 @@
 """Whether two measured percentages differ by more than chance: intervals of a difference, their
-error probabilities, Holm.
+error probabilities, and Holm's correction.
 
-One formula serves every estimate that has an interval (Zou & Donner 2008; for two rates with Wilson
-intervals it is Newcombe's method 10, 1998): with l, u the two intervals' ends, the interval of the
-difference d = b - a reaches from
+One formula serves every estimate that has an interval (Zou & Donner 2008). For two rates with
+Wilson's intervals it is Newcombe's method 10 (1998). With l and u the ends of the two intervals,
+the interval of the difference d = b - a reaches from
 
     d - sqrt((b - l_b)^2 + (u_a - a)^2)    to    d + sqrt((u_b - b)^2 + (a - l_a)^2)
 
-It takes the two as independent. Two runs share their test images, so their errors go together and
-the interval is rather too wide.
+The formula takes the two as independent. Two runs share their test images, so their errors go
+together, and the interval is rather too wide.
 
-Over seeds the difference is taken seed by seed, since equal seeds mean equal first weights and
-batches, with Student's paired interval. Where the differences do not vary there is no such
-interval; the formula above, for the least certain seed, decides.
+Over seeds the difference is taken seed by seed, with Student's paired interval. Equal seeds mean
+equal first weights and batches. Where the differences do not vary there is no such interval. Then
+the formula above decides, for the least certain seed.
 """
 
 from __future__ import annotations
@@ -24,42 +24,36 @@ from functools import lru_cache
 
 from scipy import stats
 
-LEVEL = 0.05  # the error probability up to which a difference is taken for one
-Z95 = 1.959963984540054
-_STEPS = 60  # of bisection: more than the digits of a float
-_SPREAD = 1e-3  # points; the rounding in the files makes equal differences differ by less than this
+from kdbench._intervals import Z95, wilson
+
+#: Up to this error probability a difference counts as one.
+LEVEL = 0.05
+#: Steps of bisection: more than a float has digits.
+_STEPS = 60
+#: Points. Rounding in the files makes equal differences differ by less than this.
+_SPREAD = 1e-3
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """``value`` and, for a half-width of z standard errors, the interval ``bounds(z)``, which
-    widens as z grows."""
+    """A measured number with its intervals."""
 
     value: float
+    #: The interval with a half-width of z standard errors. It widens as z grows.
     bounds: Callable[[float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """b - a, its 95 % interval, and the smallest two-sided error probability at which the interval
-    leaves 0 out."""
+    """b - a with its uncertainty."""
 
     value: float
+    #: The lower end of its 95 % interval.
     low: float
+    #: The upper end.
     high: float
+    #: The smallest two-sided error probability at which the interval leaves 0 out.
     p: float
-
-
-def wilson(hits: int, total: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's interval of a rate, %."""
-    p, n, zz = hits / total, total, z * z
-    middle = (p + zz / (2 * n)) / (1 + zz / n)
-    half = z * math.sqrt(p * (1 - p) / n + zz / (4 * n * n)) / (1 + zz / n)
-    # The ends of 0 and of n hits are exact, and rounding must not put them on the wrong side of the
-    # rate.
-    return (0.0 if hits == 0 else 100 * (middle - half)), (
-        100.0 if hits == total else 100 * (middle + half)
-    )
 
 
 def rate(hits: int, total: int) -> Estimate:
@@ -68,8 +62,8 @@ def rate(hits: int, total: int) -> Estimate:
 
 
 def with_interval(value: float, low: float, high: float) -> Estimate:
-    """An estimate of which only the 95 % interval is known; the distances to its ends are taken to
-    grow with z."""
+    """An estimate of which only the 95 % interval is known. The distances to its ends are assumed
+    to grow with z."""
     return Estimate(
         value, lambda z: (value - (value - low) * z / Z95, value + (high - value) * z / Z95)
     )
@@ -91,7 +85,7 @@ def _interval(a: Estimate, b: Estimate, z: float) -> tuple[float, float]:
 
 
 def _p(a: Estimate, b: Estimate) -> float:
-    """Find the z at which the interval reaches 0; two-sided normal tail beyond it."""
+    """The two-sided normal tail beyond the z at which the interval reaches 0."""
     if a.value == b.value:
         return 1.0
 
@@ -109,8 +103,8 @@ def _p(a: Estimate, b: Estimate) -> float:
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high) with Student's 95 % interval, not clipped to 0-100; NaN where too few
-    values are given."""
+    """(mean, low, high) with Student's 95 % interval, not clipped to 0-100. NaN where there are too
+    few values."""
     n = len(values)
     if n == 0:
         return math.nan, math.nan, math.nan
@@ -124,7 +118,7 @@ def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 @lru_cache
 def _t975(freedom: int) -> float:
-    """Student's 97.5 % quantile, which scipy takes longer to find than everything else of an
+    """Student's 97.5 % quantile. Kept, since scipy takes longer for it than for all the rest of an
     interval."""
     return float(stats.t.ppf(0.975, freedom))
 
@@ -146,8 +140,10 @@ def paired(differences: Sequence[float]) -> Difference:
 
 def over_seeds(pairs: Sequence[tuple[Estimate, Estimate]]) -> Difference:
     """The mean difference b - a of at least two pairs (a, b), one per seed, with Student's paired
-    interval; where the differences do not vary, so that there is none, that of the least certain
-    seed.
+    interval.
+
+    Where the differences do not vary there is no such interval. Then it is the difference at the
+    least certain seed.
 
     Raises:
         ValueError: fewer than two pairs.
@@ -161,7 +157,7 @@ def over_seeds(pairs: Sequence[tuple[Estimate, Estimate]]) -> Difference:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjusted error probabilities, in the order given. Those up to 0.05 hold
+    """Holm's (1979) adjusted error probabilities, in the order of ``ps``. Those up to 0.05 hold
     together at 5 %, however they depend on each other."""
     adjusted, largest = [1.0] * len(ps), 0.0
     for done, place in enumerate(sorted(range(len(ps)), key=lambda n: ps[n])):

@@ -1,23 +1,28 @@
-"""What a reader must know of rows that were measured apart and are ranked or compared together."""
+"""What a reader must know of rows that were measured apart and are ranked together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from kdbench.report.columns import Row
 from kdbench.report.paired import GROUP, grouped
 from kdbench.report.read import in_words
 
 _CELL = ("dataset", "attack", "distiller", "teacher", "student", "seed")
 _NUMBERS = ("schema", "shared_digest", "attack_digest")
-#: The same for every defense of a cell, as long as attack, recipe, machine and software are.
+#: The same for every defense of a cell, as long as attack, recipe, machine and software are the
+#: same.
 _SHARED = ("teacher_sha256", "c1_asr_hits", "c3_acc_hits", "c3_asr_hits")
 _ENVIRONMENT = ("kdbench_version", "torch_version", "device", "numerics")
 
 
-def notes(rows: list[dict[str, Any]], compared: Sequence[Any]) -> list[str]:
-    """Reservations about a ranking, one a line. ``compared``: the
-    :func:`kdbench.report.paired.comparisons` of ``rows``."""
+def notes(rows: list[Row], compared: Sequence[Any]) -> list[str]:
+    """Reservations about a ranking, one a line.
+
+    Args:
+        compared: the :func:`kdbench.report.paired.comparisons` of ``rows``.
+    """
     reservations = []
     if not compared and any(
         len(grouped(group, ("defense",))) > 1 for group in grouped(rows, GROUP).values()
@@ -40,9 +45,8 @@ def notes(rows: list[dict[str, Any]], compared: Sequence[Any]) -> list[str]:
     return reservations
 
 
-def _measured_apart(rows: list[dict[str, Any]]) -> list[str]:
-    """The cells whose defenses did not have the same backdoored teacher, or not the same
-    controls."""
+def _measured_apart(rows: list[Row]) -> list[str]:
+    """The cells whose defenses met different backdoored teachers or different controls."""
     seen: dict[tuple[Any, ...], dict[str, set[Any]]] = {}
     for row in rows:
         values = seen.setdefault(

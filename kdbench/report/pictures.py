@@ -11,12 +11,13 @@ from torch import Tensor
 
 from kdbench._files import write_atomically
 
+#: Images in a row. More would be too small on a page.
 MAX_COLUMNS = 6
 
 
 def amplification(difference: Tensor) -> int:
-    """The largest whole factor that keeps ``0.5 + k * difference`` within [0, 1]; at least 1, at
-    most 255."""
+    """The largest whole factor k, from 1 to 255, that keeps ``0.5 + k * difference`` within
+    [0, 1]."""
     largest = float(difference.abs().max()) if difference.numel() else 0.0
     return 1 if largest == 0 else min(255, max(1, math.floor(0.5 / largest + 1e-3)))
 
@@ -25,7 +26,7 @@ def write_trigger_picture(clean: Tensor, triggered: Tensor, path: str | Path, ti
     """Save a PNG with the rows clean, triggered and amplified difference (mid-grey: unchanged).
 
     Args:
-        clean, triggered: float (N, C, H, W) in [0, 1], C 1 or 3; the first six images are drawn.
+        clean, triggered: float (N, C, H, W) in [0, 1], C 1 or 3. The first six images are drawn.
 
     Raises:
         ValueError: the two differ in shape, or there is nothing to draw.

@@ -3,8 +3,8 @@
 What :mod:`kdbench.report.tables` wrote comes back as it was: empty cells as None, numbers as
 numbers, text without the ``'`` that keeps a spreadsheet from taking it for a formula. A file of an
 older schema comes back under today's names, with None in the columns that it does not have.
-Anything else is refused: a row that was cut off, or edited by hand into something that cannot be,
-must not end up in a ranking.
+Anything else is refused. A row that was cut off, or edited by hand into something that cannot be,
+must not get into a ranking.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import ConfigError
-from kdbench.report.columns import COLUMNS, RATES, SCHEMA, Column, columns_in
+from kdbench.report.columns import COLUMNS, RATES, SCHEMA, Column, Row, columns_in
 
-#: What a cell is: its setting, then its seed.
+#: The names of a cell. The seed is last.
 CELL = ("dataset", "attack", "defense", "distiller", "teacher", "student", "preset", "seed")
-#: Differ between two measurements of one cell even where every number that counts is the same.
+#: These differ between two measurements of one cell, even where every number that counts is the
+#: same.
 UNSTEADY = ("wall_s", "peak_mem_mb")
+#: Never empty in a row that is ok.
 _MEASURED = ("teacher_acc", "student_acc")
+#: Never empty in a row with a verdict.
 _JUDGED = (
     "student_asr",
     "c3_acc",
@@ -35,27 +38,31 @@ _JUDGED = (
     "transferred_low",
     "transferred_high",
 )
+#: Never empty where the verdict is conclusive.
 _CONCLUSIVE = ("removed", "removed_low", "removed_high")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+#: 18 digits fit into 64 bits. No count of kdbench is longer.
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+#: Text that got a ``'`` when it was written, see kdbench.report.tables.cell.
 _GUARDED = re.compile(r"'+[=+\-@\t\n]")
-_ROUNDING = 1e-4  # of a percentage as it is written
+#: Points. A percentage is written with four decimals.
+_ROUNDING = 1e-4
 _WANTED = "name a results.csv or a run's folder"
 _UNCHANGED = "use the file as kdbench wrote it"
 
 
 @dataclass(frozen=True)
 class Results:
-    """The rows of one results.csv. ``lines``: the line of the file, from 1, on which each row
-    starts."""
+    """The rows of one results.csv."""
 
     path: Path
-    rows: list[dict[str, Any]]
+    rows: list[Row]
+    #: The line of the file, from 1, on which each row starts.
     lines: list[int]
 
 
-def cell_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def cell_key(row: Row) -> tuple[Any, ...]:
     """The values of :data:`CELL`."""
     return tuple(row[name] for name in CELL)
 
@@ -70,8 +77,8 @@ def read_results(path: str | Path) -> Results:
 
     Raises:
         ConfigError: there is no such file, it is no results.csv, it is of a newer schema than
-            :data:`kdbench.report.columns.SCHEMA`, or a row is not one that kdbench writes. Names
-            the file and, where there is one, the line.
+            :data:`kdbench.report.columns.SCHEMA`, or a row is not one that kdbench writes. The
+            message names the file and, where there is one, the line.
     """
     path = _find(Path(path))
     records = _records(path)
@@ -85,7 +92,7 @@ def read_results(path: str | Path) -> Results:
     if not records:
         raise ConfigError(f"{path} holds no row; name the results of a run that finished a cell")
     columns: dict[str, Column] = {}
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     seen: dict[tuple[Any, ...], int] = {}
     for line, fields in records:
         where = f"{path}, line {line}"
@@ -94,7 +101,7 @@ def read_results(path: str | Path) -> Results:
                 f"{where}: {len(fields)} fields under a header of {len(header)}; {_UNCHANGED}"
             )
         values = dict(zip(header, fields, strict=True))
-        # first: a file of another schema has other columns
+        # The schema comes first: a file of another schema has other columns.
         schema = _schema(where, values["schema"], rows)
         if not rows:
             columns = columns_in(schema)
@@ -110,7 +117,7 @@ def read_results(path: str | Path) -> Results:
     return Results(path, rows, [line for line, _ in records])
 
 
-def _schema(where: str, text: str, before: Sequence[Mapping[str, Any]]) -> int:
+def _schema(where: str, text: str, before: Sequence[Row]) -> int:
     """The schema of a row, the same for all rows of a file."""
     schema = int(text) if _WHOLE.fullmatch(text) else 0
     if not 1 <= schema <= SCHEMA:
@@ -178,10 +185,10 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
 def _check_header(
     path: Path, header: list[str], schema: int, columns: Mapping[str, Column]
 ) -> None:
-    missing = [name for name, of in columns.items() if not of.late and name not in header]
-    strange = [name for name in header if name not in columns]
-    twice = sorted({name for name in header if header.count(name) > 1})
-    for what, names in (("missing", missing), ("unknown", strange), ("repeated", twice)):
+    missing = [name for name, column in columns.items() if not column.late and name not in header]
+    unknown = [name for name in header if name not in columns]
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    for what, names in (("missing", missing), ("unknown", unknown), ("repeated", repeated)):
         if names:
             raise ConfigError(
                 f"{path}, line 1: {what} columns of schema {schema}: {', '.join(names)}; "
@@ -189,9 +196,9 @@ def _check_header(
             )
 
 
-def _row(where: str, fields: Sequence[tuple[Column, str]]) -> dict[str, Any]:
+def _row(where: str, fields: Sequence[tuple[Column, str]]) -> Row:
     """One record as the runner made it, in the order of COLUMNS."""
-    row = dict.fromkeys(COLUMNS)
+    row: Row = dict.fromkeys(COLUMNS)
     for column, text in fields:
         value = _value(where, column, text)
         if column.until is None:
@@ -206,6 +213,7 @@ def _row(where: str, fields: Sequence[tuple[Column, str]]) -> dict[str, Any]:
     empty = [name for name in needed if row[name] is None]
     if empty:
         raise ConfigError(f"{where}: nothing in {', '.join(empty)}; {_UNCHANGED}")
+    # Files of schema 1 have rates without counts, which nothing can be checked against.
     counted = {column.name for column, _ in fields if column.out_of}
     for rate, out_of in RATES.items():
         if f"{rate}_hits" in counted:
@@ -229,7 +237,7 @@ def _check_rate(where: str, rate: str, percent: Any, hits: Any, total: Any) -> N
 
 
 def _value(where: str, column: Column, text: str) -> Any:
-    """A cell by the kind of its column."""
+    """The value that a text stands for, by the kind of its column."""
     if text == "":
         return None
     if column.kind == "number":

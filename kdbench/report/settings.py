@@ -1,30 +1,31 @@
 """Which numbers a row was made with, and which rows may stand together.
 
-A row has a digest for each part of its numbers: those that all attacks and defenses share, the
-attack's, and the defense's. Settings are put together over attacks where the shared numbers are the
-same, and two defenses are ranked where the attack's are the same too. Seeds are averaged where
-``setting_digest``, which is of all numbers, is the same. A file of an older schema recorded no
-digest. Its rows stand together with rows of the same schema and with no others.
+A row has a digest for each part of its numbers: the part that all attacks and defenses share, the
+attack's, and the defense's. Attacks are summarised together where the shared numbers are the same.
+Defenses are ranked together where the attack's numbers are the same too. Seeds are averaged where
+all numbers are the same, which ``setting_digest`` says. A file of an older schema recorded no
+digest. Its rows stand together with rows of the same schema only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdbench.errors import ConfigError
+from kdbench.report.columns import Row
 
-#: What shares the numbers of dataset, preset and distillation.
+#: Rows with these names in common share the numbers of dataset, preset and distillation.
 SHARED = ("dataset", "distiller", "teacher", "student", "preset")
-#: What is ranked together.
+#: Rows with these names in common are ranked together.
 TASK = ("dataset", "attack", "distiller", "teacher", "student", "preset")
-#: What is averaged over seeds.
-SETTING = ("dataset", "attack", "defense", "distiller", "teacher", "student", "preset")
-#: Part of the numbers: the names that promise it. Its digest is the column ``PART_digest``.
+#: Each part of the numbers, with the names that promise it. Its digest is in column
+#: ``PART_digest``.
 PARTS = {"shared": SHARED, "attack": (*SHARED, "attack"), "defense": (*SHARED, "defense")}
 DIGESTS = tuple(f"{part}_digest" for part in PARTS)
 
+#: The part of a number by the first word of its name. Every other number is shared.
 _PART_OF = {
     "attack": "attack",
     "imported": "attack",
@@ -37,42 +38,43 @@ _SEPARATOR = "; "
 
 
 def part_of(number: str) -> str:
-    """Which of :data:`PARTS` a number belongs to, by its name (``defense.nad.beta``)."""
+    """The part of :data:`PARTS` to which a number belongs, by its name (``defense.nad.beta``)."""
     return _PART_OF.get(number.partition(".")[0], "shared")
 
 
-def changes_text(changes: Iterable[str]) -> str | None:
+def changes_text(entries: Iterable[str]) -> str | None:
     """The column ``changed`` of entries like ``distill.epochs=20``."""
-    return _SEPARATOR.join(sorted(changes)) or None
+    return _SEPARATOR.join(sorted(entries)) or None
 
 
-def changes(row: Mapping[str, Any], *parts: str) -> list[str]:
-    """The numbers that a row's names do not promise: those of some parts, or all."""
+def changes(row: Row, *parts: str) -> list[str]:
+    """The numbers of some parts, or of all, that a row's names do not promise."""
     entries = [entry for entry in (row.get("changed") or "").split(_SEPARATOR) if entry]
     return [entry for entry in entries if not parts or part_of(entry) in parts]
 
 
-def made_with(row: Mapping[str, Any], digest: str) -> str:
+def made_with(row: Row, digest: str) -> str:
     """A row's digest, or the schema of the file that recorded none."""
-    return row.get(digest) or f"schema {row.get('schema')}"
+    return str(row.get(digest) or f"schema {row.get('schema')}")
 
 
-def defense_label(row: Mapping[str, Any]) -> str:
-    """The defense, with what its name does not promise: ``robustkd [m_max=0.3]``."""
+def defense_label(row: Row) -> str:
+    """The defense with the numbers that its name does not promise: ``robustkd [m_max=0.3]``."""
     return _label(row, "defense")
 
 
-def attack_label(row: Mapping[str, Any]) -> str:
-    """The attack, with what its name does not promise."""
+def attack_label(row: Row) -> str:
+    """The attack with the numbers that its name does not promise."""
     return _label(row, "attack")
 
 
-def shared_label(row: Mapping[str, Any]) -> str:
-    """`` [distill.epochs=20]`` behind the names that promise the shared numbers, or nothing."""
+def shared_label(row: Row) -> str:
+    """The shared numbers that the names do not promise, as `` [distill.epochs=20]``, or nothing.
+    It stands behind the names."""
     return _in_brackets(changes(row, "shared"))
 
 
-def _label(row: Mapping[str, Any], part: str) -> str:
+def _label(row: Row, part: str) -> str:
     name = row[part]
     entries = [entry.removeprefix(f"{part}.{name}.") for entry in changes(row, part)]
     return f"{name}{_in_brackets(entries)}"
@@ -82,17 +84,17 @@ def _in_brackets(entries: Sequence[str]) -> str:
     return f" [{_SEPARATOR.join(entries)}]" if entries else ""
 
 
-def check_numbers(rows: Iterable[tuple[Mapping[str, Any], Path, int]]) -> None:
+def check_numbers(rows: Iterable[tuple[Row, Path, int]]) -> None:
     """Refuse two sets of numbers under one name.
 
     Args:
-        rows: each with the file and the line that it is from.
+        rows: each with its file and line.
 
     Raises:
         ConfigError: rows that would be averaged, ranked or paired were made with other numbers.
-            Names the numbers, the files and the lines.
+            The message names the numbers, the files and the lines.
     """
-    firsts: dict[tuple[Any, ...], tuple[Mapping[str, Any], Path, int]] = {}
+    firsts: dict[tuple[Any, ...], tuple[Row, Path, int]] = {}
     for row, path, line in rows:
         for part, names in PARTS.items():
             key = (part, *(row[name] for name in names))
@@ -107,20 +109,20 @@ def check_numbers(rows: Iterable[tuple[Mapping[str, Any], Path, int]]) -> None:
                 )
 
 
-def difference_in_words(a: Mapping[str, Any], b: Mapping[str, Any], *parts: str) -> tuple[str, str]:
-    """What each of two rows has that the other has not, of some parts of their numbers or all."""
+def difference_in_words(a: Row, b: Row, *parts: str) -> tuple[str, str]:
+    """For each of two rows the numbers that the other has not, of some parts or of all."""
     of_a, of_b = changes(a, *parts), changes(b, *parts)
     only = [entry for entry in of_a if entry not in of_b], [e for e in of_b if e not in of_a]
     return _words(a, only[0], any(only), *parts), _words(b, only[1], any(only), *parts)
 
 
-def _words(row: Mapping[str, Any], only: list[str], named: bool, *parts: str) -> str:
+def _words(row: Row, only: list[str], named: bool, *parts: str) -> str:
     if row.get("setting_digest") is None:
         return f"numbers that schema {row.get('schema')} did not record"
     if only:
         return _SEPARATOR.join(only)
     if named:
         return "what the names promise"
-    # another version promises other numbers, or the images are others
+    # The two changed the same numbers. Another version promises other ones, or the images differ.
     digest = f"{parts[0]}_digest" if len(parts) == 1 else "setting_digest"
     return f"{digest} {row[digest][:12]} of kdbench {row.get('kdbench_version')}"

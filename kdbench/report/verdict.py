@@ -1,5 +1,5 @@
-"""What a defense is judged by: what the backdoor added to the student, and how much of that is
-gone."""
+"""What a defense is judged by: what the backdoor added to the student, and how much of it the
+defense removed."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from functools import lru_cache
 
 import numpy as np
 
+#: Points of ASR. Where less was transferred, a share of it says nothing.
 TRANSFER_FLOOR = 30.0
+#: %. A defense that stopped the backdoor removed at least this.
 STOPPED_REMOVED = 90.0
+#: Points. A defense that lost more ACC did not stop the backdoor, whatever it removed.
 STOPPED_ACC_LOSS = 3.0
+#: %. A defense that removed less did not stop the backdoor.
 PARTLY_REMOVED = 50.0
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a defense is judged by, in percentage points and percent, each with a 95 % interval.
+    """What a defense is judged by, each with its 95 % interval."""
 
-    transferred = C3 - C1; removed = 100 (C3 - ASR) / (C3 - C1), None when nothing transferred.
-    """
-
+    #: C3 - C1, points.
     transferred: float
     transferred_interval: tuple[float, float]
+    #: 100 (C3 - ASR) / (C3 - C1), %. None where nothing transferred.
     removed: float | None
     removed_interval: tuple[float, float] | None
 
@@ -30,11 +33,11 @@ class Transfer:
 def transfer(
     student: np.ndarray, clean_control: np.ndarray, undefended: np.ndarray, resamples: int = 2000
 ) -> Transfer:
-    """Excess over C1, from the per-image hits (bool (n,)) of the three students on the same
+    """What was transferred and removed, from the hits (bool (n,)) of the three students on the same
     triggered images.
 
-    Intervals: percentile bootstrap over test images, the three students paired. They speak of the
-    test sample only, not of the spread between training seeds.
+    The intervals are percentile bootstrap over test images, with the three students paired. They
+    speak of the test images only, not of the spread between training seeds.
     """
     hits = np.stack([student, clean_control, undefended]).astype(np.float64)
     n = hits.shape[1]
@@ -57,8 +60,8 @@ def transfer(
 
 @lru_cache(maxsize=4)
 def _resampled(n: int, resamples: int) -> np.ndarray:
-    """How often each of ``n`` images is in each resample, (resamples, n): the same for every cell
-    with as many images."""
+    """How often each of ``n`` images is in each resample, (resamples, n). It is the same for every
+    cell with as many images."""
     return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
 
 

@@ -3,8 +3,8 @@ with each other."""
 
 from __future__ import annotations
 
+from kdbench._intervals import wilson
 from kdbench.report.columns import COLUMNS, SCHEMA
-from kdbench.report.noise import wilson
 
 N_TEST, N_ASR = 1000, 900
 

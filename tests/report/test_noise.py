@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from kdbench.metrics import Rate
-from kdbench.report.noise import difference, holm, over_seeds, paired, rate, wilson, with_interval
+from kdbench.report.noise import difference, holm, over_seeds, paired, rate, with_interval
 
 
 @pytest.mark.parametrize(
@@ -29,13 +28,6 @@ def test_newcombes_own_examples(more, less, low, high):
     assert down.p == pytest.approx(up.p)
     # the error probability and the interval are one statement
     assert (up.p <= 0.05) == (up.low > 0)
-
-
-@pytest.mark.parametrize(
-    ("hits", "total"), [(0, 1), (1, 1), (0, 900), (1, 900), (450, 900), (900, 900), (12345, 50000)]
-)
-def test_wilson_is_the_interval_of_the_metrics(hits, total):
-    assert wilson(hits, total) == pytest.approx(Rate(hits, total).interval, abs=1e-9)
 
 
 def test_p_is_where_the_interval_reaches_zero():

@@ -18,6 +18,7 @@ from kdbench.numerics import Numerics
 #: is here. tests/bench/plan/test_machine.py holds this list against what the stages import.
 STAGE_CODE = (
     "_cuda_graphs.py",
+    "_intervals.py",
     "attack.py",
     "attention.py",
     "bench/work/distill.py",
@@ -47,7 +48,7 @@ STAGE_CODE = (
 
 #: What makes a row of measurements, the rules of the verdict among it. The measurements stand when
 #: it changes.
-ROW_CODE = ("bench/run/rows.py", "metrics.py", "report/verdict.py")
+ROW_CODE = ("_intervals.py", "bench/run/rows.py", "metrics.py", "report/verdict.py")
 
 
 @cache

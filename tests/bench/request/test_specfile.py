@@ -98,7 +98,7 @@ def test_an_option_beside_a_file_wins(path, registry, tmp_path):
         spec=path,
         attacks=("ckd",),
         seeds=1,
-        settings=("distill.epochs=7",),
+        overrides=("distill.epochs=7",),
         target_class=0,
     )
     assert (spec.attacks, spec.seeds, spec.target_class) == (("ckd",), (0,), 0)
@@ -207,7 +207,7 @@ def test_an_option_replaces_the_field_in_every_block_and_what_is_set_for_what_is
         tmp_path,
         defenses=("nad",),
         pairs=("wrn10_1-wrn10_1",),
-        settings=("defense.nad.lr=0.1",),
+        overrides=("defense.nad.lr=0.1",),
     )
     assert {(b.defenses, b.pairs) for b in spec.blocks()} == {(("nad",), (("wrn10_1", "wrn10_1"),))}
     assert spec.overrides == {
