@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -70,7 +70,7 @@ class ForwardBackward:
         outputs: tuple[Tensor, ...],
         output_grads: tuple[Tensor, ...],
         gradients: tuple[Tensor | None, ...],
-        parameters: list[Tensor],
+        parameters: Sequence[Tensor],
         reached: list[set[int]],
     ) -> None:
         self._forward, self._backward = forward, backward
@@ -81,7 +81,8 @@ class ForwardBackward:
         self._replay: weakref.ref[Replay] | None = None
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        return Node.apply(self, images, *self._parameters)
+        outputs: tuple[Tensor, ...] = Node.apply(self, images, *self._parameters)
+        return outputs
 
     @property
     def open(self) -> bool:
@@ -114,8 +115,8 @@ class ForwardBackward:
         # 0: weights would decay.
         learned = sorted(set().union(*(self._reached[i] for i in self._written)))
         # Copies of all of them in a few kernels; a clone each would be hundreds.
-        gradients = torch._foreach_mul([self._gradients[k] for k in learned], 1.0)
-        copies = dict(zip(learned, gradients, strict=True))
+        gradients = {k: grad for k in learned if (grad := self._gradients[k]) is not None}
+        copies = dict(zip(gradients, torch._foreach_mul([*gradients.values()], 1.0), strict=True))
         return [copies.get(k) for k in range(len(self._gradients))]
 
 
@@ -138,7 +139,7 @@ class Node(torch.autograd.Function):
 
 
 def record_forward_backward(
-    flat: Run, shown: Tensor, parameters: list[Tensor], reached: list[set[int]]
+    flat: Run, shown: Tensor, parameters: Sequence[Tensor], reached: list[set[int]]
 ) -> ForwardBackward:
     forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
     with recording(forward):
@@ -159,14 +160,14 @@ def record_forward_backward(
     )
 
 
-def reached_by(outputs: tuple[Tensor, ...], parameters: list[Tensor]) -> list[set[int]]:
+def reached_by(outputs: tuple[Tensor, ...], parameters: Sequence[Tensor]) -> list[set[int]]:
     """For each of ``outputs`` the places of the parameters that it depends on."""
     output_grads = [gradients_of((t,), parameters, (torch.zeros_like(t),)) for t in outputs]
-    return [{k for k, grad in enumerate(of_one) if grad is not None} for of_one in output_grads]
+    return [{k for k, grad in enumerate(grads) if grad is not None} for grads in output_grads]
 
 
 def gradients_of(
-    outputs: tuple[Tensor, ...], parameters: list[Tensor], output_grads: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...], parameters: Sequence[Tensor], output_grads: tuple[Tensor, ...]
 ) -> tuple[Tensor | None, ...]:
     """Of each parameter, None of one that nothing depends on. Outputs before the first learned
     layer lead to none."""

@@ -9,7 +9,7 @@ everything here is the network's own pass.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -128,14 +128,14 @@ class Pass:
             with _side_stream():
                 for _ in range(_WARM_UP):
                     _outcome(flat, shown, self._learning)
-                own = _outcome(flat, other, self._learning)
+                expected = _outcome(flat, other, self._learning)
                 reached = reached_by(flat(shown), self._learning) if self._learns else []
             graph = (
                 record_forward_backward(flat, shown, self._learning, reached)
                 if self._learns
                 else record_forward(flat, shown)
             )
-            if not own.agrees(_outcome(graph, other, self._learning)):
+            if not expected.agrees(_outcome(graph, other, self._learning)):
                 raise RuntimeError(
                     "replayed, it gives other features or gradients than the network itself"
                 )
@@ -188,7 +188,7 @@ class _Outcome(NamedTuple):
         )
 
 
-def _outcome(run: Run, images: Tensor, parameters: list[Tensor]) -> _Outcome:
+def _outcome(run: Run, images: Tensor, parameters: Sequence[Tensor]) -> _Outcome:
     """What ``run`` gives with flipped parameters, and the gradients of the sum of its outputs' mean
     squares."""
     grads: tuple[Tensor | None, ...] = ()
@@ -206,7 +206,7 @@ def _outcome(run: Run, images: Tensor, parameters: list[Tensor]) -> _Outcome:
 
 
 @contextmanager
-def _flipped_weights(parameters: list[Tensor]) -> Iterator[None]:
+def _flipped_weights(parameters: Sequence[Tensor]) -> Iterator[None]:
     """Parameters with their first dimension reversed meanwhile: other weights, no random numbers,
     exactly undone."""
 

@@ -9,7 +9,7 @@ from kdbench.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kdbench.loading.choice import Choice
+    from kdbench.loading.choice import PluginChoice
     from kdbench.models import ModelSource
 
 #: What is listed -> the kind of method that it is.
@@ -17,7 +17,7 @@ METHODS = {"attacks": "attack", "defenses": "defense", "distillers": "distiller"
 
 
 def details(
-    kind: str, name: str, image_size: int, choice: Choice
+    kind: str, name: str, image_size: int, choice: PluginChoice
 ) -> dict[str, list[dict[str, Any]]]:
     """Title of a table -> its rows.
 

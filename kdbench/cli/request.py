@@ -234,9 +234,9 @@ def build_spec(
 
 
 def _of_method(key: str) -> bool:
-    from kdbench.loading.plugin import KINDS
+    from kdbench.method import METHOD_KINDS
 
-    return key.partition(".")[0] in KINDS
+    return key.partition(".")[0] in METHOD_KINDS
 
 
 def _explain(error: Any) -> str:

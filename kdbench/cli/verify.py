@@ -17,7 +17,7 @@ from kdbench.errors import IntegrityError
 
 if TYPE_CHECKING:
     from kdbench.bench.run.verify import OtherKeys
-    from kdbench.loading.choice import Choice
+    from kdbench.loading.choice import PluginChoice
 
 _LISTED = 8
 
@@ -45,7 +45,7 @@ _LISTED = 8
 def verify_command(
     ctx: click.Context,
     folder: Path,
-    choice: Choice,
+    choice: PluginChoice,
     store_dir: Path | None,
     cells: int,
     seed: int | None,

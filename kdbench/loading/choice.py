@@ -11,7 +11,7 @@ from kdbench.errors import UsageError, unknown
 
 
 @dataclass(frozen=True)
-class Choice:
+class PluginChoice:
     """Which plugins are wanted: all, but for those named.
 
     only: names of entry points or distributions; None for all. without: names of entry points.

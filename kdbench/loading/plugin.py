@@ -31,11 +31,12 @@ from kdbench.distiller import Distiller
 from kdbench.errors import ContractError, UsageError, unknown
 from kdbench.loading.choice import owner_of
 from kdbench.loading.source import source_digest
-from kdbench.method import Info, Method
+from kdbench.method import METHOD_KINDS, Info, Method
 from kdbench.models import ModelSource
 
 GROUP = "kdbench"
-KINDS: dict[str, type[Method]] = {"attack": Attack, "distiller": Distiller, "defense": Defense}
+#: Kind of method -> the class that its methods derive from.
+BASES: dict[str, type[Method]] = {base.kind: base for base in (Attack, Distiller, Defense)}
 #: What is returned by name: a source, or only the function that it needs first.
 SOURCES: dict[str, type[ModelSource] | type[DatasetSource]] = {
     "model": ModelSource,
@@ -107,8 +108,8 @@ def describe(point: EntryPoint) -> Plugin:
     version = point.dist.version if point.dist is not None else ""
     path = None
     with contextlib.suppress(ImportError, ValueError):
-        found = importlib.util.find_spec(point.module.partition(".")[0])
-        path = Path(found.origin) if found is not None and found.origin is not None else None
+        spec = importlib.util.find_spec(point.module.partition(".")[0])
+        path = Path(spec.origin) if spec is not None and spec.origin is not None else None
     return Plugin(point.name, point.value, owner_of(point), version, path=path)
 
 
@@ -205,19 +206,19 @@ def _worded(error: BaseException) -> str:
 
 
 def _api(plugin: object) -> str:
-    asked = getattr(plugin, "kdbench_api", "")
+    versions = getattr(plugin, "kdbench_api", "")
     try:
-        fits = SpecifierSet(asked).contains(hookspecs.API_VERSION)
+        fits = SpecifierSet(versions).contains(hookspecs.API_VERSION)
     except (InvalidSpecifier, TypeError, AttributeError):
         raise ContractError(
-            f"kdbench_api is {asked!r}, no range of versions; write for example '>=1,<2'"
+            f"kdbench_api is {versions!r}, no range of versions; write for example '>=1,<2'"
         ) from None
     if not fits:
         raise ContractError(
-            f"it works with kdbench_api {asked}, this kdbench has {hookspecs.API_VERSION}; install "
-            "another version of either"
+            f"it works with kdbench_api {versions}, this kdbench has {hookspecs.API_VERSION}; "
+            "install another version of either"
         )
-    return str(asked)
+    return str(versions)
 
 
 def _definitions(plugin: object, name: str) -> tuple[Definition, ...]:
@@ -230,9 +231,9 @@ def _definitions(plugin: object, name: str) -> tuple[Definition, ...]:
     if not manager.get_hookcallers(plugin):
         raise ContractError("it implements no hook; is @kdbench.hookspecs.hookimpl missing?")
     definitions: dict[tuple[str, str], Definition] = {}
-    for kind in (*KINDS, *SOURCES):
+    for kind in (*METHOD_KINDS, *SOURCES):
         for answer in getattr(manager.hook, f"kdbench_{kind}s")():
-            read = _methods if kind in KINDS else _sources
+            read = _methods if kind in METHOD_KINDS else _sources
             for definition in read(kind, answer):
                 if (kind, definition.name) in definitions:
                     raise ContractError(f"it defines the {kind} {definition.name!r} twice")
@@ -269,7 +270,7 @@ def _sources(kind: str, answer: object) -> Iterator[Definition]:
 
 
 def _check(kind: str, method: object) -> None:
-    base = KINDS[kind]
+    base = BASES[kind]
     if not (isinstance(method, type) and issubclass(method, base)):
         raise ContractError(
             f"kdbench_{kind}s must return subclasses of kdbench.{kind}.{base.__name__}, got "

@@ -13,18 +13,9 @@ from typing import Any, Generic, TypeVar
 from kdbench import __version__
 from kdbench.data import DatasetSource
 from kdbench.errors import ContractError, PluginLoadError, UnknownMethodError, UsageError, unknown
-from kdbench.loading.choice import Choice, owner_of
-from kdbench.loading.plugin import (
-    GROUP,
-    KINDS,
-    Plugin,
-    blocked,
-    broken,
-    describe,
-    describe_file,
-    load,
-)
-from kdbench.method import Method
+from kdbench.loading.choice import PluginChoice, owner_of
+from kdbench.loading.plugin import GROUP, Plugin, blocked, broken, describe, describe_file, load
+from kdbench.method import METHOD_KINDS, Method
 from kdbench.models import ModelSource
 
 #: The distribution of the built-ins: they came first, so whoever takes one of their names is the
@@ -91,7 +82,7 @@ class Registry:
     """Everything that could be loaded. kdbench's own networks and datasets are always among it."""
 
     methods: dict[str, dict[str, Registered[type[Method]]]] = field(
-        default_factory=lambda: {kind: {} for kind in KINDS}
+        default_factory=lambda: {kind: {} for kind in METHOD_KINDS}
     )
     """By kind and name."""
     registered_models: dict[str, Registered[ModelSource]] = field(
@@ -107,7 +98,7 @@ class Registry:
 
     @classmethod
     def load(
-        cls, points: Iterable[EntryPoint] | None = None, choice: Choice | None = None
+        cls, points: Iterable[EntryPoint] | None = None, choice: PluginChoice | None = None
     ) -> Registry:
         """Load each entry point of the group ``kdbench`` on its own, so that a broken plugin harms
         nobody else.
@@ -118,11 +109,11 @@ class Registry:
         Raises:
             UsageError: the choice names a plugin or a file that does not exist.
         """
-        choice = choice or Choice()
+        choice = choice or PluginChoice()
         # An editable install lists the same distribution twice when both it and its folder are on
         # the path.
-        asked = points if points is not None else entry_points(group=GROUP)
-        known = {(point.name, owner_of(point)): point for point in asked}
+        installed = points if points is not None else entry_points(group=GROUP)
+        known = {(point.name, owner_of(point)): point for point in installed}
         choice.check(known.values())
         plugins = [blocked(describe(point)) for point in known.values() if not choice.wants(point)]
         wanted = [describe_file(path) for path in choice.files]
@@ -237,7 +228,7 @@ class Registry:
         """
         if name in self.methods[kind]:
             return self.methods[kind][name].value
-        elsewhere = [other for other in KINDS if name in self.methods[other]]
+        elsewhere = [other for other in METHOD_KINDS if name in self.methods[other]]
         if elsewhere:
             known = ", ".join(self.names(kind)) or "none"
             article = "an" if elsewhere[0][0] in "aeiou" else "a"
@@ -261,10 +252,10 @@ class Registry:
             UsageError: there is none, or several.
         """
         kind, _, rest = name.partition(".")
-        if kind in KINDS and rest:
+        if kind in METHOD_KINDS and rest:
             kinds, name = [kind], rest
         else:
-            kinds = [kind for kind in KINDS if base_name(name) in self.methods[kind]]
+            kinds = [kind for kind in METHOD_KINDS if base_name(name) in self.methods[kind]]
         if len(kinds) > 1:
             raise UsageError(f"{name!r} is {' and '.join(kinds)}; write {kinds[0]}.{name}")
         if not kinds:

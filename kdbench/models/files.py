@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from kdbench.errors import ContractError, IntegrityError
 from kdbench.models import blank_model
+from kdbench.models.base import FeatureModel
 from kdbench.models.external import ExternalModel
 
 _KEY = "kdbench"
@@ -63,7 +64,8 @@ def load_module(path: Path, packages: Collection[str] = ()) -> tuple[nn.Module, 
     try:
         with safe_open(path, framework="pt") as file:
             held = json.loads((file.metadata() or {})[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
         return _Reader(tensors, packages).node(held["structure"], "").eval(), held["record"]
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, ImportError) as error:
         raise IntegrityError(
@@ -182,16 +184,16 @@ class _Reader:
         allowed = (*_OWN, *self.packages)
         if not any(module == package or module.startswith(f"{package}.") for package in allowed):
             raise ValueError(f"class {name} is of none of the packages {', '.join(allowed)}")
-        found: Any = importlib.import_module(module)
+        cls: Any = importlib.import_module(module)
         for part in qualname.split("."):
-            found = getattr(found, part)
-        if not (isinstance(found, type) and issubclass(found, base)):
+            cls = getattr(cls, part)
+        if not (isinstance(cls, type) and issubclass(cls, base)):
             raise ValueError(f"{name} is no subclass of {base.__name__}")
-        return found
+        return cls
 
 
-def _fresh(name: str, num_classes: int, size: int) -> ExternalModel:
-    return blank_model(name, num_classes, image_size=size)  # type: ignore[return-value]
+def _fresh(name: str, num_classes: int, size: int) -> FeatureModel:
+    return blank_model(name, num_classes, image_size=size)
 
 
 def _join(path: str, name: str) -> str:
@@ -241,7 +243,7 @@ def _decode(value: Any, find: Callable[[str, type], Any]) -> Any:
         return find(value["params"], BaseModel)(**value["values"])
     if "dataclass" in value:
         cls = find(value["dataclass"], object)
-        if not dataclasses.is_dataclass(cls):
+        if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
             raise ValueError(f"{value['dataclass']} is no dataclass")
         return cls(**{k: _decode(v, find) for k, v in value["values"].items()})
     ((kind, inner),) = value.items()

@@ -78,7 +78,8 @@ class FolderCheckpoints:
         try:
             with safe_open(self._path(call), framework="pt") as file:
                 record = json.loads((file.metadata() or {})["record"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
         if record.pop("sha256", None) != _digest(tensors, record):
@@ -113,5 +114,5 @@ def _digest(tensors: dict[str, Tensor], record: dict[str, Any]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -84,7 +84,8 @@ class Profile:
                 if trace and step == _SKIPPED and self._traces < _MOST_TRACES:
                     tracer = self._start()
                 if step == _SKIPPED + _SHOWN and tracer is not None:
-                    tracer = self._stop(tracer)
+                    self._stop(tracer)
+                    tracer = None
                 with self.span("batch"):
                     batch = next(source, None)
                 if batch is None:

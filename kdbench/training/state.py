@@ -21,8 +21,9 @@ def parts_of(trained: Trained) -> list[nn.Module | Tensor]:
 
 
 def parameters_of(parts: list[nn.Module | Tensor]) -> list[Tensor]:
-    found = (part.parameters() if isinstance(part, nn.Module) else [part] for part in parts)
-    return list({id(p): p for group in found for p in group}.values())
+    groups = (part.parameters() if isinstance(part, nn.Module) else [part] for part in parts)
+    # Two parts may share a parameter, which is optimised once.
+    return list({id(p): p for group in groups for p in group}.values())
 
 
 def state_of(

@@ -7,7 +7,7 @@ import pytest
 
 from kdbench import __version__
 from kdbench.errors import UsageError
-from kdbench.loading.choice import Choice
+from kdbench.loading.choice import PluginChoice
 from kdbench.loading.registry import Registry
 from tests.loading.strangers import GOOD, SMALL, install, kdbench
 
@@ -65,10 +65,10 @@ def test_a_file_runs_from_end_to_end(tmp_path):
 def test_its_source_is_part_of_what_it_computes(tmp_path):
     path = tmp_path / "own.py"
     path.write_text(OWN)
-    first = Registry.load([], Choice(files=(path,))).methods["attack"]["own"].origin
-    assert Registry.load([], Choice(files=(path,))).methods["attack"]["own"].origin == first
+    first = Registry.load([], PluginChoice(files=(path,))).methods["attack"]["own"].origin
+    assert Registry.load([], PluginChoice(files=(path,))).methods["attack"]["own"].origin == first
     path.write_text(OWN + "# changed")
-    assert Registry.load([], Choice(files=(path,))).methods["attack"]["own"].origin != first
+    assert Registry.load([], PluginChoice(files=(path,))).methods["attack"]["own"].origin != first
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_wrong_file_is_refused(tmp_path, name, says):
     if name != "absent.py":
         (tmp_path / name).write_text(OWN)
     with pytest.raises(UsageError, match=says):
-        Registry.load([], Choice(files=(tmp_path / name,)))
+        Registry.load([], PluginChoice(files=(tmp_path / name,)))
 
 
 def test_a_file_takes_nobodys_name(tmp_path):
@@ -101,6 +101,6 @@ def test_a_file_takes_nobodys_name(tmp_path):
 
 def test_a_broken_file_says_where(tmp_path):
     (tmp_path / "own.py").write_text("x = 1\nraise ValueError('no')")
-    (plugin,) = Registry.load([], Choice(files=(tmp_path / "own.py",))).plugins
+    (plugin,) = Registry.load([], PluginChoice(files=(tmp_path / "own.py",))).plugins
     assert plugin.status == "broken"
     assert plugin.cause == f"ValueError: no ({tmp_path / 'own.py'}:2)"

@@ -61,9 +61,9 @@ class _Builder:
 
     def _networks(self, inputs: Mapping[str, str], values: Mapping[str, Any]) -> tuple[str, ...]:
         """Its own, and that which each of its inputs made."""
-        own = [values["model"]] if "model" in values else []
+        trained = [values["model"]] if "model" in values else []
         return (
-            *own,
+            *trained,
             *(name for key in inputs.values() for name in self.plan.stages[key].networks[:1]),
         )
 

@@ -106,13 +106,13 @@ class Plan:
 
     def ancestors(self, key: str) -> set[str]:
         """The stage itself and everything it rests on."""
-        found, left = set(), [key]
+        ancestors, left = set(), [key]
         while left:
             at = left.pop()
-            if at not in found:
-                found.add(at)
+            if at not in ancestors:
+                ancestors.add(at)
                 left += self.stages[at].inputs.values()
-        return found
+        return ancestors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ def keep_images(store: Store, dataset: Dataset, split: Literal["train", "test"])
     Raises:
         OSError: the disk is full.
     """
-    images, found = (
+    images, content = (
         (dataset.train, dataset.train_digest)
         if split == "train"
         else (dataset.test, dataset.test_digest)
@@ -30,7 +30,7 @@ def keep_images(store: Store, dataset: Dataset, split: Literal["train", "test"])
     # Where files are named instead of pixels being held, the same pictures elsewhere are another
     # file.
     folders = [str(folder) for folder in image_folders(images)]
-    key = digest(["images", found, folders])
+    key = digest(["images", content, folders])
     if store.verified(key) is None:
         workspace = store.workspace(key) / uuid.uuid4().hex
         workspace.mkdir(parents=True)
@@ -45,7 +45,7 @@ def keep_images(store: Store, dataset: Dataset, split: Literal["train", "test"])
                 facts={},
                 seconds=0.0,
                 peak_mb=0.0,
-                ingredients={"digest": found},
+                ingredients={"digest": content},
             )
         finally:
             shutil.rmtree(store.workspace(key), ignore_errors=True)

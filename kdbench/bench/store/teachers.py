@@ -129,8 +129,8 @@ def load_teacher(store: Store, name: str) -> Imported:
             )
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        teacher = Imported(name=name, **found)
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        teacher = Imported(name=name, **entry)
     except (ValueError, TypeError) as error:
         raise IntegrityError(
             f"the entry of the imported teacher {name!r} is damaged; import it again"

@@ -82,7 +82,7 @@ class Workbench:
         # an imported teacher, which came as weights alone
         if record.get("normalization") == "dataset":
             model.set_normalization(self.task.mean, self.task.std)
-        return self.numerics.place(model)  # type: ignore[return-value]
+        return self.numerics.place(model)
 
     @spanned("files")
     def trigger(self) -> tuple[Trigger, tuple[int, ...] | None]:
@@ -95,7 +95,7 @@ class Workbench:
                 f"{self.task.inputs['trigger']} holds a {type(trigger).__name__}, no trigger"
             )
         sources = record["source_classes"]
-        return self.numerics.place(trigger), None if sources is None else tuple(sources)  # type: ignore[return-value]
+        return self.numerics.place(trigger), None if sources is None else tuple(sources)
 
     @spanned("files")
     def keep(self, model: FeatureModel, facts: dict[str, Any] | None = None) -> Product:
@@ -117,7 +117,7 @@ class Workbench:
             sources=self.registry.models,
         )
         model.set_normalization(self.task.mean, self.task.std)
-        return self.numerics.place(model)  # type: ignore[return-value]
+        return self.numerics.place(model)
 
     def defense_setting(self) -> DefenseSetting:
         """What a defense may know: nothing of the attack, and only its share of the images."""

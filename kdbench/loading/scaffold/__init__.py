@@ -9,8 +9,8 @@ from pathlib import Path
 from string import Template
 
 from kdbench.errors import ConfigError, UsageError
+from kdbench.method import METHOD_KINDS
 
-KINDS = ("attack", "defense", "distiller")
 #: Template -> where it goes. ``$`` words in both are replaced.
 _FILES = {
     "common/pyproject.toml": "pyproject.toml",
@@ -33,8 +33,8 @@ def write_plugin(kind: str, name: str, folder: Path) -> list[Path]:
     Raises:
         UsageError: no such kind, no name, or the folder is there already.
     """
-    if kind not in KINDS:
-        raise UsageError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
+    if kind not in METHOD_KINDS:
+        raise UsageError(f"unknown kind {kind!r}; known: {', '.join(sorted(METHOD_KINDS))}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UsageError(
             f"{name!r} is no name for a plugin; use a-z and, after the first, 0-9 and _"
