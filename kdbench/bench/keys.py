@@ -10,8 +10,10 @@ MODEL, TRIGGER, PICTURE = "model.safetensors", "trigger.safetensors", "trigger.p
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of canonical JSON: key order and int-valued floats do not matter, everything else
-    does."""
+    """SHA-256 of canonical JSON.
+
+    The order of keys does not matter, and 1.0 is the same as 1. Everything else matters.
+    """
     return hashlib.sha256(
         json.dumps(_canonical(value), sort_keys=True, separators=(",", ":")).encode()
     ).hexdigest()

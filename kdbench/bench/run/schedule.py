@@ -1,5 +1,4 @@
-"""Which stage can run now, which waits, which never will: the state of a plan while it is carried
-out."""
+"""The state of a plan while it is carried out: which stages can run, wait, or have failed."""
 
 from __future__ import annotations
 
@@ -72,7 +71,7 @@ class Schedule:
                 self._cohorts[stage.cohort].add(key)
 
     def take(self) -> str | None:
-        """The first stage whose inputs are all there; it counts as running."""
+        """The first stage whose inputs are all there. From now on it counts as running."""
         while self._order:
             _, key = heapq.heappop(self._order)
             if key in self._ready:
@@ -91,8 +90,10 @@ class Schedule:
         return len(self._ready)
 
     def take_alike(self, cohort: str, most: int, without: Collection[str] = ()) -> list[str]:
-        """Up to ``most`` more stages of a cohort whose inputs are all there, in the plan's order;
-        they count as running."""
+        """Up to ``most`` more stages of a cohort whose inputs are all there, in the plan's order.
+
+        From now on they count as running.
+        """
         if not cohort or most < 1:
             return []
         alike = sorted(
