@@ -240,7 +240,7 @@ def train_together(
     """Train several on the same batches in the same order. Each ends as if trained alone.
 
     Args:
-        trainees: of one recipe and one number of images. One that raises stops with its ``error``,
+        trainees: of one recipe and one set of images. One that raises stops with its ``error``,
             and the others go on.
         images: the training images.
         generator: as for :class:`Fit`.

@@ -16,8 +16,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 #: The parts of a stage. ``other`` is everything outside of them, such as the work of a method.
 PARTS = ("batch", "teacher", "forward", "backward", "optimizer", "other", "files")
 
-#: A trace leaves out the first steps of a loop, which reserve memory and build kernels. It shows the
-#: next few.
+#: A trace leaves out the first steps of a loop, which reserve memory and build kernels. It shows
+#: the next few.
 _SKIPPED, _SHOWN = 3, 3
 #: Loops of one stage that are traced. A trace of a deep pair takes some 10 MB.
 _MOST_TRACES = 8
