@@ -153,7 +153,8 @@ def record_forward_backward(
         outputs = flat(shown)
     output_grads = tuple(torch.zeros_like(t) for t in outputs)
     with recording(backward, forward):
-        # The graph is retained, so that a backward pass keeps the activations for the next replay.
+        # Retained, so that a backward pass leaves the activations as they are and can be replayed
+        # again.
         gradients = gradients_of(outputs, parameters, output_grads)
     return ForwardBackward(
         forward,

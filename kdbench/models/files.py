@@ -1,11 +1,12 @@
-"""Networks and triggers as files: what a module *is* as JSON, its numbers as safetensors. No
-pickle.
+"""Networks and triggers as files: the structure as JSON, the numbers as safetensors. No pickle.
 
-Any ``nn.Module`` whose plain attributes are numbers, texts, containers of these, parameter models
-or dataclasses can be kept, so that a plugin's own module (an edited teacher, a trigger) needs no
-code for it. Reading imports classes of torch.nn, of kdbench and of the plugins named by the caller,
-and of nothing else, and runs no constructor. Library networks (timm, torchvision) are full of
-functions; they are built anew by name.
+Any ``nn.Module`` can be kept if its plain attributes are numbers, texts, parameter models,
+dataclasses, or containers of these. So a plugin needs no code to keep its edited teacher or its
+trigger.
+
+Reading imports classes of torch.nn, of kdbench and of the plugins that the caller names, and no
+others. It runs no constructor of a module. The networks of libraries (timm, torchvision) hold
+functions, so they are built again by name.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from kdbench.models.base import FeatureModel
 from kdbench.models.external import ExternalModel
 
 _KEY = "kdbench"
-_BARE = frozenset(vars(nn.Module()))  # what every module has: parameters, buffers, children, hooks
+#: What every module has: parameters, buffers, children, hooks.
+_BARE = frozenset(vars(nn.Module()))
+#: Packages whose classes a file may always name.
 _OWN = ("torch.nn", "kdbench")
 
 
@@ -43,10 +46,10 @@ def save_module(module: nn.Module, path: Path, record: dict[str, Any] | None = N
 
     writer = _Writer()
     structure = writer.node(module, "")
-    # In the module's own order, which is the one that a Sequential runs in: sorted, its child 10
-    # would come before 2.
+    # Not sorted: a Sequential runs its children in this order, and sorted, child 10 would come
+    # before child 2.
     held = json.dumps({"structure": structure, "record": record or {}})
-    # one key: the order of several would be random
+    # One key only, since safetensors writes several in random order.
     save_file(writer.tensors, path, metadata={_KEY: held})
 
 
@@ -57,7 +60,7 @@ def load_module(path: Path, packages: Collection[str] = ()) -> tuple[nn.Module, 
         packages: names of the plugin packages whose classes may be imported.
 
     Raises:
-        IntegrityError: not such a file, or it names a class from elsewhere.
+        IntegrityError: the file is another one, or names a class of another package.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -74,6 +77,8 @@ def load_module(path: Path, packages: Collection[str] = ()) -> tuple[nn.Module, 
 
 
 class _Writer:
+    """Describes modules as JSON and collects their tensors, each of them once."""
+
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self._names: dict[int, str] = {}
@@ -142,6 +147,8 @@ class _Writer:
 
 
 class _Reader:
+    """Makes modules from what a writer wrote. The text is not trusted."""
+
     def __init__(self, tensors: dict[str, Tensor], packages: Collection[str]) -> None:
         self.tensors, self.packages = tensors, packages
         self._modules: dict[str, nn.Module] = {}
@@ -158,6 +165,7 @@ class _Reader:
             for name, tensor in node["tensors"].items():
                 entries[name].detach().copy_(self.tensors[tensor])
             return module
+        # A constructor may do anything, so it is not called.
         cls = self._class(node["class"], nn.Module)
         module = self._modules[path] = cls.__new__(cls)
         nn.Module.__init__(module)
@@ -205,7 +213,7 @@ def _class_name(cls: type) -> str:
 
 
 def _encode(value: Any, where: str) -> Any:
-    """A plain attribute as JSON; what JSON has no word for becomes ``{kind: ...}``."""
+    """A plain attribute as JSON. What JSON cannot express becomes ``{kind: ...}``."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, BaseModel):
@@ -235,6 +243,7 @@ def _encode(value: Any, where: str) -> Any:
 
 
 def _decode(value: Any, find: Callable[[str, type], Any]) -> Any:
+    """The inverse of :func:`_encode`. ``find`` refuses classes that may not be imported."""
     if isinstance(value, list):
         return [_decode(v, find) for v in value]
     if not isinstance(value, dict):
