@@ -32,8 +32,10 @@ def write_record(value: dict[str, Any], path: str | Path) -> None:
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file beside ``path``, then put it in place; a failure leaves the old
-    file alone."""
+    """Let ``write`` fill a file beside ``path``, then put it in place.
+
+    If writing fails, the old file stays.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -224,10 +224,10 @@ class _Leaves:
 
 def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLoss) -> FoundTrigger:
     """Minimise ``loss`` over a trigger on non-target images. The teacher stays as it is."""
-    device, generator = setting.numerics.device, setting.generator
+    device = setting.numerics.device
     leaves = _Leaves(setting, params)
     others = class_rows(setting, target=False)
-    probe = setting.train.read(pick(others, _PROBE, generator), device)
+    probe = setting.train.read(pick(others, _PROBE, setting.generator), device)
 
     def measure(teacher: FeatureModel) -> tuple[float, float]:
         with torch.no_grad(), setting.numerics.autocast():
@@ -235,25 +235,10 @@ def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLo
             hit = (out.logits.argmax(1) == setting.target_class).float().mean()
             return float(loss(out)), float(hit)
 
-    def objective(batch: Batch) -> dict[str, Tensor]:
-        return {"trigger": loss(setting.teacher.features(leaves.on(batch.images)))}
-
     with frozen(setting.teacher) as teacher:
         before, _ = measure(teacher)
         if params.steps:
-            # One pass over repeated rows, so that the number of steps does not depend on the size
-            # of the set.
-            wanted = params.steps * params.search_batch
-            rows = others.repeat(-(-wanted // len(others)))[:wanted]
-            setting.fit(
-                leaves.learned,
-                objective,
-                setting.train.subset(rows),
-                _search_recipe(params),
-                generator=generator,
-                augmentation=setting.augmentation,
-                after_step=leaves.project,
-            )
+            _minimise(setting, params, loss, leaves, others)
         after, hit = measure(teacher)
     trigger = BlendTrigger(leaves.pixels(), leaves.mask).to(device)
     facts: dict[str, float | int | str] = {
@@ -267,9 +252,28 @@ def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLo
     return FoundTrigger(trigger, facts)
 
 
-def _search_recipe(params: SearchParams) -> Recipe:
-    return Recipe(
-        epochs=1, batch_size=params.search_batch, optimizer="adam", lr=params.lr, weight_decay=0
+def _minimise(
+    setting: AttackSetting, params: SearchParams, loss: FeatureLoss, leaves: _Leaves, rows: Tensor
+) -> None:
+    """Train the leaves in place, on images of ``rows``."""
+
+    def objective(batch: Batch) -> dict[str, Tensor]:
+        return {"trigger": loss(setting.teacher.features(leaves.on(batch.images)))}
+
+    # One pass over repeated rows, so that the number of steps does not depend on the size of the
+    # set.
+    wanted = params.steps * params.search_batch
+    repeated = rows.repeat(-(-wanted // len(rows)))[:wanted]
+    setting.fit(
+        leaves.learned,
+        objective,
+        setting.train.subset(repeated),
+        Recipe(
+            epochs=1, batch_size=params.search_batch, optimizer="adam", lr=params.lr, weight_decay=0
+        ),
+        generator=setting.generator,
+        augmentation=setting.augmentation,
+        after_step=leaves.project,
     )
 
 

@@ -22,7 +22,7 @@ from kdbench.models import ModelSource
 
 #: The distribution of the built-ins. A plugin that takes one of their names is refused, and the
 #: built-in stays.
-_OWN = "kdbench"
+_DISTRIBUTION = "kdbench"
 
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def built_in() -> Plugin:
 
     It is no entry point, so nobody can block it.
     """
-    plugin = load(Plugin(_OWN, "kdbench.loading.builtin", _OWN, __version__))
+    plugin = load(Plugin(_DISTRIBUTION, "kdbench.loading.builtin", _DISTRIBUTION, __version__))
     if plugin.status != "ok":
         raise ContractError(f"kdbench's own networks and datasets are broken: {plugin.cause}")
     return plugin
@@ -127,7 +127,7 @@ class Registry:
             owners[plugin.name].add(plugin.distribution)
         for plugin in wanted:
             rivals = owners[plugin.name] - {plugin.distribution}
-            if rivals and plugin.distribution != _OWN:
+            if rivals and plugin.distribution != _DISTRIBUTION:
                 what = "the name" if plugin.is_file else "the entry point"
                 plugins.append(broken(plugin, _conflict(what, plugin.name, rivals)))
             else:
@@ -294,11 +294,11 @@ def _without_rivals(plugins: list[Plugin]) -> list[Plugin]:
 
 def _unless_rivalled(plugin: Plugin, makers: Mapping[tuple[str, str], list[Plugin]]) -> Plugin:
     shared = [(d.kind, d.name) for d in plugin.defines if len(makers[d.kind, d.name]) > 1]
-    if not shared or plugin.distribution == _OWN:
+    if not shared or plugin.distribution == _DISTRIBUTION:
         return plugin
     kind, name = shared[0]
     rivals = [
-        _OWN if maker is built_in() else f"{maker.name} of {maker.distribution}"
+        _DISTRIBUTION if maker is built_in() else f"{maker.name} of {maker.distribution}"
         for maker in makers[kind, name]
         if maker is not plugin
     ]

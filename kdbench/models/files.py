@@ -30,7 +30,7 @@ _KEY = "kdbench"
 #: What every module has: parameters, buffers, children, hooks.
 _BARE = frozenset(vars(nn.Module()))
 #: Packages whose classes a file may always name.
-_OWN = ("torch.nn", "kdbench")
+_PACKAGES = ("torch.nn", "kdbench")
 
 
 def save_module(module: nn.Module, path: Path, record: dict[str, Any] | None = None) -> None:
@@ -54,7 +54,9 @@ def save_module(module: nn.Module, path: Path, record: dict[str, Any] | None = N
 
 
 def load_module(path: Path, packages: Collection[str] = ()) -> tuple[nn.Module, dict[str, Any]]:
-    """Read what :func:`save_module` wrote: (module in eval mode, on the CPU; its record).
+    """Read what :func:`save_module` wrote: (module, record).
+
+    The module is on the CPU, in eval mode.
 
     Args:
         packages: names of the plugin packages whose classes may be imported.
@@ -189,7 +191,7 @@ class _Reader:
 
     def _class(self, name: str, base: type) -> Any:
         module, _, qualname = name.partition(":")
-        allowed = (*_OWN, *self.packages)
+        allowed = (*_PACKAGES, *self.packages)
         if not any(module == package or module.startswith(f"{package}.") for package in allowed):
             raise ValueError(f"class {name} is of none of the packages {', '.join(allowed)}")
         cls: Any = importlib.import_module(module)

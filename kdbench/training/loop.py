@@ -1,5 +1,4 @@
-"""The only optimisation loop. Attacks, distillers and defenses say what to minimise; this file
-minimises it."""
+"""The only optimisation loop. Attacks, distillers and defenses say what it minimises."""
 
 from __future__ import annotations
 
@@ -151,7 +150,7 @@ class Trainee:
         saved = self.fit.checkpoints.load(self._call)
         if saved is not None and saved.record["steps"] == self._steps:
             restore(saved, self.parts, self.parameters, self._optimizer)
-            with self._own_states():
+            with self._random_states():
                 restore_random_state(saved, generator)
             self.history, self._rate = list(saved.record["history"]), saved.record["rate"]
         self._done = len(self.history) * self.per_epoch
@@ -165,7 +164,7 @@ class Trainee:
         self._rate = rate
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        with self._own_states():
+        with self._random_states():
             with span("forward"), self.fit.numerics.autocast():
                 terms = self.loss(batch, shared)
             with span("backward"):
@@ -210,7 +209,7 @@ class Trainee:
         self._total = torch.zeros_like(self._total)
         if self.fit.checkpoints.due():
             state = state_of(self.parts, self.parameters, self._optimizer)
-            with self._own_states():
+            with self._random_states():
                 drawn = random_state(generator)
             record = {
                 **state.record,
@@ -221,7 +220,7 @@ class Trainee:
             }
             self.fit.checkpoints.save(self._call, Checkpoint(state.tensors | drawn.tensors, record))
 
-    def _own_states(self) -> AbstractContextManager[object]:
+    def _random_states(self) -> AbstractContextManager[object]:
         return nullcontext() if self.states is None else self.states
 
 

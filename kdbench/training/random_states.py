@@ -59,15 +59,15 @@ class RandomStates:
     """
 
     def __init__(self) -> None:
-        self._own = _States.now()
+        self._inside = _States.now()
 
     def __enter__(self) -> None:
-        self._others = _States.now()
-        self._own.put_back()
+        self._outside = _States.now()
+        self._inside.put_back()
 
     def __exit__(self, *_: object) -> None:
-        self._own = _States.now()
-        self._others.put_back()
+        self._inside = _States.now()
+        self._outside.put_back()
 
 
 def random_state(generator: torch.Generator) -> Checkpoint:

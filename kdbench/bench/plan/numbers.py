@@ -85,14 +85,14 @@ def _data_changes(resolved: Resolved) -> dict[str, Any]:
     are promised, too."""
     spec, official = resolved.spec, resolved.source
     sizes = {name: getattr(official, name) for name in DatasetSizes.model_fields}
-    promise = sizes | _said(resolved.promised_preset.sizes_of(resolved.dataset))
-    values = sizes | _said(resolved.preset.sizes_of(resolved.dataset))
+    promise = sizes | _stated(resolved.promised_preset.sizes_of(resolved.dataset))
+    values = sizes | _stated(resolved.preset.sizes_of(resolved.dataset))
     values |= {name: size for name in sizes if (size := getattr(spec, name)) is not None}
     promise["data_seed"], values["data_seed"] = 0, spec.data_seed
     return {name: value for name, value in values.items() if value != promise[name]}
 
 
-def _said(sizes: DatasetSizes) -> dict[str, int]:
+def _stated(sizes: DatasetSizes) -> dict[str, int]:
     """The sizes that are not left to the dataset."""
     return sizes.model_dump(exclude_none=True)
 

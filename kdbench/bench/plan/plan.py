@@ -147,7 +147,7 @@ class Part:
     train_size: int
     """Training images."""
     numerics: str
-    """Device and arithmetic; see :mod:`kdbench.bench.plan.machine`."""
+    """Device and arithmetic, see :mod:`kdbench.bench.plan.machine`."""
     code: str = ""
     """Digest of the code that computes."""
     software: Mapping[str, str] = field(default_factory=dict)

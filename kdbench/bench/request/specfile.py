@@ -10,7 +10,7 @@ datasets = ["gtsrb"]
 seeds = [0, 1, 2]
 data_dir = "DATA"                       # relative to the file
 
-[[also]]                                # further cells; what is not given here is as above
+[[also]]                                # further cells, with the other axes as above
 distillers = ["fkd.weak"]
 
 [set]

@@ -170,7 +170,7 @@ def again(
     for known, row in zip(cells, rows_again, strict=True):
         line = wanted[known.key]
         for name in STEADY:
-            said, computed = cell(rows[line][name]), cell(row[name])
-            if said != computed:
-                differences.append(RowDifference(line, name, said, computed))
+            table, computed = cell(rows[line][name]), cell(row[name])
+            if table != computed:
+                differences.append(RowDifference(line, name, table, computed))
     return differences

@@ -12,7 +12,7 @@ from kdbench.bench.work.workbench import Workbench
 from kdbench.capture import Pass, teacher_features
 from kdbench.data.base import Batch
 from kdbench.errors import ContractError
-from kdbench.models.base import FeatureModel, FeatureOutput
+from kdbench.models.base import BatchNormMode, FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
 from kdbench.training import DifferentEpochsError, RandomStates, Trainee, seeded, train_together
 
@@ -24,13 +24,7 @@ def distill_together(benches: Sequence[Workbench]) -> list[Product | Exception]:
     weights as if it were trained alone. If one of them raises, the others go on.
     """
     first = benches[0]
-    modes = {_distiller(bench).batch_norm_mode() for bench in benches}
-    if len(modes) > 1:
-        raise ContractError(
-            f"distillers that want the teacher's batch norms {' and '.join(sorted(modes))} cannot "
-            "share it"
-        )
-    (mode,) = modes
+    mode = _shared_mode(benches)
     teacher, images = FrozenTeacher(first.input("teacher"), mode), first.train()
     products: dict[int, Product | Exception] = {}
     ready: dict[int, tuple[FeatureModel, Trainee]] = {}
@@ -65,6 +59,17 @@ def distill_together(benches: Sequence[Workbench]) -> list[Product | Exception]:
         except Exception as error:
             products[i] = error
     return [products[i] for i in range(len(benches))]
+
+
+def _shared_mode(benches: Sequence[Workbench]) -> BatchNormMode:
+    """The mode of the teacher's batch norms, which must be the same for all."""
+    modes: set[BatchNormMode] = {_distiller(bench).batch_norm_mode() for bench in benches}
+    if len(modes) > 1:
+        raise ContractError(
+            f"distillers that want the teacher's batch norms {' and '.join(sorted(modes))} cannot "
+            "share it"
+        )
+    return modes.pop()
 
 
 def _distiller(bench: Workbench) -> Any:

@@ -27,9 +27,9 @@ class Task:
     folder: Path
     #: Role -> file in ``in/``.
     inputs: dict[str, str]
-    #: File of the training images; None where the stage may not see them.
+    #: File of the training images. None: the stage may not see them.
     train: str | None
-    #: File of the test images; None where the stage may not see them.
+    #: File of the test images. None: the stage may not see them.
     test: str | None
     #: Classes of the dataset.
     num_classes: int
