@@ -18,7 +18,8 @@ demo: install
 test: install lint
 	$(VENV)/bin/python -m pytest -q -n auto --dist loadfile
 
-# The numbers of the reliability tests in full: 50 kills, 300 damaged files, 10,000 cells, 90 hostile files. About 20 minutes.
+# The reliability tests in full: 50 kills, 300 damaged files, 10,000 cells, 215 hostile files.
+# About 20 minutes.
 soak: install
 	KDBENCH_SOAK=1 $(VENV)/bin/python -m pytest -q -s --durations=30 tests/bench tests/untrusted
 
@@ -29,6 +30,7 @@ bench: install
 lint: install
 	$(VENV)/bin/ruff check kdbench plugins tests benchmarks docs
 	$(VENV)/bin/ruff format --check kdbench plugins tests benchmarks docs
+	$(VENV)/bin/mypy
 
 fix: install
 	$(VENV)/bin/ruff check --fix kdbench plugins tests benchmarks docs

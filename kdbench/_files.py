@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,32 @@ def jsonable(value: Any) -> Any:
 
 
 def write_record(value: dict[str, Any], path: str | Path) -> None:
-    """Write ``value`` as JSON with sorted keys."""
-    text = json.dumps(jsonable(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))
+    """Write ``value`` as JSON with sorted keys; of a list in it every item on a line of its own,
+    one after the other, since there may be hundreds of thousands."""
+
+    def write(target: Path) -> None:
+        with target.open("w", encoding="utf-8") as file:
+            file.writelines(_record_text(value))
+
+    write_atomically(path, write)
+
+
+def _record_text(value: dict[str, Any]) -> Iterator[str]:
+    before = "{"
+    for key, part in sorted(value.items()):
+        yield f"{before}\n {json.dumps(key)}: "
+        if isinstance(part, list) and part:
+            for first, item in zip(itertools.chain("[", itertools.repeat(",")), part, strict=False):
+                yield f"{first}\n  {_strict(item)}"
+            yield "\n ]"
+        else:
+            yield _strict(part, indent=1).replace("\n", "\n ")
+        before = ","
+    yield "\n}\n" if value else "{}\n"
+
+
+def _strict(value: Any, indent: int | None = None) -> str:
+    return json.dumps(jsonable(value), indent=indent, sort_keys=True, allow_nan=False)
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:

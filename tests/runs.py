@@ -28,6 +28,23 @@ def go(spec: RunSpec, registry, out, store=None, reporter=None, executor=None, *
     )
 
 
+def part_of(resolved, **changes):
+    """A part of a plan whose dataset is not loaded."""
+    return Part(
+        resolved=resolved,
+        dataset_name=resolved.dataset,
+        **{
+            "train_digest": "train",
+            "test_digest": "test",
+            "num_classes": 10,
+            "train_size": 800,
+            "numerics": "cpu fp32",
+            "code": "code",
+            **changes,
+        },
+    )
+
+
 def plan_of(registry, software=None, origins=None, **asked):
     """The plan of a request, no data loaded."""
     spec = RunSpec(
@@ -40,20 +57,8 @@ def plan_of(registry, software=None, origins=None, **asked):
     for resolved in resolve_all(spec, registry):
         if origins:
             resolved.origins.update(origins)
-        parts.append(
-            Part(
-                resolved=resolved,
-                dataset_name=resolved.dataset,
-                train_digest="train",
-                test_digest="test",
-                num_classes=10,
-                train_size=800,
-                numerics="cpu fp32",
-                code="code",
-                software=software or {},
-            )
-        )
+        parts.append(part_of(resolved, software=software or {}))
     return build_plan(parts)
 
 
-__all__ = ["go", "plan_of", "resolve"]
+__all__ = ["go", "part_of", "plan_of", "resolve"]

@@ -9,17 +9,20 @@ from typing import Any
 MODEL, TRIGGER, PICTURE = "model.safetensors", "trigger.safetensors", "trigger.png"
 
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 def digest(value: Any) -> str:
     """SHA-256 of canonical JSON.
 
     The order of keys does not matter, and 1.0 is the same as 1. Everything else matters.
     """
-    return hashlib.sha256(
-        json.dumps(_canonical(value), sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    return hashlib.sha256(_encode(_canonical(value)).encode()).hexdigest()
 
 
 def _canonical(value: Any) -> Any:
+    if isinstance(value, str | int):  # first: most values are, and a plan asks millions of times
+        return value
     if isinstance(value, dict):
         return {str(k): _canonical(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

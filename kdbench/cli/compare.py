@@ -54,7 +54,7 @@ def compare_command(a: Path, b: Path, split: bool, as_json: bool) -> None:
 
 def _show(comparison: Comparison, names: list[str]) -> None:
     from kdbench.cli.display import make_console, safe
-    from kdbench.report.compare import LEVEL
+    from kdbench.report.noise import LEVEL
 
     console = make_console()
     for letter, name in zip("AB", names, strict=True):

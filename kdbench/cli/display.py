@@ -15,6 +15,8 @@ from kdbench.report.columns import conclusive_removed
 from kdbench.untrusted.text import strip_control
 
 PLAIN_WIDTH = 120
+#: Rows of the table that ends a run; a terminal holds no more.
+MOST_ROWS = 50
 
 
 def safe(value: Any) -> str:
@@ -131,12 +133,16 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
 
 
 def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> None:
-    """The table, the reasons of its rows, and where the files are."""
+    """The table, the reasons of its rows, and where the files are; of many rows the first."""
     from kdbench.report.verdict import TRANSFER_FLOOR
 
-    console.print(result_table(rows, console.width))
+    shown = rows[:MOST_ROWS]
+    console.print(result_table(shown, console.width))
+    if len(rows) > len(shown):
+        left = len(rows) - len(shown)
+        console.print(f"  and {left} more rows: see results.csv there", soft_wrap=True)
     unsure = sum(row.get("reason_code") == "few_transferred" for row in rows)
-    for row in rows:
+    for row in shown:
         if row.get("reason") and (unsure == 1 or row.get("reason_code") != "few_transferred"):
             pair = f"{row.get('teacher')}-{row.get('student')}"
             methods = " / ".join(str(row.get(kind)) for kind in ("attack", "defense", "distiller"))

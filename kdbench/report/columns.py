@@ -323,13 +323,11 @@ def columns_in(schema: int) -> dict[str, Column]:
     }
 
 
-def hits_of(row: Mapping[str, Any], rate: str) -> int | None:
-    """The images that a rate counts. A file of schema 1 has the rate only, which is exact enough
-    to count them again."""
-    hits, percent, total = row[f"{rate}_hits"], row[rate], row[RATES[rate]]
-    if hits is not None or percent is None or not total:
-        return hits
-    return round(percent * total / 100)
+def hits_of(row: Mapping[str, Any], rate: str) -> int:
+    """The images that a measured rate counts. A file of schema 1 has the rate only, from which they
+    follow."""
+    hits: int | None = row[f"{rate}_hits"]
+    return round(row[rate] * row[RATES[rate]] / 100) if hits is None else hits
 
 
 def conclusive_removed(row: Mapping[str, Any]) -> float | None:

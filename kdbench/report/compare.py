@@ -44,7 +44,6 @@ CAUSES = (
     ),
     "teacher_sha256",
 )
-_DIGESTS = tuple(name for name in CAUSES if COLUMNS[name].kind == "digest")
 
 
 @dataclass(frozen=True)
@@ -207,10 +206,15 @@ def _causes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict
     """What else differs in the shared cells."""
     causes = []
     for name in CAUSES:
-        values = Counter((a[name], b[name]) for a, b in pairs if a[name] != b[name])
-        if name in _DIGESTS and values:
-            values = Counter({(None, None): values.total()})
+        values = Counter((_cause(a, name), _cause(b, name)) for a, b in pairs if a[name] != b[name])
         causes += [
             {"column": name, "a": a, "b": b, "cells": count} for (a, b), count in values.items()
         ]
     return causes
+
+
+def _cause(row: Mapping[str, Any], name: str) -> Any:
+    """A value that may explain a change; of a digest it only matters that it differs."""
+    if COLUMNS[name].since > row["schema"]:
+        return "not recorded"
+    return None if COLUMNS[name].kind == "digest" else row[name]

@@ -24,9 +24,9 @@ def cell(value: Any) -> str | int | float:
         return ""
     if isinstance(value, bool):
         return str(value)
-    if isinstance(value, Integral):
+    if isinstance(value, int | Integral):
         return int(value)
-    if isinstance(value, Real):
+    if isinstance(value, float | Real):
         number = float(value)
         # + 0.0 turns -0.0 into 0.0
         return round(number, DECIMALS) + 0.0 if math.isfinite(number) else ""

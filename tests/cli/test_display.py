@@ -5,8 +5,21 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from kdbench.cli.display import result_table, safe
+from kdbench.cli.display import print_results, result_table, safe
 from tests.cli.calls import RUN, call, row
+
+
+def test_of_many_rows_a_terminal_gets_fifty_and_the_count_of_the_rest(capsys):
+    reason = "no verdict: a control failed: too bad"
+    rows = [row(seed=1000 + seed, reason=reason) for seed in range(60)]
+    print_results(Console(width=120), rows, "the-folder")
+    text = capsys.readouterr().out
+    assert "1049" in text
+    assert "1050" not in text
+    assert text.count(reason) == 50
+    assert "and 10 more rows: see results.csv there" in text
+    print_results(Console(width=120), rows[:50], "the-folder")
+    assert "more rows" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("width", [80, 120])

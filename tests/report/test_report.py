@@ -135,3 +135,13 @@ def test_run_json_is_strict_whatever_the_facts(tmp_path):
     found = json.loads((tmp_path / "run.json").read_text(), parse_constant=pytest.fail)["facts"]
     assert (found["a"], found["b"], found["d"]) == (None, [None, 1, 0.5], None)
     assert isinstance(found["c"], str)
+
+
+def test_run_json_has_an_item_a_line(tmp_path):
+    record = {"stages": [{"b": 1, "a": [2]}, {"c": {}}], "empty": [], "config": {"x": 1}}
+    write_record(record, tmp_path / "run.json")
+    text = (tmp_path / "run.json").read_text()
+    assert json.loads(text) == record
+    assert '  {"a": [2], "b": 1},\n  {"c": {}}\n' in text
+    write_record({}, tmp_path / "run.json")
+    assert json.loads((tmp_path / "run.json").read_text()) == {}

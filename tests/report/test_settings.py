@@ -201,7 +201,9 @@ def test_an_older_file_is_compared_and_says_that_its_numbers_are_not_known(tmp_p
     new = files(made_with(f"{ALPHA}=0.004", defense="robustkd", dataset_digest="d" * 64))[0]
     found = compare(old, new)
     assert found.shared == 2
-    assert {"setting_digest", "changed"} <= {cause["column"] for cause in found.causes}
+    causes = {cause["column"]: (cause["a"], cause["b"]) for cause in found.causes}
+    assert causes["setting_digest"] == ("not recorded", None)
+    assert causes["changed"] == ("not recorded", f"{ALPHA}=0.004")
     assert compare(old, new, split=True).shared == 0
 
 

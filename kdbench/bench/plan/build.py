@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -28,6 +29,12 @@ class _Builder:
         self._methods: dict[tuple[str, str], dict[str, Any]] = {}
         self._known: dict[tuple[Any, ...], str] = {}
         self._numbers: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._of_kind: dict[tuple[Kind, str], tuple[str, int]] = {}
+        preset = part.resolved.preset
+        self._recipes = {
+            name: getattr(preset, name).model_dump(mode="json")
+            for name in ("clean", "poison", "distill", "repair")
+        }
 
     def add(
         self,
@@ -39,8 +46,9 @@ class _Builder:
         random: tuple[str, ...] = (),
         cohort: str = "",
     ) -> str:
-        images = self._digests[kind.sees]
-        key = digest([STAGE_VERSION, kind, seed, inputs, values, images, random])
+        values_digest, images = self._of_values(kind, values)
+        context_digest = self._digests[kind.sees]
+        key = digest([STAGE_VERSION, kind, seed, inputs, values_digest, context_digest, random])
         if key not in self.plan.stages:
             number = len(self.plan.stages) + 1
             context = self._contexts[kind.sees]
@@ -57,7 +65,7 @@ class _Builder:
                 context,
                 cohort,
                 self._networks(inputs, values),
-                self._images(kind, values),
+                images,
             )
         return key
 
@@ -68,6 +76,14 @@ class _Builder:
             *trained,
             *(name for key in inputs.values() for name in self.plan.stages[key].networks[:1]),
         )
+
+    def _of_values(self, kind: Kind, values: Mapping[str, Any]) -> tuple[str, int]:
+        """(digest, images), once for all the stages of a kind that are told the same: hundreds of
+        thousands are told a few things."""
+        known = (kind, json.dumps(values, sort_keys=True))
+        if known not in self._of_kind:
+            self._of_kind[known] = digest(values), self._images(kind, values)
+        return self._of_kind[known]
 
     def _images(self, kind: Kind, values: Mapping[str, Any]) -> int:
         if kind.training != "recipe":
@@ -98,16 +114,13 @@ class _Builder:
         return {"model": name} if origin is None else {"model": name, "model_origin": origin}
 
     def clean(self, teacher: str, seed: int) -> str:
-        values = {
-            **self.network(teacher),
-            "recipe": self.resolved.preset.clean.model_dump(mode="json"),
-        }
+        values = {**self.network(teacher), "recipe": self._recipes["clean"]}
         return self.add(Kind.CLEAN, f"train clean {teacher}", seed, {}, values, (teacher,))
 
     def backdoor(self, clean: str, attack: str, teacher: str, seed: int) -> str:
         values = {
             **self.method("attack", attack),
-            "recipe": self.resolved.preset.poison.model_dump(mode="json"),
+            "recipe": self._recipes["poison"],
             "target_class": self.resolved.spec.target_class,
         }
         random = (base_name(attack), teacher)
@@ -117,10 +130,7 @@ class _Builder:
 
     def alone(self, student: str, seed: int) -> str:
         """Control C2: the student without a teacher, trained by the recipe of distillation."""
-        values = {
-            **self.network(student),
-            "recipe": self.resolved.preset.distill.model_dump(mode="json"),
-        }
+        values = {**self.network(student), "recipe": self._recipes["distill"]}
         return self.add(Kind.ALONE, f"train {student} alone", seed, {}, values, (student,))
 
     def student(
@@ -136,7 +146,7 @@ class _Builder:
         steps = self.resolved.method("defense", defense).steps()
         preset, cleansed = self.resolved.preset, None
         used = {**self.method("defense", defense), "clean_fraction": preset.clean_fraction}
-        used["recipe"] = preset.repair.model_dump(mode="json")
+        used["recipe"] = self._recipes["repair"]
         if "cleanse_teacher" in steps:
             source = cleansed = self.add(
                 Kind.CLEANSE, f"{defense}: cleanse {origin}", seed, {"teacher": source}, used
@@ -147,7 +157,7 @@ class _Builder:
         values = {
             **self.network(student),
             "distiller": self.method("distiller", distiller),
-            "recipe": preset.distill.model_dump(mode="json"),
+            "recipe": self._recipes["distill"],
             "defense": used if "objective" in steps else None,
         }
         inputs = {"teacher": source}

@@ -10,7 +10,7 @@ from typing import Any
 from kdbench.bench.plan.plan import Plan, Stage
 from kdbench.bench.run.schedule import wanted
 from kdbench.bench.run.timings import Cost, Timings
-from kdbench.bench.store.artefacts import Manifest, Store
+from kdbench.bench.store.artefacts import Store
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def forecast(plan: Plan, store: Store) -> tuple[list[Forecast], int]:
             found.append(
                 Forecast(stage, "run", _why(stage, store, timings, to_run), timings.cost(stage))
             )
-        elif isinstance(schedule.endings.get(key), Manifest) or store.find(key) is not None:
+        elif key in schedule.kept or store.find(key) is not None:
             found.append(Forecast(stage, "cached"))
         else:
             found.append(Forecast(stage, "not needed"))

@@ -12,8 +12,7 @@ from kdbench.bench.keys import digest
 from kdbench.bench.plan.machine import software
 from kdbench.bench.plan.plan import Plan
 from kdbench.bench.plan.prepare import Prepared
-from kdbench.bench.run.schedule import Ending
-from kdbench.bench.store.artefacts import Manifest, Store
+from kdbench.bench.store.artefacts import Store
 from kdbench.bench.work.job import Outcome
 from kdbench.loading.registry import Registry
 from kdbench.numerics import device_name
@@ -50,26 +49,37 @@ def record_of(prepared: Prepared, registry: Registry) -> dict[str, Any]:
 
 
 def stages_of(
-    plan: Plan, endings: Mapping[str, Ending], computed: Collection[str], store: Store
+    plan: Plan, failed: Mapping[str, Outcome], computed: Collection[str], store: Store
 ) -> list[dict[str, Any]]:
-    """The stages of the plan, as run.json keeps them."""
-    found = []
+    """The stages of the plan, as run.json keeps them.
+
+    A stage that no row needed may still be there: the record says how it was made, whoever made it.
+    """
+    entries = []
     for key, stage in plan.stages.items():
-        # A stage that no row needed may still be there: the record says how it was made,
-        # whoever made it.
-        ending = endings.get(key) or store.find(key)
         entry = {"kind": stage.kind, "title": stage.title, "key": key, "seed": stage.seed}
-        if isinstance(ending, Manifest):
-            cached = key not in computed
+        if key in failed:
+            outcome = failed[key]
+            entry |= {"status": outcome.status, "reason": outcome.reason}
+            entry["facts"] = _short(outcome.facts)
+        elif (manifest := store.find(key)) is not None:
             entry |= {
-                "status": "cached" if cached else "ok",
-                "seconds": ending.seconds,
-                "facts": ending.facts,
+                "status": "ok" if key in computed else "cached",
+                "seconds": manifest.seconds,
+                "facts": _short(manifest.facts),
+                "files": {name: file["sha256"] for name, file in manifest.files.items()},
             }
-            entry["files"] = {name: file["sha256"] for name, file in ending.files.items()}
-        elif isinstance(ending, Outcome):
-            entry |= {"status": ending.status, "reason": ending.reason, "facts": ending.facts}
         else:
             entry |= {"status": "not needed", "facts": {}}
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
+
+
+def _short(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts that are one number or word. The rest, such as the hits of a measurement image by
+    image, is in the store under the stage's key."""
+    return {
+        name: value
+        for name, value in facts.items()
+        if value is None or isinstance(value, bool | int | float | str)
+    }

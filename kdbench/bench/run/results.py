@@ -15,10 +15,9 @@ from kdbench.bench.plan.machine import software
 from kdbench.bench.plan.plan import CONTROLS, Cell, Stage
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.run.events import Reporter
-from kdbench.bench.run.rows import row
+from kdbench.bench.run.rows import Measured, row
 from kdbench.bench.run.schedule import Schedule
-from kdbench.bench.store.artefacts import Manifest, Store
-from kdbench.bench.work.job import Outcome
+from kdbench.bench.store.artefacts import Store
 from kdbench.loading.registry import Registry, base_name
 from kdbench.report.leaderboard import write_leaderboard
 from kdbench.report.tables import write_results
@@ -28,7 +27,7 @@ class RunResults:
     """A row of each cell as soon as its last measurement has ended, and the files made of them.
 
     Args:
-        known: the rows that the store already has, by cell key.
+        known: rows that the store already has, by cell key.
     """
 
     def __init__(
@@ -39,13 +38,11 @@ class RunResults:
         out: Path,
         store: Store,
         schedule: Schedule,
-        known: Mapping[str, Manifest],
+        known: Mapping[str, dict[str, Any]],
     ) -> None:
         self.prepared, self.plan, self.registry = prepared, prepared.plan, registry
         self.reporter, self.out, self.store, self.schedule = reporter, out, store, schedule
-        self.rows = {
-            n: known[c.key].facts["row"] for n, c in enumerate(self.plan.cells) if c.key in known
-        }
+        self.rows = {n: known[c.key] for n, c in enumerate(self.plan.cells) if c.key in known}
         self.left: dict[int, set[str]] = {}
         self.cells_of: dict[str, list[int]] = defaultdict(list)
         for n, cell in enumerate(self.plan.cells):
@@ -71,28 +68,42 @@ class RunResults:
                 if not self.left[n]:
                     finished.add(n)
         for n in sorted(finished):
-            del self.left[n]
-            self.rows[n] = self._row(self.plan.cells[n])
-            self.reporter.cell_finished(self.rows[n])
+            self._settle(n)
         if finished:
             self.write()
 
     def settle_failed(self) -> None:
         """Rows of the cells that have failed already, whatever else of them is missing."""
         for n in list(self.left):
-            keys = [
-                key for role, key in self.plan.cells[n].measured.items() if role not in CONTROLS
-            ]
-            if any(isinstance(self.schedule.endings.get(key), Outcome) for key in keys):
-                del self.left[n]
-                self.rows[n] = self._row(self.plan.cells[n])
-                self.reporter.cell_finished(self.rows[n])
+            measured = self.plan.cells[n].measured
+            keys = [key for role, key in measured.items() if role not in CONTROLS]
+            if any(key in self.schedule.failed for key in keys):
+                self._settle(n)
 
-    def _row(self, cell: Cell) -> dict[str, Any]:
-        known = self.schedule.endings
-        endings = {role: known[key] for role, key in cell.measured.items() if key in known}
-        measured = {role: e.facts if isinstance(e, Manifest) else e for role, e in endings.items()}
-        found, final = row(cell, measured, self._facts(cell))
+    def _settle(self, n: int) -> None:
+        """Make the row of a cell; of one that was measured and is damaged by now, measure again."""
+        cell = self.plan.cells[n]
+        measured: dict[str, Measured] = {}
+        for role, key in cell.measured.items():
+            if key in self.schedule.failed:
+                measured[role] = self.schedule.failed[key]
+            elif key in self.schedule.kept:
+                manifest = self.store.find(key)
+                if manifest is None:
+                    self._measure_again(n, key)
+                    return
+                measured[role] = manifest.facts
+        del self.left[n]
+        self.rows[n] = self._row(cell, measured)
+        self.reporter.cell_finished(self.rows[n])
+
+    def _measure_again(self, n: int, key: str) -> None:
+        self.left[n].add(key)
+        self.cells_of[key].append(n)
+        self.schedule.again(key)
+
+    def _row(self, cell: Cell, measured: Mapping[str, Measured]) -> dict[str, Any]:
+        cells, final = row(cell, measured, self._facts(cell))
         if final:
             workspace = self.store.workspace(cell.key)
             try:
@@ -103,14 +114,16 @@ class RunResults:
                     (),
                     kind="row",
                     title="row",
-                    facts={"row": found},
+                    facts={"row": cells},
                     seconds=0.0,
                     peak_mb=0.0,
                     ingredients={"names": cell.names, "inputs": cell.measured},
+                    # Torn by a power cut it is noticed and made again, of the same measurements.
+                    synced=False,
                 )
             except OSError:
                 shutil.rmtree(workspace, ignore_errors=True)  # computed again next time
-        return found
+        return cells
 
     def _facts(self, cell: Cell) -> dict[str, Any]:
         """The columns that say where a row is from."""
@@ -148,8 +161,7 @@ class RunResults:
         return None if found is None else found.files[MODEL]["sha256"]
 
     def _take_picture(self, stage: Stage) -> None:
-        ending = self.schedule.endings[stage.key]
-        if not isinstance(ending, Manifest):
+        if stage.key in self.schedule.failed:
             return  # a picture is not worth a row; stage_failed has said why
         backdoor = self.plan.stages[stage.inputs["trigger"]]
         teacher = self.plan.stages[backdoor.inputs["clean"]].values["model"].replace("/", "_")

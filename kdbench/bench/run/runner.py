@@ -21,7 +21,8 @@ from kdbench.bench.run.record import record_of, stages_of
 from kdbench.bench.run.results import RunResults
 from kdbench.bench.run.schedule import wanted
 from kdbench.bench.run.timings import Timings
-from kdbench.bench.store.artefacts import Manifest, Store
+from kdbench.bench.store.artefacts import Store
+from kdbench.bench.store.cached import CachedStore
 from kdbench.bench.work.job import Done, Executor, Outcome, Progressed
 from kdbench.loading.registry import Registry
 from kdbench.untrusted.text import strip_control
@@ -73,9 +74,7 @@ class _Run:
                     self._done(self.plan.stages[event.key], event.outcome)
             self._look_elsewhere()
             self.results.settle()
-            if fail_fast and any(
-                isinstance(ending, Outcome) for ending in self.schedule.endings.values()
-            ):
+            if fail_fast and self.schedule.failed:
                 self.results.settle_failed()
                 break
         self.results.write(now=True)
@@ -104,9 +103,9 @@ class _Run:
         if lock is None:
             self.elsewhere.append(key)
             return False
-        if (found := self.store.find(key)) is not None:  # another run was faster
+        if self.store.find(key) is not None:  # another run was faster
             lock.release()
-            self.schedule.finish(key, found)
+            self.schedule.finish(key)
             return False
         self.locks[key] = lock
         return True
@@ -115,8 +114,8 @@ class _Run:
         """Stages that another run computes: take its result, or, if it gave up, its place."""
         waiting, self.elsewhere = self.elsewhere, []
         for key in waiting:
-            if (found := self.store.find(key)) is not None:
-                self.schedule.finish(key, found)
+            if self.store.find(key) is not None:
+                self.schedule.finish(key)
             elif (lock := self.store.lock(key)) is None:
                 self.elsewhere.append(key)
             else:
@@ -139,7 +138,7 @@ class _Run:
             jobs = [self.jobs.lay_out(one) for one in stages]
         except OSError as error:  # a full disk
             for one in stages:
-                self._end(one, Outcome("failed", f"cannot be started: {error.strerror or error}"))
+                self._fail(one, Outcome("failed", f"cannot be started: {error.strerror or error}"))
             return
         for one in stages:
             self.reporter.stage_started(one.number, one.kind, one.title)
@@ -156,10 +155,10 @@ class _Run:
             self.profile.ended(stage, outcome, self.store.workspace(stage.key))
         self.computed.add(stage.key)
         if outcome.status != "ok":
-            self._end(stage, outcome)
+            self._fail(stage, outcome)
             return
         try:
-            found = self.store.publish(
+            manifest = self.store.publish(
                 stage.key,
                 self.store.workspace(stage.key) / "out",
                 outcome.files,
@@ -172,10 +171,15 @@ class _Run:
             )
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            self._end(stage, Outcome("failed", f"its result cannot be kept: {reason}"))
+            self._fail(stage, Outcome("failed", f"its result cannot be kept: {reason}"))
             return
-        self.timings.add(stage, found)
-        self._end(stage, found)
+        self.timings.add(stage, manifest)
+        self.reporter.stage_finished(
+            stage.number, stage.kind, stage.title, manifest.seconds, manifest.facts
+        )
+        shutil.rmtree(self.store.workspace(stage.key), ignore_errors=True)
+        self._unlock(stage.key)
+        self.schedule.finish(stage.key)
 
     def _apart(self, stage: Stage) -> None:
         """The process of several ended as a whole: who of them is to blame shows when each has its
@@ -185,32 +189,18 @@ class _Run:
         self._unlock(stage.key)
         self.schedule.put_back(stage.key)
 
-    def _end(self, stage: Stage, ending: Manifest | Outcome) -> None:
+    def _fail(self, stage: Stage, outcome: Outcome) -> None:
         """Tell everybody, tidy up; checkpoints stay where the next run can go on from them."""
         folder = self.store.workspace(stage.key)
-        if isinstance(ending, Manifest):
-            self.reporter.stage_finished(
-                stage.number, stage.kind, stage.title, ending.seconds, ending.facts
-            )
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            if ending.log:
-                self._write_log(stage, ending.log)
-            ending = Outcome(
-                ending.status,
-                strip_control(f"{stage.title}: {ending.reason}"),
-                ending.seconds,
-                facts=ending.facts,
-            )
-            self.reporter.stage_failed(stage.number, stage.kind, stage.title, ending.reason)
-            for name in (
-                ("in", "out", "tmp")
-                if ending.status in ("crashed", "timeout", "out of memory")
-                else ("",)
-            ):
-                shutil.rmtree(folder / name, ignore_errors=True)
+        if outcome.log:
+            self._write_log(stage, outcome.log)
+        reason = strip_control(f"{stage.title}: {outcome.reason}")
+        self.reporter.stage_failed(stage.number, stage.kind, stage.title, reason)
+        killed = outcome.status in ("crashed", "timeout", "out of memory")
+        for name in ("in", "out", "tmp") if killed else ("",):
+            shutil.rmtree(folder / name, ignore_errors=True)
         self._unlock(stage.key)
-        self.schedule.finish(stage.key, ending)
+        self.schedule.finish(stage.key, replace(outcome, reason=reason, log=""))
 
     def _write_log(self, stage: Stage, text: str) -> None:
         """What a failed stage printed, tracebacks among it."""
@@ -253,6 +243,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     record = record_of(prepared, registry)
     write_record(record, out / "run.json")
+    store = CachedStore(store.root)
     work = _Run(prepared, registry, reporter, out, store, executor, checkpoint_s, cohort, profile)
     plan = prepared.plan
     notes = dict.fromkeys(part.dataset.note for part in prepared.parts if part.dataset.note)
@@ -269,7 +260,7 @@ def run(
         for key in list(work.locks):
             work._unlock(key)
         record["finished"] = time.time()
-        record["stages"] = stages_of(plan, work.schedule.endings, work.computed, store)
+        record["stages"] = stages_of(plan, work.schedule.failed, work.computed, store)
         walls = {stage["facts"].get("confinement") for stage in record["stages"]} - {None}
         record["confinement"] = ", ".join(sorted(walls)) or None
         write_record(record, out / "run.json")

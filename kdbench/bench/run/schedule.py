@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import heapq
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.plan import Plan
 from kdbench.bench.store.artefacts import Manifest
 from kdbench.bench.work.job import Outcome
 
-#: What is known of a stage: its artefact, or how it failed.
-Ending = Manifest | Outcome
-
 
 class Schedule:
     """Stages are wanted; what they rest on is wanted only where they are not in the store yet.
+
+    Of what ended it knows whether it is in the store (``kept``) or how it failed (``failed``). What
+    a stage left is the store's to say: a plan may have hundreds of thousands of measurements.
 
     Args:
         find: a stage's artefact, if the store has it.
@@ -24,7 +26,8 @@ class Schedule:
 
     def __init__(self, plan: Plan, find: Callable[[str], Manifest | None]) -> None:
         self._stages, self._find = plan.stages, find
-        self.endings: dict[str, Ending] = {}
+        self.kept: set[str] = set()
+        self.failed: dict[str, Outcome] = {}
         self._missing: dict[str, set[str]] = {}
         self._users: dict[str, set[str]] = defaultdict(set)
         # a heap of what is ready; what was taken with a cohort is still in it
@@ -35,31 +38,29 @@ class Schedule:
         self._ended: list[str] = []
 
     def want(self, key: str) -> None:
-        """Ask for a stage's result; done as soon as ``endings`` has it."""
-        if key in self.endings or key in self._missing:
+        """Ask for a stage's result."""
+        if self.asked(key):
             return
-        manifest = self._find(key)
-        if manifest is not None:
-            self.finish(key, manifest)
+        if self._find(key) is not None:
+            self.finish(key)
             return
         inputs = set(self._stages[key].inputs.values())
         self._missing[key] = set()
         for parent in inputs:
             self.want(parent)
-        failed = next(
-            (e for parent in inputs if isinstance(e := self.endings.get(parent), Outcome)), None
-        )
-        if failed is not None:
-            self.finish(key, failed)
+        failure = next((self.failed[parent] for parent in inputs if parent in self.failed), None)
+        if failure is not None:
+            self.finish(key, failure)
             return
-        self._missing[key] = {parent for parent in inputs if parent not in self.endings}
+        self._missing[key] = inputs - self.kept
         for parent in self._missing[key]:
             self._users[parent].add(key)
         self._offer(key)
 
     def again(self, key: str) -> None:
         """An artefact that was there turned out to be damaged: want it anew."""
-        self.endings.pop(key, None)
+        self.kept.discard(key)
+        self.failed.pop(key, None)
         self.want(key)
 
     def _offer(self, key: str) -> None:
@@ -109,21 +110,24 @@ class Schedule:
         del self._missing[key]
         self.want(key)
 
-    def finish(self, key: str, ending: Ending) -> None:
-        """A stage ended; those that rest on a failed one end with it."""
+    def finish(self, key: str, failure: Outcome | None = None) -> None:
+        """A stage is in the store, or failed; those that rest on a failed one fail with it."""
         left = [key]
         while left:
             at = left.pop()
-            if at in self.endings:
+            if at in self.kept or at in self.failed:
                 continue
-            self.endings[at] = ending
+            if failure is None:
+                self.kept.add(at)
+            else:
+                self.failed[at] = failure
             self._ended.append(at)
             self._running.discard(at)
             self._missing.pop(at, None)
             for user in self._users.pop(at, ()):
                 if user not in self._missing:
                     continue
-                if isinstance(ending, Outcome):
+                if failure is not None:
                     left.append(user)
                 else:
                     self._missing[user].discard(at)
@@ -141,7 +145,7 @@ class Schedule:
 
     def asked(self, key: str) -> bool:
         """Whether a stage was wanted, by a cell or by what rests on it."""
-        return key in self.endings or key in self._missing
+        return key in self.kept or key in self.failed or key in self._missing
 
     def to_run(self) -> list[str]:
         """Keys of everything that is wanted and not there, in the plan's order."""
@@ -150,15 +154,16 @@ class Schedule:
 
 def wanted(
     plan: Plan, find: Callable[[str], Manifest | None]
-) -> tuple[Schedule, Mapping[str, Manifest]]:
+) -> tuple[Schedule, dict[str, dict[str, Any]]]:
     """(the schedule of everything that the cells still need, the rows that the store already has,
     by cell key)."""
     schedule = Schedule(plan, find)
-    rows: dict[str, Manifest] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for cell in plan.cells:
-        row = find(cell.key)
-        if row is not None:
-            rows[cell.key] = row
+        manifest = find(cell.key)
+        if manifest is not None:
+            # JSON has new strings for the columns of each row, more than its numbers take.
+            rows[cell.key] = {sys.intern(k): v for k, v in manifest.facts["row"].items()}
             continue
         for key in cell.measured.values():
             schedule.want(key)

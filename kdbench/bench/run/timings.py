@@ -68,6 +68,7 @@ class Timings:
         self._exact: dict[str, list[Seen]] = {}
         self._rough: dict[str, list[Seen]] = {}
         self._titles: dict[tuple[str, int], str] = {}
+        self._costs: dict[tuple[str, int], tuple[float, float]] = {}
         try:
             lines: Iterable[str] = self.path.read_text(
                 encoding="utf-8", errors="replace"
@@ -112,16 +113,21 @@ class Timings:
 
     def cost(self, stage: Stage) -> Cost | None:
         """The median of what such stages took; None where none was ever computed here."""
-        for seen, exact in (
-            (self._exact.get(_exact(stage)), True),
-            (self._rough.get(_rough(stage)), False),
-        ):
-            if seen:
-                seconds = statistics.median(
-                    s.seconds * _ratio(stage.images, s.images) for s in seen
-                )
-                return Cost(seconds, statistics.median(s.bytes for s in seen), exact)
+        if not self._rough:
+            return None
+        exact, rough = _exact(stage), _rough(stage)
+        if exact in self._exact:
+            return Cost(*self._median(exact, self._exact[exact], stage.images), exact=True)
+        if rough in self._rough:
+            return Cost(*self._median(rough, self._rough[rough], stage.images), exact=False)
         return None
+
+    def _median(self, key: str, seen: list[Seen], images: int) -> tuple[float, float]:
+        """Seconds and bytes, once for all stages of a plan that are alike."""
+        if (key, images) not in self._costs:
+            seconds = statistics.median(s.seconds * _ratio(images, s.images) for s in seen)
+            self._costs[key, images] = seconds, statistics.median(s.bytes for s in seen)
+        return self._costs[key, images]
 
     def namesake(self, stage: Stage) -> str | None:
         """Key of the last stage of the same title and seed."""

@@ -96,10 +96,11 @@ def default_root() -> Path:
     return Path(platformdirs.user_cache_dir("kdbench")) / "store"
 
 
-def _bytes(path: Path) -> bytes | None:
+def _bytes(path: str) -> bytes | None:
     """What is in a file; None where there is none."""
     try:
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            return file.read()
     except FileNotFoundError:
         return None
 
@@ -109,6 +110,7 @@ class Store:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = (default_root() if root is None else root).expanduser().absolute()
+        self._objects = str(self.root / "objects")
 
     def check_writable(self) -> None:
         """Raise ConfigError unless the folder can be made and written to."""
@@ -126,7 +128,12 @@ class Store:
 
     def folder(self, key: str) -> Path:
         """Where the artefact is or would be."""
-        return self.root / "objects" / key[:2] / key
+        return Path(self._place(key))
+
+    def _place(self, key: str) -> str:
+        """The same as text: a run looks for hundreds of thousands, and a Path costs more than a
+        look."""
+        return f"{self._objects}/{key[:2]}/{key}"
 
     def workspace(self, key: str) -> Path:
         """The folder of the stage while it is computed."""
@@ -144,13 +151,13 @@ class Store:
     def find(self, key: str) -> Manifest | None:
         """The manifest, if the artefact is there and its manifest is whole; a damaged one is put
         aside. Files: see verified."""
-        folder = self.folder(key)
+        place = self._place(key)
         try:
-            data = _bytes(folder / MANIFEST)
-            if data is None and folder.exists():
+            data = _bytes(f"{place}/{MANIFEST}")
+            if data is None and os.path.exists(place):
                 # It may have been published between the two looks: only one that is there first,
                 # and then lacks it, lacks it.
-                data = _bytes(folder / MANIFEST)
+                data = _bytes(f"{place}/{MANIFEST}")
                 if data is None:
                     self.put_aside(key)
         except OSError:
@@ -158,22 +165,22 @@ class Store:
         if data is None:
             return None
         try:
-            found = Manifest.decoded(data)
-            if found.key != key:
+            manifest = Manifest.decoded(data)
+            if manifest.key != key:
                 raise ValueError("it belongs to another key")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self.put_aside(key)
             return None
-        return found
+        return manifest
 
     def verified(self, key: str) -> Manifest | None:
         """As :meth:`find`, with every file's SHA-256 compared; an artefact that is not as it was
         written is put aside."""
-        found = self.find(key)
-        if found is None:
+        manifest = self.find(key)
+        if manifest is None:
             return None
         folder = self.folder(key)
-        for name, entry in found.files.items():
+        for name, entry in manifest.files.items():
             path = folder / name
             try:
                 whole = stat.S_ISREG(path.lstat().st_mode) and file_digest(path) == entry["sha256"]
@@ -182,7 +189,7 @@ class Store:
             if not whole:
                 self.put_aside(key)
                 return None
-        return found
+        return manifest
 
     def put_aside(self, key: str) -> None:
         """Move a damaged artefact out of the way: to be looked at, never to be used."""
@@ -207,11 +214,14 @@ class Store:
         seconds: float,
         peak_mb: float,
         ingredients: Mapping[str, Any],
+        synced: bool = True,
     ) -> Manifest:
         """Make the named files of ``source`` (a folder of this store; it is gone afterwards) the
         artefact of ``key``.
 
-        Whoever comes second keeps the first one's result.
+        Whoever comes second keeps the first one's result. synced: on the disk before it is visible.
+        Without, a power cut may leave it torn; its seal shows that. Only for what is quickly made
+        again of other artefacts.
 
         Raises:
             OSError: the disk is full, or a file is missing or no plain file; nothing is then
@@ -227,8 +237,9 @@ class Store:
                 raise OSError(f"{name} is no plain file")
             path.chmod(0o444)
             files[name] = {"sha256": file_digest(path), "bytes": path.stat().st_size}
-            _sync(path)
-        found = Manifest(
+            if synced:
+                _sync(path)
+        manifest = Manifest(
             key,
             kind,
             title,
@@ -239,8 +250,9 @@ class Store:
             round(time.time(), 3),
             dict(ingredients),
         )
-        _write_synced(source / MANIFEST, found.encoded())
-        _sync(source)
+        _write(source / MANIFEST, manifest.encoded(), synced)
+        if synced:
+            _sync(source)
         target = self.folder(key)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -252,8 +264,9 @@ class Store:
             else:
                 shutil.rmtree(source, ignore_errors=True)
                 return first
-        _sync(target.parent)
-        return found
+        if synced:
+            _sync(target.parent)
+        return manifest
 
     def take_over(self, key: str, other: Store) -> None:
         """Have a copy of another store's artefact, for what cannot be computed again: an imported
@@ -350,11 +363,12 @@ def remove(path: Path) -> int:
     return size
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, synced: bool) -> None:
     with path.open("wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        if synced:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _sync(path: Path) -> None:

@@ -9,11 +9,11 @@ from typing import get_args
 import pytest
 
 from kdbench.bench.plan.build import build_plan
-from kdbench.bench.plan.plan import Setting
 from kdbench.bench.request.presets import Preset
 from kdbench.bench.request.spec import RunSpec, resolve
 from kdbench.errors import ConfigError
 from kdbench.report.settings import DIGESTS, changes, part_of
+from tests import runs
 from tests.runs import plan_of
 
 ALL = ("setting_digest", *DIGESTS)
@@ -157,9 +157,9 @@ def test_a_size_of_a_dataset_is_promised_by_its_name(registry):
 
 def test_seed_machine_code_and_software_are_no_numbers(registry):
     spec = RunSpec(attacks=("badnets",), pairs=(("wrn16_2", "wrn16_1"),), seeds=(0, 1))
-    setting = Setting(resolve(spec, registry), "signs", "train", "test", 10, 800, "cpu")
-    other = replace(setting, numerics="cuda", code="other", software={"torch": "9"})
-    plans = build_plan([setting]), build_plan([other])
+    part = runs.part_of(resolve(spec, registry))
+    other = replace(part, numerics="cuda", code="other", software={"torch": "9"})
+    plans = build_plan([part]), build_plan([other])
     assert not {c.key for c in plans[0].cells} & {c.key for c in plans[1].cells}
     assert len({digests_of(cell) for plan in plans for cell in plan.cells}) == 1
 
@@ -169,9 +169,9 @@ def test_seed_machine_code_and_software_are_no_numbers(registry):
 )
 def test_the_images_are_numbers(registry, images):
     spec = RunSpec(attacks=("badnets",), pairs=(("wrn16_2", "wrn16_1"),))
-    setting = Setting(resolve(spec, registry), "signs", "train", "test", 10, 800, "cpu")
+    part = runs.part_of(resolve(spec, registry))
     before, after = (
-        digests_of(build_plan([part]).cells[0]) for part in (setting, replace(setting, **images))
+        digests_of(build_plan([one]).cells[0]) for one in (part, replace(part, **images))
     )
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True, True]
 

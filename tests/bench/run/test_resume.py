@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from kdbench.bench.plan import prepare
 from kdbench.bench.request.spec import RunSpec
+from kdbench.bench.run import timings
 from kdbench.bench.run.events import Quiet
 from kdbench.bench.run.forecast import forecast
 from kdbench.bench.run.verify import (
@@ -21,7 +22,7 @@ from kdbench.bench.run.verify import (
     other_keys,
     read_request,
 )
-from kdbench.bench.store.artefacts import Store
+from kdbench.bench.store.artefacts import MANIFEST, Store
 from kdbench.bench.work import stages
 from kdbench.bench.work.executors.inline import InlineExecutor
 from kdbench.cli import main
@@ -112,6 +113,54 @@ def test_a_damaged_input_is_noticed_when_it_is_opened(registry, tmp_path, done):
     assert numbers(more)[0] == numbers(rows)[0], "computed again it has the same bits"
     assert len(list((store.root / "damaged").iterdir())) == 2
     assert not list((store.root / "work").iterdir())
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-40]])
+def test_a_row_torn_by_a_power_cut_is_made_again_of_its_measurements(
+    registry, tmp_path, done, damage
+):
+    rows, store = done
+    path = artefact(store, "row") / MANIFEST
+    path.write_bytes(damage(path.read_bytes()))
+    executor = Counting(registry)
+    assert go(spec(), registry, tmp_path / "second", store, executor=executor) == rows
+    assert executor.kinds == []
+    assert store.find(rows[0]["config_digest"]) is not None
+
+
+def test_a_measurement_that_is_damaged_before_its_row_is_made_is_measured_again(
+    registry, tmp_path, done
+):
+    rows, _ = done
+    store = Store(tmp_path / "other")
+
+    class Damaging(Quiet):
+        left = 1
+
+        def stage_finished(self, number, title, seconds, facts):
+            if title.startswith("measure: ") and self.left:
+                self.left -= 1
+                corrupt(artefact(store, "evaluate") / MANIFEST)
+
+    executor = Counting(registry)
+    more = go(spec(), registry, tmp_path / "second", store, Damaging(), executor)
+    assert numbers(more) == numbers(rows)
+    plan = prepare.prepare(spec(), registry, store).plan
+    measured = sum(stage.kind == "evaluate" for stage in plan.stages.values())
+    assert executor.kinds.count("evaluate") == measured + 1
+    assert store.verify()[1] == []
+
+
+def test_run_json_leaves_the_hits_of_every_image_to_the_store(tmp_path, done):
+    _, store = done
+    stages_made = json.loads((tmp_path / "first" / "run.json").read_text())["stages"]
+    measured = [stage for stage in stages_made if stage["kind"] == "evaluate"]
+    assert measured
+    for stage in measured:
+        assert "variance" in store.find(stage["key"]).facts
+        assert "variance" not in stage["facts"]
+        assert stage["status"] == "ok"
+    assert all("loss" in stage["facts"] for stage in stages_made if stage["kind"] == "distill")
 
 
 def test_damaged_images_are_written_again(registry, tmp_path, done):
@@ -257,6 +306,22 @@ def test_a_training_of_more_images_costs_more_in_proportion(registry, tmp_path, 
         pytest.approx(thrice.stage.images / 50),
     )
     assert thrice.cost.bytes == once.cost.bytes
+
+
+def test_the_median_of_a_history_is_taken_once_for_stages_that_are_alike(
+    registry, tmp_path, done, monkeypatch
+):
+    _, store = done
+    median, taken = timings.statistics.median, []
+    monkeypatch.setattr(timings.statistics, "median", lambda s: taken.append(1) or median(s))
+
+    def count(seeds):
+        taken.clear()
+        plan = prepare.prepare(spec(seeds=seeds), registry, store).plan
+        assert all(f.cost for f in forecast(plan, store)[0])
+        return len(taken)
+
+    assert count((1,)) == count(tuple(range(1, 9))) > 0
 
 
 def test_estimates_survive_a_torn_line(registry, tmp_path, done):

@@ -181,7 +181,7 @@ def test_rates_come_with_counts_and_intervals(go):
 def test_a_network_that_cannot_be_built_is_refused_before_any_training(
     go, monkeypatch, error, message
 ):
-    def refuse(name, num_classes, image_size, own):
+    def refuse(name, num_classes, image_size, sources):
         raise error
 
     monkeypatch.setattr(prepare, "blank_model", refuse)

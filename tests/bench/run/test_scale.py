@@ -1,13 +1,14 @@
-"""Ten thousand cells: planned in seconds, and in seconds found to be done."""
+"""Ten thousand cells: planned in seconds, and in seconds found to be done. Seconds of this
+process: what else the machine does is not in them."""
 
 from __future__ import annotations
 
 import resource
 import time
 
-import numpy as np
 import pytest
 
+from benchmarks.scale import Instant
 from kdbench.bench.plan.build import build_plan
 from kdbench.bench.plan.plan import LoadedPart
 from kdbench.bench.plan.prepare import Prepared
@@ -16,54 +17,11 @@ from kdbench.bench.run import runner
 from kdbench.bench.run.events import Quiet
 from kdbench.bench.run.schedule import wanted
 from kdbench.bench.store.artefacts import Store
-from kdbench.bench.work.job import Done, Job, Outcome, Progressed
-from kdbench.metrics import Evaluation, Rate
 from kdbench.numerics import Numerics
 from tests.sizes import size
 
 MODELS = ("wrn28_4", "wrn16_4", "wrn28_2", "wrn16_2", "wrn16_1", "wrn10_1", "resnet56", "resnet20")
 PAIRS = tuple((a, b) for a in MODELS for b in MODELS)
-
-
-class Instant:
-    """Computes nothing: one byte for a network, made-up hits for a measurement."""
-
-    def __init__(self) -> None:
-        self.events: list[Progressed | Done] = []
-        self.jobs = 0
-
-    def free(self) -> int:
-        return 1 if not self.events else 0
-
-    def start(self, job: Job) -> None:
-        for one in (job, *job.beside):
-            self._do(one)
-
-    def _do(self, job: Job) -> None:
-        self.jobs += 1
-        names, facts = (), {}
-        if job.kind == "evaluate":
-            hits = np.random.default_rng(int(job.key[:8], 16)).random(80) < 0.5
-            rate = Rate(int(hits.sum()), 80)
-            facts = Evaluation(Rate(100, 120), rate, Rate(5, 80), Rate(1, 80), hits).as_facts()
-            facts["variance"] = {"clean": [1.0] * 100, "triggered": [2.0] * 100}
-        else:
-            names = {
-                "picture": ("trigger.png",),
-                "backdoor": ("model.safetensors", "trigger.safetensors"),
-            }.get(job.kind, ("model.safetensors",))
-            for name in names:
-                (job.folder / "out" / name).write_bytes(b"x")
-        self.events.append(
-            Done(job.key, Outcome("ok", seconds=1.0, peak_mb=1.0, facts=facts, files=names))
-        )
-
-    def wait(self, timeout: float) -> list[Progressed | Done]:
-        found, self.events = self.events, []
-        return found
-
-    def close(self) -> None:
-        return
 
 
 def part_of(stripes, spec, registry):
@@ -96,10 +54,10 @@ def prepared(registry, stripes, cells):
 
 
 def test_ten_thousand_cells_are_planned_in_five_seconds(registry, stripes, tmp_path):
-    start = time.perf_counter()
+    start = time.process_time()
     plan = prepared(registry, stripes, 10_000).plan
     schedule, rows = wanted(plan, Store(tmp_path).find)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert len(plan.cells) >= 10_000
     assert (len(rows), schedule.waiting) == (0, True)
     assert seconds <= 5
@@ -112,11 +70,11 @@ def test_running_again_what_is_done_computes_nothing(registry, stripes, tmp_path
     def go(name):
         """What only this run needs is gone when it returns, so that the peak of memory is one
         run's."""
-        start = time.perf_counter()
+        start = time.process_time()
         ready, executor = prepared(registry, stripes, cells), Instant()
         rows = runner.run(ready, registry, tmp_path / name, Quiet(), store, executor)
         assert {row["status"] for row in rows} == {"ok"}
-        return len(rows), len(ready.plan.stages), executor.jobs, time.perf_counter() - start
+        return len(rows), len(ready.plan.stages), executor.jobs, time.process_time() - start
 
     _, stages, jobs, _ = go("a")
     assert jobs == stages

@@ -9,13 +9,13 @@ import os
 import random
 import shutil
 import time
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from kdbench.bench.store import artefacts as store_module
 from kdbench.bench.store.artefacts import MANIFEST, Manifest, Store, file_digest
+from kdbench.bench.store.cached import CachedStore
 from kdbench.cli import main
 from kdbench.errors import ConfigError
 from tests.sizes import size
@@ -149,7 +149,7 @@ def test_a_full_disk_leaves_nothing_visible(store, monkeypatch, fails):
 
     with monkeypatch.context() as patch:
         if fails == "write":
-            patch.setattr(store_module, "_write_synced", full)
+            patch.setattr(store_module, "_write", full)
         else:
             patch.setattr(os, fails, full)
         with pytest.raises(OSError, match="No space left"):
@@ -184,18 +184,47 @@ def test_bytes_are_on_the_disk_before_the_name_is(store, monkeypatch):
     )
 
 
+def test_only_what_can_be_made_again_is_published_unsynced(store, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    keep(store)
+    assert len(synced) == 4, "the file, the manifest, their folder, and the one above it"
+    synced.clear()
+    source = store.workspace("cd" + "0" * 62)
+    source.mkdir()
+    row = {"kind": "row", "title": "row", "facts": {}, "seconds": 0.0, "peak_mb": 0.0}
+    kept = store.publish(source.name, source, (), **row, ingredients={}, synced=False)
+    assert not synced
+    assert store.verified(source.name) == kept
+
+
+def test_a_run_reads_a_manifest_once_until_damage_is_found(store, monkeypatch):
+    cached, reads = CachedStore(store.root), []
+    plain = store_module._bytes
+    monkeypatch.setattr(store_module, "_bytes", lambda path: reads.append(path) or plain(path))
+    assert cached.find(KEY) is None
+    kept = keep(store)
+    assert cached.find(KEY) == cached.find(KEY) == cached.verified(KEY) == kept, (
+        "what was not there is looked for again"
+    )
+    assert len(reads) == 2
+    path = store.folder(KEY) / "model.safetensors"
+    path.chmod(0o644)
+    path.write_bytes(b"tampered")
+    assert cached.verified(KEY) is None
+    assert cached.find(KEY) is None
+
+
 def test_what_is_published_between_two_looks_is_not_damaged(store, monkeypatch):
-    plain, kept = Path.read_bytes, []
+    plain, kept = store_module._bytes, []
 
     def published_meanwhile(path):
-        try:
-            return plain(path)
-        except FileNotFoundError:
-            if path.name == MANIFEST and not kept:
-                kept.append(keep(store))
-            raise
+        data = plain(path)
+        if data is None and path.endswith(MANIFEST) and not kept:
+            kept.append(keep(store))
+        return data
 
-    monkeypatch.setattr(Path, "read_bytes", published_meanwhile)
+    monkeypatch.setattr(store_module, "_bytes", published_meanwhile)
     found = store.find(KEY)
     assert [found] == kept
     assert not (store.root / "damaged").exists()

@@ -4,12 +4,14 @@ has to be."""
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kdbench.bench.work.executors.local import _NONSENSE, LocalExecutor, _ends, _Running
+from kdbench.bench.work.executors import local
+from kdbench.bench.work.executors.local import _NONSENSE, JobLimits, LocalExecutor, _ends, _Running
 from kdbench.bench.work.job import OUTCOME, Job, Progressed
 from kdbench.training import Step
 
@@ -117,3 +119,22 @@ def test_steps_are_numbers():
     ):
         assert heard({"step": values | nonsense, "place": 0}) == ([], 100)
     assert heard({"step": [], "place": 0}) == heard({"step": {"epoch": 1}, "place": 0}) == ([], 100)
+
+
+def test_memory_is_looked_up_once_for_all_jobs(tmp_path, monkeypatch):
+    executor = LocalExecutor(limits=JobLimits(memory_mb=100))
+    for pid in (11, 12, 13):
+        job = Job(str(pid), "distill", "title", tmp_path, {})
+        executor._running[str(pid)] = _Running(job, 0, 0.0, pid)
+    looks, killed = [], []
+    monkeypatch.setattr(local, "_groups_mb", lambda: looks.append(1) or {11: 50.0, 12: 150.0})
+    monkeypatch.setattr(local, "_kill", killed.append)
+    executor._enforce()
+    assert looks == [1]
+    assert killed == [12]
+    assert executor._running["12"].verdict.status == "out of memory"
+    assert executor._running["11"].peak_mb == 50
+
+
+def test_this_process_and_its_group_use_memory():
+    assert local._groups_mb()[os.getpgid(0)] > 10

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,7 @@ class LocalExecutor:
         if not self._limited() or now < self._next_look:
             return
         self._next_look = now + 0.2
+        used_mb = {} if self.limits.memory_mb is None else _groups_mb()
         for running in self._running.values():
             if running.verdict is not None or not running.pid:
                 continue
@@ -237,7 +239,7 @@ class LocalExecutor:
                     "timeout", f"it took longer than the limit of {seconds:g} s"
                 )
             elif memory is not None:
-                used = _group_mb(running.pid)
+                used = used_mb.get(running.pid, 0.0)
                 running.peak_mb = max(running.peak_mb, used)
                 if used > memory:
                     running.verdict = Outcome(
@@ -333,12 +335,12 @@ def _tail(path: Path, most: int = 20000) -> str:
         return ""
 
 
-def _group_mb(pid: int) -> float:
-    """Resident memory of a process group, MiB; 0 where /proc is missing."""
+def _groups_mb() -> dict[int, float]:
+    """Resident memory of every process group, MiB, in one look; empty where /proc is missing."""
     page = os.sysconf("SC_PAGE_SIZE")
-    total = 0
+    groups: dict[int, float] = defaultdict(float)
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
-            if os.getpgid(int(entry.name)) == pid:
-                total += int((entry / "statm").read_text().split()[1]) * page
-    return total / 2**20
+            resident = int((entry / "statm").read_text().split()[1])
+            groups[os.getpgid(int(entry.name))] += resident * page / 2**20
+    return groups
