@@ -53,8 +53,9 @@ class Rate:
 
 @lru_cache(maxsize=4096)
 def _wilson(hits: int, total: int) -> tuple[float, float]:
-    """Remembered, since the rates of a control come back in many rows, and scipy takes a
-    millisecond for the test that it makes along with the interval."""
+    """Wilson's 95 % interval of a rate, as fractions."""
+    # Cached, since the rates of a control come back in many rows. scipy takes a millisecond, most
+    # of it for a test that nobody needs here.
     interval = binomtest(hits, total).proportion_ci(0.95, method="wilson")
     return interval.low, interval.high
 

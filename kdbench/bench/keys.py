@@ -8,7 +8,7 @@ from typing import Any
 
 MODEL, TRIGGER, PICTURE = "model.safetensors", "trigger.safetensors", "trigger.png"
 
-
+#: Made once: json.dumps would make an encoder at each call.
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
@@ -21,7 +21,8 @@ def digest(value: Any) -> str:
 
 
 def _canonical(value: Any) -> Any:
-    if isinstance(value, str | int):  # first: most values are, and a plan asks millions of times
+    # First, since most values are of these types, and a plan makes millions of calls.
+    if isinstance(value, str | int):
         return value
     if isinstance(value, dict):
         return {str(k): _canonical(v) for k, v in value.items()}

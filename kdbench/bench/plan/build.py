@@ -78,8 +78,8 @@ class _Builder:
         )
 
     def _of_values(self, kind: Kind, values: Mapping[str, Any]) -> tuple[str, int]:
-        """(digest, images), once for all the stages of a kind that are told the same: hundreds of
-        thousands are told a few things."""
+        """(digest of the values, images seen) of a stage, computed once for equal values."""
+        # A plan may have hundreds of thousands of stages, but only a few different values.
         known = (kind, json.dumps(values, sort_keys=True))
         if known not in self._of_kind:
             self._of_kind[known] = digest(values), self._images(kind, values)
