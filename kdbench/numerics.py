@@ -79,7 +79,7 @@ def choose_numerics(device: str, numerics: str, threads: int | None = None) -> N
         bf16 = numerics == "bf16"
     if chosen.type == "cuda" and not bf16:
         # By default torch multiplies float32 in TF32 on a GPU. A row that says fp32 would be wrong.
-        torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]  # set by a hook
+        torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]  # exists only at run time
     return Numerics(chosen, bf16=bf16, threads=threads or torch.get_num_threads())
 
 

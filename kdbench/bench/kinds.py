@@ -57,8 +57,13 @@ class Kind(StrEnum):
         Raises:
             ValueError: there is none.
         """
+        # Type checkers take Kind(name) for a call of __new__, which needs more arguments.
         for kind in cls:
             if kind.value == name:
                 return kind
+        return cls._missing_(name)
+
+    @classmethod
+    def _missing_(cls, value: object) -> Kind:
         hint = "add it to the table in kdbench/bench/kinds.py"
-        raise ValueError(unknown("kind of stage", name, [kind.value for kind in cls], hint))
+        raise ValueError(unknown("kind of stage", str(value), [kind.value for kind in cls], hint))

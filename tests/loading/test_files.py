@@ -64,11 +64,15 @@ def test_a_file_runs_from_end_to_end(tmp_path):
 
 def test_its_source_is_part_of_what_it_computes(tmp_path):
     path = tmp_path / "own.py"
-    path.write_text(OWN)
-    first = Registry.load([], PluginChoice(files=(path,))).methods["attack"]["own"].origin
-    assert Registry.load([], PluginChoice(files=(path,))).methods["attack"]["own"].origin == first
-    path.write_text(OWN + "# changed")
-    assert Registry.load([], PluginChoice(files=(path,))).methods["attack"]["own"].origin != first
+
+    def origin(text):
+        path.write_text(text)
+        return Registry.load([], PluginChoice(files=(path,))).methods["attack"]["own"].origin
+
+    first = origin(OWN)
+    assert origin(OWN) == first
+    assert origin(OWN + "# a comment") == first
+    assert origin(OWN + "CHANGED = True") != first
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_weights_of_ones_own_network(file, tmp_path):
     (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
     assert (row["status"], row["attack"], row["teacher"]) == ("ok", "imported:found", "small")
     # Another text of the file may be another network, which these weights are not of.
-    file.write_text(OWN + "# a change\n")
+    file.write_text(OWN + "CHANGED = True\n")
     ran = kdbench(tmp_path / "nothing", *use, "--out", tmp_path / "o2")
     assert (ran.returncode, "import it again" in ran.stderr) == (2, True)
 
