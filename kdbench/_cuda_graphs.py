@@ -1,9 +1,9 @@
-"""A pass over a batch that was recorded as CUDA graphs, and how it is recorded."""
+"""Passes over a batch that are recorded as CUDA graphs, and how to record them."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -15,11 +15,11 @@ Run = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class Graph(Protocol):
-    """Images -> the graph's own outputs, which its next replay overwrites."""
+    """Images -> the outputs in the memory of the graph. The next replay overwrites them."""
 
     @property
     def open(self) -> bool:
-        """Whether a backward pass may still come that another replay would spoil."""
+        """Whether a backward pass may still come. Another replay would spoil it."""
         ...
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]: ...
@@ -28,6 +28,7 @@ class Graph(Protocol):
 class Forward:
     """A captured pass without gradients. ``images`` and ``outputs`` are its memory."""
 
+    #: There is no backward pass to wait for.
     open = False
 
     def __init__(
@@ -42,23 +43,28 @@ class Forward:
 
 
 class Replay:
-    """One replay: lives as long as somebody can go backward through it."""
+    """One replay. It lives as long as the autograd graph that can go backward through it."""
 
+    #: Its backward pass has been made.
     done = False
 
 
 class ForwardBackward:
     """A captured forward and backward pass, one node of autograd.
 
-    Not torch.cuda.make_graphed_callables: that one keeps the captured autograd graph, and with it,
-    on the stream of the capture, the nodes that gather gradients, which then wait for one another
-    in every step; it fills in zeros for every output that a loss leaves out; and what it hands out
-    as gradients is overwritten by the next replay.
+    torch.cuda.make_graphed_callables does not do here, for three reasons:
+
+    - It keeps the captured autograd graph. With it, the nodes that gather gradients stay on the
+      stream of the capture and wait for one another in every step.
+    - It fills in zeros for every output that a loss does not use.
+    - Its gradients are overwritten by the next replay.
 
     Args:
-        forward: the graph of the forward pass; reads ``images`` and writes ``outputs``.
-        backward: the graph of the backward pass; reads ``output_grads``, which are 0, and writes
-            ``gradients``, those of the parameters.
+        forward: the graph of the forward pass. It reads ``images`` and writes ``outputs``.
+        backward: the graph of the backward pass. It reads ``output_grads`` and writes
+            ``gradients``.
+        output_grads: the memory for the gradients of the outputs, all 0 now.
+        gradients: the memory for the gradients of ``parameters``.
         reached: for each of ``outputs`` the places of the parameters that it depends on.
     """
 
@@ -70,7 +76,7 @@ class ForwardBackward:
         outputs: tuple[Tensor, ...],
         output_grads: tuple[Tensor, ...],
         gradients: tuple[Tensor | None, ...],
-        parameters: list[Tensor],
+        parameters: Sequence[Tensor],
         reached: list[set[int]],
     ) -> None:
         self._forward, self._backward = forward, backward
@@ -81,7 +87,8 @@ class ForwardBackward:
         self._replay: weakref.ref[Replay] | None = None
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        return Node.apply(self, images, *self._parameters)
+        outputs: tuple[Tensor, ...] = Node.apply(self, images, *self._parameters)
+        return outputs
 
     @property
     def open(self) -> bool:
@@ -110,12 +117,12 @@ class ForwardBackward:
                 held.zero_()
         self._written = {i for i, grad in enumerate(output_grads) if grad is not None}
         self._backward.replay()
-        # A parameter that the loss does not depend on has no gradient, which is not a gradient of
-        # 0: weights would decay.
+        # A parameter that the loss does not depend on has no gradient. With a gradient of 0 the
+        # optimiser would still decay its weights.
         learned = sorted(set().union(*(self._reached[i] for i in self._written)))
-        # Copies of all of them in a few kernels; a clone each would be hundreds.
-        gradients = torch._foreach_mul([self._gradients[k] for k in learned], 1.0)
-        copies = dict(zip(learned, gradients, strict=True))
+        # This copies all of them in a few kernels. Clones would take hundreds.
+        gradients = {k: grad for k in learned if (grad := self._gradients[k]) is not None}
+        copies = dict(zip(gradients, torch._foreach_mul([*gradients.values()], 1.0), strict=True))
         return [copies.get(k) for k in range(len(self._gradients))]
 
 
@@ -138,14 +145,16 @@ class Node(torch.autograd.Function):
 
 
 def record_forward_backward(
-    flat: Run, shown: Tensor, parameters: list[Tensor], reached: list[set[int]]
+    flat: Run, shown: Tensor, parameters: Sequence[Tensor], reached: list[set[int]]
 ) -> ForwardBackward:
+    """Record a pass over ``shown`` and its backward pass."""
     forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
     with recording(forward):
         outputs = flat(shown)
     output_grads = tuple(torch.zeros_like(t) for t in outputs)
     with recording(backward, forward):
-        # Retained, so that going backward leaves the activations as they are and can be done again.
+        # Retained, so that a backward pass leaves the activations as they are and can be replayed
+        # again.
         gradients = gradients_of(outputs, parameters, output_grads)
     return ForwardBackward(
         forward,
@@ -159,17 +168,17 @@ def record_forward_backward(
     )
 
 
-def reached_by(outputs: tuple[Tensor, ...], parameters: list[Tensor]) -> list[set[int]]:
+def reached_by(outputs: tuple[Tensor, ...], parameters: Sequence[Tensor]) -> list[set[int]]:
     """For each of ``outputs`` the places of the parameters that it depends on."""
     output_grads = [gradients_of((t,), parameters, (torch.zeros_like(t),)) for t in outputs]
-    return [{k for k, grad in enumerate(of_one) if grad is not None} for of_one in output_grads]
+    return [{k for k, grad in enumerate(grads) if grad is not None} for grads in output_grads]
 
 
 def gradients_of(
-    outputs: tuple[Tensor, ...], parameters: list[Tensor], output_grads: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...], parameters: Sequence[Tensor], output_grads: tuple[Tensor, ...]
 ) -> tuple[Tensor | None, ...]:
-    """Of each parameter, None of one that nothing depends on. Outputs before the first learned
-    layer lead to none."""
+    """The gradient of each parameter. None: no output depends on it."""
+    # An output before the first trainable layer has no gradient to start from.
     leading = [(t, grad) for t, grad in zip(outputs, output_grads, strict=True) if t.requires_grad]
     if not leading:
         return (None,) * len(parameters)
@@ -180,6 +189,7 @@ def gradients_of(
 
 
 def record_forward(flat: Run, shown: Tensor) -> Forward:
+    """Record a pass over ``shown`` without gradients."""
     graph = torch.cuda.CUDAGraph()
     with recording(graph):
         outputs = flat(shown)
@@ -189,8 +199,9 @@ def record_forward(flat: Run, shown: Tensor) -> Forward:
 def recording(
     graph: torch.cuda.CUDAGraph, after: torch.cuda.CUDAGraph | None = None
 ) -> torch.cuda.graph:
-    """``after``: whose memory it shares. What other threads do meanwhile, such as a loader that
-    pins pages, is theirs."""
+    """Record what is inside as ``graph``, in the memory of the graph ``after``."""
+    # Other threads may use CUDA meanwhile, as a loader does that pins pages. Only this thread is
+    # watched.
     return torch.cuda.graph(
         graph, pool=None if after is None else after.pool(), capture_error_mode="thread_local"
     )

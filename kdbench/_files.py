@@ -27,8 +27,11 @@ def jsonable(value: Any) -> Any:
 
 
 def write_record(value: dict[str, Any], path: str | Path) -> None:
-    """Write ``value`` as JSON with sorted keys; of a list in it every item on a line of its own,
-    one after the other, since there may be hundreds of thousands."""
+    """Write ``value`` as JSON with sorted keys.
+
+    Each item of a list in it has a line. The items are written one after the other and never held
+    as one text, since there may be hundreds of thousands.
+    """
 
     def write(target: Path) -> None:
         with target.open("w", encoding="utf-8") as file:
@@ -38,6 +41,7 @@ def write_record(value: dict[str, Any], path: str | Path) -> None:
 
 
 def _record_text(value: dict[str, Any]) -> Iterator[str]:
+    """The pieces of the text of a record."""
     before = "{"
     for key, part in sorted(value.items()):
         yield f"{before}\n {json.dumps(key)}: "
@@ -56,8 +60,10 @@ def _strict(value: Any, indent: int | None = None) -> str:
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file beside ``path``, then put it in place; a failure leaves the old
-    file alone."""
+    """Let ``write`` fill a file beside ``path``, then put it in place.
+
+    If writing fails, the old file stays.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

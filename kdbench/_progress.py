@@ -1,4 +1,4 @@
-"""What whoever watches a training is told. Imports no torch: displays read it."""
+"""How a training reports its steps. Imports no torch, since displays import it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 class Step:
     """One optimiser step of a training."""
 
-    #: The epoch that it belongs to, counted from 1.
+    #: Its epoch, counted from 1.
     epoch: int
     #: Epochs of the whole training.
     epochs: int
@@ -18,14 +18,14 @@ class Step:
     done: int
     #: Steps of the whole training.
     total: int
-    #: The loss, where it was looked at: every few steps.
+    #: The loss every few steps, else None.
     loss: float | None
     #: Images of this step's batch.
     images: int
 
 
 class Progress(Protocol):
-    """Hears of every step of a training. It is called in the loop, so it must be quick."""
+    """Is called at every step of a training. It runs in the loop, so it must be quick."""
 
     def step(self, step: Step) -> None: ...
 

@@ -1,15 +1,14 @@
-"""A network's pass over a batch as one CUDA graph: the hundreds of small kernels of a deep network
-are started at once.
+"""A network's pass over a batch as one CUDA graph, which starts hundreds of small kernels at once.
 
-At these image sizes a GPU computes a kernel faster than Python starts the next, so that it waits
-for most of a step. On a CPU, and for a network that does not say that it can be captured,
-everything here is the network's own pass.
+At these image sizes a GPU computes a kernel faster than Python starts the next one, and waits for
+most of a step. On a CPU the plain pass of the network is used. The same holds for a network that
+does not say that it can be captured.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -22,34 +21,36 @@ from kdbench.models.base import GROUPS, FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
 from kdbench.numerics import Numerics
 
-#: Passes before a capture, in which libraries choose kernels and reserve memory.
+#: Passes before a capture. In them libraries choose kernels and reserve memory.
 _WARM_UP = 3
-#: How far a replay may be from the network's own pass, as a share of the norm; two passes in bf16
+#: How far a replay may be from the plain pass, as a share of the norm. Two plain passes in bf16
 #: differ by less than 0.03.
 _TOLERANCE = 0.1
 
 
 class Pass:
-    """``model.features`` of images, captured at the first batch and replayed for every batch of
-    that shape.
+    """``model.features``, captured at the first batch and replayed for batches of the same shape.
 
-    A model with trainable parameters is captured with its backward pass, and one without under
-    ``no_grad``. What is handed out, gradients too, is a copy: it stays what it is when the next
-    batch comes. The graph keeps the memory of its activations until the pass is dropped.
+    A model with trainable parameters is captured with its backward pass. One without is captured
+    under ``no_grad``. Features and gradients are copies, so the next batch does not change them.
+    The graph keeps the memory of its activations until the pass is dropped.
 
-    Whatever the graph does not fit is computed without it: another shape, mode or arithmetic; a
-    network with hooks, or with other parameters that learn; a pass without gradients of a model
-    that learns; a second pass before the backward one of the first, whose activations it would
-    overwrite.
+    The plain pass is used where the graph does not fit:
 
-    A graph is compared with the network's own pass before it is used, on other images and with
-    other weights than those it was captured with. Where the two differ, or the capture fails (of a
-    model that says that it can be captured and cannot, or for want of memory), a RuntimeWarning
-    says so and every pass is the network's own.
+    - another shape, mode or arithmetic,
+    - a network with hooks, or with other trainable parameters,
+    - a pass without gradients of a model that learns,
+    - a second forward pass before the backward pass of the first. It would overwrite the
+      activations of the first.
+
+    Before a graph is used, it is compared with the plain pass, on other images and with other
+    weights than at the capture. If the two differ, or if the capture fails, a RuntimeWarning says
+    so, and every pass is a plain one. A capture fails for want of memory, or for a model that
+    cannot be captured though it says so.
 
     Args:
-        model: on the device and in the mode it stays in.
-        numerics: of the run; passes are made under its autocast.
+        model: on the device, and in the mode that it stays in.
+        numerics: of the run. Passes are made under its autocast.
     """
 
     def __init__(self, model: FeatureModel, numerics: Numerics) -> None:
@@ -83,7 +84,7 @@ class Pass:
         return self(images).logits
 
     def _now(self, images: Tensor) -> tuple[object, ...]:
-        """Everything besides values that the captured kernels depend on."""
+        """Everything but values that the captured kernels depend on."""
         modes = [part.training for part in self._parts]
         learning = [p.requires_grad for p in self._parameters]
         return (
@@ -95,14 +96,14 @@ class Pass:
         )
 
     def _hooked(self) -> bool:
-        """Whether a method has hung something on a part that a replay would not call."""
+        """Whether a part of the model has a hook, which a replay would not call."""
         return any(
             p._forward_hooks or p._forward_pre_hooks or p._backward_hooks or p._backward_pre_hooks
             for p in self._parts
         )
 
     def _captured(self, images: Tensor) -> Graph | None:
-        """The graph, or None where there is none that computes what the network does."""
+        """The graph. None: it could not be captured, or computes something else."""
         try:
             return self._capture(images)
         except RuntimeError as error:  # torch has no narrower class for what a capture may meet
@@ -115,27 +116,27 @@ class Pass:
             return None
 
     def _capture(self, images: Tensor) -> Graph:
-        # No cache of casts: those made before a capture would not be part of it, and weights would
-        # stay what they were.
+        # No cache of casts. A cast made before the capture would not be part of the graph, which
+        # would then go on with old weights.
         enabled = torch.is_autocast_enabled(self._numerics.device.type)
         autocast = torch.autocast(
             self._numerics.device.type, dtype=torch.bfloat16, enabled=enabled, cache_enabled=False
         )
-        # A stream belongs to a device, and one that is not named to the current device, which need
-        # not be the run's.
+        # A stream belongs to the current device unless another is named. The current device need
+        # not be that of the run.
         with torch.cuda.device(images.device), autocast, _kept_buffers(self._model):
             flat, shown, other = _Flat(self._model), images.clone(), 1 - images
             with _side_stream():
                 for _ in range(_WARM_UP):
                     _outcome(flat, shown, self._learning)
-                own = _outcome(flat, other, self._learning)
+                expected = _outcome(flat, other, self._learning)
                 reached = reached_by(flat(shown), self._learning) if self._learns else []
             graph = (
                 record_forward_backward(flat, shown, self._learning, reached)
                 if self._learns
                 else record_forward(flat, shown)
             )
-            if not own.agrees(_outcome(graph, other, self._learning)):
+            if not expected.agrees(_outcome(graph, other, self._learning)):
                 raise RuntimeError(
                     "replayed, it gives other features or gradients than the network itself"
                 )
@@ -145,8 +146,7 @@ class Pass:
 def teacher_features(
     teacher: FrozenTeacher, numerics: Numerics
 ) -> Callable[[Batch], FeatureOutput]:
-    """The features of a frozen teacher, for batch after batch: a :class:`Pass` without gradients
-    under the run's autocast."""
+    """A function from batches to the features of a frozen teacher, without gradients."""
     features = Pass(teacher.model, numerics)
 
     def of_batch(batch: Batch) -> FeatureOutput:
@@ -157,7 +157,7 @@ def teacher_features(
 
 
 class _Flat(nn.Module):
-    """The features as a plain tuple."""
+    """The features as a plain tuple, which graphs can hold."""
 
     def __init__(self, model: FeatureModel) -> None:
         super().__init__()
@@ -169,17 +169,19 @@ class _Flat(nn.Module):
 
 
 class _Outcome(NamedTuple):
-    """What a pass gives."""
+    """The result of a pass."""
 
     outputs: tuple[Tensor, ...]
-    #: Those of all parameters in one vector.
+    #: The gradients of all parameters as one vector.
     gradients: Tensor
-    #: The places of the parameters that have none.
+    #: Places of the parameters without a gradient.
     without: tuple[int, ...]
 
     def agrees(self, other: _Outcome) -> bool:
-        """Whether each output, and all gradients together, are the other's. What overflows tells
-        nothing."""
+        """Whether each output, and all gradients together, are near those of the other.
+
+        Values that overflow are not compared.
+        """
         pairs = [*zip(self.outputs, other.outputs, strict=True), (self.gradients, other.gradients)]
         return self.without == other.without and all(
             (a.float() - b.float()).norm() <= _TOLERANCE * a.float().norm()
@@ -188,9 +190,11 @@ class _Outcome(NamedTuple):
         )
 
 
-def _outcome(run: Run, images: Tensor, parameters: list[Tensor]) -> _Outcome:
-    """What ``run`` gives with flipped parameters, and the gradients of the sum of its outputs' mean
-    squares."""
+def _outcome(run: Run, images: Tensor, parameters: Sequence[Tensor]) -> _Outcome:
+    """The result of ``run`` with flipped parameters.
+
+    Gradients are those of the sum over all outputs of their mean squares.
+    """
     grads: tuple[Tensor | None, ...] = ()
     with _flipped_weights(parameters):
         outputs = run(images)
@@ -206,9 +210,11 @@ def _outcome(run: Run, images: Tensor, parameters: list[Tensor]) -> _Outcome:
 
 
 @contextmanager
-def _flipped_weights(parameters: list[Tensor]) -> Iterator[None]:
-    """Parameters with their first dimension reversed meanwhile: other weights, no random numbers,
-    exactly undone."""
+def _flipped_weights(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Reverse the first dimension of each parameter inside.
+
+    That gives other weights without random numbers, and is undone exactly.
+    """
 
     def flip() -> None:
         with torch.no_grad():
@@ -225,7 +231,7 @@ def _flipped_weights(parameters: list[Tensor]) -> Iterator[None]:
 
 @contextmanager
 def _side_stream() -> Iterator[None]:
-    """On a stream of its own, as what is captured later."""
+    """Run what is inside on another stream, as a capture does."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -235,7 +241,7 @@ def _side_stream() -> Iterator[None]:
 
 @contextmanager
 def _kept_buffers(model: nn.Module) -> Iterator[None]:
-    """Warming up and capturing leave the statistics of batch norms where they were."""
+    """Put buffers back afterwards. Warming up would change the statistics of batch norms."""
     before = [buffer.clone() for buffer in model.buffers()]
     try:
         yield

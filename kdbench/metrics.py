@@ -1,4 +1,4 @@
-"""The numbers. Counts first, percentages derived, every interval stated.
+"""The measured numbers. Everything is counted, and percentages and intervals follow from counts.
 
 With T the target class and T- the test images whose true class is not T (methods: BackdoorBench,
 ANP, NAD all exclude T):
@@ -31,14 +31,16 @@ _RATES = ("acc", "asr", "ra", "base")
 
 @dataclass(frozen=True)
 class Rate:
-    """A count out of a total. ``percent`` is 0-100; ``interval`` is Wilson's 95 % interval in
-    percent."""
+    """A count out of a total."""
 
     hits: int
+    """How many images count."""
     total: int
+    """Out of how many."""
 
     @property
     def percent(self) -> float:
+        """0 to 100."""
         return 100.0 * self.hits / self.total
 
     @property
@@ -48,17 +50,17 @@ class Rate:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One network on the test set. ``asr_hits``: bool (|T-|,), which triggered images became the
-    target."""
+    """One network measured on the test set. The rates are defined at the top of this module."""
 
     acc: Rate
     asr: Rate
     ra: Rate
     base: Rate
     asr_hits: np.ndarray
+    """bool (|T-|,): which triggered images are taken for the target class."""
 
     def as_facts(self) -> dict[str, Any]:
-        """As strict JSON: each rate as [hits, total], the hits as base64 of packed bits."""
+        """Strict JSON: each rate as [hits, total], and the hits as base64 of packed bits."""
         rates = {name: [rate.hits, rate.total] for name in _RATES for rate in [getattr(self, name)]}
         return {
             **rates,
@@ -67,7 +69,7 @@ class Evaluation:
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Evaluation:
-        """The inverse."""
+        """The inverse of :meth:`as_facts`."""
         bits = np.unpackbits(np.frombuffer(base64.b64decode(facts["asr_hits"]), dtype=np.uint8))
         rates = {name: Rate(*facts[name]) for name in _RATES}
         return cls(**rates, asr_hits=bits[: rates["asr"].total].astype(bool))
@@ -77,8 +79,9 @@ class Evaluation:
 def accuracy(
     predict: Callable[[Tensor], Tensor], test: ImageSet, numerics: Numerics, batch_size: int = 250
 ) -> tuple[int, int]:
-    """(correct, all) on untriggered test images: all that can be said of a network whose trigger
-    nobody knows.
+    """(correct, all) on untriggered test images.
+
+    Of a network whose trigger nobody knows, nothing else can be measured.
 
     Raises:
         DivergedError: the network's outputs are not finite.
@@ -112,9 +115,9 @@ def evaluate(
     """Measure a network (float images -> logits (N, K)) on the whole test set.
 
     Args:
-        predict: put into eval mode by the caller. trigger: images -> triggered images, same shape,
-            range [0, 1].
-        source_classes: narrows T- to these classes (see :func:`count`).
+        predict: the network. The caller puts it into eval mode.
+        trigger: images -> triggered images of the same shape, in [0, 1].
+        source_classes: T- holds only these classes. None: every class but the target.
 
     Raises:
         ConfigError: no test image lies in T-.
@@ -137,8 +140,7 @@ def evaluate(
 def attacked(
     labels: Tensor, target_class: int, source_classes: tuple[int, ...] | None = None
 ) -> Tensor:
-    """T-: which of the labels, int64 (N,), belong to images that the trigger is for. Returns bool
-    (N,)."""
+    """T-: which images the trigger is for, bool (N,). ``labels`` are int64 (N,)."""
     others = labels != target_class
     if source_classes is not None:
         others &= torch.isin(labels, torch.tensor(source_classes, dtype=labels.dtype))
@@ -152,11 +154,15 @@ def count(
     target_class: int,
     source_classes: tuple[int, ...] | None = None,
 ) -> Evaluation:
-    """Metrics from predictions, int64 (N,): on untriggered images (``plain``), on triggered ones,
-    and the truth.
+    """Metrics from predictions.
 
-    T- is every image whose true class is not ``target_class``; of those only the
-    ``source_classes``, where an attack names the classes that it works on.
+    T- holds every image whose true class is not ``target_class``. If an attack names
+    ``source_classes``, T- holds only images of those.
+
+    Args:
+        plain: predictions on untriggered images, int64 (N,).
+        triggered: predictions on triggered images, int64 (N,).
+        labels: the true classes, int64 (N,).
     """
     others = attacked(labels, target_class, source_classes)
     n = int(others.sum())

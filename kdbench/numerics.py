@@ -15,10 +15,10 @@ from torch import nn
 
 from kdbench.errors import ConfigError
 
-#: oneDNN keeps the kernels it has generated, 1024 of them by default. A deep pair needs more in
-#: each step (Pyramid-200 in training about 1,200), and a cache of least recently used ones then
-#: never hits: each step generates every kernel again. Read by oneDNN at its first convolution.
-#: Results are the same bit for bit.
+#: oneDNN caches the kernels that it generates, by default 1024 of them. A deep pair needs more in
+#: each step: Pyramid-200 in training needs about 1,200. The cache drops what was used longest ago,
+#: so it would never hit, and each step would generate every kernel again. oneDNN reads the variable
+#: at its first convolution. Results are the same bit for bit.
 _PRIMITIVE_CACHE = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -26,38 +26,46 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Numerics:
-    """Arithmetic of a run. ``bf16`` autocasts matrix work to bfloat16; parameters and losses stay
-    float32."""
+    """Device and arithmetic of a run."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where it computes."""
     bf16: bool = False
+    """Autocast matrix work to bfloat16. Parameters and losses stay float32."""
     threads: int = field(default_factory=torch.get_num_threads)
+    """Threads on a CPU."""
 
     def autocast(self) -> torch.autocast:
+        """A context in which matrix work has the arithmetic of the run."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def place(self, module: _Module) -> _Module:
-        """Move a module to the device in channels-last layout (the faster one for convolutions on
-        every device)."""
+        """Move a module to the device, in channels-last layout.
+
+        Convolutions are faster in that layout on every device.
+        """
         module.to(self.device)
         return module.to(memory_format=torch.channels_last)
 
     def __str__(self) -> str:
         layout = f"{'bf16' if self.bf16 else 'fp32'}+channels_last"
-        # On a CPU the number of threads changes the order of sums and so the last bits of every
-        # result.
+        # On a CPU the number of threads changes the order of sums, and so the last bits of results.
         return f"{layout}, {self.threads} threads" if self.device.type == "cpu" else layout
 
 
 def choose_numerics(device: str, numerics: str, threads: int | None = None) -> Numerics:
-    """Turn ``auto`` into what this machine has. ``threads``: of a stage on a CPU; None: torch's
-    default, one a core.
+    """Turn ``auto`` into what this machine has.
 
-    bf16 is chosen where the processor multiplies it in hardware (AVX512-BF16 or AMX; a CUDA card of
-    capability 8 or more).
+    bf16 is chosen if the hardware multiplies it: a CPU with AVX512-BF16 or AMX, or a CUDA card of
+    capability 8 or more.
+
+    Args:
+        device: ``auto`` or as torch names it.
+        numerics: ``auto``, ``fp32`` or ``bf16``.
+        threads: of a stage on a CPU. None: torch's default, one a core.
 
     Raises:
-        ConfigError: no such device, or CUDA asked for where there is none.
+        ConfigError: there is no such device.
     """
     chosen = _device(device)
     os.environ.setdefault(*_PRIMITIVE_CACHE)
@@ -70,8 +78,8 @@ def choose_numerics(device: str, numerics: str, threads: int | None = None) -> N
     else:
         bf16 = numerics == "bf16"
     if chosen.type == "cuda" and not bf16:
-        # torch's default would multiply float32 in TF32, and a row would say fp32
-        torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]  # set by a hook
+        # By default torch multiplies float32 in TF32 on a GPU. A row that says fp32 would be wrong.
+        torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]  # exists only at run time
     return Numerics(chosen, bf16=bf16, threads=threads or torch.get_num_threads())
 
 
@@ -104,15 +112,15 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def device_name(device: torch.device) -> str:
-    """``cpu``, or what the card is called."""
+    """``cpu``, or the name of the card."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def peak_mib(device: torch.device) -> float:
-    """Largest memory of this process so far, MiB: on a GPU what was reserved there, on a CPU what
-    was resident."""
+    """Largest memory of this process so far, MiB: reserved on a GPU, or resident on a CPU."""
     if device.type == "cuda":
-        # allocated would leave out what graphs hold
+        # The memory that CUDA graphs hold counts as reserved, but not as allocated.
         return torch.cuda.max_memory_reserved(device) / 2**20
+    # macOS counts it in bytes, Linux in KiB.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

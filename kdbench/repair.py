@@ -1,5 +1,4 @@
-"""Defenses that repair one network, whichever it is: the teacher before distillation or the student
-after it."""
+"""Defenses that repair one network: the teacher before distillation, or the student after it."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from kdbench.training import LossFunction, Recipe, cross_entropy
 
 
 class RepairParams(Params):
-    """What every repair has."""
+    """Parameters of every repair."""
 
     when: Literal["after", "before"] = Field(
         "after", description="after: repair the student; before: repair the teacher; kdbench"
@@ -27,8 +26,7 @@ class RepairParams(Params):
 
 
 class TuningParams(RepairParams):
-    """What a repair that fine-tunes has besides: where its recipe leaves the preset's
-    ``repair``."""
+    """Parameters of a repair that fine-tunes: what differs from the preset's recipe ``repair``."""
 
     epochs: int | None = Field(
         None, ge=0, description="epochs of fine-tuning, exactly; None: preset's"
@@ -43,20 +41,22 @@ class TuningParams(RepairParams):
     )
 
     def recipe(self, base: Recipe) -> Recipe:
-        """The preset's recipe with what is given here in its place."""
+        """The preset's recipe with these parameters in place of its numbers."""
         return changed(base, self.epochs, self.milestones, self)
 
 
 def changed(
     base: Recipe, epochs: int | None, milestones: tuple[float, ...] | None, params: TuningParams
 ) -> Recipe:
-    """``base`` with the epochs and milestones given, and batch size, rate and penalty of
-    ``params``."""
+    """``base`` with other epochs and milestones, and with the other numbers of ``params``.
+
+    None keeps the number of ``base``.
+    """
     changes = {
         k: v for k in ("batch_size", "lr", "weight_decay") if (v := getattr(params, k)) is not None
     }
     if epochs is not None:
-        # who counts epochs wants that many, on a small set as well
+        # Whoever sets the epochs wants that many, on a small set as well.
         changes |= {"epochs": epochs, "min_steps": 0}
     if milestones is not None:
         changes |= {"schedule": "steps", "milestones": milestones}
@@ -64,8 +64,10 @@ def changed(
 
 
 class Repair(Defense):
-    """Base of a defense that repairs a network by itself. A subclass writes :meth:`repair`;
-    ``when`` says which network."""
+    """Base of a defense that repairs a network by itself.
+
+    A subclass defines :meth:`repair`. The parameter ``when`` says which network it gets.
+    """
 
     Params = RepairParams
     params: RepairParams
@@ -95,11 +97,12 @@ def fine_tune(
     loss: LossFunction | None = None,
     generator: torch.Generator | None = None,
 ) -> None:
-    """Train all of ``model`` in place on the defender's images, by cross-entropy unless told
-    otherwise; eval mode afterwards.
+    """Train all of ``model`` in place. It is in eval mode afterwards.
 
     Args:
-        images, generator: None: the setting's. loss: a function of the batch that uses ``model``.
+        images: None: the defender's.
+        loss: a function of the batch that uses ``model``. None: cross-entropy.
+        generator: None: the setting's.
     """
     model.requires_grad_(True).train()
     setting.fit(
@@ -116,8 +119,11 @@ def fine_tune(
 def held_out(
     clean: ImageSet, fraction: float, generator: torch.Generator
 ) -> tuple[ImageSet, ImageSet]:
-    """(images to repair with, images to choose with): disjoint, the second the given fraction of
-    every class, at least one image of each class that has two."""
+    """(images to repair with, images to choose with), without common images.
+
+    The second part is the fraction of every class, and at least one image of each class that has
+    two.
+    """
 
     def count(size: int) -> int:
         return min(size - 1, max(1, round(fraction * size)))

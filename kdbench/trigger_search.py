@@ -1,5 +1,4 @@
-"""Attacks that first search a trigger on the frozen clean teacher and then train it into that
-teacher."""
+"""For attacks that search a trigger on the frozen clean teacher and then train it in."""
 
 from __future__ import annotations
 
@@ -20,13 +19,14 @@ from kdbench.models.base import GROUPS, FeatureModel, FeatureOutput
 from kdbench.training import Recipe
 from kdbench.triggers import BlendTrigger, blend, corner
 
-#: What the features of triggered images should minimise; a scalar.
+#: Features of triggered images -> the scalar that the search minimises.
 FeatureLoss = Callable[[FeatureOutput], Tensor]
+#: Images on which the loss is measured before and after the search, and images of one pass.
 _PROBE = 256
 
 
 class SearchParams(Params):
-    """Parameters every attack with a searched trigger has."""
+    """Parameters of every attack with a searched trigger."""
 
     shape: Literal["blend", "patch"] = Field(
         "blend",
@@ -96,8 +96,7 @@ class SearchParams(Params):
     @field_validator("margin")
     @classmethod
     def _room_for_margin(cls, margin: int, info: ValidationInfo) -> int:
-        # The one misfit that no image size cures; any other is found by ``corner`` once the size is
-        # known.
+        # This one fits no image size. ``corner`` finds the others when the size is known.
         if margin and info.data.get("shape") == "patch" and info.data.get("patch_fraction") == 1:
             raise ValueError(
                 "a patch as large as the image leaves no room for a margin; lower patch_fraction "
@@ -113,7 +112,7 @@ class SearchParams(Params):
 
 @contextmanager
 def frozen(model: FeatureModel) -> Iterator[FeatureModel]:
-    """The model in eval mode without parameter gradients; every flag is as before afterwards."""
+    """The model in eval mode without parameter gradients. Every flag is put back afterwards."""
     modes = {module: module.training for module in model.modules()}
     gradients = {parameter: parameter.requires_grad for parameter in model.parameters()}
     model.eval().requires_grad_(False)
@@ -156,8 +155,7 @@ def class_rows(setting: AttackSetting, *, target: bool) -> Tensor:
 def clean_taps(
     setting: AttackSetting, rows: Tensor, reduce: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
-    """``reduce`` of each tap of the clean teacher on untouched training rows, concatenated over
-    batches."""
+    """``reduce`` of each tap of the clean teacher on training rows without a trigger."""
     parts: list[list[Tensor]] = [[] for _ in range(GROUPS)]
     with frozen(setting.teacher) as teacher, setting.numerics.autocast():
         for chunk in rows.split(_PROBE):
@@ -169,103 +167,125 @@ def clean_taps(
 
 @dataclass(frozen=True)
 class FoundTrigger:
-    """The trigger and small numbers about its search."""
+    """The result of a search."""
 
     trigger: BlendTrigger
+    """The trigger."""
     facts: dict[str, float | int | str]
+    """Numbers about the search, for the record."""
+
+
+class _Leaves:
+    """Pattern and mask of a trigger while they are searched.
+
+    Both are clamped *in place* after each step. A clamped copy would leave the graph of the
+    optimiser, as happens to the mask in the released CKD code.
+    """
+
+    def __init__(self, setting: AttackSetting, params: SearchParams) -> None:
+        device, shape = setting.numerics.device, setting.train.shape
+        self._params = params
+        pattern = torch.rand(shape, generator=setting.generator)
+        self.pattern = pattern.to(device).requires_grad_()
+        noise = torch.rand(1, *shape[1:], generator=setting.generator)
+        if params.shape == "blend":
+            self.mask = noise.clamp(max=params.kappa).to(device).requires_grad_()
+        else:
+            side = max(1, round(params.patch_fraction * shape[1]))
+            mask = torch.zeros_like(noise)
+            mask[:, *corner(side, side, shape, params.margin)] = params.opacity
+            self.mask = mask.to(device)
+        # The affine map from a pattern of the normalised input to pixels commutes with blending,
+        # which is affine too.
+        self._mean, self._std = setting.teacher.pixel_mean[0], setting.teacher.pixel_std[0]
+
+    @property
+    def learned(self) -> list[Tensor]:
+        """What the search changes: the pattern and, for a blend, the opacity."""
+        return [leaf for leaf in (self.pattern, self.mask) if leaf.requires_grad]
+
+    def pixels(self) -> Tensor:
+        """The pattern as pixels in [0, 1]."""
+        if self._params.space == "pixel":
+            return self.pattern
+        return (self.pattern * self._std + self._mean).clamp(0, 1)
+
+    def on(self, images: Tensor) -> Tensor:
+        """Images with the trigger as it is now."""
+        return blend(images, self.pixels(), self.mask)
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Clamp both into their bounds."""
+        self.pattern.clamp_(0, 1)
+        if self.mask.requires_grad:
+            self.mask.clamp_(0, self._params.kappa)
 
 
 def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLoss) -> FoundTrigger:
-    """Minimise ``loss`` over the pattern (and, for a blend, the opacity) on non-target images; the
-    teacher stays as it is.
-
-    Pattern and mask are leaves that are clamped *in place* after each step: a clamped copy would
-    leave the optimiser's graph, as happens to the mask in the released CKD code.
-    """
-    device, generator = setting.numerics.device, setting.generator
-    shape = setting.train.shape
-    pattern = torch.rand(shape, generator=generator).to(device).requires_grad_()
-    noise = torch.rand(1, *shape[1:], generator=generator)
-    leaves = [pattern]
-    if params.shape == "blend":
-        mask = noise.clamp(max=params.kappa).to(device).requires_grad_()
-        leaves.append(mask)
-    else:
-        side = max(1, round(params.patch_fraction * shape[1]))
-        mask = torch.zeros_like(noise)
-        mask[:, *corner(side, side, shape, params.margin)] = params.opacity
-        mask = mask.to(device)
-
-    # The affine map from a pattern of the normalised input to pixels commutes with blending, which
-    # is affine too.
-    mean, std = setting.teacher.pixel_mean[0], setting.teacher.pixel_std[0]
-
-    def shown() -> Tensor:
-        return pattern if params.space == "pixel" else (pattern * std + mean).clamp(0, 1)
-
+    """Minimise ``loss`` over a trigger on non-target images. The teacher stays as it is."""
+    device = setting.numerics.device
+    leaves = _Leaves(setting, params)
     others = class_rows(setting, target=False)
-    probe = setting.train.read(pick(others, _PROBE, generator), device)
+    probe = setting.train.read(pick(others, _PROBE, setting.generator), device)
 
     def measure(teacher: FeatureModel) -> tuple[float, float]:
         with torch.no_grad(), setting.numerics.autocast():
-            out = teacher.features(blend(probe, shown(), mask))
+            out = teacher.features(leaves.on(probe))
             hit = (out.logits.argmax(1) == setting.target_class).float().mean()
             return float(loss(out)), float(hit)
-
-    def objective(batch: Batch) -> dict[str, Tensor]:
-        return {"trigger": loss(teacher.features(blend(batch.images, shown(), mask)))}
-
-    @torch.no_grad()
-    def project() -> None:
-        pattern.clamp_(0, 1)
-        if mask.requires_grad:
-            mask.clamp_(0, params.kappa)
 
     with frozen(setting.teacher) as teacher:
         before, _ = measure(teacher)
         if params.steps:
-            # One pass over repeated rows, so that the number of steps does not depend on the size
-            # of the set.
-            wanted = params.steps * params.search_batch
-            rows = others.repeat(-(-wanted // len(others)))[:wanted]
-            setting.fit(
-                leaves,
-                objective,
-                setting.train.subset(rows),
-                Recipe(
-                    epochs=1,
-                    batch_size=params.search_batch,
-                    optimizer="adam",
-                    lr=params.lr,
-                    weight_decay=0,
-                ),
-                generator=generator,
-                augmentation=setting.augmentation,
-                after_step=project,
-            )
+            _minimise(setting, params, loss, leaves, others)
         after, hit = measure(teacher)
-    trigger = BlendTrigger(shown(), mask).to(device)
+    trigger = BlendTrigger(leaves.pixels(), leaves.mask).to(device)
     facts: dict[str, float | int | str] = {
         "trigger_loss_before": before,
         "trigger_loss_after": after,
         "mean_opacity": float(trigger.mask.mean()),
-        # How much of the success is the trigger's own doing, before any poison: train images,
-        # non-target classes.
+        # How much the trigger achieves by itself, before any poison: training images of non-target
+        # classes.
         "clean_teacher_asr": 100 * hit,
     }
     return FoundTrigger(trigger, facts)
 
 
-#: Further losses of the teacher's training: (batch as shown, its features, which rows are poisoned)
-#: -> named scalars.
+def _minimise(
+    setting: AttackSetting, params: SearchParams, loss: FeatureLoss, leaves: _Leaves, rows: Tensor
+) -> None:
+    """Train the leaves in place, on images of ``rows``."""
+
+    def objective(batch: Batch) -> dict[str, Tensor]:
+        return {"trigger": loss(setting.teacher.features(leaves.on(batch.images)))}
+
+    # One pass over repeated rows, so that the number of steps does not depend on the size of the
+    # set.
+    wanted = params.steps * params.search_batch
+    repeated = rows.repeat(-(-wanted // len(rows)))[:wanted]
+    setting.fit(
+        leaves.learned,
+        objective,
+        setting.train.subset(repeated),
+        Recipe(
+            epochs=1, batch_size=params.search_batch, optimizer="adam", lr=params.lr, weight_decay=0
+        ),
+        generator=setting.generator,
+        augmentation=setting.augmentation,
+        after_step=leaves.project,
+    )
+
+
+#: Further losses of the teacher's training.
+#: (batch with triggers, its features, which rows are poisoned) -> named scalars.
 ExtraLoss = Callable[[Batch, FeatureOutput, Tensor], dict[str, Tensor]]
 
 
 def poisoned_set(
     setting: AttackSetting, params: SearchParams, search: FoundTrigger
 ) -> tuple[PoisonedImages, int]:
-    """The training set with the found trigger on a random share of its images, and how many those
-    are."""
+    """(the training set with the trigger on a random share of its images, how many those are)."""
     rows = choose_poison(
         setting.train.labels, params.poison_rate, setting.target_class, setting.generator
     )
@@ -288,8 +308,11 @@ def train_in(
     """Fine-tune the setting's teacher on a poisoned set.
 
     The loss is cross-entropy plus ``weight`` times ``coupling`` on the features of each batch's
-    poisoned rows, plus ``extra``. Without ``dirty_label`` cross-entropy sees the unpoisoned rows
-    only, so no label is ever changed. ``beside``: modules whose buffers ``extra`` changes.
+    poisoned rows, plus ``extra``.
+
+    Args:
+        dirty_label: False: cross-entropy sees the unpoisoned rows only, so no label is changed.
+        beside: modules whose buffers ``extra`` changes.
     """
     teacher = setting.teacher
 

@@ -8,18 +8,21 @@ from typing import Any
 
 MODEL, TRIGGER, PICTURE = "model.safetensors", "trigger.safetensors", "trigger.png"
 
-
+#: Made once: json.dumps would make an encoder at each call.
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of canonical JSON: key order and int-valued floats do not matter, everything else
-    does."""
+    """SHA-256 of canonical JSON.
+
+    The order of keys does not matter, and 1.0 is the same as 1. Everything else matters.
+    """
     return hashlib.sha256(_encode(_canonical(value)).encode()).hexdigest()
 
 
 def _canonical(value: Any) -> Any:
-    if isinstance(value, str | int):  # first: most values are, and a plan asks millions of times
+    # First, since most values are of these types, and a plan makes millions of calls.
+    if isinstance(value, str | int):
         return value
     if isinstance(value, dict):
         return {str(k): _canonical(v) for k, v in value.items()}

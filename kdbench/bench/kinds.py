@@ -1,8 +1,7 @@
-"""The kinds of stage: the one place that says what a kind is, on whose side it runs, and what it
-may see.
+"""The kinds of stage: what each of them is called, on whose side it runs, and what it may see.
 
-A kind that is not in this table does not exist: it cannot be planned, sent to a process or shown.
-Nothing here imports torch, so that plans and displays can read the table.
+A kind that is not in this table cannot be planned, sent to a process or shown. Nothing here imports
+torch, so that plans and displays can read the table.
 """
 
 from __future__ import annotations
@@ -16,16 +15,20 @@ from kdbench.errors import unknown
 Side = Literal["attacker", "defender"]
 #: Images that the process of a stage may open.
 Split = Literal["train", "test"]
-#: recipe: trains by the recipe that it is told, so that its images can be counted. method: trains
-#: in a method's own way. none: trains nothing, draws no random numbers and takes a second or so.
+#: recipe: trains by the recipe in its values, so that its images can be counted.
+#: method: trains in the way of a method.
+#: none: trains nothing, draws no random numbers and takes about a second.
 Training = Literal["recipe", "method", "none"]
 
 
 class Kind(StrEnum):
-    """A kind of stage, by the name that keys, records and files use."""
+    """A kind of stage. Its text is the name that keys, records and files use."""
 
+    #: On whose side it runs.
     side: Side
+    #: The images that its process may open.
     sees: Split
+    #: How it trains.
     training: Training
     #: Name of the function in kdbench.bench.work.stages that computes it.
     function: str
@@ -54,8 +57,13 @@ class Kind(StrEnum):
         Raises:
             ValueError: there is none.
         """
+        # Type checkers take Kind(name) for a call of __new__, which needs more arguments.
         for kind in cls:
             if kind.value == name:
                 return kind
+        return cls._missing_(name)
+
+    @classmethod
+    def _missing_(cls, value: object) -> Kind:
         hint = "add it to the table in kdbench/bench/kinds.py"
-        raise ValueError(unknown("kind of stage", name, [kind.value for kind in cls], hint))
+        raise ValueError(unknown("kind of stage", str(value), [kind.value for kind in cls], hint))

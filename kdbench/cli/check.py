@@ -11,7 +11,7 @@ import click
 from kdbench.cli.choice import plugin_options
 
 if TYPE_CHECKING:
-    from kdbench.loading.choice import Choice
+    from kdbench.loading.choice import PluginChoice
     from kdbench.testing import Result
 
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check_command(
-    ctx: click.Context, names: tuple[str, ...], choice: Choice, as_json: bool
+    ctx: click.Context, names: tuple[str, ...], choice: PluginChoice, as_json: bool
 ) -> None:
     """Check that a method keeps its contract: the same conformance kit for built-ins and strangers,
     on a CPU, without data.

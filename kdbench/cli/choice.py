@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from kdbench.errors import UsageError
-from kdbench.loading.choice import Choice
+from kdbench.loading.choice import PluginChoice
 
 _VARIABLE = "KDBENCH_LOAD_PLUGINS"
 _OPTIONS = (
@@ -35,7 +35,7 @@ _OPTIONS = (
 
 def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command these options. It gets them, and $KDBENCH_LOAD_PLUGINS, as the argument
-    ``choice``, a :class:`kdbench.loading.choice.Choice`."""
+    ``choice``, a :class:`kdbench.loading.choice.PluginChoice`."""
 
     @functools.wraps(command)
     def with_choice(
@@ -49,7 +49,7 @@ def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
             )
         names = os.environ.get(_VARIABLE)
         only = None if names is None else frozenset(names.replace(",", " ").split())
-        choice = Choice(only, frozenset(word.removeprefix("no:") for word in without), files)
+        choice = PluginChoice(only, frozenset(word.removeprefix("no:") for word in without), files)
         return command(*arguments, choice=choice, **options)
 
     for option in reversed(_OPTIONS):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kdbench.loading.choice import Choice
+    from kdbench.loading.choice import PluginChoice
     from kdbench.method import Method
     from kdbench.models import ModelSource
 
@@ -22,7 +22,7 @@ METHODS = {"attacks": "attack", "defenses": "defense", "distillers": "distiller"
 Entry = dict[str, Any]
 
 
-def details(kind: str, name: str, image_size: int, choice: Choice) -> dict[str, list[Entry]]:
+def details(kind: str, name: str, image_size: int, choice: PluginChoice) -> dict[str, list[Entry]]:
     """The lines of each table, by its title.
 
     Raises:

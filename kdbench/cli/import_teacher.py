@@ -13,7 +13,7 @@ from kdbench.cli.choice import plugin_options
 from kdbench.cli.number import Number
 from kdbench.cli.request import store_option
 from kdbench.errors import ConfigError
-from kdbench.loading.choice import Choice
+from kdbench.loading.choice import PluginChoice
 from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 )
 def import_teacher_command(
     file: str,
-    choice: Choice,
+    choice: PluginChoice,
     model: str | None,
     dataset: str,
     num_classes: int | None,
@@ -130,7 +130,7 @@ def import_teacher_command(
         click.echo(strip_control(line))
 
 
-def _registry(choice: Choice) -> Registry:
+def _registry(choice: PluginChoice) -> Registry:
     from kdbench.loading.registry import Registry
 
     return Registry.load(choice=choice)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from kdbench.data import DatasetSource
-    from kdbench.loading.choice import Choice
+    from kdbench.loading.choice import PluginChoice
     from kdbench.loading.registry import Registered, Registry
     from kdbench.method import Method
 
@@ -38,7 +38,7 @@ _KINDS = (*METHODS, "models", "datasets", "presets", "teachers")
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def list_command(
-    kind: str | None, name: str | None, image_size: int, choice: Choice, as_json: bool
+    kind: str | None, name: str | None, image_size: int, choice: PluginChoice, as_json: bool
 ) -> None:
     """Show what can be run, all of it or one KIND, and which plugins could not be loaded.
 
@@ -61,7 +61,7 @@ def list_command(
         console.print(_table("plugins that could not be loaded", tables["broken"]))
 
 
-def _collect(kinds: list[str], choice: Choice) -> dict[str, list[Entry]]:
+def _collect(kinds: list[str], choice: PluginChoice) -> dict[str, list[Entry]]:
     """What there is of each kind. Where plugins define one of the kinds, ``broken`` has those that
     could not be loaded."""
     from kdbench.bench.request.presets import preset_names

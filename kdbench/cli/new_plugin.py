@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from kdbench.loading.scaffold import KINDS, distribution, write_plugin
+from kdbench.loading.scaffold import distribution, write_plugin
+from kdbench.method import METHOD_KINDS
 
 
 @click.command("new-plugin")
-@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("kind", type=click.Choice(sorted(METHOD_KINDS)))
 @click.argument("name")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder to make.  [default: kdbench-NAME]"

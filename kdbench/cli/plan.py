@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdbench.bench.run.forecast import Forecast
     from kdbench.bench.store.artefacts import Store
     from kdbench.bench.work.executors.slots import Slots
-    from kdbench.loading.choice import Choice
+    from kdbench.loading.choice import PluginChoice
 
 
 @click.command("plan")
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan_command(
     spec_file: Path | None,
-    choice: Choice,
+    choice: PluginChoice,
     store_dir: Path | None,
     jobs: int,
     as_toml: bool,

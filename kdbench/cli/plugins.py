@@ -11,7 +11,7 @@ import click
 from kdbench.cli.choice import plugin_options
 
 if TYPE_CHECKING:
-    from kdbench.loading.choice import Choice
+    from kdbench.loading.choice import PluginChoice
     from kdbench.loading.plugin import Plugin
 
 #: A plugin that takes longer to import slows every command, and people are told.
@@ -21,7 +21,7 @@ _SLOW_S = 2.0
 @click.command("plugins")
 @plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plugins_command(choice: Choice, as_json: bool) -> None:
+def plugins_command(choice: PluginChoice, as_json: bool) -> None:
     """Show every plugin, what it defines, and why it could not be loaded. Exits with 0 even if one
     is broken.
 

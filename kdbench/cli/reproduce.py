@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
     from kdbench.bench.request.spec import RunSpec
     from kdbench.bench.store.artefacts import Store
-    from kdbench.loading.choice import Choice
+    from kdbench.loading.choice import PluginChoice
     from kdbench.loading.registry import Registry
     from kdbench.paper.printed import Target
     from kdbench.report.columns import Row
@@ -51,7 +51,7 @@ def reproduce_command(
     ctx: click.Context,
     /,
     names: tuple[str, ...],
-    choice: Choice,
+    choice: PluginChoice,
     out: Path | None,
     store_dir: Path | None,
     how: Execution,

@@ -238,8 +238,8 @@ def _expand_names(blocks: Sequence[dict[str, Any]], registry: Registry) -> None:
 def _still_used(overrides: Mapping[str, Any], request: RunSpec) -> dict[str, Any]:
     """A file's overrides without those of methods that the options have replaced. Nobody misses
     them."""
-    from kdbench.loading.plugin import KINDS
     from kdbench.loading.registry import base_name
+    from kdbench.method import METHOD_KINDS
 
     methods = {
         f"{kind}.{name}" for kind, full in request.methods() for name in (full, base_name(full))
@@ -247,7 +247,7 @@ def _still_used(overrides: Mapping[str, Any], request: RunSpec) -> dict[str, Any
     return {
         key: value
         for key, value in overrides.items()
-        if key.rpartition(".")[0] in methods or key.partition(".")[0] not in KINDS
+        if key.rpartition(".")[0] in methods or key.partition(".")[0] not in METHOD_KINDS
     }
 
 

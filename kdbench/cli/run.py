@@ -16,7 +16,7 @@ from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from kdbench.bench.request.spec import RunSpec
-    from kdbench.loading.choice import Choice
+    from kdbench.loading.choice import PluginChoice
     from kdbench.loading.registry import Registry
 
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def run_command(
     ctx: click.Context,
     /,
-    choice: Choice,
+    choice: PluginChoice,
     out: Path | None,
     store_dir: Path | None,
     how: Execution,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
     from kdbench.bench.run.verify import OtherKeys, RowDifference
     from kdbench.bench.store.artefacts import Store
-    from kdbench.loading.choice import Choice
+    from kdbench.loading.choice import PluginChoice
     from kdbench.loading.registry import Registry
     from kdbench.report.read import Results
 
@@ -50,7 +50,7 @@ _LISTED = 8
 def verify_command(
     ctx: click.Context,
     folder: Path,
-    choice: Choice,
+    choice: PluginChoice,
     store_dir: Path | None,
     cells: int,
     seed: int | None,

@@ -1,6 +1,6 @@
 """Datasets by name.
 
-``signs`` is drawn on the spot; the others are read from a folder, imagefolder also from a zip or
+``signs`` is drawn from formulas. The others are read from a folder, imagefolder also from a zip or
 tar. Nothing here imports torchvision or PIL until a dataset that needs them is loaded.
 """
 
@@ -37,7 +37,7 @@ __all__ = [
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Names that ``load_dataset`` knows; ``imagefolder`` is written ``imagefolder:PATH``."""
+    """Names that ``load_dataset`` knows. ``imagefolder`` is written ``imagefolder:PATH``."""
     return tuple(DATASETS)
 
 
@@ -78,19 +78,26 @@ def load_dataset(
 ) -> Dataset:
     """Load a dataset.
 
-    name: see ``dataset_names``. data_dir: folder of the dataset (not for signs). download: fetch it
-    where torchvision can (cifar10, cifar100, gtsrb; gtsrb in an older, smaller version). seed:
-    signs draws its images from it and flower17 its split; train_size and test_size choose by it
-    what to keep (not for signs). Without such a size cifar, gtsrb, imagenet1k and imagefolder are
-    the same for every seed. image_size: 8..512 pixels a side; default 32 for signs, cifar and
-    gtsrb, 224 else. num_classes, train_size,
-    test_size: for signs how many to draw (10, 4000, 1000); else the first K classes and a
-    stratified subset.
-    cache_dir: where decoded images and unpacked archives are kept; default $KDBENCH_CACHE or the
-    user's cache folder.
-    sources: datasets by name; ``Registry.datasets`` has those of plugins as well.
-    Raises UnknownMethodError, ConfigError or DatasetError, each saying what to do; IntegrityError
-    for an archive, as which an imagefolder may be given, that is damaged, hostile or too large.
+    Args:
+        name: see :func:`dataset_names`.
+        data_dir: folder of the dataset. ``signs`` needs none.
+        download: fetch it if torchvision can: cifar10, cifar100 and gtsrb. The gtsrb that it
+            fetches is older and smaller.
+        seed: ``signs`` draws its images from it, and flower17 its split. With ``train_size`` or
+            ``test_size`` it chooses which images are kept. Otherwise it changes nothing.
+        image_size: 8 to 512 pixels a side. None: 32 for signs, cifar and gtsrb, 224 for others.
+        num_classes: the first so many classes. None: 10 for signs, all for others.
+        train_size: so many images, each class in proportion. None: 4000 for signs, all for others.
+        test_size: as ``train_size``. None: 1000 for signs, all for others.
+        cache_dir: where decoded images and unpacked archives are kept. None: $KDBENCH_CACHE or the
+            user's cache folder.
+        sources: datasets by name. ``Registry.datasets`` has those of plugins as well.
+
+    Raises:
+        UnknownMethodError: there is no such dataset.
+        ConfigError: a number is out of range, or the folder is not named.
+        DatasetError: the folder is missing, incomplete or cannot be read.
+        IntegrityError: an archive of images is damaged, hostile or too large.
     """
     source = dataset_source(name, sources)
     if source.takes_path:
@@ -98,22 +105,13 @@ def load_dataset(
         if not path and data_dir is None:
             raise ConfigError(f"dataset {name!r} needs a folder; write {name}:PATH")
         data_dir = path or data_dir
-    for what, value, low, high in (
-        ("image_size", image_size, 8, 512),
-        ("num_classes", num_classes, 2, None),
-        ("train_size", train_size, 1, None),
-        ("test_size", test_size, 1, None),
-        ("seed", seed, 0, 2**63 - 1),
-    ):
-        wrong = (
-            isinstance(value, bool)
-            or not isinstance(value, int)
-            or value < low
-            or (high is not None and value > high)
-        )
-        if value is not None and wrong:
-            allowed = f"of at least {low}" if high is None else f"in {low}..{high}"
-            raise ConfigError(f"{what} is {value!r}; it must be a whole number {allowed}")
+    _check_numbers(
+        image_size=image_size,
+        num_classes=num_classes,
+        train_size=train_size,
+        test_size=test_size,
+        seed=seed,
+    )
     request = DatasetRequest(
         name=name,
         data_dir=Path(data_dir).expanduser() if data_dir is not None else None,
@@ -132,8 +130,8 @@ def load_dataset(
             )
         return _checked(name, source.load(request))
     except OSError as error:
-        # One place for whatever the file system refuses: a file where a folder should be, a folder
-        # that may not be read.
+        # The file system may refuse at any point: a file where a folder should be, or a folder that
+        # may not be read.
         raise DatasetError(
             f"dataset {name!r}: cannot use {error.filename or data_dir}: "
             f"{error.strerror or error}; "
@@ -141,8 +139,33 @@ def load_dataset(
         ) from error
 
 
+#: Smallest and largest value of each number. None: there is no largest.
+_RANGES: Mapping[str, tuple[int, int | None]] = {
+    "image_size": (8, 512),
+    "num_classes": (2, None),
+    "train_size": (1, None),
+    "test_size": (1, None),
+    "seed": (0, 2**63 - 1),
+}
+
+
+def _check_numbers(**numbers: object) -> None:
+    """Raise ConfigError for the first number that is out of range. None is always allowed."""
+    for what, value in numbers.items():
+        low, high = _RANGES[what]
+        wrong = (
+            isinstance(value, bool)
+            or not isinstance(value, int)
+            or value < low
+            or (high is not None and value > high)
+        )
+        if value is not None and wrong:
+            allowed = f"of at least {low}" if high is None else f"in {low}..{high}"
+            raise ConfigError(f"{what} is {value!r}; it must be a whole number {allowed}")
+
+
 def _checked(name: str, dataset: object) -> Dataset:
-    """What a loader returned, if it is a dataset."""
+    """The result of a loader. Raises ContractError if it is no dataset."""
     if not isinstance(dataset, Dataset):
         raise ContractError(
             f"dataset {name!r} is a {type(dataset).__name__}; return what kdbench.data.finish "

@@ -1,4 +1,4 @@
-"""The datasets that kdbench brings. Each loader's module is imported when it is asked for."""
+"""The datasets that kdbench brings. The module of a loader is imported when it is needed."""
 
 from __future__ import annotations
 

@@ -17,8 +17,10 @@ STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
 
 
 def load_cifar(request: DatasetRequest) -> Dataset:
-    """``cifar10`` or ``cifar100`` from data_dir in torchvision's layout (cifar-10-batches-py,
-    cifar-100-python)."""
+    """``cifar10`` or ``cifar100`` in torchvision's layout.
+
+    data_dir holds cifar-10-batches-py or cifar-100-python.
+    """
     from torchvision import datasets
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[request.name]

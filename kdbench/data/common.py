@@ -1,4 +1,4 @@
-"""What every loader shares: the request, the folder, the sizes, the digests."""
+"""What all loaders use: the request, the folder, the sizes, the digests."""
 
 from __future__ import annotations
 
@@ -19,16 +19,23 @@ class DatasetRequest:
     """The arguments of ``load_dataset``, as each loader gets them."""
 
     name: str
-    """As it was asked for, ``imagefolder:PATH`` for example."""
+    """As the request has it, for example ``imagefolder:PATH``."""
     data_dir: Path | None
+    """Folder of the dataset, or an archive."""
     download: bool
+    """Fetch the dataset into the folder."""
     seed: int
+    """Seed of everything that is drawn or chosen."""
     image_size: int | None
-    """Pixels a side: what was asked for, else what the dataset's source says."""
+    """Pixels a side. If the request leaves it open, that of the dataset's source."""
     num_classes: int | None
+    """Keep the first so many classes. None: all."""
     train_size: int | None
+    """Keep so many training images. None: all."""
     test_size: int | None
+    """Keep so many test images. None: all."""
     cache_dir: Path
+    """Where decoded images and unpacked archives are kept."""
 
     @property
     def folder(self) -> Path:
@@ -39,7 +46,7 @@ class DatasetRequest:
 
     @property
     def side(self) -> int:
-        """``image_size``, where the dataset's images have no size of their own."""
+        """``image_size``, which must be known."""
         if self.image_size is None:
             raise ConfigError(f"dataset {self.name!r} has no size of its own; pass --image-size")
         return self.image_size
@@ -93,7 +100,7 @@ def finish(
     class in proportion.
 
     Raises:
-        ConfigError: more classes or images are asked for than there are.
+        ConfigError: the request wants more classes or images than there are.
         DatasetError: a split is empty.
     """
     classes, among = len(class_names), ""
@@ -131,6 +138,7 @@ def finish(
 
 
 def _sized(part: ImageSet, size: int | None, what: str, seed: int) -> ImageSet:
+    """``size`` images of a split, each class in proportion. None: all."""
     if size is None or size == len(part):
         return part
     if not 1 <= size <= len(part):
@@ -141,8 +149,17 @@ def _sized(part: ImageSet, size: int | None, what: str, seed: int) -> ImageSet:
 def need_folder(
     request: DatasetRequest, holds: str, *, downloadable: bool = False, or_file: bool = False
 ) -> Path:
-    """data_dir as an existing folder (created when downloading), or ConfigError/DatasetError saying
-    what it holds. ``or_file``: an archive will do as well."""
+    """``data_dir`` as an existing folder. It is made if the dataset is to be downloaded.
+
+    Args:
+        holds: what the folder should hold, for messages.
+        downloadable: it can be fetched.
+        or_file: it may be a file, which is an archive.
+
+    Raises:
+        ConfigError: no folder is named, or it cannot be downloaded.
+        DatasetError: there is no such folder.
+    """
     folder = request.data_dir
     if request.download and not downloadable:
         raise ConfigError(

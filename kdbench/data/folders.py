@@ -38,11 +38,10 @@ FLOWERS = (
 
 
 def load_flower17(request: DatasetRequest) -> Dataset:
-    """Flower17 (Nilsback & Zisserman 2006): 80 consecutive images a class, 70 for training, 10 for
-    testing.
+    """Flower17 (Nilsback & Zisserman 2006): 70 training and 10 test images a class.
 
-    The ten are drawn per class from the seed. data_dir is the folder that holds jpg/image_0001.jpg
-    to image_1360.jpg, from https://www.robots.ox.ac.uk/~vgg/data/flowers/17/.
+    The images of a class are 80 consecutive files. The seed chooses the ten. data_dir holds
+    jpg/image_0001.jpg to image_1360.jpg, from https://www.robots.ox.ac.uk/~vgg/data/flowers/17/.
     """
     folder = request.folder
     paths = [folder / "jpg" / f"image_{number:04d}.jpg" for number in range(1, 1361)]
@@ -60,7 +59,7 @@ def load_flower17(request: DatasetRequest) -> Dataset:
         rows["train"] += sorted(order[:70])
         rows["test"] += sorted(order[70:])
     size = request.side
-    # Decoded once for all seeds: the split is a view on the same cache entry.
+    # Decoded once for all seeds, since every split is a view of the same cache entry.
     whole = image_set(
         paths, [row // 80 for row in range(1360)], size, root=folder, cache_dir=request.cache_dir
     )
@@ -78,17 +77,21 @@ def load_flower17(request: DatasetRequest) -> Dataset:
 
 
 def load_imagenet(request: DatasetRequest) -> Dataset:
-    """ImageNet-1k (Russakovsky et al. 2015): data_dir holds train/<wnid>/ and val/<wnid>/, 1000
-    folders each."""
+    """ImageNet-1k (Russakovsky et al. 2015).
+
+    data_dir holds train/<wnid>/ and val/<wnid>/, with 1000 folders each.
+    """
     return _from_folders(request, request.folder, ("val",), 1000)
 
 
 def load_imagefolder(request: DatasetRequest) -> Dataset:
-    """``imagefolder:PATH``: PATH holds train/<class>/ and test/<class>/ (or val/<class>/) of the
-    same classes.
+    """``imagefolder:PATH``: PATH holds train/<class>/ and test/<class>/ of the same classes.
 
-    PATH may be a zip or tar of these, or of one folder that holds them; it is unpacked into the
-    cache. Raises IntegrityError for an archive that is damaged or hostile.
+    val/<class>/ may stand for test/<class>/. PATH may also be a zip or tar of these, or of one
+    folder that holds them. It is unpacked into the cache.
+
+    Raises:
+        IntegrityError: the archive is damaged or hostile.
     """
     if not request.folder.is_file():
         return _from_folders(request, request.folder, ("test", "val"), None)
@@ -116,6 +119,7 @@ def _inner(folder: Path) -> Path:
 def _from_folders(
     request: DatasetRequest, root: Path, test_names: tuple[str, ...], classes: int | None
 ) -> Dataset:
+    """A dataset of class folders. ``test_names``: what the folder of test images may be called."""
     where = f"dataset {request.name!r}: {root}"
     test_name = next((name for name in test_names if (root / name).is_dir()), None)
     if not (root / "train").is_dir() or test_name is None:

@@ -1,4 +1,4 @@
-"""Shares of a dataset, chosen at random and stratified by class."""
+"""Random shares of a dataset, stratified by class."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from kdbench.data.base import ImageSet
 def stratified_rows(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """``size`` rows in ascending order, each class in proportion (within one row)."""
     order = torch.randperm(len(labels), generator=generator)
-    # Sort by the rank of each row within its class, as a fraction of the class: any prefix is then
-    # stratified.
+    # Rows are sorted by their rank within their class, as a fraction of the class. Then any prefix
+    # holds every class in proportion.
     rank = torch.empty(len(labels), dtype=torch.float64)
     for label in torch.unique(labels):
         rows = order[labels[order] == label]
@@ -25,7 +25,7 @@ def stratified_rows(labels: Tensor, size: int, generator: torch.Generator) -> Te
 def rows_of_each_class(
     labels: Tensor, count: Callable[[int], int], generator: torch.Generator
 ) -> Tensor:
-    """Rows in ascending order: of a class with n rows ``count(n)`` of them."""
+    """Random rows in ascending order: ``count(n)`` of a class that has n."""
     chosen = []
     for label in torch.unique(labels):
         rows = torch.nonzero(labels == label).flatten()
@@ -35,8 +35,10 @@ def rows_of_each_class(
 
 
 def defender_images(train: ImageSet, fraction: float, seed: int) -> ImageSet:
-    """The defender's images: a fixed random fraction of every class, at least two of each; all of
-    them for 1.0."""
+    """The defender's images: a random fraction of every class, at least two of each.
+
+    One seed always gives the same images. A fraction of 1.0 gives all.
+    """
     if fraction >= 1:
         return train
 

@@ -21,8 +21,7 @@ MEAN, STD = (0.34, 0.31, 0.32), (0.28, 0.26, 0.27)
 
 
 def load_gtsrb(request: DatasetRequest) -> Dataset:
-    """``gtsrb``; named ``gtsrb-subset``, with a note, where not all official images are there or
-    were asked for."""
+    """``gtsrb``, or ``gtsrb-subset`` with a note if some official images are left out."""
     folder, base = request.folder, request.folder / "gtsrb"
     training, final_test = base / "GTSRB" / "Training", base / "GTSRB" / "Final_Test" / "Images"
     if request.download:
@@ -49,7 +48,7 @@ def load_gtsrb(request: DatasetRequest) -> Dataset:
 
 
 def _note(request: DatasetRequest, train: int, test: int) -> str:
-    """What sets this apart from the official dataset; '' if nothing does."""
+    """How this differs from the official dataset. Empty: not at all."""
     selections = (
         (request.num_classes, CLASSES, "the first {} classes"),
         (request.train_size, train, "{:,} training images"),

@@ -1,10 +1,11 @@
-"""``signs``: traffic-sign-like pictures drawn from formulas, so that every check runs without a
-download.
+"""``signs``: pictures like traffic signs, drawn from formulas, so that checks need no download.
 
-An image is a function of (seed, split, class, index, size) alone: asking for more images or more
-classes leaves the ones already there unchanged. Random numbers are raw PCG64 words (a stream NumPy
-guarantees across versions), drawing is float64 and only the last step rounds to bytes. Shapes are
-signed distances with one pixel of anti-aliasing.
+An image depends on (seed, split, class, index, size) alone. More images or more classes leave those
+that are already there unchanged.
+
+Random numbers are raw words of PCG64, a stream that NumPy keeps the same in all versions. Drawing
+is float64, and only the last step rounds to bytes. Shapes are signed distances with one pixel of
+anti-aliasing.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from kdbench.errors import ConfigError
 MEAN, STD = (0.41, 0.36, 0.37), (0.23, 0.23, 0.23)
 """Rounded per-channel statistics of 4000 training images (seed 0, 10 classes, 32 pixels)."""
 
+#: Uniform random numbers of an image.
 _PARAMETERS = 64
+#: Images that are drawn at once.
 _CHUNK = 128
+#: Part of the seed, so that the two splits have no image in common.
 _SPLITS = {"train": 0, "test": 1}
 
 
@@ -34,7 +38,7 @@ def class_names(num_classes: int) -> tuple[str, ...]:
 
 
 def load_signs(request: DatasetRequest) -> Dataset:
-    """``signs``, as many classes and images as were asked for."""
+    """``signs``, with the number of classes and images of the request."""
 
     def count(value: int | None, default: int) -> int:
         return default if value is None else value
@@ -60,11 +64,15 @@ def load_signs(request: DatasetRequest) -> Dataset:
 
 
 def draw_signs(count: int, *, num_classes: int, size: int, seed: int, split: str) -> TensorImages:
-    """``count`` signs of ``size`` x ``size`` pixels; row i is image i // num_classes of class i %
-    num_classes.
+    """``count`` signs of ``size`` x ``size`` pixels.
 
-    split: ``train`` or ``test``; the two draw from disjoint streams. Raises ConfigError for
-    num_classes outside 2..64, size outside 8..512, count < 1 or a negative seed.
+    Row i is image i // num_classes of class i % num_classes.
+
+    Args:
+        split: ``train`` or ``test``. The two draw from different streams.
+
+    Raises:
+        ConfigError: num_classes outside 2..64, size outside 8..512, count < 1 or a negative seed.
     """
     _check("num_classes", num_classes, 2, len(CLASSES))
     _check("image_size", size, 8, 512)
@@ -88,16 +96,18 @@ def _check(name: str, value: int, low: int, high: int) -> None:
 def _random(
     label: int, indices: np.ndarray, size: int, stream: tuple[int, int]
 ) -> tuple[Array, Array]:
-    """Uniform parameters (N, 64) in [0, 1) and roughly normal noise (N, size, size, 3) of unit
-    variance."""
+    """(uniform parameters in [0, 1), roughly normal noise of unit variance).
+
+    Their shapes are (N, 64) and (N, size, size, 3).
+    """
     cells = size * size * 3
     uniform = np.empty((len(indices), _PARAMETERS))
     noise = np.empty((len(indices), cells))
     for row, index in enumerate(indices.tolist()):
         source = np.random.PCG64(np.random.SeedSequence([*stream, label, index]))
         uniform[row] = (source.random_raw(_PARAMETERS) >> np.uint64(11)) * 2.0**-53
-        # Each value is the sum of four bytes: integer arithmetic, the same everywhere, close enough
-        # to a Gaussian.
+        # Each value is the sum of four bytes. Integers are the same on every machine, and the sum
+        # is close enough to a Gaussian.
         words = source.random_raw((cells + 1) // 2).astype("<u8").view(np.uint8)
         noise[row] = words.reshape(-1, 4)[:cells].sum(axis=1, dtype=np.int64)
     noise = (noise - 510.0) / math.sqrt(4 * (256**2 - 1) / 12)
@@ -105,8 +115,10 @@ def _random(
 
 
 class _Dice:
-    """Hands out the uniform parameters one column after the other, shaped to broadcast over (N, H,
-    W)."""
+    """Gives out the uniform parameters column by column, shaped to broadcast over (N, H, W).
+
+    So the order of the calls decides which number goes where. A change of it changes every image.
+    """
 
     def __init__(self, uniform: Array) -> None:
         self._uniform, self._next = uniform, 0
@@ -124,28 +136,39 @@ class _Dice:
 
 
 def _over(picture: Array, coverage: Array, colour: Array) -> Array:
+    """Paint a colour over a picture. ``coverage`` is 0 to 1 for each pixel."""
     return picture + coverage[..., None] * (colour - picture)
 
 
 def _draw(label: int, indices: np.ndarray, size: int, stream: tuple[int, int]) -> np.ndarray:
     """uint8 images (N, size, size, 3) of one class."""
-    style, glyph = CLASSES[label]
     uniform, noise = _random(label, indices, size, stream)
     dice = _Dice(uniform)
     pixel = 2.0 / size
     axis = (np.arange(size) + 0.5) * pixel - 1.0
     x, y = np.broadcast_arrays(axis[None, None, :], axis[None, :, None])
-
     picture = _background(dice, x, y, pixel)
+    u, v, scale = _pose(dice, x, y)
+    picture = _paint_sign(dice, picture, label, u, v, pixel / scale)
+    picture = _occlude(dice, picture, x, y, pixel)
+    picture = _blur(_light(dice, picture, x, y), dice.between(0.0, 0.8)[..., None])
+    picture = picture + dice.between(0.02, 0.09)[..., None] * noise
+    return np.floor(np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
-    # Pose: the inverse affine map from the picture to sign coordinates.
+
+def _pose(dice: _Dice, x: Array, y: Array) -> tuple[Array, Array, Array]:
+    """(u, v, scale): each pixel in the coordinates of the sign, and how large the sign is."""
     turn, scale = dice.between(-0.21, 0.21), dice.between(0.60, 0.90)
     shear = dice.between(-0.12, 0.12)
     sx, sy = x - dice.between(-0.24, 0.24), y - dice.between(-0.24, 0.24)
     u = (np.cos(turn) * sx + np.sin(turn) * sy) / scale
     v = (np.cos(turn) * sy - np.sin(turn) * sx) / scale
-    u = u + shear * v
-    soft = pixel / scale
+    return u + shear * v, v, scale
+
+
+def _paint_sign(dice: _Dice, picture: Array, label: int, u: Array, v: Array, soft: Array) -> Array:
+    """Rim, face and glyph of a class. ``soft``: the width of a pixel in the sign's coordinates."""
+    style, glyph = CLASSES[label]
 
     def inside(distance: Array) -> Array:
         return np.clip(0.5 - distance / soft, 0.0, 1.0)
@@ -158,19 +181,13 @@ def _draw(label: int, indices: np.ndarray, size: int, stream: tuple[int, int]) -
         dice.near(style.face, 0.10) * (1 - fade) + 0.55 * fade,
         dice.near(style.ink, 0.10),
     )
-    # Every other sign is lit from within: face and glyph swap colours, which no linear classifier
-    # can follow.
+    # In about half of the signs face and glyph swap colours. A linear classifier cannot learn it.
     swap = dice.between(0.0, 1.0)[..., None] < 0.5
     face, ink_colour = np.where(swap, ink_colour, face), np.where(swap, face, ink_colour)
     picture = _over(picture, inside(edge - style.inner), face)
     gu, gv = u / style.zoom, (v - style.centre) / style.zoom
     ink = inside((glyph_distance(glyph, gu, gv) - dice.between(-0.02, 0.03)) * style.zoom)
-    picture = _over(picture, ink, ink_colour)
-
-    picture = _occlude(dice, picture, x, y, pixel)
-    picture = _blur(_light(dice, picture, x, y), dice.between(0.0, 0.8)[..., None])
-    picture = picture + dice.between(0.02, 0.09)[..., None] * noise
-    return np.floor(np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    return _over(picture, ink, ink_colour)
 
 
 def _background(dice: _Dice, x: Array, y: Array, pixel: float) -> Array:

@@ -1,4 +1,4 @@
-"""A dataset by name: how it is loaded, and what is known of it before that."""
+"""A dataset by name: how it is loaded, and what is known of it before."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pydantic.dataclasses import dataclass
 from kdbench.data.base import Dataset
 from kdbench.data.common import DatasetRequest
 
-#: What was asked for -> a dataset.
+#: Request -> dataset.
 Loader = Callable[[DatasetRequest], Dataset]
 
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """A way to a dataset. kdbench's own datasets and those of plugins are all kept as this.
+    """How to load a dataset. kdbench's own datasets and those of plugins are all of this class.
 
     The numbers are those of the whole, official dataset. None: not known before it is loaded.
     """
@@ -27,20 +27,20 @@ class DatasetSource:
     folder: str = ""
     """What its folder holds, as a sentence for messages. Empty: it reads no folder.
 
-    Where it is not empty, kdbench asks for ``--data-dir`` and checks that the folder exists.
+    If it is not empty, kdbench wants ``--data-dir`` and checks that the folder exists.
     """
     downloadable: bool = False
     """``--download`` can fetch it into the folder."""
     takes_path: bool = False
     """``NAME:PATH`` says where it lies. PATH may be a folder or an archive."""
     num_classes: int | None = None
-    """Classes."""
+    """Number of classes."""
     image_size: int | None = None
     """Pixels a side, unless the request says otherwise."""
     train_size: int | None = None
-    """Training images."""
+    """Number of training images."""
     test_size: int | None = None
-    """Test images."""
+    """Number of test images."""
 
     def options(self) -> list[str]:
         """The options that say where it is."""

@@ -1,2 +1,1 @@
-"""Which plugins are wanted, loading one, finding methods by name, and templates for a new
-plugin."""
+"""Plugins: which are wanted, loading them, finding methods by name, templates for a new one."""

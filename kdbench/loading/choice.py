@@ -11,20 +11,21 @@ from kdbench.errors import UsageError, unknown
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which plugins are wanted: all, but for those named.
-
-    only: names of entry points or distributions; None for all. without: names of entry points.
-    files: one-off plugins.
-    """
+class PluginChoice:
+    """Which plugins are wanted."""
 
     only: frozenset[str] | None = None
+    """Names of entry points or distributions. None: every plugin."""
     without: frozenset[str] = frozenset()
+    """Names of entry points that are not wanted."""
     files: tuple[Path, ...] = ()
+    """Files that are plugins by themselves."""
 
     def check(self, points: Iterable[EntryPoint]) -> None:
-        """Raise UsageError where it names a plugin that does not exist: a misspelt name would block
-        nothing."""
+        """Raise UsageError for the name of a plugin that does not exist.
+
+        Such a name would have no effect, and the plugin that was meant would still be loaded.
+        """
         points = list(points)
         names = {point.name for point in points}
         for name in sorted(self.without - names):
@@ -38,6 +39,7 @@ class Choice:
             )
 
     def wants(self, point: EntryPoint) -> bool:
+        """Whether the plugin of an entry point is wanted."""
         chosen = self.only is None or point.name in self.only or owner_of(point) in self.only
         return chosen and point.name not in self.without
 

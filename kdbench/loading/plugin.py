@@ -1,6 +1,7 @@
-"""Loads one plugin, and says of one that cannot be loaded why. Nothing that it does while it is
-imported ends the program, but for killing the process itself (``os._exit``, a crash in C); ``-p
-no:NAME`` then keeps it out.
+"""Loads one plugin, or says why it cannot be loaded.
+
+Nothing that a plugin does while it is imported ends the program, unless it kills the process
+(``os._exit``, a crash in C). ``-p no:NAME`` keeps such a plugin out.
 """
 
 from __future__ import annotations
@@ -31,20 +32,22 @@ from kdbench.distiller import Distiller
 from kdbench.errors import ContractError, UsageError, unknown
 from kdbench.loading.choice import owner_of
 from kdbench.loading.source import source_digest
-from kdbench.method import Info, Method
+from kdbench.method import METHOD_KINDS, Info, Method
 from kdbench.models import ModelSource
 
 GROUP = "kdbench"
-KINDS: dict[str, type[Method]] = {"attack": Attack, "distiller": Distiller, "defense": Defense}
-#: What is returned by name: a source, or only the function that it needs first.
+#: Kind of method -> the class that its methods derive from.
+BASES: dict[str, type[Method]] = {base.kind: base for base in (Attack, Distiller, Defense)}
+#: Kind -> the class of its sources. A hook may return plain functions instead of sources.
 SOURCES: dict[str, type[ModelSource] | type[DatasetSource]] = {
     "model": ModelSource,
     "dataset": DatasetSource,
 }
-#: Modules of one-off plugins are called by this and the file's name.
+#: The module of a plugin file has this name, followed by the name of the file.
 FILE_MODULE = "kdbench_file_"
 _NAME = r"[a-z0-9][a-z0-9_]*"
 _CORE = Path(hookspecs.__file__).parent
+#: Code that only passes a plugin's errors on. A message names the line of the plugin instead.
 _QUIET = (
     str(_CORE),
     str(Path(pluggy.__file__).parent),
@@ -60,37 +63,42 @@ class Definition:
     kind: str
     """attack, distiller, defense, model or dataset."""
     name: str
+    """Unique within its kind."""
     value: type[Method] | ModelSource | DatasetSource
     """The method's class, or the source."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point of the group ``kdbench``, or one file, and what came of loading it.
-
-    name: of the entry point, or the file's without its suffix. module: what the entry point names.
-    distribution, version: who installed it; ``local file NAME.py`` and none for a file. status:
-    ``blocked`` was not imported. api: the versions of the contract that it says it works with,
-    empty where it does not say. path: its main file, if known. source: digest of its
-    Python files, see kdbench.loading.source. content: of a file, as it was read, so that an edit
-    during a run changes nothing; None for an entry point.
-    seconds: what importing took. cause: why it is broken, with the place. trace: the whole
-    traceback. defines: everything that it brings.
-    """
+    """One entry point of the group ``kdbench``, or one file, and the result of loading it."""
 
     name: str
+    """Of the entry point, or of the file without its suffix."""
     module: str
+    """What the entry point names."""
     distribution: str
+    """The distribution that installed it. Of a file: ``local file NAME.py``."""
     version: str = ""
+    """Version of the distribution. Empty for a file."""
     status: Literal["ok", "broken", "blocked"] = "ok"
+    """A blocked plugin was not imported."""
     api: str = ""
+    """Versions of the contract that it works with. Empty if it does not say."""
     path: Path | None = None
+    """Its main file, if known."""
     source: str = ""
+    """Digest of its Python files, see kdbench.loading.source."""
     content: bytes | None = field(default=None, repr=False)
+    """Text of a file when it was read, so that an edit during a run changes nothing. None for an
+    entry point."""
     seconds: float = 0.0
+    """How long the import took."""
     cause: str = ""
+    """Why it is broken, and in which line."""
     trace: str = ""
+    """The whole traceback."""
     defines: tuple[Definition, ...] = field(default=(), repr=False)
+    """Everything that it brings."""
 
     @property
     def owner(self) -> str:
@@ -99,6 +107,7 @@ class Plugin:
 
     @property
     def is_file(self) -> bool:
+        """Whether it is a file and no entry point."""
         return self.content is not None
 
 
@@ -107,16 +116,16 @@ def describe(point: EntryPoint) -> Plugin:
     version = point.dist.version if point.dist is not None else ""
     path = None
     with contextlib.suppress(ImportError, ValueError):
-        found = importlib.util.find_spec(point.module.partition(".")[0])
-        path = Path(found.origin) if found is not None and found.origin is not None else None
+        spec = importlib.util.find_spec(point.module.partition(".")[0])
+        path = Path(spec.origin) if spec is not None and spec.origin is not None else None
     return Plugin(point.name, point.value, owner_of(point), version, path=path)
 
 
 def describe_file(path: Path) -> Plugin:
-    """What a file is as a plugin, read and not yet run.
+    """A file as a plugin, read and not yet run.
 
     Raises:
-        UsageError: there is no such file, or its name is no name.
+        UsageError: there is no such file, or its name is not allowed.
     """
     name = path.stem
     if path.suffix != ".py" or not re.fullmatch(_NAME, name):
@@ -135,7 +144,7 @@ def describe_file(path: Path) -> Plugin:
 
 
 def load(known: Plugin) -> Plugin:
-    """Import a plugin and call its hooks; broken if anything about it is wrong."""
+    """Import a plugin and call its hooks. It is broken if anything about it is wrong."""
     start = time.perf_counter()
     changed: dict[str, Any] = {}
     try:
@@ -156,7 +165,7 @@ def load(known: Plugin) -> Plugin:
         )
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a plugin may even call sys.exit while it is imported
+    except BaseException as error:  # a plugin may call sys.exit while it is imported
         changed |= {
             "status": "broken",
             "defines": (),
@@ -168,7 +177,7 @@ def load(known: Plugin) -> Plugin:
 
 
 def _run(known: Plugin, content: bytes) -> ModuleType:
-    """The module that a file is, from the text that was read."""
+    """Run the text of a plugin file as a module."""
     module = sys.modules[known.module] = ModuleType(known.module)
     module.__file__ = str(known.path)
     try:
@@ -190,7 +199,7 @@ def blocked(plugin: Plugin) -> Plugin:
 
 
 def _worded(error: BaseException) -> str:
-    """What went wrong and in which line of the plugin, in one line of text."""
+    """The error and the line of the plugin that raised it, in one line of text."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, pydantic.ValidationError):
         first = error.errors()[0]
@@ -205,34 +214,38 @@ def _worded(error: BaseException) -> str:
 
 
 def _api(plugin: object) -> str:
-    asked = getattr(plugin, "kdbench_api", "")
+    """The versions of the contract that a plugin says it works with, checked."""
+    versions = getattr(plugin, "kdbench_api", "")
     try:
-        fits = SpecifierSet(asked).contains(hookspecs.API_VERSION)
+        fits = SpecifierSet(versions).contains(hookspecs.API_VERSION)
     except (InvalidSpecifier, TypeError, AttributeError):
         raise ContractError(
-            f"kdbench_api is {asked!r}, no range of versions; write for example '>=1,<2'"
+            f"kdbench_api is {versions!r}, no range of versions; write for example '>=1,<2'"
         ) from None
     if not fits:
         raise ContractError(
-            f"it works with kdbench_api {asked}, this kdbench has {hookspecs.API_VERSION}; install "
-            "another version of either"
+            f"it works with kdbench_api {versions}, this kdbench has {hookspecs.API_VERSION}; "
+            "install another version of either"
         )
-    return str(asked)
+    return str(versions)
 
 
 def _definitions(plugin: object, name: str) -> tuple[Definition, ...]:
+    """Everything that the hooks of a plugin return, checked."""
+    # A manager of its own, so that one plugin's hooks never meet another's.
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     manager.register(plugin, name=name)
+    # A misspelt hook would never be called.
     known = {hook for hook in vars(manager.hook) if getattr(manager.hook, hook).has_spec()}
     for hook in vars(manager.hook).keys() - known:
         raise ContractError(unknown("hook", hook, known))
     if not manager.get_hookcallers(plugin):
         raise ContractError("it implements no hook; is @kdbench.hookspecs.hookimpl missing?")
     definitions: dict[tuple[str, str], Definition] = {}
-    for kind in (*KINDS, *SOURCES):
+    for kind in (*METHOD_KINDS, *SOURCES):
         for answer in getattr(manager.hook, f"kdbench_{kind}s")():
-            read = _methods if kind in KINDS else _sources
+            read = _methods if kind in METHOD_KINDS else _sources
             for definition in read(kind, answer):
                 if (kind, definition.name) in definitions:
                     raise ContractError(f"it defines the {kind} {definition.name!r} twice")
@@ -269,7 +282,8 @@ def _sources(kind: str, answer: object) -> Iterator[Definition]:
 
 
 def _check(kind: str, method: object) -> None:
-    base = KINDS[kind]
+    """Raise ContractError for what is no usable method of that kind."""
+    base = BASES[kind]
     if not (isinstance(method, type) and issubclass(method, base)):
         raise ContractError(
             f"kdbench_{kind}s must return subclasses of kdbench.{kind}.{base.__name__}, got "
@@ -278,7 +292,7 @@ def _check(kind: str, method: object) -> None:
     info = getattr(method, "info", None)
     if not isinstance(info, Info):
         raise ContractError(f"{method.__name__}.info must be a kdbench.method.Info")
-    # they become part of file names, and a point stands between the two
+    # Names become parts of file names. A point separates method and variant.
     for name in (info.name, *method.variants):
         if not re.fullmatch(_NAME, name):
             raise ContractError(
@@ -298,7 +312,7 @@ def _check(kind: str, method: object) -> None:
 
 
 def digest_of(plugin: object) -> str:
-    """Digest of the Python files of the package or module that ``plugin`` is, or is defined in."""
+    """Digest of the Python files of the package or module that ``plugin`` is or comes from."""
     module = plugin if isinstance(plugin, ModuleType) else sys.modules[type(plugin).__module__]
     if module.__file__ is None:
         return source_digest({})

@@ -1,5 +1,7 @@
-"""Everything by name: attacks, distillers, defenses, networks and datasets. What kdbench brings
-comes through the same hooks as a stranger's package."""
+"""Everything by name: attacks, distillers, defenses, networks and datasets.
+
+kdbench's own come through the same hooks as those of any other package.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +15,14 @@ from typing import Any, Generic, TypeVar
 from kdbench import __version__
 from kdbench.data import DatasetSource
 from kdbench.errors import ContractError, PluginLoadError, UnknownMethodError, UsageError, unknown
-from kdbench.loading.choice import Choice, owner_of
-from kdbench.loading.plugin import (
-    GROUP,
-    KINDS,
-    Plugin,
-    blocked,
-    broken,
-    describe,
-    describe_file,
-    load,
-)
-from kdbench.method import Method
+from kdbench.loading.choice import PluginChoice, owner_of
+from kdbench.loading.plugin import GROUP, Plugin, blocked, broken, describe, describe_file, load
+from kdbench.method import METHOD_KINDS, Method
 from kdbench.models import ModelSource
 
-#: The distribution of the built-ins: they came first, so whoever takes one of their names is the
-#: one that is refused it.
-_OWN = "kdbench"
+#: The distribution of the built-ins. A plugin that takes one of their names is refused, and the
+#: built-in stays.
+_DISTRIBUTION = "kdbench"
 
 
 T = TypeVar("T")
@@ -39,9 +32,9 @@ T = TypeVar("T")
 def built_in() -> Plugin:
     """kdbench itself, as the plugin that brings its own networks and datasets.
 
-    It is always there: it is no entry point that somebody could block.
+    It is no entry point, so nobody can block it.
     """
-    plugin = load(Plugin(_OWN, "kdbench.loading.builtin", _OWN, __version__))
+    plugin = load(Plugin(_DISTRIBUTION, "kdbench.loading.builtin", _DISTRIBUTION, __version__))
     if plugin.status != "ok":
         raise ContractError(f"kdbench's own networks and datasets are broken: {plugin.cause}")
     return plugin
@@ -63,12 +56,12 @@ class Registered(Generic[T]):
 
     @property
     def origin(self) -> str:
-        """Which code this is, e.g. ``kdbench 0.1 1f2e...``."""
+        """Which code this is, for example ``kdbench 0.1 1f2e...``."""
         return " ".join(part for part in (self.plugin.owner, self.plugin.source) if part)
 
     @property
     def known_failures(self) -> list[str]:
-        """What it says that it cannot keep of the conformance kit, in words."""
+        """The checks of the conformance kit that it says it fails, in words."""
         method = self.value
         if not (isinstance(method, type) and issubclass(method, Method)):
             return []
@@ -88,41 +81,43 @@ def _built_in(kind: str) -> dict[str, Registered[Any]]:
 
 @dataclass
 class Registry:
-    """Everything that could be loaded. kdbench's own networks and datasets are always among it."""
+    """Everything that could be loaded. It always holds kdbench's own networks and datasets."""
 
     methods: dict[str, dict[str, Registered[type[Method]]]] = field(
-        default_factory=lambda: {kind: {} for kind in KINDS}
+        default_factory=lambda: {kind: {} for kind in METHOD_KINDS}
     )
-    """By kind and name."""
+    """Attacks, distillers and defenses, by kind and name."""
     registered_models: dict[str, Registered[ModelSource]] = field(
         default_factory=lambda: _built_in("model")
     )
-    """By name."""
+    """Networks by name."""
     registered_datasets: dict[str, Registered[DatasetSource]] = field(
         default_factory=lambda: _built_in("dataset")
     )
-    """By name."""
+    """Datasets by name."""
     plugins: list[Plugin] = field(default_factory=list)
-    """All that were found, broken and blocked ones too. kdbench itself is none."""
+    """All plugins, broken and blocked ones too. kdbench itself is not among them."""
 
     @classmethod
     def load(
-        cls, points: Iterable[EntryPoint] | None = None, choice: Choice | None = None
+        cls, points: Iterable[EntryPoint] | None = None, choice: PluginChoice | None = None
     ) -> Registry:
-        """Load each entry point of the group ``kdbench`` on its own, so that a broken plugin harms
-        nobody else.
+        """Load each entry point of the group ``kdbench`` apart from the others.
 
-        One name has one meaning: of two plugins with the same entry-point name, or with a method of
-        the same kind and name, neither is loaded, unless one is built in, which stays.
+        A broken plugin does no harm to them. Two plugins with one entry-point name, or with methods
+        of one kind and name, are both refused. If one of the two is built in, only the other is.
+
+        Args:
+            points: None: all that are installed.
+            choice: None: every plugin is wanted.
 
         Raises:
             UsageError: the choice names a plugin or a file that does not exist.
         """
-        choice = choice or Choice()
-        # An editable install lists the same distribution twice when both it and its folder are on
-        # the path.
-        asked = points if points is not None else entry_points(group=GROUP)
-        known = {(point.name, owner_of(point)): point for point in asked}
+        choice = choice or PluginChoice()
+        # An editable install is listed twice when its folder is on the path as well.
+        installed = points if points is not None else entry_points(group=GROUP)
+        known = {(point.name, owner_of(point)): point for point in installed}
         choice.check(known.values())
         plugins = [blocked(describe(point)) for point in known.values() if not choice.wants(point)]
         wanted = [describe_file(path) for path in choice.files]
@@ -132,7 +127,7 @@ class Registry:
             owners[plugin.name].add(plugin.distribution)
         for plugin in wanted:
             rivals = owners[plugin.name] - {plugin.distribution}
-            if rivals and plugin.distribution != _OWN:
+            if rivals and plugin.distribution != _DISTRIBUTION:
                 what = "the name" if plugin.is_file else "the entry point"
                 plugins.append(broken(plugin, _conflict(what, plugin.name, rivals)))
             else:
@@ -159,17 +154,17 @@ class Registry:
 
     @property
     def broken(self) -> dict[str, str]:
-        """Why each plugin that is broken is: ``NAME (DISTRIBUTION)`` -> cause."""
+        """``NAME (DISTRIBUTION)`` of each broken plugin -> the cause."""
         return {f"{p.name} ({p.owner})": p.cause for p in self.plugins if p.status == "broken"}
 
     def packages(self) -> tuple[str, ...]:
-        """Top-level packages of the plugins, sorted: where a stored module's classes may come
-        from."""
+        """Top-level packages of the plugins, sorted. The classes of a stored module may come from
+        these."""
         modules = (plugin.module.partition(":")[0] for plugin in self._used())
         return tuple(sorted({module.partition(".")[0] for module in modules} - {""}))
 
     def _used(self) -> Iterator[Plugin]:
-        """The plugin of everything that could be loaded."""
+        """The plugins of everything that could be loaded. One may come several times."""
         return (entry.plugin for _, _, entry in self._of_plugins())
 
     def _of_plugins(self) -> Iterator[tuple[str, str, Registered[Any]]]:
@@ -199,12 +194,14 @@ class Registry:
         }
 
     def origin_of_model(self, name: str) -> str:
-        """Which code builds a model of a plugin; nothing for kdbench's own and a library's, which
-        have their versions."""
+        """Which code builds the network of a plugin.
+
+        Empty for kdbench's own networks and those of a library, which have versions.
+        """
         return "".join(entry.origin for entry in self.found([("model", name)]))
 
     def files(self) -> dict[str, bytes]:
-        """The one-off plugins: the name of each one's module -> its source."""
+        """The plugins that are files: name of the module -> text."""
         return {
             plugin.module: plugin.content for plugin in self._used() if plugin.content is not None
         }
@@ -218,8 +215,10 @@ class Registry:
         }
 
     def found(self, names: Iterable[tuple[str, str]]) -> list[Registered[Any]]:
-        """What plugins define of these (kind, name); a network or dataset that is kdbench's own or
-        a library's is passed over."""
+        """What plugins define of these (kind, name).
+
+        A network or dataset of kdbench or of a library is left out.
+        """
         tables = self._tables()
         entries = (tables[kind].get(name) for kind, name in names)
         return [entry for entry in entries if entry is not None and not entry.is_built_in]
@@ -232,12 +231,12 @@ class Registry:
         """The class of that kind and name.
 
         Raises:
-            UnknownMethodError: nothing of that kind has the name (says where the name does exist).
-            PluginLoadError: as above, while some plugin that might define it is broken.
+            UnknownMethodError: nothing of that kind has the name.
+            PluginLoadError: the same, but a broken plugin might define it.
         """
         if name in self.methods[kind]:
             return self.methods[kind][name].value
-        elsewhere = [other for other in KINDS if name in self.methods[other]]
+        elsewhere = [other for other in METHOD_KINDS if name in self.methods[other]]
         if elsewhere:
             known = ", ".join(self.names(kind)) or "none"
             article = "an" if elsewhere[0][0] in "aeiou" else "a"
@@ -254,17 +253,18 @@ class Registry:
         raise UnknownMethodError(message)
 
     def find(self, name: str) -> tuple[type[Method], str]:
-        """(class, variant) of ``NAME``, ``NAME.VARIANT``, or, where several kinds share a name,
-        ``KIND.NAME``.
+        """(class, variant) of ``NAME`` or ``NAME.VARIANT``.
+
+        ``KIND.`` may stand before it, and must if several kinds have the name.
 
         Raises:
             UsageError: there is none, or several.
         """
         kind, _, rest = name.partition(".")
-        if kind in KINDS and rest:
+        if kind in METHOD_KINDS and rest:
             kinds, name = [kind], rest
         else:
-            kinds = [kind for kind in KINDS if base_name(name) in self.methods[kind]]
+            kinds = [kind for kind in METHOD_KINDS if base_name(name) in self.methods[kind]]
         if len(kinds) > 1:
             raise UsageError(f"{name!r} is {' and '.join(kinds)}; write {kinds[0]}.{name}")
         if not kinds:
@@ -284,8 +284,7 @@ def base_name(name: str) -> str:
 
 
 def _without_rivals(plugins: list[Plugin]) -> list[Plugin]:
-    """Two plugins that define the same thing are both broken, but for a built-in one; kdbench's own
-    names are taken."""
+    """The same plugins, those broken that define what another defines. A built-in stays."""
     makers: dict[tuple[str, str], list[Plugin]] = defaultdict(list)
     for plugin in (built_in(), *plugins):
         for definition in plugin.defines:
@@ -295,11 +294,11 @@ def _without_rivals(plugins: list[Plugin]) -> list[Plugin]:
 
 def _unless_rivalled(plugin: Plugin, makers: Mapping[tuple[str, str], list[Plugin]]) -> Plugin:
     shared = [(d.kind, d.name) for d in plugin.defines if len(makers[d.kind, d.name]) > 1]
-    if not shared or plugin.distribution == _OWN:
+    if not shared or plugin.distribution == _DISTRIBUTION:
         return plugin
     kind, name = shared[0]
     rivals = [
-        _OWN if maker is built_in() else f"{maker.name} of {maker.distribution}"
+        _DISTRIBUTION if maker is built_in() else f"{maker.name} of {maker.distribution}"
         for maker in makers[kind, name]
         if maker is not plugin
     ]

@@ -1,5 +1,6 @@
-"""A digest of source text that says what it means: docstrings, comments and layout leave it as it
-is, anything that is computed changes it.
+"""A digest of what source text means.
+
+Docstrings, comments and layout do not change it. Anything that is computed does.
 
 Python's own ``ast.dump`` differs between versions of Python. The one here does not, so that one
 store serves them all. It imports nothing of kdbench, so that a test can run it under any Python.
@@ -13,7 +14,8 @@ import itertools
 import warnings
 from collections.abc import Mapping
 
-#: Says whether a name is read or written, which its place says already. "kind" is the u of u"text".
+#: Fields without meaning. "ctx" says whether a name is read or written, which its place shows
+#: already. "kind" is the u of u"text".
 _REDUNDANT = ("ctx", "kind")
 
 
@@ -30,10 +32,13 @@ def source_digest(files: Mapping[str, bytes]) -> str:
 
 
 def meaning(source: bytes) -> bytes:
-    """The syntax tree of a file as text, without docstrings; a file that is no Python as it is."""
+    """The syntax tree of a file as text, without docstrings.
+
+    A file that is not Python is returned as it is.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python says them when it compiles the file
+            warnings.simplefilter("ignore")  # Python shows them when it compiles the file
             tree = ast.parse(source)
         words: list[str] = []
         _write(tree, words)
@@ -59,7 +64,7 @@ def _write(value: object, words: list[str]) -> None:
 
 
 def _write_node(node: ast.AST, words: list[str]) -> None:
-    """``Name(field=...,)``, empty fields left out: a later Python has more of them."""
+    """``Name(field=...,)`` without empty fields, since later Pythons have more of them."""
     words.append(f"{type(node).__name__}(")
     for name, value in ast.iter_fields(node):
         if isinstance(node, ast.JoinedStr):
@@ -72,7 +77,7 @@ def _write_node(node: ast.AST, words: list[str]) -> None:
 
 
 def _is_text(statement: object) -> bool:
-    """Whether it is a docstring, or a text under a field: a statement that does nothing."""
+    """Whether it is a docstring or a text under a field, which compute nothing."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)
@@ -81,7 +86,7 @@ def _is_text(statement: object) -> bool:
 
 
 def _joined(parts: list[ast.expr]) -> list[ast.expr]:
-    """The parts of an f-string; where a text between two values is cut differs between Pythons."""
+    """The parts of an f-string with neighbouring texts joined. Pythons cut them differently."""
     joined: list[ast.expr] = []
     for text, group in itertools.groupby(parts, lambda part: isinstance(part, ast.Constant)):
         if text:

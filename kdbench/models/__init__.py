@@ -24,8 +24,7 @@ LIBRARIES = ("timm", "torchvision")
 
 
 def model_names() -> list[str]:
-    """Sorted names of the built-in networks; ``timm/NAME`` and ``torchvision/NAME`` work as
-    well."""
+    """Sorted names of the built-in networks. ``timm/NAME`` and ``torchvision/NAME`` work, too."""
     return sorted(MODELS)
 
 
@@ -66,13 +65,15 @@ def create_model(
     """Build a network with fresh weights from torch's global random state.
 
     Args:
-        name: see :func:`model_names`. num_classes: at least 2. image_size: only some timm models
-            must know it.
+        name: see :func:`model_names`.
+        num_classes: at least 2.
+        image_size: pixels a side. Only some timm models must know it.
         sources: see :func:`model_source`.
 
     Raises:
-        UnknownMethodError: no such model. ConfigError: fewer than two classes. ContractError: a
-            plugin's is no FeatureModel.
+        UnknownMethodError: there is no such model.
+        ConfigError: fewer than two classes.
+        ContractError: a plugin's model is no FeatureModel.
     """
     source = model_source(name, sources)
     if num_classes < 2:
@@ -93,8 +94,10 @@ def blank_model(
     image_size: int | None = None,
     sources: Mapping[str, ModelSource] = MODELS,
 ) -> FeatureModel:
-    """As :func:`create_model`, for whoever wants its structure and not its weights: the random
-    state stays as it is."""
+    """As :func:`create_model`, but torch's random state stays as it is.
+
+    This is for callers that need the structure of a network and not its weights.
+    """
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -105,7 +108,8 @@ def split_pair(pair: str, sources: Mapping[str, ModelSource] = MODELS) -> tuple[
     """``teacher-student`` -> (teacher, student).
 
     Raises:
-        ConfigError: not exactly one dash. UnknownMethodError: one of the two does not exist.
+        ConfigError: there is not exactly one dash.
+        UnknownMethodError: one of the two does not exist.
     """
     names = pair.split("-")
     if len(names) != 2 or not all(names):

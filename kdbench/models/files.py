@@ -1,11 +1,12 @@
-"""Networks and triggers as files: what a module *is* as JSON, its numbers as safetensors. No
-pickle.
+"""Networks and triggers as files: the structure as JSON, the numbers as safetensors. No pickle.
 
-Any ``nn.Module`` whose plain attributes are numbers, texts, containers of these, parameter models
-or dataclasses can be kept, so that a plugin's own module (an edited teacher, a trigger) needs no
-code for it. Reading imports classes of torch.nn, of kdbench and of the plugins named by the caller,
-and of nothing else, and runs no constructor. Library networks (timm, torchvision) are full of
-functions; they are built anew by name.
+Any ``nn.Module`` can be kept if its plain attributes are numbers, texts, parameter models,
+dataclasses, or containers of these. So a plugin needs no code to keep its edited teacher or its
+trigger.
+
+Reading imports classes of torch.nn, of kdbench and of the plugins that the caller names, and no
+others. It runs no constructor of a module. The networks of libraries (timm, torchvision) hold
+functions, so they are built again by name.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from torch import Tensor, nn
 
 from kdbench.errors import ContractError, IntegrityError
 from kdbench.models import blank_model
+from kdbench.models.base import FeatureModel
 from kdbench.models.external import ExternalModel
 
 _KEY = "kdbench"
-_BARE = frozenset(vars(nn.Module()))  # what every module has: parameters, buffers, children, hooks
-_OWN = ("torch.nn", "kdbench")
+#: What every module has: parameters, buffers, children, hooks.
+_BARE = frozenset(vars(nn.Module()))
+#: Packages whose classes a file may always name.
+_PACKAGES = ("torch.nn", "kdbench")
 
 
 def save_module(module: nn.Module, path: Path, record: dict[str, Any] | None = None) -> None:
@@ -42,28 +46,31 @@ def save_module(module: nn.Module, path: Path, record: dict[str, Any] | None = N
 
     writer = _Writer()
     structure = writer.node(module, "")
-    # In the module's own order, which is the one that a Sequential runs in: sorted, its child 10
-    # would come before 2.
+    # Not sorted: a Sequential runs its children in this order, and sorted, child 10 would come
+    # before child 2.
     held = json.dumps({"structure": structure, "record": record or {}})
-    # one key: the order of several would be random
+    # One key only, since safetensors writes several in random order.
     save_file(writer.tensors, path, metadata={_KEY: held})
 
 
 def load_module(path: Path, packages: Collection[str] = ()) -> tuple[nn.Module, dict[str, Any]]:
-    """Read what :func:`save_module` wrote: (module in eval mode, on the CPU; its record).
+    """Read what :func:`save_module` wrote: (module, record).
+
+    The module is on the CPU, in eval mode.
 
     Args:
         packages: names of the plugin packages whose classes may be imported.
 
     Raises:
-        IntegrityError: not such a file, or it names a class from elsewhere.
+        IntegrityError: the file is another one, or names a class of another package.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             held = json.loads((file.metadata() or {})[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
         return _Reader(tensors, packages).node(held["structure"], "").eval(), held["record"]
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, ImportError) as error:
         raise IntegrityError(
@@ -72,6 +79,8 @@ def load_module(path: Path, packages: Collection[str] = ()) -> tuple[nn.Module, 
 
 
 class _Writer:
+    """Describes modules as JSON and collects their tensors, each of them once."""
+
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self._names: dict[int, str] = {}
@@ -140,6 +149,8 @@ class _Writer:
 
 
 class _Reader:
+    """Makes modules from what a writer wrote. The text is not trusted."""
+
     def __init__(self, tensors: dict[str, Tensor], packages: Collection[str]) -> None:
         self.tensors, self.packages = tensors, packages
         self._modules: dict[str, nn.Module] = {}
@@ -156,6 +167,7 @@ class _Reader:
             for name, tensor in node["tensors"].items():
                 entries[name].detach().copy_(self.tensors[tensor])
             return module
+        # A constructor may do anything, so it is not called.
         cls = self._class(node["class"], nn.Module)
         module = self._modules[path] = cls.__new__(cls)
         nn.Module.__init__(module)
@@ -179,19 +191,19 @@ class _Reader:
 
     def _class(self, name: str, base: type) -> Any:
         module, _, qualname = name.partition(":")
-        allowed = (*_OWN, *self.packages)
+        allowed = (*_PACKAGES, *self.packages)
         if not any(module == package or module.startswith(f"{package}.") for package in allowed):
             raise ValueError(f"class {name} is of none of the packages {', '.join(allowed)}")
-        found: Any = importlib.import_module(module)
+        cls: Any = importlib.import_module(module)
         for part in qualname.split("."):
-            found = getattr(found, part)
-        if not (isinstance(found, type) and issubclass(found, base)):
+            cls = getattr(cls, part)
+        if not (isinstance(cls, type) and issubclass(cls, base)):
             raise ValueError(f"{name} is no subclass of {base.__name__}")
-        return found
+        return cls
 
 
-def _fresh(name: str, num_classes: int, size: int) -> ExternalModel:
-    return blank_model(name, num_classes, image_size=size)  # type: ignore[return-value]
+def _fresh(name: str, num_classes: int, size: int) -> FeatureModel:
+    return blank_model(name, num_classes, image_size=size)
 
 
 def _join(path: str, name: str) -> str:
@@ -203,7 +215,7 @@ def _class_name(cls: type) -> str:
 
 
 def _encode(value: Any, where: str) -> Any:
-    """A plain attribute as JSON; what JSON has no word for becomes ``{kind: ...}``."""
+    """A plain attribute as JSON. What JSON cannot express becomes ``{kind: ...}``."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, BaseModel):
@@ -233,6 +245,7 @@ def _encode(value: Any, where: str) -> Any:
 
 
 def _decode(value: Any, find: Callable[[str, type], Any]) -> Any:
+    """The inverse of :func:`_encode`. ``find`` refuses classes that may not be imported."""
     if isinstance(value, list):
         return [_decode(v, find) for v in value]
     if not isinstance(value, dict):
@@ -241,7 +254,7 @@ def _decode(value: Any, find: Callable[[str, type], Any]) -> Any:
         return find(value["params"], BaseModel)(**value["values"])
     if "dataclass" in value:
         cls = find(value["dataclass"], object)
-        if not dataclasses.is_dataclass(cls):
+        if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
             raise ValueError(f"{value['dataclass']} is no dataclass")
         return cls(**{k: _decode(v, find) for k, v in value["values"].items()})
     ((kind, inner),) = value.items()

@@ -14,7 +14,7 @@ ModelMaker = Callable[[int, int | None], FeatureModel]
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A way to a network. kdbench's own networks and those of plugins are all kept as this."""
+    """How to build a network. kdbench's own networks and those of plugins are all of this class."""
 
     make: ModelMaker
     """Builds it with fresh weights from torch's global random state."""

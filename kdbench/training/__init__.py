@@ -1,4 +1,4 @@
-"""The only optimisation loop, where it left off, and where its time goes."""
+"""The only optimisation loop, its checkpoints, and where its time goes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Where training left off: a file an epoch boundary, so that a killed stage loses minutes and not
-days.
+"""Checkpoints of a training, so that a killed stage loses minutes and not days.
 
-A stage may train several times; each call of the loop is one number. A stage that is run again
-repeats what lies between its calls (which is deterministic) and takes each call up at its last
+A stage may call the loop several times. The calls are counted, and each has a file. A stage that is
+run again repeats what lies between its calls, which is deterministic. Each call goes on at its last
 checkpoint.
 """
 
@@ -25,15 +24,14 @@ from torch import Tensor
 class Checkpoint:
     """The state of a training at one moment."""
 
-    #: By name.
+    #: Weights, buffers, moments and random states, by name.
     tensors: dict[str, Tensor]
-    #: What strict JSON can hold; floats keep every bit.
+    #: Everything else, as strict JSON. Floats keep every bit.
     record: dict[str, Any]
 
 
 class Checkpoints(Protocol):
-    """Where checkpoints are kept. ``due`` says whether it is time for one; the loop asks at each
-    epoch's end."""
+    """Where checkpoints are kept. At the end of each epoch the loop asks whether one is ``due``."""
 
     def load(self, call: int) -> Checkpoint | None: ...
 
@@ -58,8 +56,8 @@ class NoCheckpoints:
 class FolderCheckpoints:
     """``fit-N.safetensors`` in a folder, replaced whole, at most every ``every_s`` seconds.
 
-    A damaged or foreign file counts as none. A disk that is full costs the checkpoint, not the
-    training.
+    A damaged or foreign file counts as none. If the disk is full, there is no checkpoint, and the
+    training goes on.
     """
 
     def __init__(self, folder: Path, every_s: float) -> None:
@@ -78,7 +76,8 @@ class FolderCheckpoints:
         try:
             with safe_open(self._path(call), framework="pt") as file:
                 record = json.loads((file.metadata() or {})["record"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
         if record.pop("sha256", None) != _digest(tensors, record):
@@ -99,6 +98,7 @@ class FolderCheckpoints:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file(tensors, temporary, metadata={"record": json.dumps(record)})
+            # Without it a crash of the machine could leave an empty file under the name.
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -113,5 +113,5 @@ def _digest(tensors: dict[str, Tensor], record: dict[str, Any]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

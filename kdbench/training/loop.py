@@ -1,5 +1,4 @@
-"""The only optimisation loop. Attacks, distillers and defenses say what to minimise; this file
-minimises it."""
+"""The only optimisation loop. Attacks, distillers and defenses say what it minimises."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ from kdbench.training.state import (
     state_of,
 )
 
-#: A batch (already on the device) -> named scalar losses; their sum is minimised.
+#: A batch on the device -> named scalar losses. Their sum is minimised.
 LossFunction = Callable[[Batch], dict[str, Tensor]]
 
 
@@ -45,15 +44,18 @@ def cross_entropy(model: Callable[[Tensor], Tensor]) -> LossFunction:
 class Fit:
     """The optimisation loop bound to a device, ready to be handed to plugins."""
 
+    #: Device and arithmetic.
     numerics: Numerics
+    #: Is called after each step.
     progress: Progress
     #: Steps between two looks at the loss.
     check_every: int = 20
     #: The mean loss of the last epoch of every call so far.
     losses: list[float] = field(default_factory=list, compare=False)
-    #: Where training left off. A killed stage that is run again goes on at the last epoch boundary
-    #: that was kept. On a CPU it ends in the same bits.
+    #: A killed stage that is run again goes on at its last checkpoint. On a CPU it ends in the same
+    #: bits.
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints, compare=False)
+    # Counts the calls: a stage that is run again makes the same calls in the same order.
     _calls: Iterator[int] = field(default_factory=itertools.count, compare=False)
 
     def __call__(
@@ -70,20 +72,21 @@ class Fit:
         """Minimise the summed losses over ``images`` and return the mean loss of each epoch.
 
         Args:
-            trained: a module, a tensor, or several of them, already on the device: all parameters
+            trained: a module, a tensor, or several of them, already on the device. All parameters
                 of the modules, and the tensors, are optimised. Put modules into the mode you want
-                before the call. Pass every module whose buffers the loss changes (batch norms, say)
-                as a module: what is kept at an epoch boundary is its parameters, buffers and extra
-                    state, and whatever else lives between two steps is lost when a run is resumed.
-            loss: batch -> named scalars; runs under the run's autocast.
-            images: the training images. recipe: how long and how fast.
-            generator: CPU generator; order and augmentation draw from it.
-            augmentation: None trains on the images as they are.
-            after_step: called after each optimiser step, e.g. to project a trigger into its bounds.
+                before the call. Pass every module whose buffers the loss changes, such as batch
+                norms. A checkpoint keeps the parameters, buffers and extra state of these modules.
+                Whatever else lives between two steps is lost when a run is resumed.
+            loss: batch -> named scalars. Runs under the run's autocast.
+            images: the training images.
+            recipe: how long and how fast to train.
+            generator: CPU generator from which order and augmentation are drawn.
+            augmentation: None: train on the images as they are.
+            after_step: called after each optimiser step, for example to clamp a trigger.
 
         Raises:
-            DivergedError: the loss became NaN or infinite (looked at every ``check_every`` steps
-                and each epoch's end).
+            DivergedError: the loss became NaN or infinite. This is checked every ``check_every``
+                steps and at the end of each epoch.
         """
         trainee = Trainee(
             self, trained, lambda batch, _: loss(batch), recipe, len(images), after_step
@@ -95,17 +98,21 @@ class Fit:
 
 
 class Trainee:
-    """One of those that :func:`train_together` trains: what is optimised, and how far it is.
+    """One of several that :func:`train_together` trains, and how far its training is.
 
     Args:
-        fit: the loop of its stage, with its checkpoints and its progress. trained, after_step: as
-            in :class:`Fit`.
-        loss: (batch, what is shared) -> named scalars. count: the training images.
-        states: its own random states, where others train beside it; None: the process's are its
-            own.
+        fit: the loop of its stage, with checkpoints and progress.
+        trained: as for :class:`Fit`.
+        loss: (batch, result of ``share``) -> named scalars.
+        recipe: how long and how fast to train.
+        count: number of training images.
+        after_step: as for :class:`Fit`.
+        states: random states for this one alone, if others train beside it. None: it uses those of
+            the process.
 
     Attributes:
-        history: the mean loss of each epoch. error: what ended it before its time.
+        history: the mean loss of each epoch.
+        error: what ended the training too early.
     """
 
     def __init__(
@@ -139,11 +146,11 @@ class Trainee:
         self._done = 0
 
     def restore(self, generator: torch.Generator) -> None:
-        """Go on where a checkpoint was kept, if there is one of as many steps."""
+        """Go on at the last checkpoint, if there is one of a training of as many steps."""
         saved = self.fit.checkpoints.load(self._call)
         if saved is not None and saved.record["steps"] == self._steps:
             restore(saved, self.parts, self.parameters, self._optimizer)
-            with self._own_states():
+            with self._random_states():
                 restore_random_state(saved, generator)
             self.history, self._rate = list(saved.record["history"]), saved.record["rate"]
         self._done = len(self.history) * self.per_epoch
@@ -152,12 +159,12 @@ class Trainee:
         """One optimiser step. Raises whatever the loss raises, and DivergedError."""
         rate = self.recipe.rate(self._done, self._steps)
         if self.recipe.schedule == "steps" and rate != self._rate:
-            # momentum is forgotten at each drop, as in Heo et al.
+            # Momentum starts anew at each drop of the rate, as in Heo et al.
             self._optimizer = make_optimizer(self.parameters, self.recipe)
         self._rate = rate
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        with self._own_states():
+        with self._random_states():
             with span("forward"), self.fit.numerics.autocast():
                 terms = self.loss(batch, shared)
             with span("backward"):
@@ -170,15 +177,7 @@ class Trainee:
                     self.after_step()
         self._total += value.detach()
         self._done += 1
-        shown = None
-        if self._done % self.fit.check_every == 0 or self._done % self.per_epoch == 0:
-            shown = float(value.detach())
-            if not math.isfinite(shown):
-                named = ", ".join(f"{k}={float(v.detach()):g}" for k, v in terms.items())
-                raise DivergedError(
-                    f"loss is not finite at step {self._done} of {self._steps} ({named}); try a "
-                    "smaller lr"
-                )
+        shown = self._look_at(value, terms)
         self.fit.progress.step(
             Step(
                 epoch=len(self.history) + 1,
@@ -190,13 +189,27 @@ class Trainee:
             )
         )
 
+    def _look_at(self, value: Tensor, terms: dict[str, Tensor]) -> float | None:
+        """The loss every few steps, else None. Raises DivergedError if it is not finite."""
+        # On a GPU each look waits for all work that is under way, so it is not done at each step.
+        if self._done % self.fit.check_every and self._done % self.per_epoch:
+            return None
+        shown = float(value.detach())
+        if not math.isfinite(shown):
+            named = ", ".join(f"{k}={float(v.detach()):g}" for k, v in terms.items())
+            raise DivergedError(
+                f"loss is not finite at step {self._done} of {self._steps} ({named}); try a "
+                "smaller lr"
+            )
+        return shown
+
     def end_epoch(self, generator: torch.Generator) -> None:
-        """Note the epoch's mean loss, and keep a checkpoint if one is due."""
+        """Record the epoch's mean loss, and save a checkpoint if one is due."""
         self.history.append(float(self._total) / self.per_epoch)
         self._total = torch.zeros_like(self._total)
         if self.fit.checkpoints.due():
             state = state_of(self.parts, self.parameters, self._optimizer)
-            with self._own_states():
+            with self._random_states():
                 drawn = random_state(generator)
             record = {
                 **state.record,
@@ -207,12 +220,12 @@ class Trainee:
             }
             self.fit.checkpoints.save(self._call, Checkpoint(state.tensors | drawn.tensors, record))
 
-    def _own_states(self) -> AbstractContextManager[object]:
+    def _random_states(self) -> AbstractContextManager[object]:
         return nullcontext() if self.states is None else self.states
 
 
 class DifferentEpochsError(Exception):
-    """Several cannot share their batches because they are not equally far."""
+    """Trainees cannot share batches because their checkpoints are of different epochs."""
 
 
 def train_together(
@@ -223,18 +236,22 @@ def train_together(
     augmentation: Augmentation | None = None,
     share: Callable[[Batch], Any] = lambda batch: None,
 ) -> None:
-    """Train several on the same batches in the same order, each as it would be trained alone.
+    """Train several on the same batches in the same order. Each ends as if trained alone.
 
     Args:
-        trainees: of one recipe and one set of images. One that raises stops (``error``), and the
-            others go on.
-        share: batch -> what all of them are handed: computed once for all.
+        trainees: of one recipe and one set of images. One that raises stops with its ``error``,
+            and the others go on.
+        images: the training images.
+        generator: as for :class:`Fit`.
+        augmentation: as for :class:`Fit`.
+        share: batch -> what the loss of every trainee gets. Computed once a batch.
 
     Raises:
-        DifferentEpochsError: their checkpoints are of different epochs; train them apart.
+        DifferentEpochsError: their checkpoints are of different epochs. Train them one by one.
     """
     first = trainees[0]
-    if len(trainees) == 1 and first.states is not None:  # nobody else draws: once is enough
+    # Nobody else draws random numbers here, so its states are put in place once, not at each step.
+    if len(trainees) == 1 and first.states is not None:
         states, first.states = first.states, None
         with states:
             return train_together(
@@ -260,7 +277,7 @@ def train_together(
             for trainee in list(left):
                 try:
                     trainee.step(batch, shared)
-                except Exception as error:  # that of one is not that of the others
+                except Exception as error:  # one that fails must not stop the others
                     trainee.error = error
                     left.remove(trainee)
             if not left:

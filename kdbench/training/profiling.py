@@ -13,14 +13,13 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-#: What the loop, the metrics and the stage around them do; ``other`` is what is left: a method's
-#: own business.
+#: The parts of a stage. ``other`` is everything outside of them, such as the work of a method.
 PARTS = ("batch", "teacher", "forward", "backward", "optimizer", "other", "files")
 
-#: Of each loop the trace leaves out the first steps, in which memory is reserved and kernels are
-#: made, and shows the next few.
+#: A trace leaves out the first steps of a loop, which reserve memory and build kernels. It shows
+#: the next few.
 _SKIPPED, _SHOWN = 3, 3
-#: Loops of one stage that are traced; a trace of a deep pair takes some 10 MB.
+#: Loops of one stage that are traced. A trace of a deep pair takes some 10 MB.
 _MOST_TRACES = 8
 
 _T = TypeVar("_T")
@@ -32,12 +31,12 @@ _active: Profile | None = None
 class Profile:
     """The seconds of each part, and traces of the first steps of each loop in ``folder``.
 
-    On a GPU the device is waited for at the boundaries of the parts: the shares are right, and the
-    whole is a little slower.
+    On a GPU the profile waits for the device at the boundaries of the parts. So the shares are
+    right, and the whole takes a little longer.
 
     Attributes:
-        seconds: of each part, its inner parts left out. steps: optimiser steps, or batches
-            measured.
+        seconds: of each part, without the parts inside it.
+        steps: optimiser steps, or batches measured.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -48,8 +47,11 @@ class Profile:
         self._since = time.perf_counter()
 
     def facts(self, among: int = 1) -> dict[str, float]:
-        """``steps`` and, for each part, ``PART_s``, the seconds divided among as many as shared the
-        process."""
+        """``steps``, and ``PART_s`` for each part.
+
+        Args:
+            among: how many tasks shared the process. Each gets an equal part of the seconds.
+        """
         self._note()
         return {
             "steps": self.steps,
@@ -68,7 +70,7 @@ class Profile:
             self._stack.pop()
 
     def _note(self) -> None:
-        """Count what has passed to the innermost part."""
+        """Add the time since the last call to the innermost part."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         now = time.perf_counter()
@@ -84,7 +86,8 @@ class Profile:
                 if trace and step == _SKIPPED and self._traces < _MOST_TRACES:
                     tracer = self._start()
                 if step == _SKIPPED + _SHOWN and tracer is not None:
-                    tracer = self._stop(tracer)
+                    self._stop(tracer)
+                    tracer = None
                 with self.span("batch"):
                     batch = next(source, None)
                 if batch is None:
@@ -103,7 +106,8 @@ class Profile:
         )
         tracer = profile(activities=activities)
         tracer.start()
-        self._since = time.perf_counter()  # starting and stopping a trace is no part of the stage
+        # Starting and stopping a trace takes time that is no part of the stage.
+        self._since = time.perf_counter()
         return tracer
 
     def _stop(self, tracer: profile) -> None:
@@ -117,7 +121,7 @@ class Profile:
 
 @contextmanager
 def profiled(folder: Path, device: torch.device) -> Iterator[Profile]:
-    """Take a profile of what happens inside; one at a time in a process."""
+    """Take a profile of what happens inside. A process takes one at a time."""
     global _active
     _active = Profile(folder, device)
     try:
@@ -127,7 +131,7 @@ def profiled(folder: Path, device: torch.device) -> Iterator[Profile]:
 
 
 def span(name: str) -> AbstractContextManager[None]:
-    """What happens inside is ``name``, one of :data:`PARTS`."""
+    """Count the time inside as ``name``, one of :data:`PARTS`."""
     return nullcontext() if _active is None else _active.span(name)
 
 
@@ -146,6 +150,5 @@ def spanned(name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
 
 
 def loop(batches: Iterable[_T], trace: bool = True) -> Iterable[_T]:
-    """The same batches, each counted as a step. ``trace``: the first few are to be seen in a trace
-    of their own."""
+    """The same batches, each counted as a step. ``trace``: write a trace of the first few."""
     return batches if _active is None else _active.loop(batches, trace)

@@ -15,17 +15,19 @@ from kdbench.training.checkpoint import Checkpoint
 
 
 class _States(NamedTuple):
-    """All of them at one moment."""
+    """All global random states at one moment."""
 
     torch: Tensor
-    #: One a GPU.
+    #: One for each GPU.
     cuda: list[Tensor]
+    #: What ``numpy.random.get_state`` returns.
     numpy: Any
+    #: What ``random.getstate`` returns.
     python: Any
 
     @classmethod
     def now(cls, cuda: bool = True) -> _States:
-        """``cuda``: those of GPUs, too, which starts their driver."""
+        """The states now. ``cuda``: those of GPUs, too, which starts their driver."""
         gpus = torch.cuda.get_rng_state_all() if cuda and torch.cuda.is_available() else []
         return cls(torch.get_rng_state(), gpus, np.random.get_state(), random.getstate())
 
@@ -39,7 +41,7 @@ class _States(NamedTuple):
 
 @contextmanager
 def seeded(seed: int, cuda: bool = True) -> Iterator[None]:
-    """The global random states seeded inside and put back outside. ``cuda``: those of GPUs, too."""
+    """Seed the global random states inside, and put them back outside. ``cuda``: GPUs, too."""
     outside = _States.now(cuda)
     try:
         torch.manual_seed(seed)
@@ -51,24 +53,28 @@ def seeded(seed: int, cuda: bool = True) -> Iterator[None]:
 
 
 class RandomStates:
-    """The global random states of one of several that train in one process, put in place while it
-    has its turn."""
+    """The random states of one of several trainees in one process.
+
+    They are the global ones inside ``with``, while the trainee has its turn.
+    """
 
     def __init__(self) -> None:
-        self._own = _States.now()
+        self._inside = _States.now()
 
     def __enter__(self) -> None:
-        self._others = _States.now()
-        self._own.put_back()
+        self._outside = _States.now()
+        self._inside.put_back()
 
     def __exit__(self, *_: object) -> None:
-        self._own = _States.now()
-        self._others.put_back()
+        self._inside = _States.now()
+        self._outside.put_back()
 
 
 def random_state(generator: torch.Generator) -> Checkpoint:
-    """Every random state that a training step may draw from: the loop's generator, and torch's,
-    numpy's and Python's own."""
+    """Every random state that a training step may draw from.
+
+    These are the loop's generator and the global states of torch, numpy and Python.
+    """
     states = _States.now()
     tensors = {"random.generator": generator.get_state(), "random.torch": states.torch}
     tensors |= {f"random.cuda.{i}": state for i, state in enumerate(states.cuda)}
@@ -79,7 +85,7 @@ def random_state(generator: torch.Generator) -> Checkpoint:
 
 
 def restore_random_state(saved: Checkpoint, generator: torch.Generator) -> None:
-    """Put back what :func:`random_state` took."""
+    """Put back what :func:`random_state` returned."""
     tensors = saved.tensors
     generator.set_state(tensors["random.generator"])
     cuda = [

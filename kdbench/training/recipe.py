@@ -41,8 +41,7 @@ class Recipe(Params):
     )
 
     def passes(self, images: int) -> int:
-        """Epochs over a set of that many images: ``epochs``, or more where ``min_steps`` asks for
-        it."""
+        """Epochs over a set of that many images: ``epochs``, or more if ``min_steps`` needs it."""
         per_epoch = max(1, images // min(self.batch_size, images))
         return max(self.epochs, math.ceil(self.min_steps / per_epoch))
 
@@ -52,7 +51,8 @@ class Recipe(Params):
         if self.schedule == "onecycle":
             if progress >= self.warmup:
                 return self.lr * ((1 - progress) / (1 - self.warmup))
-            first = 1 / max(1, steps)  # the first step of a warm-up is not lost to a rate of zero
+            # A rate of zero would waste the first step.
+            first = 1 / max(1, steps)
             return self.lr * min(1.0, max(progress, first) / self.warmup)
         if self.schedule == "steps":
             return self.lr * 0.1 ** sum(progress >= m for m in self.milestones)

@@ -1,5 +1,4 @@
-"""What a training changes: parameters, buffers and the optimiser's own tensors, and how they are
-kept."""
+"""What a training changes: parameters, buffers and the tensors of the optimiser."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from kdbench.training.checkpoint import Checkpoint
 from kdbench.training.recipe import Recipe
 
-#: What the loop optimises.
+#: What the loop optimises: a module, a tensor, or several of them.
 Trained = nn.Module | Tensor | Iterable[nn.Module | Tensor]
 
 
@@ -21,14 +20,15 @@ def parts_of(trained: Trained) -> list[nn.Module | Tensor]:
 
 
 def parameters_of(parts: list[nn.Module | Tensor]) -> list[Tensor]:
-    found = (part.parameters() if isinstance(part, nn.Module) else [part] for part in parts)
-    return list({id(p): p for group in found for p in group}.values())
+    groups = (part.parameters() if isinstance(part, nn.Module) else [part] for part in parts)
+    # Two parts may share a parameter, which is optimised once.
+    return list({id(p): p for group in groups for p in group}.values())
 
 
 def state_of(
     parts: list[nn.Module | Tensor], parameters: list[Tensor], optimizer: torch.optim.Optimizer
 ) -> Checkpoint:
-    """Everything that the next step depends on, besides random states."""
+    """Everything but random states that the next step depends on."""
     tensors: dict[str, Tensor] = {}
     extra: dict[str, Any] = {}
     for i, part in enumerate(parts):
@@ -52,7 +52,7 @@ def restore(
     parameters: list[Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """The inverse of :func:`state_of`, in place: memory layouts stay what they are."""
+    """The inverse of :func:`state_of`, in place. Memory layouts stay as they are."""
     for i, part in enumerate(parts):
         prefix = f"part.{i}."
         entries = {
@@ -66,7 +66,8 @@ def restore(
             part.copy_(entries[""])
     for i, p in enumerate(parameters):
         prefix = f"optimizer.{i}."
-        device = p.device if optimizer.defaults["fused"] else "cpu"  # of a count of steps
+        # Where torch keeps the count of steps depends on the kernels that it uses.
+        device = p.device if optimizer.defaults["fused"] else "cpu"
         for name, value in saved.tensors.items():
             if name.startswith(prefix):
                 like = (
@@ -78,9 +79,9 @@ def restore(
 
 
 def make_optimizer(parameters: list[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
-    """A few kernels for all parameters where torch has it right: its fused steps walk memory, and
-    mix up a tensor with gaps."""
-    # None: torch's second best
+    """The optimiser of a recipe, with fused kernels where they are right."""
+    # Fused kernels walk memory in order, and mix up a tensor with gaps. None lets torch choose
+    # another way.
     fused = all(torch.empty_like(p).stride() == p.stride() for p in parameters) or None
     if recipe.optimizer == "adam":
         return torch.optim.Adam(
@@ -95,7 +96,7 @@ def make_optimizer(parameters: list[Tensor], recipe: Recipe) -> torch.optim.Opti
         fused=fused,
     )
     if fused and recipe.momentum:
-        # Left to itself it makes them at the first step, and fails at a parameter whose first
+        # By itself torch makes these at the first step, and fails for a parameter whose first
         # gradient comes later.
         for p in parameters:
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)

@@ -7,7 +7,7 @@ import pytest
 
 from kdbench import __version__
 from kdbench.errors import UsageError
-from kdbench.loading.choice import Choice
+from kdbench.loading.choice import PluginChoice
 from kdbench.loading.registry import Registry
 from tests.loading.strangers import GOOD, SMALL, install, kdbench
 
@@ -64,13 +64,15 @@ def test_a_file_runs_from_end_to_end(tmp_path):
 
 def test_its_source_is_part_of_what_it_computes(tmp_path):
     path = tmp_path / "own.py"
-    path.write_text(OWN)
-    first = Registry.load([], Choice(files=(path,))).methods["attack"]["own"].origin
-    assert Registry.load([], Choice(files=(path,))).methods["attack"]["own"].origin == first
-    path.write_text(OWN + "# a comment computes nothing")
-    assert Registry.load([], Choice(files=(path,))).methods["attack"]["own"].origin == first
-    path.write_text(OWN + "\nCHANGED = True\n")
-    assert Registry.load([], Choice(files=(path,))).methods["attack"]["own"].origin != first
+
+    def origin(text):
+        path.write_text(text)
+        return Registry.load([], PluginChoice(files=(path,))).methods["attack"]["own"].origin
+
+    first = origin(OWN)
+    assert origin(OWN) == first
+    assert origin(OWN + "# a comment") == first
+    assert origin(OWN + "CHANGED = True") != first
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_a_wrong_file_is_refused(tmp_path, name, says):
     if name != "absent.py":
         (tmp_path / name).write_text(OWN)
     with pytest.raises(UsageError, match=says):
-        Registry.load([], Choice(files=(tmp_path / name,)))
+        Registry.load([], PluginChoice(files=(tmp_path / name,)))
 
 
 def test_a_file_takes_nobodys_name(tmp_path):
@@ -103,6 +105,6 @@ def test_a_file_takes_nobodys_name(tmp_path):
 
 def test_a_broken_file_says_where(tmp_path):
     (tmp_path / "own.py").write_text("x = 1\nraise ValueError('no')")
-    (plugin,) = Registry.load([], Choice(files=(tmp_path / "own.py",))).plugins
+    (plugin,) = Registry.load([], PluginChoice(files=(tmp_path / "own.py",))).plugins
     assert plugin.status == "broken"
     assert plugin.cause == f"ValueError: no ({tmp_path / 'own.py'}:2)"

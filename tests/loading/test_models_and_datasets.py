@@ -14,7 +14,7 @@ from kdbench.cli import main
 from kdbench.cli.import_teacher import _sizes
 from kdbench.data import DatasetSource, dataset_names, load_dataset
 from kdbench.errors import ConfigError, ContractError, DatasetError, UnknownMethodError
-from kdbench.loading.choice import Choice
+from kdbench.loading.choice import PluginChoice
 from kdbench.loading.registry import Registry
 from kdbench.models import ModelSource, create_model, model_names
 from tests.loading.strangers import kdbench
@@ -90,7 +90,7 @@ def file(tmp_path):
 
 
 def registry(path):
-    found = Registry.load([], Choice(files=(path,)))
+    found = Registry.load([], PluginChoice(files=(path,)))
     assert found.broken == {}
     return found
 
@@ -231,7 +231,7 @@ def test_a_wrong_answer_is_broken(tmp_path, hook, says):
     (tmp_path / "wrong.py").write_text(
         f"from kdbench.hookspecs import hookimpl\n@hookimpl\ndef {hook}\n"
     )
-    (plugin,) = Registry.load([], Choice(files=(tmp_path / "wrong.py",))).plugins
+    (plugin,) = Registry.load([], PluginChoice(files=(tmp_path / "wrong.py",))).plugins
     assert plugin.status == "broken"
     assert says in plugin.cause
 
@@ -302,7 +302,7 @@ def test_the_size_of_a_source_is_that_of_a_teacher_from_elsewhere(known):
 
 def test_a_dataset_that_is_not_here_has_the_numbers_of_its_source(known, tmp_path):
     spec = RunSpec(attacks=("badnets",), pairs=(("wrn10_1", "wrn10_1"),), datasets=("dots",))
-    everything = Registry.load(choice=Choice(files=(known,)))
+    everything = Registry.load(choice=PluginChoice(files=(known,)))
     found = outline(spec, everything)
     assert found.absent == ["dots"]
     assert [(part.num_classes, part.train_size) for part in found.parts] == [(3, 120)]
@@ -311,7 +311,11 @@ def test_a_dataset_that_is_not_here_has_the_numbers_of_its_source(known, tmp_pat
 
 
 def test_what_kdbench_brings_is_in_every_registry():
-    for registry in (Registry(), Registry.load([]), Registry.load(choice=Choice(only=frozenset()))):
+    for registry in (
+        Registry(),
+        Registry.load([]),
+        Registry.load(choice=PluginChoice(only=frozenset())),
+    ):
         assert list(registry.models) == model_names()
         assert tuple(registry.datasets) == dataset_names()
         assert registry.plugins == [] or {p.status for p in registry.plugins} == {"blocked"}

@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from kdbench.cli import main
-from kdbench.loading.scaffold import KINDS
+from kdbench.method import METHOD_KINDS
 from tests.loading.strangers import SMALL, kdbench, own_tests, pip_install
 
-NAMES = {kind: f"my_{kind}" for kind in KINDS}
+NAMES = {kind: f"my_{kind}" for kind in METHOD_KINDS}
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,13 @@ from kdbench.loading.registry import base_name
 from kdbench.report.columns import SCHEMA
 from kdbench.training import Recipe
 
-#: Raise it when what a stage does changes in a way that its ingredients do not show.
+#: Part of every key. Raise it when the work of a stage changes and its ingredients do not show it.
 STAGE_VERSION = 4
 
 
 class _Builder:
+    """Adds the cells and stages of one part to a plan."""
+
     def __init__(self, plan: Plan, number: int, part: Part) -> None:
         self.plan, self.number, self.part, self.resolved = plan, number, part, part.resolved
         self._contexts = {split: part.context(split) for split in ("train", "test")}
@@ -68,16 +70,16 @@ class _Builder:
         return key
 
     def _networks(self, inputs: Mapping[str, str], values: Mapping[str, Any]) -> tuple[str, ...]:
-        """Its own, and that which each of its inputs made."""
-        own = [values["model"]] if "model" in values else []
+        """The network that it trains, then the first network of each input."""
+        trained = [values["model"]] if "model" in values else []
         return (
-            *own,
+            *trained,
             *(name for key in inputs.values() for name in self.plan.stages[key].networks[:1]),
         )
 
     def _of_values(self, kind: Kind, values: Mapping[str, Any]) -> tuple[str, int]:
-        """(digest, images), once for all the stages of a kind that are told the same: hundreds of
-        thousands are told a few things."""
+        """(digest of the values, images seen) of a stage, computed once for equal values."""
+        # A plan may have hundreds of thousands of stages, but only a few different values.
         known = (kind, json.dumps(values, sort_keys=True))
         if known not in self._of_kind:
             self._of_kind[known] = digest(values), self._images(kind, values)
@@ -127,17 +129,18 @@ class _Builder:
         )
 
     def alone(self, student: str, seed: int) -> str:
-        """Control C2: the student without a teacher, trained as long and as fast as in
-        distillation."""
+        """Control C2: the student without a teacher, trained by the recipe of distillation."""
         values = {**self.network(student), "recipe": self._recipes["distill"]}
         return self.add(Kind.ALONE, f"train {student} alone", seed, {}, values, (student,))
 
     def student(
         self, source: str, origin: str, defense: str, distiller: str, student: str, seed: int
     ) -> tuple[str, str | None]:
-        """(key of the student, key of the cleansed teacher if the defense hands on another one).
+        """(key of the student, key of the cleansed teacher or None).
 
-        ``source``: key of the teacher's stage; ``origin``: how that teacher is called in titles.
+        Args:
+            source: key of the teacher's stage.
+            origin: what titles call that teacher.
         """
         known = (source, defense, distiller, student, seed)
         steps = self.resolved.method("defense", defense).steps()
@@ -177,8 +180,7 @@ class _Builder:
         return key, cleansed
 
     def measure(self, key: str, backdoor: str | None) -> str:
-        """The evaluation of a network with a backdoor's trigger; its accuracy alone where there is
-        none."""
+        """The evaluation of a network with a backdoor's trigger. None: its accuracy alone."""
         known = ("measure", key, backdoor)
         if known not in self._known:
             title = f"measure: {self.plan.stages[key].title}"
@@ -201,7 +203,7 @@ class _Builder:
         self.plan.cells.append(Cell(named, key, self.number, trained, measured, spec.controls))
 
     def numbers(self, attack: str, distiller: str, defense: str) -> dict[str, Any]:
-        """See number_columns; the same for every pair and seed."""
+        """:func:`number_columns`, computed once for all pairs and seeds."""
         methods = (attack, distiller, defense)
         if methods not in self._numbers:
             self._numbers[methods] = number_columns(self.part, *methods)
@@ -217,8 +219,7 @@ class _Builder:
                     self.attacked(teacher, student, seed)
 
     def suspect(self, name: str, teacher: str, student: str, seed: int) -> None:
-        """Cells of an imported teacher: no trigger is known, so there are accuracies and no
-        verdict."""
+        """Cells of an imported teacher. Nobody knows a trigger, so a row has accuracies only."""
         imported = self.part.imported[name]
         source, origin = imported.key, f"imported {name}"
         if source not in self.plan.stages:
@@ -250,7 +251,7 @@ class _Builder:
                 )
 
     def attacked(self, teacher: str, student: str, seed: int) -> None:
-        """Cells of every attack on one teacher, with their controls."""
+        """Cells of every attack on one clean teacher, with their controls."""
         spec = self.resolved.spec
         clean = self.clean(teacher, seed)
         for attack in spec.attacks:
@@ -260,6 +261,7 @@ class _Builder:
             self.add(Kind.PICTURE, f"draw {attack} in {teacher}", 0, {"trigger": backdoor}, values)
             origin = f"{teacher} with {attack}"
             for distiller in spec.distillers:
+                # The controls do not depend on the defense, so every defense shares them.
                 controls = {}
                 if spec.controls:
                     controls["c2"] = self.alone(student, seed)
@@ -289,6 +291,6 @@ def build_plan(parts: Iterable[Part]) -> Plan:
     plan = Plan()
     for number, part in enumerate(parts):
         _Builder(plan, number, part).build()
-    # blocks may name a cell twice
+    # Two blocks may name the same cell.
     plan.cells = list({cell.key: cell for cell in plan.cells}.values())
     return plan

@@ -1,8 +1,8 @@
 """The numbers that a cell is made with, and which of them its names do not promise.
 
-A preset promises its numbers, a method (or one of its variants) its own for that preset, a dataset
-its default size and classes, and a request target class 0 and data seed 0. Code, software, machine
-and seed are no numbers of a setting.
+A preset promises its numbers. A method or a variant promises those that it has for the preset. A
+dataset promises its default size and classes. A request promises target class 0 and data seed 0.
+Code, software, machine and seed are not among the numbers.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")
 def number_columns(part: Part, attack: str, distiller: str, defense: str) -> dict[str, Any]:
     """The columns of a cell that say what it was made with: the digests and ``changed``.
 
-    The controls have no number that the cell itself has not.
+    The controls need no columns: each of their numbers is one of the cell's.
     """
     resolved = part.resolved
     methods = {"attack": attack, "distiller": distiller, "defense": defense}
+    # An imported teacher stands where an attack would. It has no parameters.
     if ("attack", attack) not in resolved.methods:
         methods.pop("attack")
     params = {
@@ -55,21 +56,23 @@ def _changes(numbers: Mapping[str, Any], promise: Mapping[str, Any]) -> dict[str
     changed = {name: value for name, value in numbers.items() if value != promise.get(name)}
     for name in [name for name in changed if name.endswith(".epochs")]:
         steps = name.replace(".epochs", ".min_steps")
-        if changed.get(steps) == 0:  # follows from the epochs: see resolve
+        # Setting the epochs sets min_steps to 0. See kdbench.bench.request.spec.
+        if changed.get(steps) == 0:
             del changed[steps]
     return changed
 
 
 def _of_preset(resolved: Resolved, preset: Preset, methods: Mapping[str, str]) -> dict[str, Any]:
-    """The preset's numbers that such a cell needs. A defense that does nothing repairs nothing."""
+    """The preset's numbers that a cell of these methods needs."""
     sections = ["clean", "poison", "distill"] if "attack" in methods else ["distill"]
+    # A defense without steps trains nothing, so the recipe of repairs does not matter.
     if resolved.method("defense", methods["defense"]).steps():
         sections.append("repair")
     return preset.model_dump(mode="json", include={"clean_fraction", *sections})
 
 
 def _data_numbers(part: Part) -> dict[str, Any]:
-    """The images by their digests, which size and image size are part of."""
+    """The images, as their digests. Those depend on sizes, too."""
     return {
         "data.train": part.train_digest,
         "data.test": part.test_digest,
@@ -78,23 +81,24 @@ def _data_numbers(part: Part) -> dict[str, Any]:
 
 
 def _data_changes(resolved: Resolved) -> dict[str, Any]:
-    """What was asked of the dataset that its name, or for the embedded one the preset, does not
-    promise."""
+    """What the request wants of the dataset that its name does not promise. The sizes of a preset
+    are promised, too."""
     spec, official = resolved.spec, resolved.source
     sizes = {name: getattr(official, name) for name in DatasetSizes.model_fields}
-    promise = sizes | _said(resolved.promised_preset.sizes_of(resolved.dataset))
-    values = sizes | _said(resolved.preset.sizes_of(resolved.dataset))
+    promise = sizes | _stated(resolved.promised_preset.sizes_of(resolved.dataset))
+    values = sizes | _stated(resolved.preset.sizes_of(resolved.dataset))
     values |= {name: size for name in sizes if (size := getattr(spec, name)) is not None}
     promise["data_seed"], values["data_seed"] = 0, spec.data_seed
     return {name: value for name, value in values.items() if value != promise[name]}
 
 
-def _said(sizes: DatasetSizes) -> dict[str, int]:
+def _stated(sizes: DatasetSizes) -> dict[str, int]:
+    """The sizes that are not left to the dataset."""
     return sizes.model_dump(exclude_none=True)
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections and methods as ``section.field``; a list is one value."""
+    """Sections and methods as ``section.field``. A list stays one value."""
     numbers: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -105,7 +109,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """A value as ``--set`` takes it, without the ``;`` that separates the entries."""
+    """A value as ``--set`` takes it. ``;`` is escaped, since it separates the entries."""
     if isinstance(value, str) and _PLAIN.fullmatch(value):
         return value
     return json.dumps(value).replace(";", "\\u003b")

@@ -1,5 +1,7 @@
-"""What a request comes to on a machine that may lack its data: for what a run would cost, never for
-a run."""
+"""The parts of a request on a machine that may not have its data.
+
+They serve to estimate what a run costs. They are never run.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,20 @@ from kdbench.numerics import Numerics, choose_numerics
 
 @dataclass(frozen=True)
 class Outline:
-    """What a request comes to."""
+    """The parts of a request, some of them without data."""
 
     parts: list[Part]
-    """As for a plan."""
+    """Each block with each dataset and preset."""
     absent: list[str]
-    """Datasets that are not here and only counted on."""
+    """Names of the datasets that are not on this machine."""
     numerics: Numerics
     """Device and arithmetic."""
 
 
 def outline(spec: RunSpec, registry: Registry) -> Outline:
-    """The parts of a request. Without a ``data_dir``, a dataset that needs one has its official
-    number of images.
+    """The parts of a request.
+
+    A dataset that needs a ``data_dir`` and has none counts with its official number of images.
 
     Raises:
         UsageError: a name, a value or a dataset will not do.
@@ -46,8 +49,10 @@ def outline(spec: RunSpec, registry: Registry) -> Outline:
 
 
 def _absent_part(spec: RunSpec, resolved: Resolved, numerics: Numerics) -> Part | None:
-    """A part that counts on the official numbers of its dataset; None where it can be loaded, or
-    where no such numbers are known."""
+    """A part with the official numbers of its dataset.
+
+    None: the dataset can be loaded, or no official numbers are known.
+    """
     name, source = resolved.dataset, resolved.source
     official_classes, official_size = source.num_classes, source.train_size
     if spec.data_dir is not None or not source.folder:

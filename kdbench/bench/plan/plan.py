@@ -1,5 +1,7 @@
-"""From a request to cells, and from cells to the few stages they share. Nothing here names a method
-or trains anything."""
+"""What a plan is made of: stages, the cells that share them, and the parts of a request.
+
+Nothing here knows a method by name or trains anything.
+"""
 
 from __future__ import annotations
 
@@ -13,60 +15,70 @@ from kdbench.bench.request.spec import Resolved
 from kdbench.bench.store.teachers import Imported
 from kdbench.data import Dataset
 
-#: Roles of a cell whose failure does not cost the row: C1 and C3, without which there is no
-#: verdict, and C2.
+#: Control students without which a row has no verdict.
 VERDICT_CONTROLS = ("c1", "c3")
+#: All control students. If one of them fails, the row is still there.
 CONTROLS = (*VERDICT_CONTROLS, "c2")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One piece of work, shared by every cell that needs exactly it.
-
-    kind: an entry of the table; see kdbench.bench.kinds.
-    key: SHA-256 of everything that can change its result. number: 1-based place in the plan.
-    part: which of the run's parts (a dataset and a preset, for one block) it belongs to.
-    inputs: role -> key of an earlier stage. values: what the stage is told.
-    random: what its random state is derived from, besides the root seed. Roles, not the whole key:
-    with the same seed a defended and an undefended student see the same batches, so that their
-    difference is the defense's; two defenses, or two variants of an attack, start from the same
-    state as well. context: the digests and versions that are part of its key.
-    cohort: what distillations have in common that can be computed together, from one pass of their
-    teacher; else empty.
-    networks: names of those it computes with, the one it trains or measures first. images: those
-    that pass through a training by recipe, each as often as it is seen; a method's own phases (a
-    trigger's search, a detoxification) and poisons added to the set are not in it. Both serve
-    estimates only.
-    """
+    """One piece of work. All cells that need exactly this work share it."""
 
     kind: Kind
+    """An entry of the table in :mod:`kdbench.bench.kinds`."""
     key: str
+    """SHA-256 of everything that can change the result."""
     number: int
+    """Place in the plan, counted from 1."""
     title: str
+    """For people."""
     part: int
+    """Place of its part in the run: a dataset and a preset, for one block."""
     seed: int
+    """The root seed."""
     inputs: dict[str, str]
+    """Role -> key of an earlier stage."""
     values: dict[str, Any]
+    """What its process is told: methods, recipe, target class."""
     random: tuple[str, ...]
+    """What its random state is derived from, besides the root seed and the kind.
+
+    These are names and not the whole key. So a defended and an undefended student of one seed see
+    the same batches, and what differs between them is due to the defense. Two defenses, or two
+    variants of an attack, start from the same state as well.
+    """
     context: dict[str, Any]
+    """Digests and versions that are part of its key."""
     cohort: str = ""
+    """The same for distillations that can share one pass of their teacher. Empty: for no other."""
     networks: tuple[str, ...] = ()
+    """Names of the networks it computes with. First the one that it trains or measures. Serves
+    estimates only."""
     images: int = 0
+    """Images that pass through its training by recipe, each as often as it is seen.
+
+    A method's further phases (the search of a trigger, a detoxification) and poisons added to the
+    set do not count. Serves estimates only.
+    """
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", Kind.named(self.kind))  # an unknown one is an error
+        # A kind may come as plain text. One that does not exist is an error here.
+        object.__setattr__(self, "kind", Kind.named(self.kind))
 
     def random_seed(self) -> int:
         """63-bit seed of this stage."""
         return int(digest([self.seed, self.kind, *self.random])[:15], 16)
 
     def stream_seed(self) -> int:
-        """63-bit seed of the order and augmentation of its images where several stages are to see
-        the same: the students of one root seed, whoever their teacher and their distiller are."""
+        """63-bit seed of the order and augmentation of its images.
+
+        It is the same for all students of one root seed, whatever their teacher and distiller are.
+        """
         return int(digest([self.seed, self.kind, "stream"])[:15], 16)
 
     def ingredients(self) -> dict[str, Any]:
-        """What the key is made of, for whoever asks why two keys differ."""
+        """What the key is made of. People compare these to see why two keys differ."""
         return {
             "seed": self.seed,
             "inputs": self.inputs,
@@ -77,42 +89,45 @@ class Stage:
 
 @dataclass(frozen=True)
 class Cell:
-    """One row to be.
+    """One future row of results.csv.
 
-    names: the columns that name it, and those that say which numbers it is made with. key: SHA-256
-    of everything that can change the row. part: as in Stage.
-    trained, measured: role -> key of the stage that trains, or measures, the network of that role.
-    Roles: ``clean`` (clean teacher), ``teacher``, ``cleansed`` (where a defense hands on another
-    teacher), ``student``, and the controls ``c1``, ``c2`` and ``c3``, unless skipped. An imported
-    teacher has no clean one and no controls.
-    controls: whether controls were asked for.
+    Its networks have roles: ``clean`` (the clean teacher), ``teacher``, ``cleansed`` (the teacher
+    that a defense hands on), ``student``, and the controls ``c1``, ``c2`` and ``c3``. The cell of
+    an imported teacher has no clean teacher and no controls.
     """
 
     names: dict[str, Any]
+    """The columns that name it, and those that say which numbers it is made with."""
     key: str
+    """SHA-256 of everything that can change the row."""
     part: int
+    """Place of its part in the run, as in :class:`Stage`."""
     trained: dict[str, str]
+    """Role -> key of the stage that trains the network."""
     measured: dict[str, str]
+    """Role -> key of the stage that measures the network."""
     controls: bool
+    """Whether the request wants controls."""
 
 
 @dataclass
 class Plan:
-    """Unique stages by key, in an order that respects their inputs, and the unique cells that need
-    them."""
+    """All cells of a request, and the stages that they need. Each is there once."""
 
     stages: dict[str, Stage] = field(default_factory=dict)
+    """By key. A stage comes after its inputs."""
     cells: list[Cell] = field(default_factory=list)
+    """In the order of the request."""
 
     def ancestors(self, key: str) -> set[str]:
         """The stage itself and everything it rests on."""
-        found, left = set(), [key]
+        ancestors, left = set(), [key]
         while left:
             at = left.pop()
-            if at not in found:
-                found.add(at)
+            if at not in ancestors:
+                ancestors.add(at)
                 left += self.stages[at].inputs.values()
-        return found
+        return ancestors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +147,7 @@ class Part:
     train_size: int
     """Training images."""
     numerics: str
-    """Device and arithmetic; see :mod:`kdbench.bench.plan.machine`."""
+    """Device and arithmetic, see :mod:`kdbench.bench.plan.machine`."""
     code: str = ""
     """Digest of the code that computes."""
     software: Mapping[str, str] = field(default_factory=dict)
@@ -141,7 +156,7 @@ class Part:
     """The imported teachers of the request, by name."""
 
     def context(self, split: str) -> dict[str, Any]:
-        """What a stage that reads this split has in its key besides its own values."""
+        """What the key of a stage that reads this split holds besides the stage's values."""
         return {
             "images": self.train_digest if split == "train" else self.test_digest,
             "numerics": self.numerics,
@@ -152,7 +167,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedPart(Part):
-    """A part whose dataset is here, so that it can be run."""
+    """A part whose dataset is on this machine, so that it can be run."""
 
     dataset: Dataset
-    """What ``dataset_name``, the digests and the sizes are of."""
+    """The dataset itself. ``dataset_name``, the digests and the sizes describe it."""

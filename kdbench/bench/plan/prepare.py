@@ -1,5 +1,7 @@
-"""From a request to a plan: data loaded, networks tried, machine known. What can be refused early
-is refused here."""
+"""From a request to a plan: loads the data, tries the networks, looks at the machine.
+
+Everything that can be refused before the first training is refused here.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ class Prepared:
     """A request, ready to run."""
 
     spec: RunSpec
-    """What was asked for."""
+    """The request."""
     plan: Plan
     """The stages and cells of all parts."""
     parts: list[LoadedPart]
@@ -37,8 +39,7 @@ class Prepared:
     """Device and arithmetic."""
 
     def numbers(self) -> list[dict[str, Any]]:
-        """Every number, for each dataset and preset: what its blocks share, and the methods of all
-        of them."""
+        """Every number, for each dataset and preset, with the methods of all blocks."""
         by_name: dict[tuple[str, str], dict[str, Any]] = {}
         for part in self.parts:
             numbers = part.resolved.as_dict()
@@ -48,10 +49,10 @@ class Prepared:
 
 
 def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
-    """Resolve, load, check, plan.
+    """Resolve a request, load its data, check both and lay out the plan.
 
     Raises:
-        UsageError: a name, a value, the data or a network will not do.
+        UsageError: a name, a value, the data or a network cannot be used.
     """
     everything = resolve_all(spec, registry)
     numerics = choose_numerics(spec.device, spec.numerics, spec.threads)
@@ -70,7 +71,7 @@ def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
 def loaded_part(
     resolved: Resolved, dataset: Dataset, numerics: Numerics, imported: Mapping[str, Imported]
 ) -> LoadedPart:
-    """A part with its dataset, computed on this machine."""
+    """A part with its dataset, to be computed on this machine."""
     return LoadedPart(
         resolved=resolved,
         dataset=dataset,
@@ -99,7 +100,7 @@ def _check_names(parts: Iterable[LoadedPart]) -> None:
 
 
 def loader(spec: RunSpec, sources: Mapping[str, DatasetSource]) -> Callable[[Resolved], Dataset]:
-    """:func:`load`, each dataset once for all blocks and presets that see the same of it."""
+    """:func:`load` with a memory: blocks and presets that see the same images share them."""
     loaded: dict[tuple[str, DatasetSizes], Dataset] = {}
 
     def find(resolved: Resolved) -> Dataset:
@@ -114,7 +115,7 @@ def loader(spec: RunSpec, sources: Mapping[str, DatasetSource]) -> Callable[[Res
 def load(
     spec: RunSpec, resolved: Resolved, sources: Mapping[str, DatasetSource] = DATASETS
 ) -> Dataset:
-    """The request's dataset, at the sizes of the request, else at those of the preset."""
+    """The request's dataset. Sizes that the request leaves open are the preset's."""
     sizes = {
         name: default if getattr(spec, name) is None else getattr(spec, name)
         for name, default in resolved.preset.sizes_of(resolved.dataset)
@@ -143,8 +144,9 @@ def check_target(spec: RunSpec, name: str, num_classes: int) -> None:
 def check_models(
     resolved: Resolved, dataset: Dataset, sources: Mapping[str, ModelSource] = MODELS
 ) -> None:
-    """Build every network once at the dataset's size, before hours go into the teacher of one that
-    cannot be built.
+    """Build every network once at the dataset's size.
+
+    A student that cannot be built is found now, and not after hours of training its teacher.
 
     Raises:
         ConfigError: a network cannot take such images.
@@ -155,7 +157,7 @@ def check_models(
             blank_model(name, dataset.num_classes, image_size=size, sources=sources)
         except KdbenchError:
             raise
-        # whatever a library makes of a size or a number of classes it was not made for
+        # A library may raise anything for a size or a number of classes that it does not support.
         except Exception as error:
             raise ConfigError(
                 f"model {name!r} cannot be built for {size}x{size} images: {error}"
@@ -163,8 +165,14 @@ def check_models(
 
 
 def check_imported(spec: RunSpec, teacher: Imported, dataset: Dataset, code: str = "") -> None:
-    """Raise ConfigError where an imported teacher is not the pair's, was made for other classes, or
-    is a network of a plugin whose code is now another (``code``)."""
+    """Raise ConfigError where an imported teacher does not fit the request.
+
+    It must be the pair's network and know the dataset's number of classes. A plugin's network must
+    still have the same code.
+
+    Args:
+        code: the code of the network today, empty for kdbench's own.
+    """
     wrong = next((pair for pair in spec.pairs if pair[0] != teacher.model), None)
     if wrong is not None:
         raise ConfigError(

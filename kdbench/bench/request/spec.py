@@ -14,57 +14,81 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from kdbench.bench.request.presets import DatasetSizes, Preset, read_preset
 from kdbench.data import DatasetSource, dataset_source
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
-from kdbench.loading.plugin import KINDS
 from kdbench.loading.registry import Registry, base_name
-from kdbench.method import Method, Params
+from kdbench.method import METHOD_KINDS, Method, Params
 
 
 class Block(BaseModel):
-    """Further cells of a request: what is given here replaces the request's, all the rest is the
-    request's."""
+    """Further cells of a request. An axis that a block leaves out is the request's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     attacks: tuple[str, ...] | None = Field(None, min_length=1)
+    """Names of attacks."""
     defenses: tuple[str, ...] | None = Field(None, min_length=1)
+    """Names of defenses."""
     distillers: tuple[str, ...] | None = Field(None, min_length=1)
+    """Names of distillers."""
     pairs: tuple[tuple[str, str], ...] | None = Field(None, min_length=1)
+    """(teacher, student), names of networks."""
     datasets: tuple[str, ...] | None = Field(None, min_length=1)
+    """Names of datasets."""
 
 
 class RunSpec(BaseModel):
-    """A request: axes that are crossed, and what holds for all of it. ``kdbench run``'s options and
-    a spec file say the same.
+    """A request: axes that are crossed, and settings that hold for all of its cells.
 
-    teacher_from: names of imported teachers, taken as they are, instead of (or beside) attacks.
-    also: further blocks of cells; a cell that two blocks name is one cell.
+    The options of ``kdbench run`` and a spec file have the same fields.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     attacks: tuple[str, ...] = ()
+    """Names of attacks."""
     teacher_from: tuple[str, ...] = ()
+    """Names of imported teachers. Each is used as it is, beside the attacks or without any."""
     defenses: tuple[str, ...] = Field(("none",), min_length=1)
+    """Names of defenses."""
     distillers: tuple[str, ...] = Field(("fkd",), min_length=1)
+    """Names of distillers."""
     pairs: tuple[tuple[str, str], ...] = Field(min_length=1)
+    """(teacher, student), names of networks."""
     datasets: tuple[str, ...] = Field(("signs",), min_length=1)
+    """Names of datasets."""
     presets: tuple[str, ...] = Field(("quick",), min_length=1)
+    """Names of presets."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    """Root seeds."""
     data_dir: Path | None = None
+    """Folder of the dataset, where it needs one."""
     download: bool = False
+    """Fetch the dataset into ``data_dir`` if that is possible."""
     image_size: int | None = Field(None, ge=8)
+    """Pixels a side. None, here and in the next three: the preset's or the dataset's number."""
     num_classes: int | None = Field(None, ge=2)
+    """Keep the first so many classes."""
     train_size: int | None = Field(None, ge=2)
+    """Keep so many training images."""
     test_size: int | None = Field(None, ge=2)
+    """Keep so many test images."""
     data_seed: int = Field(0, ge=0)
+    """Seed of the choice or the drawing of images."""
     target_class: int = Field(0, ge=0)
+    """The class that triggered images shall be taken for."""
     clean_fraction: float | None = Field(None, gt=0, le=1)
+    """The defender's share of the training images. None: the preset's."""
     controls: bool = True
+    """Train and measure the control students, too."""
     device: str = "auto"
+    """As torch names it, or ``auto``."""
     numerics: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of matrix work."""
     threads: int | None = Field(None, ge=1, le=1024)
+    """Threads of a stage on a CPU. None: torch's default."""
     overrides: dict[str, str] = Field(default_factory=dict)
+    """What ``--set`` says: key -> value as text. See :func:`resolve` for the keys."""
     also: tuple[Block, ...] = ()
+    """Further blocks of cells. A cell that two blocks name is one cell."""
 
     @field_validator(
         "attacks", "teacher_from", "defenses", "distillers", "pairs", "datasets", "presets", "seeds"
@@ -84,20 +108,21 @@ class RunSpec(BaseModel):
 
     def blocks(self) -> list[RunSpec]:
         """The request as requests without ``also``, itself first."""
-        given = [block.model_dump(exclude_none=True) for block in self.also]
-        return [self.model_copy(update={"also": (), **values}) for values in ({}, *given)]
+        changes = [block.model_dump(exclude_none=True) for block in self.also]
+        return [self.model_copy(update={"also": (), **values}) for values in ({}, *changes)]
 
     def methods(self) -> set[tuple[str, str]]:
         """(kind, name) of every method that the request names, those of its blocks among them."""
-        found = {("defense", "none")} if self.controls else set()
+        # A control student meets no defense, which is the defense called none.
+        methods = {("defense", "none")} if self.controls else set()
         for block in self.blocks():
             named = (
                 ("attack", block.attacks),
                 ("defense", block.defenses),
                 ("distiller", block.distillers),
             )
-            found |= {(kind, name) for kind, names in named for name in names}
-        return found
+            methods |= {(kind, name) for kind, names in named for name in names}
+        return methods
 
 
 @dataclass(frozen=True)
@@ -124,6 +149,7 @@ class Resolved:
     """(kind, name) -> the method's numbers when nothing is set."""
 
     def method(self, kind: str, name: str) -> Any:
+        """The method, as Any: callers use what only an attack, a distiller or a defense has."""
         return self.methods[kind, name]
 
     def as_dict(self) -> dict[str, Any]:
@@ -156,75 +182,34 @@ def resolve(
     preset_name: str | None = None,
     named: set[tuple[str, str]] | None = None,
 ) -> Resolved:
-    """Look everything up and apply ``--set`` overrides, for one dataset and preset of the request
-    (the first ones unless said).
+    """Look every name up and apply ``--set``, for one dataset and one preset of the request.
 
-    Override keys: ``clean|poison|distill|repair.FIELD``, ``clean_fraction``,
-    ``datasets.NAME.FIELD`` and ``attack|distiller|defense.NAME.FIELD``. Whoever sets a recipe's
-    ``epochs`` means them: the preset's ``min_steps`` then no longer raises them. A method's numbers
-    are its defaults, then what it has for the preset, then what is set for it; a variant's those of
-    its method, then its own, then what is set for the variant. A variant that the plugin does not
-    have exists where something is set for it.
+    The keys of ``--set`` are ``clean|poison|distill|repair.FIELD``, ``clean_fraction``,
+    ``datasets.NAME.FIELD`` and ``attack|distiller|defense.NAME.FIELD``.
+
+    A method's numbers are its defaults, then those that it has for the preset, then those that are
+    set. A variant has the numbers of its method, then its own, then those that are set for it.
+    Setting something for a variant that the plugin does not have makes that variant.
 
     Args:
-        named: the methods that may be set, where they are more than this block's.
+        dataset: None: the request's first.
+        preset_name: None: the request's first.
+        named: the methods that may be set. None: those of this block.
 
     Raises:
         UsageError: an unknown name, key or a value of the wrong type or range.
     """
     dataset, preset_name = dataset or spec.datasets[0], preset_name or spec.presets[0]
     table = read_preset(preset_name)
-    named = named or spec.methods()
-    bases = {(kind, base_name(name)) for kind, name in named}
-    given: dict[tuple[str, str], dict[str, Any]] = {}
-    for key, raw in spec.overrides.items():
-        head, *rest = key.split(".")
-        if head in KINDS and len(rest) >= 2:
-            name, fieldname = ".".join(rest[:-1]), rest[-1]
-            cls = registry.get(head, base_name(name))
-            if (head, name) not in named | bases:
-                raise ConfigError(
-                    f"--set {key}: {head} {name!r} is not part of this run; add --{head} {name} or "
-                    "drop the --set"
-                )
-            _known(key, fieldname, cls.Params.model_fields)
-            given.setdefault((head, name), {})[fieldname] = _value(raw)
-        elif head == "datasets" and len(rest) == 2:
-            dataset_source(rest[0], registry.datasets)
-            _known(key, rest[1], DatasetSizes.model_fields)
-            table.setdefault(head, {}).setdefault(rest[0], {})[rest[1]] = _value(raw)
-        elif len(rest) == 1 and head != "datasets" and isinstance(table.get(head), dict):
-            section = Preset.model_fields[head].annotation
-            assert section is not None
-            _known(key, rest[0], section.model_fields)
-            table[head][rest[0]] = _value(raw)
-            if rest[0] == "epochs" and f"{head}.min_steps" not in spec.overrides:
-                table[head]["min_steps"] = 0
-        elif not rest and head == "clean_fraction":
-            table[head] = _value(raw)
-        else:
-            hint = f"sizes are set as datasets.{key}" if head in registry.datasets else ""
-            recipes = [k for k in Preset.model_fields if k not in ("clean_fraction", "datasets")]
-            keys = [
-                "clean_fraction",
-                *(f"{k}.FIELD" for k in recipes),
-                *(f"{kind}.NAME.FIELD" for kind in (*KINDS, "datasets")),
-            ]
-            raise ConfigError(unknown("--set key", key, keys, hint))
-    if spec.clean_fraction is not None:
-        table["clean_fraction"] = spec.clean_fraction
+    changes = _apply_overrides(spec, registry, table, named or spec.methods())
     preset = _build(f"preset {preset_name}", Preset, table)
-    methods, origins, promised = {}, {}, {}
+    methods: dict[tuple[str, str], Method] = {}
+    origins: dict[tuple[str, str], str] = {}
+    promised: dict[tuple[str, str], dict[str, Any]] = {}
     for kind, name in sorted(spec.methods()):
-        cls, base = registry.get(kind, base_name(name)), (kind, base_name(name))
-        for_preset, variant = cls.presets.get(preset_name, {}), {}
-        values = for_preset | given.get(base, {})
-        if name != base[1]:
-            variant = _variant(kind, name, cls, given.get((kind, name)))
-            values |= variant | given.get((kind, name), {})
-        methods[kind, name] = cls(_build(f"{kind}.{name}", cls.Params, values))
-        promised[kind, name] = _promise(cls, for_preset | variant)
-        origins[kind, name] = registry.methods[kind][base[1]].origin
+        method, promise = _method(registry, kind, name, preset_name, changes)
+        methods[kind, name], promised[kind, name] = method, promise
+        origins[kind, name] = registry.methods[kind][base_name(name)].origin
     for name in {name for pair in spec.pairs for name in pair}:
         if origin := registry.origin_of_model(name):
             origins["model", name] = origin
@@ -241,8 +226,92 @@ def resolve(
     )
 
 
+#: (kind, name) of a method or a variant -> the parameters that ``--set`` gives it.
+_Changes = dict[tuple[str, str], dict[str, Any]]
+
+
+def _apply_overrides(
+    spec: RunSpec, registry: Registry, table: dict[str, Any], named: set[tuple[str, str]]
+) -> _Changes:
+    """Apply ``--set`` and ``clean_fraction``. Changes the preset's ``table`` in place, and returns
+    what is set for methods."""
+    # What is set for a method holds for its variants, too, so it need not be named itself.
+    settable = named | {(kind, base_name(name)) for kind, name in named}
+    changes: _Changes = {}
+    for key, raw in spec.overrides.items():
+        kind, *rest = key.split(".")
+        if kind in METHOD_KINDS and len(rest) >= 2:
+            name, field = ".".join(rest[:-1]), rest[-1]
+            cls = registry.get(kind, base_name(name))
+            if (kind, name) not in settable:
+                raise ConfigError(
+                    f"--set {key}: {kind} {name!r} is not part of this run; add --{kind} {name} or "
+                    "drop the --set"
+                )
+            _check_field(key, field, cls.Params.model_fields)
+            changes.setdefault((kind, name), {})[field] = _value(raw)
+        else:
+            _set_in_preset(table, key, raw, spec, registry)
+    if spec.clean_fraction is not None:
+        table["clean_fraction"] = spec.clean_fraction
+    return changes
+
+
+def _set_in_preset(
+    table: dict[str, Any], key: str, raw: str, spec: RunSpec, registry: Registry
+) -> None:
+    head, *rest = key.split(".")
+    if head == "datasets" and len(rest) == 2:
+        dataset_source(rest[0], registry.datasets)
+        _check_field(key, rest[1], DatasetSizes.model_fields)
+        table.setdefault(head, {}).setdefault(rest[0], {})[rest[1]] = _value(raw)
+    elif len(rest) == 1 and head != "datasets" and isinstance(table.get(head), dict):
+        section = Preset.model_fields[head].annotation
+        assert section is not None
+        _check_field(key, rest[0], section.model_fields)
+        table[head][rest[0]] = _value(raw)
+        # Whoever sets the epochs wants that many. The preset's least number of steps would raise
+        # them on a small set.
+        if rest[0] == "epochs" and f"{head}.min_steps" not in spec.overrides:
+            table[head]["min_steps"] = 0
+    elif not rest and head == "clean_fraction":
+        table[head] = _value(raw)
+    else:
+        raise ConfigError(_unknown_key(key, registry))
+
+
+def _unknown_key(key: str, registry: Registry) -> str:
+    hint = f"sizes are set as datasets.{key}" if key.split(".")[0] in registry.datasets else ""
+    recipes = [k for k in Preset.model_fields if k not in ("clean_fraction", "datasets")]
+    keys = [
+        "clean_fraction",
+        *(f"{k}.FIELD" for k in recipes),
+        *(f"{kind}.NAME.FIELD" for kind in (*METHOD_KINDS, "datasets")),
+    ]
+    return unknown("--set key", key, keys, hint)
+
+
+def _method(
+    registry: Registry, kind: str, name: str, preset_name: str, changes: _Changes
+) -> tuple[Method, dict[str, Any]]:
+    """The method with its numbers, and its numbers when nothing is set."""
+    base = base_name(name)
+    cls = registry.get(kind, base)
+    for_preset = cls.presets.get(preset_name, {})
+    variant: dict[str, Any] = {}
+    values = for_preset | changes.get((kind, base), {})
+    if name != base:
+        variant = _variant(kind, name, cls, changes.get((kind, name)))
+        values |= variant | changes.get((kind, name), {})
+    method = cls(_build(f"{kind}.{name}", cls.Params, values))
+    return method, _promise(cls, for_preset | variant)
+
+
 def _promise(cls: type[Method], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's numbers as it comes. One that is none until something is set promises none."""
+    """A method's numbers when nothing is set.
+
+    A method that needs a number to be set cannot be built without it, and promises none.
+    """
     try:
         return cls.Params(**values).model_dump(mode="json")
     except ValidationError:
@@ -250,12 +319,13 @@ def _promise(cls: type[Method], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _variant(
-    kind: str, name: str, cls: type[Method], given: dict[str, Any] | None
+    kind: str, name: str, cls: type[Method], changes: dict[str, Any] | None
 ) -> dict[str, Any]:
+    """The parameters of a variant: the plugin's, or none yet where ``--set`` makes the variant."""
     base, _, word = name.partition(".")
     if word in cls.variants:
         return cls.variants[word].params
-    if given:
+    if changes:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.]*", word):
             raise ConfigError(
                 f"{kind} {name!r}: after the first point of a variant's name come a-z, 0-9, _ and ."
@@ -268,16 +338,16 @@ def _variant(
     )
 
 
-def _known(key: str, fieldname: str, fields: Mapping[str, Any]) -> None:
-    if fieldname not in fields:
+def _check_field(key: str, field: str, fields: Mapping[str, Any]) -> None:
+    if field not in fields:
         raise ConfigError(
             unknown("--set key", key, [f"{key.rsplit('.', 1)[0]}.{name}" for name in fields])
         )
 
 
 def _value(raw: str) -> Any:
-    """Read a value as TOML (numbers, booleans, lists, quoted strings); anything else is a plain
-    string."""
+    """Read a value as TOML: a number, a boolean, a list or a quoted string. Any other text is taken
+    as it is."""
     try:
         return tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
@@ -290,7 +360,7 @@ def _build(where: str, model: type[Params], values: Mapping[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        # ours, not pydantic's: it already says what was given
+        # Our own messages say already what the value was. Those of pydantic do not.
         message = first["msg"].removeprefix("Value error, ")
-        given = "" if message != first["msg"] else f"; got {first.get('input')!r}"
-        raise ConfigError(f"{'.'.join(filter(None, [where, name]))}: {message}{given}") from error
+        value = "" if message != first["msg"] else f"; got {first.get('input')!r}"
+        raise ConfigError(f"{'.'.join(filter(None, [where, name]))}: {message}{value}") from error

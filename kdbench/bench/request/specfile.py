@@ -1,8 +1,7 @@
-"""Requests as TOML files. A file says what the command line says: axes, what holds for all of them,
-and ``[set]``.
+"""Requests as TOML files. A file has the fields of the command line, and a table ``[set]``.
 
-An option given beside a file replaces the file's field wherever the file has it, in its blocks too;
-what ``[set]`` says of methods that are thereby gone is gone as well.
+An option beside a file replaces the file's field everywhere, in its blocks too. Where that takes a
+method out of the request, the lines of ``[set]`` for that method go with it.
 
 attacks = ["lba", "ckd"]                # or "all"
 defenses = ["none", "robustkd"]
@@ -11,7 +10,7 @@ datasets = ["gtsrb"]
 seeds = [0, 1, 2]
 data_dir = "DATA"                       # relative to the file
 
-[[also]]                                # further cells; what is not given here is as above
+[[also]]                                # further cells, with the other axes as above
 distillers = ["fkd.weak"]
 
 [set]
@@ -47,37 +46,38 @@ _BLOCK = list(Block.model_fields)
 
 
 def read_spec(path: Path) -> dict[str, Any]:
-    """The fields of a request that a file gives, pairs still in words, overrides as text.
+    """The fields of a request that a file has. Pairs are still words, and overrides are text.
 
     Raises:
         ConfigError: it cannot be read, is no TOML, or has a field that no request has.
     """
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        request = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"spec {path} cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"spec {path} is not TOML: {error}") from error
-    values = found.pop("set", {})
-    found.pop("paper", None)  # what of the paper the request answers: read by kdbench.paper.printed
+    values = request.pop("set", {})
+    # It says which part of the paper the request answers. kdbench.paper.printed reads it.
+    request.pop("paper", None)
     if not isinstance(values, dict):
         raise ConfigError(f"spec {path}: [set] must be a table, e.g. distill.epochs = 20")
-    also = found.get("also", [])
+    also = request.get("also", [])
     if not isinstance(also, list) or not all(isinstance(block, dict) for block in also):
         raise ConfigError(f"spec {path}: also must be tables, each under a line [[also]]")
-    _check_axes(path, found, [*_FIELDS, "[set]"])
+    _check_axes(path, request, [*_FIELDS, "[set]"])
     for block in also:
         _check_axes(path, block, _BLOCK)
-    if "data_dir" in found:
-        found["data_dir"] = (path.parent / str(found["data_dir"])).expanduser()
-    found["overrides"] = {
+    if "data_dir" in request:
+        request["data_dir"] = (path.parent / str(request["data_dir"])).expanduser()
+    request["overrides"] = {
         key: value if isinstance(value, str) else _toml(value) for key, value in _flat("", values)
     }
-    return found
+    return request
 
 
 def _check_axes(path: Path, table: dict[str, Any], fields: list[str]) -> None:
-    """Refuse what no request has; a single word for an axis becomes a list of one, in place."""
+    """Refuse fields that no request has. Makes a single word for an axis a list, in place."""
     for name, value in table.items():
         if name not in fields:
             raise ConfigError(f"spec {path}: {unknown('field', name, fields)}")
@@ -88,10 +88,10 @@ def _check_axes(path: Path, table: dict[str, Any], fields: list[str]) -> None:
 
 
 def write_spec(spec: RunSpec) -> str:
-    """The request as a file, what is at its default left out."""
-    given = spec.model_dump(mode="json", exclude_defaults=True)
-    overrides, also = given.pop("overrides", {}), given.pop("also", [])
-    lines = [f"{name} = {_toml(value)}" for name, value in given.items()]
+    """The request as a file, without the fields that have their defaults."""
+    fields = spec.model_dump(mode="json", exclude_defaults=True)
+    overrides, also = fields.pop("overrides", {}), fields.pop("also", [])
+    lines = [f"{name} = {_toml(value)}" for name, value in fields.items()]
     for block in also:
         lines += ["", "[[also]]", *(f"{name} = {_toml(value)}" for name, value in block.items())]
     if overrides:
@@ -100,7 +100,7 @@ def write_spec(spec: RunSpec) -> str:
 
 
 def _word(raw: str) -> str:
-    """A value as ``--set`` takes it, where that is TOML; else in quotes."""
+    """A value as ``--set`` takes it if that is TOML, else the same text in quotes."""
     try:
         tomllib.loads(f"value = {raw}")
     except tomllib.TOMLDecodeError:

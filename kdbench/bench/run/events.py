@@ -1,5 +1,4 @@
-"""What a run tells whoever watches it. The command line draws it; ``--json`` prints it; tests
-record it."""
+"""What a run reports while it goes on. The command line draws it, and ``--json`` prints it."""
 
 from __future__ import annotations
 
@@ -10,16 +9,23 @@ from kdbench.bench.kinds import Kind
 
 
 class Reporter(Protocol):
-    """Hears what happens. Several stages may be running at once; ``number`` says which one is
-    meant."""
+    """Is called when something happens. Several stages may run at once: ``number`` tells them
+    apart."""
 
     def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
-        """``stages``: of the plan. ``to_run``: those that are not in the store. ``note``: what a
-        reader of the results must know of the dataset, e.g. that it is a subset."""
+        """The run begins.
+
+        Args:
+            stages: how many the plan has.
+            to_run: how many of them are not in the store.
+            cells: how many rows there will be.
+            out: folder of the results.
+            note: what readers must know of the dataset, for example that it is a subset.
+        """
         ...
 
     def step(self, number: int, step: Step) -> None:
-        """A step of a training; some of them only."""
+        """A step of a training. Only some steps are reported."""
         ...
 
     def stage_started(self, number: int, kind: Kind, title: str) -> None: ...
@@ -36,7 +42,7 @@ class Reporter(Protocol):
 
 
 class Quiet:
-    """A reporter that says nothing; base of the others."""
+    """A reporter that says nothing. The others derive from it."""
 
     def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
         return

@@ -12,19 +12,21 @@ from kdbench.metrics import Evaluation, Rate
 from kdbench.report.columns import COLUMNS, SCHEMA
 from kdbench.report.verdict import transfer, verdict
 
-#: What is known of a measurement: its facts, or how the stage that was to make it ended.
+#: The facts of a measurement, or the outcome of the stage that failed to make it.
 Measured = Mapping[str, Any] | Outcome
 
 
 def row(
     cell: Cell, measured: Mapping[str, Measured], facts: Mapping[str, Any]
 ) -> tuple[dict[str, Any], bool]:
-    """(the row, whether it is final). A row that misses something because a stage failed is not:
-    the next run tries again.
+    """(the row, whether it is final).
+
+    A row that lacks something because a stage failed is not final: the next run tries again.
 
     Args:
-        measured: role -> see Measured, for every role of the cell. facts: columns that the
-            measurements do not hold.
+        cell: which row.
+        measured: by role, for every role of the cell.
+        facts: columns that the measurements do not hold.
     """
     columns: dict[str, Any] = dict.fromkeys(COLUMNS) | {"schema": SCHEMA} | cell.names | dict(facts)
     failed = next(
@@ -33,6 +35,7 @@ def row(
     if failed is not None:
         return columns | {"status": failed.status} | _why("stage_failed", failed.reason), False
     columns["status"] = "ok"
+    # Without a trigger, as for an imported teacher, nothing but accuracy was measured.
     if "asr" not in _facts(measured["student"]):
         return columns | _accuracies(measured), True
     known = {
@@ -64,11 +67,12 @@ def row(
 
 
 def _why(code: str, reason: str) -> dict[str, Any]:
-    """The reason of a row; the codes are in the table of columns."""
+    """The columns of a reason. The table of columns lists the codes."""
     return {"reason": reason, "reason_code": code}
 
 
 def _facts(measured: Measured) -> Mapping[str, Any]:
+    """The facts of a measurement that is known not to have failed."""
     assert not isinstance(measured, Outcome)
     return measured
 
@@ -95,8 +99,10 @@ def _rates_of_controls(known: Mapping[str, Evaluation]) -> dict[str, Any]:
 
 
 def _judge(known: Mapping[str, Evaluation], measured: Mapping[str, Measured]) -> dict[str, Any]:
-    """The columns that follow from the controls. A control that failed costs the verdict, not the
-    row."""
+    """The columns that follow from the controls.
+
+    Without one of the controls there is no verdict, but there is still a row.
+    """
     failed = [c for role in VERDICT_CONTROLS if isinstance(c := measured[role], Outcome)]
     if failed:
         reason = f"no verdict: a control {failed[-1].status}: {failed[-1].reason}"
@@ -120,7 +126,7 @@ def _judge(known: Mapping[str, Evaluation], measured: Mapping[str, Measured]) ->
 
 
 def _with_c2(columns: dict[str, Any], c2: Measured) -> tuple[dict[str, Any], bool]:
-    """The row, and whether it is final, once control C2 is known. It costs no verdict."""
+    """(the row, whether it is final) once control C2 is known. The verdict does not need C2."""
     final = columns["reason_code"] != "control_failed"
     if not isinstance(c2, Outcome):
         return columns, final
@@ -133,6 +139,6 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _rate(name: str, rate: Rate) -> dict[str, Any]:
-    """The columns of one rate; see kdbench.report.columns."""
+    """The columns of one rate. See kdbench.report.columns."""
     low, high = rate.interval
     return {name: rate.percent, f"{name}_low": low, f"{name}_high": high, f"{name}_hits": rate.hits}

@@ -1,5 +1,4 @@
-"""Which stage can run now, which waits, which never will: the state of a plan while it is carried
-out."""
+"""The state of a plan while it is carried out: which stages can run, wait, or have failed."""
 
 from __future__ import annotations
 
@@ -16,13 +15,17 @@ from kdbench.bench.work.job import Outcome
 
 
 class Schedule:
-    """Stages are wanted; what they rest on is wanted only where they are not in the store yet.
+    """Which stages are wanted, and how far they are.
 
-    Of what ended it knows whether it is in the store (``kept``) or how it failed (``failed``). What
-    a stage left is the store's to say: a plan may have hundreds of thousands of measurements.
+    The inputs of a stage are wanted only if the stage itself is not in the store yet. The results
+    of stages are not held here but in the store, since a plan may have hundreds of thousands.
 
     Args:
-        find: a stage's artefact, if the store has it.
+        find: key -> the artefact of a stage, if the store has it.
+
+    Attributes:
+        kept: keys of the stages that are in the store.
+        failed: key -> outcome of each stage that failed, or whose input failed.
     """
 
     def __init__(self, plan: Plan, find: Callable[[str], Manifest | None]) -> None:
@@ -31,16 +34,18 @@ class Schedule:
         self.failed: dict[str, Outcome] = {}
         self._missing: dict[str, set[str]] = {}
         self._users: dict[str, set[str]] = defaultdict(set)
-        # a heap of what is ready; what was taken with a cohort is still in it
+        # A heap of the stages that are ready. Those taken with a cohort stay in it until they come
+        # up, and are then passed over.
         self._order: list[tuple[int, str]] = []
         self._ready: set[str] = set()
-        self._cohorts: dict[str, set[str]] = defaultdict(set)  # of what is ready
+        # The ready stages of each cohort.
+        self._cohorts: dict[str, set[str]] = defaultdict(set)
         self._running: set[str] = set()
         self._ended: list[str] = []
 
     def want(self, key: str) -> None:
         """Ask for a stage's result."""
-        if self.asked(key):
+        if self.is_wanted(key):
             return
         if self._find(key) is not None:
             self.finish(key)
@@ -59,7 +64,7 @@ class Schedule:
         self._offer(key)
 
     def again(self, key: str) -> None:
-        """An artefact that was there turned out to be damaged: want it anew."""
+        """Want a stage once more, because its artefact turned out to be damaged."""
         self.kept.discard(key)
         self.failed.pop(key, None)
         self.want(key)
@@ -73,7 +78,7 @@ class Schedule:
                 self._cohorts[stage.cohort].add(key)
 
     def take(self) -> str | None:
-        """The first stage whose inputs are all there; it counts as running."""
+        """The first stage whose inputs are all there. From now on it counts as running."""
         while self._order:
             _, key = heapq.heappop(self._order)
             if key in self._ready:
@@ -92,8 +97,10 @@ class Schedule:
         return len(self._ready)
 
     def take_alike(self, cohort: str, most: int, without: Collection[str] = ()) -> list[str]:
-        """Up to ``most`` more stages of a cohort whose inputs are all there, in the plan's order;
-        they count as running."""
+        """Up to ``most`` more stages of a cohort whose inputs are all there, in the plan's order.
+
+        From now on they count as running.
+        """
         if not cohort or most < 1:
             return []
         alike = sorted(
@@ -104,13 +111,16 @@ class Schedule:
         return alike[:most]
 
     def put_back(self, key: str) -> None:
-        """A stage that was taken cannot run now: one of its inputs is wanted anew."""
+        """Undo :meth:`take`, because an input of the stage is wanted once more."""
         self._running.discard(key)
         del self._missing[key]
         self.want(key)
 
     def finish(self, key: str, failure: Outcome | None = None) -> None:
-        """A stage is in the store, or failed; those that rest on a failed one fail with it."""
+        """Note that a stage is in the store, or that it failed.
+
+        The stages that rest on a failed one fail with it.
+        """
         left = [key]
         while left:
             at = left.pop()
@@ -142,26 +152,26 @@ class Schedule:
         """Whether anything wanted has not ended yet."""
         return bool(self._missing)
 
-    def asked(self, key: str) -> bool:
-        """Whether a stage was wanted, by a cell or by what rests on it."""
+    def is_wanted(self, key: str) -> bool:
+        """Whether a cell or another stage needs the result of a stage."""
         return key in self.kept or key in self.failed or key in self._missing
 
     def to_run(self) -> list[str]:
-        """Keys of everything that is wanted and not there, in the plan's order."""
+        """Keys of all stages that are wanted and have not ended, in the plan's order."""
         return sorted(self._missing, key=lambda key: self._stages[key].number)
 
 
 def wanted(
     plan: Plan, find: Callable[[str], Manifest | None]
 ) -> tuple[Schedule, dict[str, dict[str, Any]]]:
-    """(the schedule of everything that the cells still need, the rows that the store already has,
-    by cell key)."""
+    """(schedule of all that the cells still need, rows that the store has by cell key)."""
     schedule = Schedule(plan, find)
     rows: dict[str, dict[str, Any]] = {}
     for cell in plan.cells:
         manifest = find(cell.key)
         if manifest is not None:
-            # JSON has new strings for the columns of each row, more than its numbers take.
+            # Reading JSON makes new strings for the columns of each row. Interned, all rows share
+            # them.
             rows[cell.key] = {sys.intern(k): v for k, v in manifest.facts["row"].items()}
             continue
         for key in cell.measured.values():
@@ -169,7 +179,7 @@ def wanted(
     for key, stage in plan.stages.items():
         # A picture is worth a stage, but not a teacher that nothing else needs.
         if stage.kind is Kind.PICTURE and (
-            schedule.asked(stage.inputs["trigger"]) or find(key) is not None
+            schedule.is_wanted(stage.inputs["trigger"]) or find(key) is not None
         ):
             schedule.want(key)
     return schedule, rows

@@ -1,5 +1,4 @@
-"""Is a run's table what it says it is? Digests compared, and some of its cells computed again from
-nothing."""
+"""Is a run's table what it claims to be? Compares digests, and computes some of its rows again."""
 
 from __future__ import annotations
 
@@ -28,14 +27,17 @@ from kdbench.report.read import UNSTEADY, Results, cell_key
 from kdbench.report.settings import DIGESTS, difference_in_words
 from kdbench.report.tables import cell
 
+#: Columns that are the same whenever a row is computed.
 STEADY = tuple(name for name in COLUMNS if name not in UNSTEADY)
 
 
 @dataclass(frozen=True)
 class RowDifference:
-    """A column in which a row, computed again, is not what the table says."""
+    """A column that differs between a row of the table and the same row computed again."""
 
+    #: Line of the file.
     line: int
+    #: Name of the column.
     column: str
     #: What the table says.
     table: Any
@@ -44,7 +46,7 @@ class RowDifference:
 
 
 def read_request(folder: Path) -> RunSpec:
-    """The request that a run's folder is the answer to.
+    """The request of the run that made a folder.
 
     Raises:
         ConfigError: the folder has no usable run.json.
@@ -61,21 +63,20 @@ def read_request(folder: Path) -> RunSpec:
 
 @dataclass(frozen=True)
 class OtherKeys:
-    """Lines of the rows that this machine, with its software and data, would not compute under the
-    same key. They are compared with nothing here."""
+    """Rows that have another key on this machine. There is nothing here to compare them with."""
 
     machine: list[int]
-    """Made with the same numbers, by another machine, software or plugin."""
+    """Lines of rows made with the same numbers by another machine, software or plugin."""
 
     older: list[int]
-    """Of a schema that did not record its numbers."""
+    """Lines of rows of a schema that did not record its numbers."""
 
     numbers: dict[int, tuple[str, str]]
-    """Made with other numbers: line -> what the row has and what this kdbench would use."""
+    """Rows made with other numbers: line -> (numbers of the row, numbers used here)."""
 
 
 def other_keys(results: Results, plan: Plan) -> OtherKeys:
-    """Why each row that cannot be compared here has another key."""
+    """The rows that cannot be compared here, by the reason."""
     keys = {cell.key for cell in plan.cells}
     named = {cell_key(cell.names): cell.names for cell in plan.cells}
     others = OtherKeys([], [], {})
@@ -94,7 +95,7 @@ def other_keys(results: Results, plan: Plan) -> OtherKeys:
 
 
 def misnamed(results: Results, plan: Plan) -> list[int]:
-    """Lines of the rows that claim other numbers than those that their key stands for."""
+    """Lines of the rows whose columns do not state the numbers that their key stands for."""
     known = {cell.key: cell.names for cell in plan.cells}
     claims = ("setting_digest", *DIGESTS, "changed")
     return [
@@ -106,10 +107,10 @@ def misnamed(results: Results, plan: Plan) -> list[int]:
 
 
 def check_weights(results: Results, plan: Plan, store: Store) -> tuple[int, list[int], list[int]]:
-    """(rows whose weights are in the store and are theirs, lines of rows whose weights are others,
-    lines of those not there).
+    """Compare the weights in the store with the digests of the rows.
 
-    Raises nothing for damaged artefacts: they are put aside and count as not there.
+    Returns (number of rows whose weights are the same, lines of rows whose weights differ, lines of
+    rows whose weights are not there). Damaged artefacts are put aside and count as not there.
     """
     cells = {cell.key: cell for cell in plan.cells}
     same, wrong, gone = 0, [], []
@@ -117,13 +118,13 @@ def check_weights(results: Results, plan: Plan, store: Store) -> tuple[int, list
         known = cells.get(row["config_digest"])
         if known is None or row["status"] != "ok":
             continue
-        roles = ("teacher", "student")
-        held = {role: m for role in roles if (m := store.verified(known.trained[role])) is not None}
-        if len(held) < len(roles):
+        teacher = store.verified(known.trained["teacher"])
+        student = store.verified(known.trained["student"])
+        if teacher is None or student is None:
             gone.append(line)
-        elif all(
-            manifest.files[MODEL]["sha256"] == row[f"{role}_sha256"]
-            for role, manifest in held.items()
+        elif (
+            teacher.files[MODEL]["sha256"] == row["teacher_sha256"]
+            and student.files[MODEL]["sha256"] == row["student_sha256"]
         ):
             same += 1
         else:
@@ -151,10 +152,10 @@ def again(
     reporter: Reporter,
     executor: Executor,
 ) -> list[RowDifference]:
-    """Compute rows anew in a store under ``folder``, and say where they differ (timings and memory
-    aside).
+    """Compute rows again in an empty store under ``folder``, and return the differences.
 
-    Nothing but imported teachers, which cannot be computed, is taken from ``store``.
+    Timings and memory do not count. Only imported teachers, which cannot be computed, are taken
+    from ``store``.
     """
     rows = dict(zip(results.lines, results.rows, strict=True))
     wanted = {rows[line]["config_digest"]: line for line in lines}
@@ -169,7 +170,7 @@ def again(
     for known, row in zip(cells, rows_again, strict=True):
         line = wanted[known.key]
         for name in STEADY:
-            said, computed = cell(rows[line][name]), cell(row[name])
-            if said != computed:
-                differences.append(RowDifference(line, name, said, computed))
+            table, computed = cell(rows[line][name]), cell(row[name])
+            if table != computed:
+                differences.append(RowDifference(line, name, table, computed))
     return differences

@@ -1,5 +1,7 @@
-"""The images of a run as artefacts: training and test images apart, so that a stage's process can
-be given one of them."""
+"""The images of a run as artefacts.
+
+Training and test images are two artefacts, so that the process of a stage can get one of them.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +15,25 @@ from kdbench.bench.store.artefacts import Store
 from kdbench.data import Dataset
 from kdbench.data.files import image_folders, save_images
 
+#: Name of the file.
 IMAGES = "images.safetensors"
 
 
 def keep_images(store: Store, dataset: Dataset, split: Literal["train", "test"]) -> Path:
-    """The file of a split, written when it is first asked for.
+    """The file of a split. The first call writes it.
 
     Raises:
         OSError: the disk is full.
     """
-    images, found = (
+    images, content = (
         (dataset.train, dataset.train_digest)
         if split == "train"
         else (dataset.test, dataset.test_digest)
     )
-    # Where files are named instead of pixels being held, the same pictures elsewhere are another
-    # file.
+    # A streamed split holds the paths of its images and no pixels. The same images in another
+    # folder are then another file.
     folders = [str(folder) for folder in image_folders(images)]
-    key = digest(["images", found, folders])
+    key = digest(["images", content, folders])
     if store.verified(key) is None:
         workspace = store.workspace(key) / uuid.uuid4().hex
         workspace.mkdir(parents=True)
@@ -45,7 +48,7 @@ def keep_images(store: Store, dataset: Dataset, split: Literal["train", "test"])
                 facts={},
                 seconds=0.0,
                 peak_mb=0.0,
-                ingredients={"digest": found},
+                ingredients={"digest": content},
             )
         finally:
             shutil.rmtree(store.workspace(key), ignore_errors=True)
@@ -53,5 +56,5 @@ def keep_images(store: Store, dataset: Dataset, split: Literal["train", "test"])
 
 
 def image_reads(dataset: Dataset, measuring: bool) -> list[Path]:
-    """Folders that a stage has to open besides the file: none for images in memory."""
+    """Folders that a stage must open besides the file. There are none for images in memory."""
     return image_folders(dataset.test if measuring else dataset.train)

@@ -1,5 +1,7 @@
-"""What an imported teacher may be called: what is safe as the name of a file. Without torch, so
-that refusing is quick."""
+"""What an imported teacher may be called: only what is safe as the name of a file.
+
+Imports no torch, so that a wrong name is refused quickly.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ def is_teacher_name(name: str) -> bool:
 
 
 def check_teacher_name(name: str) -> None:
-    """Raises ConfigError for what cannot name a teacher."""
+    """Raise ConfigError for a name that no teacher may have."""
     if not is_teacher_name(name):
         raise ConfigError(
             f"{name!r} is no name for a teacher; choose one of a-z, 0-9, '_', '.' and '-' (not "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdbench._files import write_record
 from kdbench.bench.keys import MODEL, digest
@@ -25,17 +25,24 @@ from kdbench.models.files import save_module
 
 @dataclass(frozen=True)
 class Imported:
-    """An imported teacher. key: of its artefact. origin: where the weights are from, see
-    kdbench.untrusted.weights. code: which code its network is, where a plugin makes it."""
+    """An imported teacher."""
 
     name: str
+    """What ``--teacher-from`` calls it."""
     key: str
+    """Of its artefact in the store."""
     model: str
+    """Name of its network."""
     dataset: str
+    """The dataset that it was imported for."""
     num_classes: int
+    """Classes that it tells apart."""
     image_size: int
+    """Pixels a side."""
     origin: dict[str, Any]
+    """Where the weights are from, see kdbench.untrusted.weights."""
     code: str = ""
+    """Digest of the code of its network if a plugin makes it, else empty."""
 
 
 def save_teacher(
@@ -51,10 +58,15 @@ def save_teacher(
     sources: Mapping[str, ModelSource] = MODELS,
     code: str = "",
 ) -> str:
-    """Keep checked weights as a suspect teacher; answers its key in the store.
+    """Keep checked weights as a suspect teacher, and return its key in the store.
 
-    It normalises images as the dataset it is used with says. sources, code: networks by name, and
-    which code this one is (``Registry.models``, ``Registry.origin_of_model``).
+    The network will normalise images as the dataset says that it is used with.
+
+    Args:
+        state: the weights.
+        origin: where they are from.
+        sources: networks by name (``Registry.models``).
+        code: which code the network is of (``Registry.origin_of_model``).
 
     Raises:
         UsageError: the name is taken by other weights, or is no name.
@@ -63,12 +75,7 @@ def save_teacher(
     store = Store(store_root)
     store.check_writable()
     network = blank_model(model, num_classes, image_size=image_size, sources=sources)
-    # Counters of batches seen are of no consequence, and some files leave them out.
-    missing, extra = network.load_state_dict(state, strict=False)
-    if extra or any(not key.endswith("num_batches_tracked") for key in missing):
-        raise IntegrityError(
-            f"the weights are not those of {model}: missing {missing[:3]}, unexpected {extra[:3]}"
-        )
+    _load_state(network, state, model)
     workspace = store.root / "work" / f"import-{uuid.uuid4().hex}"
     workspace.mkdir(parents=True)
     try:
@@ -77,13 +84,7 @@ def save_teacher(
         key = digest(
             ["imported", weights, model, num_classes, image_size, *([code] if code else [])]
         )
-        path = _path(store, name)
-        if path.exists() and (known := load_teacher(store, name)).key != key:
-            raise ConfigError(
-                f"a teacher {name!r} is already there, with other weights "
-                f"({known.origin.get('sha256', known.key)}); "
-                "choose another --name"
-            )
+        _check_free(store, name, key)
         if store.verified(key) is None:
             store.publish(
                 key,
@@ -98,6 +99,7 @@ def save_teacher(
             )
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+    path = _path(store, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {
         "key": key,
@@ -111,12 +113,32 @@ def save_teacher(
     return key
 
 
+def _load_state(network: nn.Module, state: dict[str, Tensor], model: str) -> None:
+    """Put weights into a network, or raise IntegrityError if they are not those of ``model``."""
+    # Counters of batches seen are of no consequence, and some files leave them out.
+    missing, extra = network.load_state_dict(state, strict=False)
+    if extra or any(not key.endswith("num_batches_tracked") for key in missing):
+        raise IntegrityError(
+            f"the weights are not those of {model}: missing {missing[:3]}, unexpected {extra[:3]}"
+        )
+
+
+def _check_free(store: Store, name: str, key: str) -> None:
+    """Raise ConfigError if the name is that of other weights."""
+    if _path(store, name).exists() and (known := load_teacher(store, name)).key != key:
+        raise ConfigError(
+            f"a teacher {name!r} is already there, with other weights "
+            f"({known.origin.get('sha256', known.key)}); "
+            "choose another --name"
+        )
+
+
 def load_teacher(store: Store, name: str) -> Imported:
     """Look an imported teacher up.
 
     Raises:
-        UnknownMethodError: there is none of that name. IntegrityError: its entry or its weights are
-            damaged.
+        UnknownMethodError: there is none of that name.
+        IntegrityError: its entry or its weights are damaged.
     """
     path = _path(store, name) if is_teacher_name(name) else None
     if path is None or not path.is_file():
@@ -129,8 +151,8 @@ def load_teacher(store: Store, name: str) -> Imported:
             )
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        teacher = Imported(name=name, **found)
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        teacher = Imported(name=name, **entry)
     except (ValueError, TypeError) as error:
         raise IntegrityError(
             f"the entry of the imported teacher {name!r} is damaged; import it again"

@@ -12,30 +12,25 @@ from kdbench.bench.work.workbench import Workbench
 from kdbench.capture import Pass, teacher_features
 from kdbench.data.base import Batch
 from kdbench.errors import ContractError
-from kdbench.models.base import FeatureModel, FeatureOutput
+from kdbench.models.base import BatchNormMode, FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
 from kdbench.training import DifferentEpochsError, RandomStates, Trainee, seeded, train_together
 
 
 def distill_together(benches: Sequence[Workbench]) -> list[Product | Exception]:
-    """Students of one teacher, by one recipe, on the same batches: its forward pass is computed
-    once for all of them.
+    """Train students of one teacher, by one recipe, on the same batches.
 
-    Each student is what it would be alone. One that raises takes nobody along.
+    The teacher's forward pass is computed once for all of them. Each student ends in the same
+    weights as if it were trained alone. If one of them raises, the others go on.
     """
     first = benches[0]
-    modes = {_distiller(bench).batch_norm_mode() for bench in benches}
-    if len(modes) > 1:
-        raise ContractError(
-            f"distillers that want the teacher's batch norms {' and '.join(sorted(modes))} cannot "
-            "share it"
-        )
-    (mode,) = modes
+    mode = _shared_mode(benches)
     teacher, images = FrozenTeacher(first.input("teacher"), mode), first.train()
     products: dict[int, Product | Exception] = {}
     ready: dict[int, tuple[FeatureModel, Trainee]] = {}
     for i, bench in enumerate(benches):
-        # A copy each, where there are several: what one does to its teacher is its own business.
+        # Several students get a copy of the teacher each, so that a method that changes its
+        # teacher changes nobody else's.
         try:
             seen = teacher if len(benches) == 1 else FrozenTeacher(teacher.model, mode)
             ready[i] = _trainee(bench, seen, len(images))
@@ -54,6 +49,7 @@ def distill_together(benches: Sequence[Workbench]) -> list[Product | Exception]:
     try:
         if trainees:
             train(trainees)
+    # After a crash their checkpoints may be of different epochs. They then train one by one.
     except DifferentEpochsError:
         for trainee in trainees:
             train([trainee])
@@ -65,13 +61,26 @@ def distill_together(benches: Sequence[Workbench]) -> list[Product | Exception]:
     return [products[i] for i in range(len(benches))]
 
 
+def _shared_mode(benches: Sequence[Workbench]) -> BatchNormMode:
+    """The mode of the teacher's batch norms, which must be the same for all."""
+    modes: set[BatchNormMode] = {_distiller(bench).batch_norm_mode() for bench in benches}
+    if len(modes) > 1:
+        raise ContractError(
+            f"distillers that want the teacher's batch norms {' and '.join(sorted(modes))} cannot "
+            "share it"
+        )
+    return modes.pop()
+
+
 def _distiller(bench: Workbench) -> Any:
     return bench.method(bench.task.values["distiller"])
 
 
 def _trainee(bench: Workbench, teacher: FrozenTeacher, images: int) -> tuple[FeatureModel, Trainee]:
-    """A new student and its training from ``teacher`` on that many images, under the random state
-    of its stage."""
+    """A new student, and its training from ``teacher`` on that many images.
+
+    Weights and objectives are drawn from the random state of the student's stage.
+    """
     with seeded(bench.task.random_seed):
         student = bench.new_model(bench.task.values["model"]).train()
         objectives = [bench.numerics.place(_distiller(bench).objective(teacher, student)).train()]

@@ -1,8 +1,7 @@
-"""The boundary between planning and computing: jobs go in, outcomes come out. Behind it are local
-processes, or a cluster.
+"""The boundary between planning and computing: jobs go in, outcomes come out.
 
-A job says everything that its process may know, and names files in one folder. It holds no object,
-so that it can be sent anywhere.
+A job says everything that its process may know, and names files in one folder. It holds no objects,
+so that it can be sent to another process or another machine.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ TASK, OUTCOME, LOG, TRACES = "task.json", "outcome.json", "log.txt", "traces"
 class Job:
     """One stage to compute."""
 
-    #: The stage's.
+    #: Key of the stage.
     key: str
-    #: For whoever watches.
+    #: Kind of the stage.
     kind: Kind
-    #: For whoever watches. The process is not told it, since it names the attack.
+    #: For people. The process does not get it, since it names the attack.
     title: str
-    #: The job's own: ``in/`` holds its inputs, ``out/`` will hold its files.
+    #: ``in/`` holds its inputs, and ``out/`` will hold its files. No other job uses the folder.
     folder: Path
-    #: Strict JSON: what the process is told.
+    #: All that the process is told, in strict JSON.
     task: dict[str, Any]
     #: Files and folders outside ``folder`` that it may open.
     reads: tuple[Path, ...] = ()
@@ -53,8 +52,11 @@ class Outcome:
     status: Status
     #: Why the status is not ok.
     reason: str = ""
+    #: Time that the stage took.
     seconds: float = 0.0
+    #: Largest memory of its process, MiB.
     peak_mb: float = 0.0
+    #: Numbers for the record, strict JSON.
     facts: dict[str, Any] = field(default_factory=dict)
     #: Names in ``out/``.
     files: tuple[str, ...] = ()
@@ -64,8 +66,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Progressed:
-    """A job, or one beside it, took a step of a training. Only some steps are told."""
+    """A job, or a job beside it, took a step of a training. Only some steps are reported."""
 
+    #: Key of the stage.
     key: str
     step: Step
 
@@ -74,6 +77,7 @@ class Progressed:
 class Done:
     """A job ended."""
 
+    #: Key of the stage.
     key: str
     outcome: Outcome
 
@@ -92,8 +96,10 @@ class Executor(Protocol):
         ...
 
     def use(self, jobs: int, devices: tuple[str, ...] = ()) -> None:
-        """Compute so many at once, on these devices in turn; none named: on those that each job
-        says."""
+        """Compute up to ``jobs`` jobs at once, on these devices in turn.
+
+        Without devices each job runs on the device that its task names.
+        """
         ...
 
     def warm_up(self) -> None:
@@ -105,14 +111,16 @@ class Executor(Protocol):
         ...
 
     def start(self, job: Job) -> None:
-        """Start a job; returns at once, or when it is done."""
+        """Start a job. Returns at once, or when the job is done."""
         ...
 
     def wait(self, timeout: float) -> list[Progressed | Done]:
-        """What has happened since the last call; waits up to ``timeout`` seconds for something.
-        Each job, and each beside it, ends in one Done."""
+        """What has happened since the last call. Waits up to ``timeout`` seconds for something.
+
+        Each job, and each job beside it, ends in exactly one Done.
+        """
         ...
 
     def close(self) -> None:
-        """Stop everything, kill what runs. Called once."""
+        """Stop everything and kill what runs. Called once."""
         ...

@@ -1,5 +1,4 @@
-"""What each kind of stage does. A stage is told a task, opens its inputs, and leaves files and
-numbers.
+"""What each kind of stage does: it gets a task, opens its inputs, and leaves files and numbers.
 
 The table in kdbench.bench.kinds names the function of each kind.
 """
@@ -33,7 +32,7 @@ VARIANCE_IMAGES = 100
 
 
 def perform(task: Task, registry: Registry, progress: Progress) -> Product:
-    """Compute one stage under its own random state; the caller's is untouched."""
+    """Compute one stage under its random state. That of the caller stays as it is."""
     bench = Workbench.of(task, registry, progress)
     with seeded(task.random_seed):
         return _with_loss(bench, function_of(task.kind)(bench))
@@ -48,8 +47,10 @@ def function_of(kind: Kind) -> Callable[[Workbench], Product]:
 def perform_together(
     tasks: Sequence[Task], registry: Registry, progress: Sequence[Progress]
 ) -> list[Product | Exception]:
-    """Compute several distillations from one teacher, by one recipe; each ends in a product or an
-    error of its own."""
+    """Compute several distillations from one teacher, by one recipe.
+
+    Each ends in a product or in an error.
+    """
     benches = [
         Workbench.of(task, registry, watcher) for task, watcher in zip(tasks, progress, strict=True)
     ]
@@ -62,6 +63,7 @@ def perform_together(
 
 
 def _with_loss(bench: Workbench, product: Product) -> Product:
+    """The product, with the last loss of its training as a fact."""
     if bench.fit.losses:
         product.facts.setdefault("loss", bench.fit.losses[-1])
     return product
@@ -71,8 +73,7 @@ def _with_loss(bench: Workbench, product: Product) -> Product:
 
 
 def train_clean(bench: Workbench) -> Product:
-    """A network trained with labels alone: a teacher, or the student without a teacher of control
-    C2."""
+    """A network trained with labels alone: a clean teacher, or the student of control C2."""
     model = bench.new_model(bench.task.values["model"]).train()
     bench.fit(
         model,
@@ -137,7 +138,7 @@ def repair(bench: Workbench) -> Product:
 
 
 def evaluate_network(bench: Workbench) -> Product:
-    """Counts on the test images, untriggered and, where there is a trigger, triggered."""
+    """Counts on the test images, and on triggered ones where there is a trigger."""
     model, test = bench.input("model"), bench.test()
     if "trigger" not in bench.task.inputs:
         return Product(facts={"acc": list(accuracy(model, test, bench.numerics))})
@@ -151,8 +152,7 @@ def evaluate_network(bench: Workbench) -> Product:
 def _variances(
     bench: Workbench, model: FeatureModel, trigger: Trigger, wanted: torch.Tensor
 ) -> dict[str, list[float]]:
-    """Variance of each example's last group, untriggered and triggered, on the first of the test
-    images (Fig. 2)."""
+    """Variance of each example's last group, untriggered and triggered (RobustKD's Fig. 2)."""
     images = bench.test().read(
         torch.nonzero(wanted).flatten()[:VARIANCE_IMAGES], bench.numerics.device
     )
@@ -161,6 +161,7 @@ def _variances(
         for name, shown in (("clean", images), ("triggered", trigger(images))):
             with bench.numerics.autocast():
                 last = model.features(shown).groups[-1]
+            # Six digits are enough for a picture, and keep the record small.
             variances[name] = [float(f"{v:.6g}") for v in variance_of_each(last).tolist()]
     return variances
 
@@ -179,7 +180,7 @@ def picture(bench: Workbench) -> Product:
 
 
 def imported(bench: Workbench) -> Product:
-    """Asked for only where the store's copy was found to be damaged."""
+    """Never computed. A run gets here only if the store's copy is damaged."""
     raise IntegrityError(
         "the weights of the imported teacher are damaged and were put aside; import it again"
     )

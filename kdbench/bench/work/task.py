@@ -13,31 +13,41 @@ from kdbench.bench.kinds import Kind
 class Task:
     """What the process of a stage is told."""
 
+    #: Kind of the stage.
     kind: Kind
-    #: What the stage is told; see kdbench.bench.plan.plan.Stage.
+    #: Methods, recipe, target class: see kdbench.bench.plan.plan.Stage.
     values: dict[str, Any]
     #: The root seed.
     seed: int
-    #: The stage's own seed.
+    #: Seed of this stage, derived from the root seed.
     random_seed: int
     #: Seed of the batches of a distillation, the same for all students.
     stream_seed: int
-    #: ``in/`` holds inputs, ``out/`` results, ``checkpoints/`` where training left off.
+    #: Holds ``in/`` with inputs, ``out/`` with results, and ``checkpoints/``.
     folder: Path
     #: Role -> file in ``in/``.
     inputs: dict[str, str]
-    #: File of the training images; None where the stage may not see them.
+    #: File of the training images. None: the stage may not see them.
     train: str | None
-    #: File of the test images; None where the stage may not see them.
+    #: File of the test images. None: the stage may not see them.
     test: str | None
+    #: Classes of the dataset.
     num_classes: int
+    #: Pixels a side.
     image_size: int
+    #: Mean of each channel, for images in [0, 1].
     mean: tuple[float, float, float]
+    #: Standard deviation of each channel.
     std: tuple[float, float, float]
+    #: Augmentation: the largest shift in pixels.
     pad: int
+    #: Augmentation: mirror half of the images.
     flip: bool
+    #: As torch names it.
     device: str
+    #: Autocast matrix work to bfloat16.
     bf16: bool
+    #: Threads on a CPU.
     threads: int
     #: Packages whose classes an input may be made of.
     packages: tuple[str, ...]

@@ -31,13 +31,17 @@ class Workbench:
     """One stage at work."""
 
     task: Task
+    """What the stage is told."""
     registry: Registry
+    """Methods and networks by name."""
     numerics: Numerics
+    """Device and arithmetic."""
     fit: Fit
+    """The loop, with the stage's checkpoints and progress."""
 
     @classmethod
     def of(cls, task: Task, registry: Registry, progress: Progress) -> Workbench:
-        """For a task; makes the folder of its results."""
+        """The workbench of a task. Makes the folder of its results."""
         numerics = Numerics(torch.device(task.device), task.bf16, task.threads)
         checkpoints = FolderCheckpoints(task.folder / "checkpoints", task.checkpoint_s)
         (task.folder / "out").mkdir(exist_ok=True)
@@ -61,7 +65,7 @@ class Workbench:
         return Recipe(**self.task.values["recipe"])
 
     def generator(self) -> torch.Generator:
-        """A new one, seeded with the stage's own seed."""
+        """A new generator with the seed of the stage."""
         return torch.Generator().manual_seed(self.task.random_seed)
 
     def method(self, values: dict[str, Any]) -> Any:
@@ -79,14 +83,14 @@ class Workbench:
             raise IntegrityError(
                 f"{self.task.inputs[role]} holds a {type(model).__name__}, no network"
             )
-        # an imported teacher, which came as weights alone
+        # An imported teacher came as weights alone. Its input is normalised as the dataset says.
         if record.get("normalization") == "dataset":
             model.set_normalization(self.task.mean, self.task.std)
-        return self.numerics.place(model)  # type: ignore[return-value]
+        return self.numerics.place(model)
 
     @spanned("files")
     def trigger(self) -> tuple[Trigger, tuple[int, ...] | None]:
-        """The trigger, and the classes that it is for; None: every class but the target."""
+        """(the trigger, the classes that it is for). None: every class but the target."""
         trigger, record = load_module(
             self.task.folder / "in" / self.task.inputs["trigger"], self.task.packages
         )
@@ -95,7 +99,7 @@ class Workbench:
                 f"{self.task.inputs['trigger']} holds a {type(trigger).__name__}, no trigger"
             )
         sources = record["source_classes"]
-        return self.numerics.place(trigger), None if sources is None else tuple(sources)  # type: ignore[return-value]
+        return self.numerics.place(trigger), None if sources is None else tuple(sources)
 
     @spanned("files")
     def keep(self, model: FeatureModel, facts: dict[str, Any] | None = None) -> Product:
@@ -117,10 +121,11 @@ class Workbench:
             sources=self.registry.models,
         )
         model.set_normalization(self.task.mean, self.task.std)
-        return self.numerics.place(model)  # type: ignore[return-value]
+        return self.numerics.place(model)
 
     def defense_setting(self) -> DefenseSetting:
-        """What a defense may know: nothing of the attack, and only its share of the images."""
+        """All that a defense may know: nothing of the attack, and only its share of the images."""
+        # The values of a distillation hold those of its defense. Other kinds have the defense's.
         distilling = self.task.kind is Kind.DISTILL
         values = self.task.values["defense"] if distilling else self.task.values
         return DefenseSetting(

@@ -1,5 +1,7 @@
-"""A package for a plugin of one's own, written from templates. Its unedited output installs, runs
-and passes the kit."""
+"""Writes the package of a new plugin from templates.
+
+As it is written it installs, runs and passes the conformance kit.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ from pathlib import Path
 from string import Template
 
 from kdbench.errors import ConfigError, UsageError
+from kdbench.method import METHOD_KINDS
 
-KINDS = ("attack", "defense", "distiller")
-#: Template -> where it goes. ``$`` words in both are replaced.
+#: Template -> the file made of it. ``$`` words are replaced in both names and in the text.
 _FILES = {
     "common/pyproject.toml": "pyproject.toml",
     "common/README.md": "README.md",
@@ -23,18 +25,18 @@ _FILES = {
 
 
 def distribution(name: str) -> str:
-    """What the package of a plugin is called."""
+    """Name of the package of a plugin."""
     return f"kdbench-{name.replace('_', '-')}"
 
 
 def write_plugin(kind: str, name: str, folder: Path) -> list[Path]:
-    """Write the package ``kdbench-NAME`` into ``folder``, which is made; returns the files.
+    """Write the package ``kdbench-NAME`` into a new ``folder``, and return its files.
 
     Raises:
-        UsageError: no such kind, no name, or the folder is there already.
+        UsageError: there is no such kind, the name is not allowed, or the folder exists.
     """
-    if kind not in KINDS:
-        raise UsageError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
+    if kind not in METHOD_KINDS:
+        raise UsageError(f"unknown kind {kind!r}; known: {', '.join(sorted(METHOD_KINDS))}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UsageError(
             f"{name!r} is no name for a plugin; use a-z and, after the first, 0-9 and _"

@@ -5,7 +5,8 @@ import pytest
 
 from kdbench.bench.request.spec import RunSpec, resolve
 from kdbench.errors import ConfigError, UnknownMethodError
-from kdbench.loading.plugin import KINDS, _check
+from kdbench.loading.plugin import _check
+from kdbench.method import METHOD_KINDS
 from tests.runs import plan_of as plan
 
 
@@ -51,7 +52,7 @@ PROMISED = {
 def test_every_promised_variant_is_there_at_every_preset(registry):
     found = {
         f"{name}.{word}": kind
-        for kind in KINDS
+        for kind in METHOD_KINDS
         for name, item in registry.methods[kind].items()
         for word in item.value.variants
     }

@@ -15,7 +15,7 @@ from kdbench.bench.request.spec import RunSpec
 from kdbench.bench.run.schedule import Schedule
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.work.executors.local import LocalExecutor
-from kdbench.loading.choice import Choice
+from kdbench.loading.choice import PluginChoice
 from kdbench.loading.registry import Registry
 from kdbench.models import create_model
 from kdbench.numerics import Numerics
@@ -155,7 +155,7 @@ def go(stripes, tmp_path, monkeypatch):
     """Run distillers on the striped pictures; answers (rows by distiller and student, the
     distillations of run.json)."""
     (tmp_path / "bad.py").write_text(BAD)
-    everything = Registry.load(choice=Choice(files=(tmp_path / "bad.py",)))
+    everything = Registry.load(choice=PluginChoice(files=(tmp_path / "bad.py",)))
     monkeypatch.setattr(prepare, "load", lambda spec, resolved, sources: stripes)
 
     def go_through(distillers, name, students=("wrn10_1",), **options):

@@ -1,7 +1,7 @@
-"""What happens inside the process of one job: it gives up what it does not need, computes, and
-leaves its outcome in a file.
+"""What happens inside the process of one job.
 
-The process is told nothing but a folder. What it may know lies there.
+It gives up the rights that it does not need, computes, and leaves its outcome in a file. It is told
+nothing but a folder. All that it may know lies there.
 """
 
 from __future__ import annotations
@@ -36,13 +36,16 @@ from kdbench.training.profiling import profiled, span
 from kdbench.untrusted.confine import confine, device_paths, interpreter_paths
 from kdbench.untrusted.text import strip_control
 
-_MESSAGE = 3500  # a pipe takes 4096 bytes at once or not at all
+#: Longest message. A pipe takes up to 4096 bytes at once, and never a part of them.
+_MESSAGE = 3500
+#: Seconds between two reports of steps.
 _STEP_EVERY_S = 0.2
+#: By these words an error is known to be a lack of memory. Libraries raise it as RuntimeError.
 _MEMORY_MESSAGES = ("can't allocate memory", "out of memory", "Cannot allocate memory", "bad_alloc")
 
 
 def ended(error: BaseException, seconds: float = 0.0) -> Outcome:
-    """How a job that raised ended."""
+    """The outcome of a job that raised."""
     reason = strip_control(f"{type(error).__name__}: {error}")[:2000]
     if isinstance(error, DivergedError):
         return Outcome("diverged", reason, seconds)
@@ -55,9 +58,11 @@ def ended(error: BaseException, seconds: float = 0.0) -> Outcome:
 def attempt(
     tasks: Sequence[Task], registry: Callable[[], Registry], progress: Sequence[Progress]
 ) -> list[Outcome]:
-    """Compute a task, or several that share their teacher; whatever a plugin raises, even
-    SystemExit, is an outcome. Tracebacks go to standard error. The time of several is divided among
-    them."""
+    """Compute a task, or several tasks that share their teacher.
+
+    Whatever a plugin raises is an outcome, even SystemExit. Tracebacks go to standard error. Tasks
+    that are computed together get an equal part of the time.
+    """
     start = time.perf_counter()
     products: list[Product | BaseException]
     try:
@@ -93,7 +98,7 @@ def _outcome(
 
 
 class _Throttled:
-    """Hands on a few steps a second, and the last of each training."""
+    """Hands on a few steps a second, and the last step of each training."""
 
     def __init__(self, hand_on: Callable[[Step], None]) -> None:
         self._hand_on, self._next = hand_on, 0.0
@@ -115,8 +120,8 @@ def compute(
 
     Args:
         records: a task each, as the jobs carry them.
-        progressed: hears of some of the steps, with the place of the task among them.
-        confinement: how this process is confined; each outcome says so.
+        progressed: called for some of the steps, with the place of the task in ``records``.
+        confinement: how this process is confined. It becomes a fact of each outcome.
     """
     tasks = [make_task(record) for record in records]
     torch.set_num_threads(tasks[0].threads)
@@ -136,8 +141,13 @@ def compute(
 
 
 def run(folder: Path, token: str, events: int) -> None:
-    """Body of the process. ``events``: a pipe on which lines of JSON are sent, each marked with the
-    job's ``token``."""
+    """Body of the process.
+
+    Args:
+        folder: of the job.
+        token: marks each message as one of this job.
+        events: a pipe for messages, which are lines of JSON.
+    """
 
     def send(message: dict[str, Any]) -> None:
         line = json.dumps({"job": token, **message}).encode() + b"\n"
@@ -151,6 +161,7 @@ def run(folder: Path, token: str, events: int) -> None:
         os.environ[name] = str(temporary)
     faulthandler.enable()  # a crash leaves its traceback in the log
     message = json.loads((folder / TASK).read_text())
+    # A plugin must not find in a file what its stage was told.
     (folder / TASK).unlink()
     reads = [Path(path) for path in message["reads"]]
     sys.path.append(str(folder / "plugins"))  # one-off plugins, each in a file
@@ -160,6 +171,7 @@ def run(folder: Path, token: str, events: int) -> None:
     wall = "none"
     if message["confine"]:
         wall = confine([*interpreter_paths(), *reads], [*writes, Path("/dev/shm"), *device_paths()])
+    # Only now: confine has to know the real home folder, so that no rule opens it.
     os.environ["HOME"] = str(temporary)
     points = [EntryPoint(name, value, GROUP) for name, value in values.items()]
 

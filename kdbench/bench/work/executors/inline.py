@@ -17,7 +17,7 @@ CONFINEMENT = "none (inline: both sides in one process)"
 
 
 class InlineExecutor:
-    """Computes a job when it is started."""
+    """Computes a job while it is started. A finished job counts as running until :meth:`wait`."""
 
     jobs = 1
     apart = False
@@ -27,7 +27,7 @@ class InlineExecutor:
         self._events: list[Progressed | Done] = []
 
     def use(self, jobs: int, devices: tuple[str, ...] = ()) -> None:
-        """One at a time, on the device that the job says."""
+        """Changes nothing: one job at a time, on the device that its task names."""
 
     def warm_up(self) -> None:
         """There is nothing to prepare."""
@@ -41,6 +41,7 @@ class InlineExecutor:
         def progressed(place: int, step: Step) -> None:
             self._events.append(Progressed(jobs[place].key, step))
 
+        # The task sets the threads of this process, which the caller goes on to use.
         threads = torch.get_num_threads()
         try:
             outcomes = compute(

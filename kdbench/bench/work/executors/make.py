@@ -1,4 +1,4 @@
-"""Which executors there are, by name."""
+"""The executors by name."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ EXECUTORS: tuple[ExecutorName, ...] = get_args(ExecutorName)
 def make_executor(
     name: ExecutorName, registry: Callable[[], Registry], limits: JobLimits | None = None
 ) -> Executor:
-    """A new executor of one job at a time; close it.
+    """A new executor of one job at a time. The caller closes it.
 
     Args:
-        registry: loads the plugins; called only where jobs are computed in this process.
-        limits: of each job's process; none where nothing is said.
+        registry: loads the plugins. Called only if jobs are computed in this process.
+        limits: of each job's process. None: no limits.
     """
     if name == "local":
         return LocalExecutor(limits=limits or JobLimits())

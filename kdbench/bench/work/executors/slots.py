@@ -12,23 +12,24 @@ from kdbench.numerics import Numerics
 
 @dataclass(frozen=True)
 class Slots:
-    """jobs: how many at once. pace: how many times as quick as one after the other that is at best.
-    devices: values for CUDA_VISIBLE_DEVICES, handed out in turn; empty for a CPU or one named card.
-    note: why these are fewer than were asked for, and what to do; empty where they are not.
-    """
+    """How a machine is divided among jobs."""
 
     jobs: int
+    """How many run at once."""
     pace: int
+    """How many times as fast as one after the other that is, at best."""
     devices: tuple[str, ...] = ()
+    """Values for CUDA_VISIBLE_DEVICES, used in turn. Empty for a CPU and for one named card."""
     note: str = ""
+    """Why there are fewer jobs than requested, and what to do. Empty if there are not fewer."""
 
 
 def share_machine(jobs: int, numerics: Numerics) -> Slots:
-    """Divide this machine among up to ``jobs`` jobs of the given arithmetic; each at least 1.
+    """Divide this machine among up to ``jobs`` jobs.
 
-    On a CPU, jobs of several threads get a core for each. The threads of one convolution wait for
-    one another without letting go of their cores, so that two jobs of two threads each on two cores
-    took eight times as long as one (benchmarks/README.md). Jobs of one thread wait for nobody and
+    On a CPU, jobs of several threads get a core for each thread. The threads of a convolution wait
+    for one another and keep their cores meanwhile. So two jobs of two threads each took eight times
+    as long on two cores as one such job (benchmarks/README.md). Jobs of one thread do not wait, and
     may be more than there are cores.
     """
     if numerics.device.type == "cpu":
@@ -36,6 +37,7 @@ def share_machine(jobs: int, numerics: Numerics) -> Slots:
         pace = min(jobs, max(1, cores // threads))
         most = jobs if threads == 1 else pace
         return Slots(most, pace, note="" if most == jobs else _fewer(jobs, most, threads, cores))
+    # One card was named, so all jobs share it.
     if numerics.device.index is not None:
         return Slots(jobs, jobs)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

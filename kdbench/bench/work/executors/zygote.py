@@ -1,10 +1,10 @@
-"""``python -m kdbench.bench.work.executors.zygote``: has everything imported and nothing loaded,
-and forks for each job.
+"""``python -m kdbench.bench.work.executors.zygote``: a process that forks once for each job.
 
-So each job has a process of its own, started in milliseconds, that has held nothing of another
-job's; this one never sees more of a job than the name of its folder. Lines of JSON on standard
-input start jobs; lines on standard output say what happens. It ends, and takes its children along,
-when standard input does.
+It has imported everything and loaded nothing. So the process of a job starts in milliseconds and
+has never held anything of another job. The zygote itself sees only the name of a job's folder.
+
+A line of JSON on standard input starts a job. Lines on standard output report what happens. When
+standard input ends, the zygote ends its children and itself.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import signal
 import sys
 from pathlib import Path
 
-# The first optimiser of a process imports it, which takes a second: here once, and not in every
-# training.
+# The first optimiser of a process imports it, which takes a second. Here that happens once, and not
+# in each job.
 import torch._dynamo  # noqa: F401
 
 from kdbench.bench.work.executors import child
@@ -28,7 +28,9 @@ from kdbench.untrusted.confine import die_with_parent
 
 def main() -> None:
     """Serve until standard input ends."""
+    # Ctrl-C reaches every process of the terminal. The coordinator decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The signal of a child that ends writes a byte to this pipe, which ends the wait in select.
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -57,6 +59,7 @@ def main() -> None:
 
 
 def _reaped() -> list[tuple[int, int]]:
+    """(process id, status) of each child that has ended."""
     ended = []
     with contextlib.suppress(ChildProcessError):
         while (child_and_status := os.waitpid(-1, os.WNOHANG))[0]:
@@ -68,7 +71,7 @@ def _fork(order: dict[str, str]) -> int:
     pid = os.fork()
     if pid:
         with contextlib.suppress(OSError):
-            os.setpgid(pid, pid)  # here and in the child: whoever comes first
+            os.setpgid(pid, pid)  # here and in the child, since either may come first
         _say({"job": order["token"], "pid": pid})
         return pid
     code = 70
@@ -85,8 +88,11 @@ def _fork(order: dict[str, str]) -> int:
 
 
 def _become(order: dict[str, str]) -> None:
-    """The child: a group of its own that dies with its parent, no way back but one pipe, output
-    into a file."""
+    """Turn the child into the process of a job.
+
+    It gets a process group and dies with its parent. Its output goes into a file. One pipe stays
+    open for messages, and every other way back is closed.
+    """
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     die_with_parent()
