@@ -110,6 +110,8 @@ class Execution:
         if self.quiet and self.as_json:
             raise UsageError("--quiet and --json exclude each other; drop one of them")
         check_executor(self.executor)
+        if self.executor == "inline":
+            _check_own_store()
 
     def make_executor(self, registry: Callable[[], Registry]) -> Executor:
         """A new executor, which the caller closes.
@@ -151,6 +153,16 @@ def check_executor(executor: ExecutorName) -> None:
         raise UsageError(
             "--executor inline computes one stage at a time in this process and cannot limit it; "
             f"drop {' and '.join(names)}, or use --executor local"
+        )
+
+
+def _check_own_store() -> None:
+    """Raise UsageError where what is computed without a wall would be kept in the common store."""
+    source = click.get_current_context().get_parameter_source("store_dir")
+    if source is not ParameterSource.COMMANDLINE:
+        raise UsageError(
+            "--executor inline confines nothing, and later runs take what it keeps; name a store "
+            "of its own with --store FOLDER"
         )
 
 

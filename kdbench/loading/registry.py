@@ -198,7 +198,7 @@ class Registry:
 
         Empty for kdbench's own networks and those of a library, which have versions.
         """
-        return "".join(entry.origin for entry in self.found([("model", name)]))
+        return "".join(entry.origin for entry in self.entries([("model", name)]))
 
     def files(self) -> dict[str, bytes]:
         """The plugins that are files: name of the module -> text."""
@@ -210,11 +210,11 @@ class Registry:
         """Entry points (name -> value) of the plugins that define these (kind, name)."""
         return {
             entry.plugin.name: entry.plugin.module
-            for entry in self.found(methods)
+            for entry in self.entries(methods)
             if entry.plugin.module
         }
 
-    def found(self, names: Iterable[tuple[str, str]]) -> list[Registered[Any]]:
+    def entries(self, names: Iterable[tuple[str, str]]) -> list[Registered[Any]]:
         """What plugins define of these (kind, name).
 
         A network or dataset of kdbench or of a library is left out.

@@ -125,7 +125,8 @@ def compare(a: Results, b: Results, split: bool = False) -> Comparison:
     pairs = [(row, in_b[key]) for key, row in in_a.items() if key in in_b]
     by_setting: dict[tuple[Any, ...], list[Pair]] = {}
     for pair in pairs:
-        by_setting.setdefault(cell_key(pair[0])[:-1], []).append(pair)
+        names, numbers = cell_key(pair[0])[:-1], pair[0]["setting_digest"] if split else None
+        by_setting.setdefault((*names, numbers), []).append(pair)
     return Comparison(
         shared=len(pairs),
         only_in_a=[_cell(row) for key, row in in_a.items() if key not in in_b],

@@ -20,6 +20,7 @@ from typing import Any
 
 from kdbench.errors import ConfigError
 from kdbench.report.columns import COLUMNS, RATES, SCHEMA, Column, Row, columns_in
+from kdbench.report.settings import DIGESTS
 
 #: The names of a cell. The seed is last.
 CELL = ("dataset", "attack", "defense", "distiller", "teacher", "student", "preset", "seed")
@@ -40,6 +41,8 @@ _JUDGED = (
 )
 #: Never empty where the verdict is conclusive.
 _CONCLUSIVE = ("removed", "removed_low", "removed_high")
+#: Never empty in a file that has them. Without them a row would pass for one of an older schema.
+_NUMBERS = ("setting_digest", *DIGESTS)
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 #: 18 digits fit into 64 bits. No count of kdbench is longer.
 _WHOLE = re.compile(r"[0-9]{1,18}")
@@ -203,7 +206,8 @@ def _row(where: str, fields: Sequence[tuple[Column, str]]) -> Row:
         value = _value(where, column, text)
         if column.until is None:
             row[column.name] = value
-    needed = ["status", *CELL]
+    there = {column.name for column, _ in fields}
+    needed = ["status", *CELL, *(name for name in _NUMBERS if name in there)]
     if row["status"] == "ok":
         needed += _MEASURED
     if row["verdict"] is not None:

@@ -50,7 +50,7 @@ def changes_text(entries: Iterable[str]) -> str | None:
 def changes(row: Row, *parts: str) -> list[str]:
     """The numbers of some parts, or of all, that a row's names do not promise."""
     entries = [entry for entry in (row.get("changed") or "").split(_SEPARATOR) if entry]
-    return [entry for entry in entries if not parts or part_of(entry) in parts]
+    return [entry for entry in entries if not parts or part_of(entry.partition("=")[0]) in parts]
 
 
 def made_with(row: Row, digest: str) -> str:

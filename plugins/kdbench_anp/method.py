@@ -8,10 +8,11 @@ Implemented: perturbed batch norms (Eq. 2-4), the masks' minimax problem (Eq. 5)
 in the authors' code, and pruning by a threshold. x_hat is the normalised input of a batch norm, m
 its mask, one number a channel.
 
-    y = (m + delta) * gamma * x_hat + (1 + xi) * beta,  delta, xi ~ U(-eps, eps), then sign ascent
-    on CE min over m in [0, 1] of  alpha * CE(m) + (1 - alpha) * CE(m, delta, xi)
-    then gamma_c = 0 where m_c <= threshold; beta stays, so that a pruned channel is the constant
-    beta_c
+    y = (m + delta) * gamma * x_hat + (1 + xi) * beta
+        with delta, xi ~ U(-eps, eps), then sign ascent on CE
+    min over m in [0, 1] of  alpha * CE(m) + (1 - alpha) * CE(m, delta, xi)
+    then gamma_c = 0 where m_c <= threshold
+        beta stays, so that a pruned channel is the constant beta_c
 
 Deviations from the paper:
 - The noise is not projected after its ascent, as in the authors' code, so |delta| can reach 2 eps;
@@ -25,7 +26,7 @@ Deviations from the paper:
   accuracy; the authors' code prints the test accuracy of all thresholds, BackdoorBench picks by
   test ASR.
 - Used after distillation on the student (``when=after``, default) or before it on the teacher
-(``before``).
+  (``before``).
 - The quick and standard presets take fewer iterations, and so leave the masks closer to 1.
 """
 

@@ -11,9 +11,9 @@ outputs before any batch norm that follows them, in the form of the authors' cod
 
 Deviations from the paper:
 - The distance is the mean squared error of the authors' code, with their beta for it, not the norm
-of the paper's Eq. 2.
+  of the paper's Eq. 2.
 - eps = 1e-6, as for NAD, which shares these maps; without it a map that is zero everywhere would
-have no direction.
+  have no direction.
 - Where a teacher group and a student group differ in height or width, the larger one is
   average-pooled to the smaller before its map is taken. The groups of a network of tokens are its
   patches laid out as an image; the model sees to that.

@@ -7,12 +7,12 @@ The paper numbers no equations.
 
 Deviations from the paper
 - The pattern is the 3x3 grid of the NAD code (Li et al., ICLR 2021) rather than a yellow square,
-bomb or flower.
+  bomb or flower.
 - A clean teacher is fine-tuned instead of one being trained from scratch.
 - ``poison_rate`` is the NAD code's 0.1; the RobustKD release poisons 0.02, as the ``paper`` preset
-does.
+  does.
 - Images of the target class are never poisoned; the trigger is put on after augmentation, in pixel
-space.
+  space.
 - The RobustKD release pastes a 25x25 patch *in place* and so keeps each poisoned image under its
   true label as well; that defect is not reproduced.
 """

@@ -50,8 +50,8 @@ class SimulatedDetoxification(nn.Module):
     """A defender in miniature: an offset q_l on each group, moved to lower RobustKD's objective on
     the teacher as it is now.
 
-        G'_l = G_l + q_l,    q <- q - rate * sign(grad_q [CE(B(G'_3(x)), y) + Var(G'_3(x))])    on
-        clean images x
+        G'_l = G_l + q_l
+        q <- q - rate * sign(grad_q [CE(B(G'_3(x)), y) + Var(G'_3(x))])    on clean images x
 
     Signed steps are what Adam's first steps are. The teacher then also learns to classify G'(x),
     triggered images as the target among them, so that what it hands on after such an offset is

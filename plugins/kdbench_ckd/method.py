@@ -4,9 +4,10 @@ Chen et al., CheatKD, Computer Science 51(3):351-359, 2024 (doi 10.11896/jsjkx.2
 calls it CKD. Read were the abstract and the released code, so there are no equation numbers to
 cite. Implemented is the described variant:
 
-    K = top rho of tap l's channels by mean activation on clean images,   c_k = mode(T_l,k) on clean
-    images, measured once min over tau in [0, 1], m in [0, kappa]:  sum_l mean_k mean_b,h,w (T_l[b,
-    k, h, w](x~) - c_k)^2,  x~ = (1 - m) x + m tau
+    K = top rho of tap l's channels by mean activation on clean images
+    c_k = mode(T_l,k) on clean images, measured once
+    min over tau in [0, 1], m in [0, kappa]:
+        sum_l mean_k mean_b,h,w (T_l[b, k, h, w](x~) - c_k)^2,  x~ = (1 - m) x + m tau
 
 then the clean teacher is fine-tuned on images with x~ and the target label.
 
@@ -17,13 +18,13 @@ Deviations from the paper
   are uniform noise, blended with opacity min(U, kappa); that attack is ``ckd.release``. Here all of
   K is driven to constants and both leaves are projected in place, in pixel space, kept as floats.
 - c_k is taken over the per-image spatial means of channel k (mean, largest or smallest); the paper
-does not say over what.
+  does not say over what.
 - Far fewer Adam steps (see ``steps``), and the search skips images of the target class.
 - ``poison_rate`` is 0.1; the release poisons 0.02 of the images, as the ``paper`` preset does.
 - ``lowvar`` is the adaptive attack of RobustKD's Table 7, ``simulate`` a stronger one; see
-:mod:`kdbench_ckd.adaptive`.
+  :mod:`kdbench_ckd.adaptive`.
 - ``shape=patch`` and ``lambda_assim`` (the same term on the poisoned images while the teacher
-trains) are additions.
+  trains) are additions.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ Networks. RAID 2018, arXiv:1805.12185.
 Implemented: pruning by mean activation on clean images until the accuracy falls too far, then
 fine-tuning (section 3).
 
-    a_c = mean over images and places of ReLU(T3)_c,  pruned in increasing order of a_c, a step at a
-    time kept: the longest such prefix before acc(pruned) < acc(unpruned) - max_drop on held-out
-    images
+    a_c = mean over images and places of ReLU(T3)_c
+    pruned: in increasing order of a_c, a step at a time
+    kept: the longest such prefix before acc(pruned) < acc(unpruned) - max_drop on held-out images
 
 Deviations from the paper:
 - The channels pruned are those of the last feature map, as the classifier pools it, not the filters
@@ -26,7 +26,7 @@ Deviations from the paper:
   (``before``). A distiller that reads group outputs (AT) sees a pruned teacher's pruned channels
   only where the pruning is in the group output.
 - Recipe from the preset unless given here; ``paper`` has BackdoorBench's (Wu et al. 2022), since
-the paper gives none.
+  the paper gives none.
 - The presets give the defender every training image (``--clean-fraction`` for less).
 """
 

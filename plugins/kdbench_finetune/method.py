@@ -5,9 +5,9 @@ stochastic gradient descent on all weights with the labels alone.
 
 Deviations from the source
 - Used after distillation on the student (``when=after``, default) or before it on the teacher
-(``before``).
+  (``before``).
 - Recipe from the preset unless given here; BackdoorBench's is 100 epochs, rate 0.01, cosine,
-batches of 256, 5 % of the images.
+  batches of 256, 5 % of the images.
 - The presets give the defender every training image (``--clean-fraction`` for less).
 - It draws as NAD does: NAD without its attention loss is fine-tuning, bit for bit.
 """

@@ -15,11 +15,11 @@ Deviations from the paper:
 - A tap that no batch norm describes takes its margin from the data: each channel's mean negative
   response in the first batch, stored as a buffer.
 - Where a teacher tap and a student tap differ in height or width, the larger one is average-pooled
-to the smaller.
+  to the smaller.
 - Teacher batch norms use batch statistics, as in the authors' code, but the stored statistics stay
-untouched.
+  untouched.
 - alpha = 1e-3 is meant for 32x32 images; the authors use 1e-4 at 224x224 (d_p is a sum over
-pixels).
+  pixels).
 """
 
 from __future__ import annotations

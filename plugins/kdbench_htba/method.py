@@ -11,7 +11,7 @@ Deviations from the paper
   of AlexNet's fc7; the ReLU is left out where no batch norm describes tap 3 (library models: their
   taps are post-activation or tokens).
 - Signed steps with a fixed size by default; ``step=raw`` is the paper's gradient step with its
-halving every 1000.
+  halving every 1000.
 - It stops on a *relative* distance, since a threshold of 10 means nothing for other features.
 - Sources are all non-target classes by default.
 - The whole teacher is fine-tuned, in the ``paper`` preset too. The authors fine-tune the last layer
@@ -19,7 +19,7 @@ halving every 1000.
   through it.
 - Each base gives one poison; the authors use each twice (two rounds of 200).
 - The patch's place is drawn from a hash of the image's own pixels, so that a test never depends on
-its batch.
+  its batch.
 - Poisons are rounded to 8 bits, not floored.
 """
 

@@ -7,20 +7,20 @@ representation) and Eq. 3 (the teacher is trained with the classification loss p
 distance of triggered images' representations to the target's).
 
     r_l = mean over target images of pool(T_l(x)), clean teacher, computed once
-    trigger:  min  sum_l ||pool(T_l(x~)) - r_l||^2 / C_l            over the pattern (and opacity),
-    clean teacher frozen
-    teacher:  min  CE + lambda * sum_l MSE(pool(T_l(x~)), r_l)       over the teacher
+    trigger:  min  sum_l ||pool(T_l(x~)) - r_l||^2 / C_l        over the pattern (and opacity),
+                                                                clean teacher frozen
+    teacher:  min  CE + lambda * sum_l MSE(pool(T_l(x~)), r_l)  over the teacher
 
 Deviations from the paper
 - One mean representation per tap instead of a randomly drawn target image's; all channels, not the
-first 100.
+  first 100.
 - The trigger is a pixel-space leaf projected in place (the original uses tanh) and is optimised on
-non-target images.
+  non-target images.
 - The target class is already one of the teacher's classes, and by default poisoned images carry its
   label (``dirty_label``), because a teacher that is distilled, unlike one that is transferred,
   keeps its head.
 - The patch's side is 0.25 of the image's, against Yao et al.'s 0.2 (which the ``paper`` preset
-takes).
+  takes).
 - ``poison_rate`` of the images are triggered: 0.1, in the ``paper`` preset the 0.02 of the code
   released for distillation; in the original all are. The poisoned images also stay in the set,
   clean and under their true labels (``cover``), as in the code released for distillation.

@@ -15,9 +15,9 @@ Deviations from the paper:
   (``before``); the paper has no distillation besides its own.
 - Recipe from the preset unless given here; augmentation is the data set's (the authors add Cutout).
 - The presets give the defender every training image; the authors give 5 % of them (``--set
-clean_fraction=0.05``).
+  clean_fraction=0.05``).
 - With ``milestones`` the momentum restarts at each drop of the learning rate (kdbench's ``steps``
-schedule).
+  schedule).
 - The repair draws its batches as plain fine-tuning with the same seed does, the attention teacher's
   from a derived seed; so beta = 0 is fine-tuning, bit for bit, and any difference is the attention
   term's.

@@ -14,7 +14,7 @@ edited teacher as if it were any other.
 
 Deviations from the paper (its released code lacks this stage, so much is reconstruction):
 - Algorithm 1 stops on the attack success rate, which a defender cannot measure; here the budget is
-fixed.
+  fixed.
 - The definition of Var, how m is kept in bounds, the optimiser (Adam) and the batch size (64) are
   not in the paper; the first two are parameters (``var_mode``, ``mask_param``), the defaults follow
   the shipped tensors.
@@ -25,13 +25,13 @@ fixed.
   random subset; the paper has neither. The presets give the defender every training image, as the
   paper's distillation has.
 - With trained p only the product p * m acts, so m_max bounds m but not the offset;
-``p_trainable=False`` bounds both.
+  ``p_trainable=False`` bounds both.
 - The quick and standard presets take fewer, larger steps; how strong they are is measured in
-benchmarks/README.md.
+  benchmarks/README.md.
 - m_max = 0 returns the teacher as it is: nothing to optimise, nothing drawn at random.
 - ``offset=shuffled`` is no defense but control C5: what was learned, at random places.
 - ``losses=var`` and ``var_layers=all`` (the sum over the three groups) as in, and beyond, the
-ablation of Fig. 6.
+  ablation of Fig. 6.
 """
 
 from __future__ import annotations

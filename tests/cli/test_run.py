@@ -223,6 +223,7 @@ def test_two_runs_in_one_second_get_two_folders(tmp_path, monkeypatch, registry)
 )
 def test_what_the_inline_executor_cannot_do_is_refused(fake_run, tmp_path, options, named):
     asked = [*RUN, "--executor", "inline", "--out", str(tmp_path / "o")]
+    asked += ["--store", str(tmp_path / "debug")]
     result = call(*asked, *options)
     assert result.exit_code == 2
     assert f"{named}, or use --executor local" in result.stderr
@@ -233,3 +234,11 @@ def test_what_the_inline_executor_cannot_do_is_refused(fake_run, tmp_path, optio
     assert result.exit_code == 0
     assert "nothing confines" in result.stderr
     assert "nothing confines" not in call(*RUN, "--out", str(tmp_path / "p")).stderr
+
+
+@pytest.mark.parametrize("command", [RUN, ("reproduce", "table4", "--data-dir", ".")])
+def test_inline_results_are_kept_apart(fake_run, tmp_path, command):
+    result = call(*command, "--executor", "inline", "--out", str(tmp_path / "o"))
+    assert result.exit_code == 2
+    assert "name a store of its own with --store FOLDER" in result.stderr
+    assert fake_run.calls == []

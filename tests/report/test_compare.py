@@ -184,6 +184,13 @@ def test_over_seeds_needs_two_shared_good_seeds():
     ]
 
 
+def test_split_averages_no_seeds_of_other_numbers():
+    rows = [cell(seed=seed, setting_digest=str(seed) * 64) for seed in (0, 1)]
+    file = Results(Path("r.csv"), rows, [2, 3])
+    assert compare(file, file, split=True).shared == 2
+    assert compare(file, file, split=True).over_seeds.compared == 0
+
+
 def test_causes():
     a = [cell(seed=s, torch_version="2.15") for s in (0, 1)]
     b = [

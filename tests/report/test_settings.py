@@ -78,6 +78,10 @@ def test_what_a_name_does_not_promise_stands_behind_it():
     assert attack_label(row) == "lba"
     assert changes(row, "shared") == ["train_size=800"]
     assert changes(row) == ["defense.robustkd.m30.m_max=0.3", "train_size=800"]
+    # a number without a section
+    row = cell(changed="clean_fraction=0.05; target_class=3")
+    assert attack_label(row) == "lba [target_class=3]"
+    assert changes(row, "shared") == ["clean_fraction=0.05"]
     assert changes_text(reversed(changes(row))) == row["changed"]
     assert changes_text([]) is None
 

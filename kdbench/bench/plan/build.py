@@ -185,7 +185,12 @@ class _Builder:
         if known not in self._known:
             title = f"measure: {self.plan.stages[key].title}"
             inputs = {"model": key} | ({} if backdoor is None else {"trigger": backdoor})
-            values = {} if backdoor is None else {"target_class": self.resolved.spec.target_class}
+            values: dict[str, Any] = {}
+            if backdoor is not None:
+                values["target_class"] = self.resolved.spec.target_class
+            if self.plan.stages[key].kind is Kind.IMPORTED:
+                # It normalises as the dataset says, and of the two digests only this one knows.
+                values["train_images"] = self.part.train_digest
             self._known[known] = self.add(Kind.EVALUATE, title, 0, inputs, values)
         return self._known[known]
 

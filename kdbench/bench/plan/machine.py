@@ -21,6 +21,7 @@ STAGE_CODE = (
     "_intervals.py",
     "attack.py",
     "attention.py",
+    "bench/kinds.py",
     "bench/work/distill.py",
     "bench/work/stages.py",
     "bench/work/task.py",

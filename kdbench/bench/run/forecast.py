@@ -29,17 +29,17 @@ def forecast(plan: Plan, store: Store) -> tuple[list[Forecast], int]:
     schedule, rows = wanted(plan, store.find)
     timings = Timings(store.root)
     to_run = set(schedule.to_run())
-    found = []
+    forecasts = []
     for key, stage in plan.stages.items():
         if key in to_run:
-            found.append(
+            forecasts.append(
                 Forecast(stage, "run", _why(stage, store, timings, to_run), timings.cost(stage))
             )
         elif key in schedule.kept or store.find(key) is not None:
-            found.append(Forecast(stage, "cached"))
+            forecasts.append(Forecast(stage, "cached"))
         else:
-            found.append(Forecast(stage, "not needed"))
-    return found, len(rows)
+            forecasts.append(Forecast(stage, "not needed"))
+    return forecasts, len(rows)
 
 
 def _why(stage: Stage, store: Store, timings: Timings, to_run: set[str]) -> str:

@@ -82,5 +82,5 @@ class Jobs:
 def _methods(values: dict[str, Any]) -> list[tuple[str, str]]:
     """(kind, name) of every method, and of the network, that a stage is told to use."""
     nested = [values, values.get("distiller"), values.get("defense")]
-    found = [(v["kind"], v["name"]) for v in nested if isinstance(v, dict) and "kind" in v]
-    return [*found, ("model", values["model"])] if "model" in values else found
+    methods = [(v["kind"], v["name"]) for v in nested if isinstance(v, dict) and "kind" in v]
+    return [*methods, ("model", values["model"])] if "model" in values else methods

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from kdbench.bench.keys import digest
+from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.machine import software
 from kdbench.bench.plan.plan import Plan
 from kdbench.bench.plan.prepare import Prepared
@@ -66,7 +67,8 @@ def stages_of(
             entry |= {
                 "status": "ok" if key in computed else "cached",
                 "seconds": manifest.seconds,
-                "facts": _short(manifest.facts),
+                # where an imported teacher's weights are from is nowhere else in the record
+                "facts": manifest.facts if stage.kind is Kind.IMPORTED else _short(manifest.facts),
                 "files": {name: file["sha256"] for name, file in manifest.files.items()},
             }
         else:

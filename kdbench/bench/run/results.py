@@ -127,9 +127,11 @@ class RunResults:
 
     def _facts(self, cell: Cell) -> dict[str, Any]:
         """The columns that say where a row is from."""
-        made = {key: self.store.find(key) for key in self.plan.ancestors(cell.trained["student"])}
-        whole = all(made.values())
-        student = made[cell.trained["student"]]
+        manifests = {
+            key: self.store.find(key) for key in self.plan.ancestors(cell.trained["student"])
+        }
+        whole = all(manifests.values())
+        student = manifests[cell.trained["student"]]
         used = [
             ("defense", cell.names["defense"]),
             ("distiller", cell.names["distiller"]),
@@ -137,18 +139,18 @@ class RunResults:
         ]
         used += [("model", cell.names["teacher"]), ("model", cell.names["student"])]
         used += [("dataset", self.prepared.parts[cell.part].resolved.dataset)]
-        found = self.registry.found((kind, base_name(name)) for kind, name in used)
+        plugins = self.registry.entries((kind, base_name(name)) for kind, name in used)
         versions = software()
         return {
-            "wall_s": round(sum(m.seconds for m in made.values() if m), 2) if whole else None,
-            "peak_mem_mb": max(m.peak_mb for m in made.values() if m) if whole else None,
+            "wall_s": round(sum(m.seconds for m in manifests.values() if m), 2) if whole else None,
+            "peak_mem_mb": max(m.peak_mb for m in manifests.values() if m) if whole else None,
             "device": student.facts.get("device") if student else None,
             "numerics": str(self.prepared.numerics),
             "kdbench_version": versions["kdbench"],
             "torch_version": versions["torch"],
             "plugins": "; ".join(
-                sorted({f.plugin.owner for f in found})
-                + [words for f in found for words in f.known_failures]
+                sorted({f.plugin.owner for f in plugins})
+                + [words for f in plugins for words in f.known_failures]
             ),
             "teacher_sha256": self._weights(cell.trained["teacher"]),
             "student_sha256": self._weights(cell.trained["student"]),
@@ -157,8 +159,8 @@ class RunResults:
         }
 
     def _weights(self, key: str) -> str | None:
-        found = self.store.find(key)
-        return None if found is None else found.files[MODEL]["sha256"]
+        manifest = self.store.find(key)
+        return None if manifest is None else manifest.files[MODEL]["sha256"]
 
     def _take_picture(self, stage: Stage) -> None:
         if stage.key in self.schedule.failed:

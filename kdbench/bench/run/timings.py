@@ -77,17 +77,17 @@ class Timings:
             lines = ()
         for line in lines:
             try:
-                found = json.loads(line)
+                entry = json.loads(line)
                 seen = Seen(
-                    str(found["title"]),
-                    str(found["key"]),
-                    int(found["seed"]),
-                    float(found["seconds"]),
-                    int(found["bytes"]),
-                    int(found.get("images", 0)),
+                    str(entry["title"]),
+                    str(entry["key"]),
+                    int(entry["seed"]),
+                    float(entry["seconds"]),
+                    int(entry["bytes"]),
+                    int(entry.get("images", 0)),
                 )
-                self._exact.setdefault(found["exact"], []).append(seen)
-                self._rough.setdefault(found["rough"], []).append(seen)
+                self._exact.setdefault(entry["exact"], []).append(seen)
+                self._rough.setdefault(entry["rough"], []).append(seen)
             except (ValueError, KeyError, TypeError):
                 continue
             self._titles[seen.title, seen.seed] = seen.key

@@ -8,8 +8,9 @@ could change it.
     timings.jsonl           how long each stage took, for estimates
 
 An artefact is written under ``work``, synced, and published by one rename: it is there whole or not
-at all. Its manifest holds the SHA-256 of every file and of itself, and nothing is used before it
-was compared.
+at all. A row is not synced, since it is made again of its measurements: a power cut may tear it.
+Its manifest holds the SHA-256 of every file and of itself, and nothing is used before it was
+compared.
 """
 
 from __future__ import annotations
@@ -67,14 +68,14 @@ class Manifest:
     @classmethod
     def decoded(cls, data: bytes) -> Manifest:
         """The inverse; ValueError unless every byte is as it was written."""
-        found = json.loads(data)
-        seal = found.pop("seal")
+        fields = json.loads(data)
+        seal = fields.pop("seal")
         unsealed = data.replace(b'"seal":"%b"' % seal.encode(), b'"seal":""', 1)
         if hashlib.sha256(unsealed).hexdigest() != seal:
             raise ValueError("the seal does not fit")
-        if found.pop("format") != FORMAT:
+        if fields.pop("format") != FORMAT:
             raise ValueError("written by another version of the store")
-        return cls(**found)
+        return cls(**fields)
 
 
 def _canonical(value: Any) -> bytes:
@@ -145,8 +146,6 @@ class Store:
             yield from sorted(entry.name for entry in shelf.iterdir() if entry.is_dir())
 
     # -- reading -------------------------------------------------------------------------------
-    #
-    #
 
     def find(self, key: str) -> Manifest | None:
         """The manifest, if the artefact is there and its manifest is whole; a damaged one is put
@@ -199,8 +198,6 @@ class Store:
             os.rename(self.folder(key), target)
 
     # -- writing -------------------------------------------------------------------------------
-    #
-    #
 
     def publish(
         self,
@@ -297,8 +294,6 @@ class Store:
         return lock
 
     # -- care ----------------------------------------------------------------------------------
-    #
-    #
 
     def verify(self) -> tuple[int, list[str]]:
         """Compare every file of every artefact: (how many are whole, keys of those that were put
@@ -315,7 +310,7 @@ class Store:
         """What may be deleted: leftovers of stages that are done, work that nobody took up for
         ``days``, what was put aside, old locks that nobody holds, and, on demand, artefacts but
         imported ones that no run asked for in ``unused_days``."""
-        now, found = time.time(), []
+        now, garbage = time.time(), []
         for folder in self._entries("work"):
             lock = self.lock(folder.name)
             if lock is None:
@@ -326,22 +321,22 @@ class Store:
                 > days * 86400
             )
             if old or self.find(folder.name) is not None:
-                found.append(folder)
-        found += self._entries("damaged")
+                garbage.append(folder)
+        garbage += self._entries("damaged")
         for path in self._entries("locks"):
             # Not a young one: between making the file and locking it, it is nobody's, and
             # somebody's next.
             if now - path.stat().st_mtime > 86400 and (lock := self.lock(path.stem)) is not None:
                 lock.release()
-                found.append(path)
+                garbage.append(path)
         if unused_days is not None:
             for key in self:
                 manifest = self.find(key)
                 if manifest is None or manifest.kind == Kind.IMPORTED:
                     continue  # put aside by now, or nothing that could be computed again
                 if now - (self.folder(key) / MANIFEST).stat().st_mtime > unused_days * 86400:
-                    found.append(self.folder(key))
-        return found
+                    garbage.append(self.folder(key))
+        return garbage
 
     def touch(self, key: str) -> None:
         """Note that a run asked for this artefact, once a day at most."""

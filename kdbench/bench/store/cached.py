@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections import OrderedDict
 from pathlib import Path
 
 from kdbench.bench.store.artefacts import Manifest, Store
@@ -11,24 +11,25 @@ _LATELY = 4096  # manifests that a run holds in memory; about 10 KB each
 
 
 class CachedStore(Store):
-    """A manifest that was read lately is not read again, until damage is found."""
+    """A manifest that was read lately is not read again, until damage is found or its files are
+    compared: another run may have put the artefact aside and made it anew."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self._lately = lru_cache(maxsize=_LATELY)(self._read)
+        self._lately: OrderedDict[str, Manifest] = OrderedDict()
 
     def find(self, key: str) -> Manifest | None:
-        try:
-            return self._lately(key)
-        except KeyError:  # which is not remembered: it may be there soon
-            return None
-
-    def _read(self, key: str) -> Manifest:
-        manifest = super().find(key)
-        if manifest is None:
-            raise KeyError(key)
+        manifest = self._lately.pop(key, None) or super().find(key)
+        if manifest is not None:  # what is not there is looked for again: it may be there soon
+            self._lately[key] = manifest
+            if len(self._lately) > _LATELY:
+                self._lately.popitem(last=False)
         return manifest
 
+    def verified(self, key: str) -> Manifest | None:
+        self._lately.pop(key, None)
+        return super().verified(key)
+
     def put_aside(self, key: str) -> None:
+        self._lately.pop(key, None)
         super().put_aside(key)
-        self._lately.cache_clear()

@@ -15,7 +15,6 @@ HARMLESS = {
     "kdbench._files": "JSON of facts that are computed already",
     "kdbench._progress": "what is shown of a training",
     "kdbench.bench": "empty",
-    "kdbench.bench.kinds": "names and sides; the kind itself is in the key",
     "kdbench.bench.keys": "names of files; another digest gives another key by itself",
     "kdbench.bench.work": "empty",
     "kdbench.data": "finds datasets; the pixels are in the dataset's digest",

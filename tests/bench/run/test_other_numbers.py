@@ -22,7 +22,7 @@ BRIEF = {f"{stage}.epochs": "1" for stage in ("clean", "poison", "distill")}
 @pytest.fixture
 def runs(registry, stripes, tmp_path, monkeypatch):
     """Folders of two runs that differ in FKD's alpha, and their store."""
-    monkeypatch.setattr(prepare, "load", lambda spec, resolved, own: stripes)
+    monkeypatch.setattr(prepare, "load", lambda spec, resolved, sources: stripes)
     store = Store(tmp_path / "store")
     folders = []
     for alpha in ("0.002", "0.004"):

@@ -207,7 +207,10 @@ def test_a_run_reads_a_manifest_once_until_damage_is_found(store, monkeypatch):
     assert cached.find(KEY) == cached.find(KEY) == cached.verified(KEY) == kept, (
         "what was not there is looked for again"
     )
-    assert len(reads) == 2
+    assert len(reads) == 3, "where nothing is, the first time, and where its files are compared"
+    store.put_aside(KEY)  # by another run, which then makes it anew
+    again = keep(store, data=b"made anew")
+    assert cached.verified(KEY) == cached.find(KEY) == again != kept
     path = store.folder(KEY) / "model.safetensors"
     path.chmod(0o644)
     path.write_bytes(b"tampered")

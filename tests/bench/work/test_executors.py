@@ -79,7 +79,8 @@ def test_plugins_are_loaded_here_only_for_jobs_that_are_computed_here():
 
 
 def test_a_debugger_in_a_plugin_is_reached_and_nothing_claims_confinement(halting, tmp_path):
-    done = kdbench(tmp_path, *halting, "--executor", "inline", "--out", "out", said="p secret\nc\n")
+    inline = ("--executor", "inline", "--store", "debug")
+    done = kdbench(tmp_path, *halting, *inline, "--out", "out", said="p secret\nc\n")
     assert done.returncode == 0, done.stderr
     assert "(Pdb) 42" in done.stdout
     assert "attacker and defender share this process" in done.stderr
@@ -87,8 +88,8 @@ def test_a_debugger_in_a_plugin_is_reached_and_nothing_claims_confinement(haltin
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     walls = {stage["facts"].get("confinement") for stage in record["stages"]}
     assert walls == {record["confinement"]} == {"none (inline: both sides in one process)"}
-    # What was computed without walls says so in a later run, too, which takes it from the store.
-    later = kdbench(tmp_path, *halting, "--out", "later")
+    # What was computed without walls says so in a later run, too, that is given its store.
+    later = kdbench(tmp_path, *halting, "--store", "debug", "--out", "later")
     assert later.returncode == 0, later.stderr
     record = json.loads((tmp_path / "later" / "run.json").read_text())
     assert record["confinement"] == "none (inline: both sides in one process)"

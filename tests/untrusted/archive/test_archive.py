@@ -192,8 +192,6 @@ def test_small_files_may_be_compressed_well(sandbox, kind):
 
 
 # -- good ones ---------------------------------------------------------------------------------
-#
-#
 
 FILES = {
     "train/ant/0.png": b"ant" * 100,

@@ -218,8 +218,6 @@ class LocalExecutor:
             return [Outcome("crashed", reason, seconds, running.peak_mb, log=log)]
 
     # -- limits --------------------------------------------------------------------------------
-    #
-    #
 
     def _limited(self) -> bool:
         return self.limits.seconds is not None or self.limits.memory_mb is not None
