@@ -29,7 +29,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PastStage:
     """A stage that was once computed."""
 
     title: str
@@ -65,8 +65,8 @@ class Timings:
 
     def __init__(self, root: Path) -> None:
         self.path = root / FILE
-        self._exact: dict[str, list[Seen]] = {}
-        self._rough: dict[str, list[Seen]] = {}
+        self._exact: dict[str, list[PastStage]] = {}
+        self._rough: dict[str, list[PastStage]] = {}
         self._titles: dict[tuple[str, int], str] = {}
         self._costs: dict[tuple[str, int], tuple[float, float]] = {}
         try:
@@ -78,7 +78,7 @@ class Timings:
         for line in lines:
             try:
                 entry = json.loads(line)
-                seen = Seen(
+                seen = PastStage(
                     str(entry["title"]),
                     str(entry["key"]),
                     int(entry["seed"]),
@@ -122,7 +122,7 @@ class Timings:
             return Cost(*self._median(rough, self._rough[rough], stage.images), exact=False)
         return None
 
-    def _median(self, key: str, seen: list[Seen], images: int) -> tuple[float, float]:
+    def _median(self, key: str, seen: list[PastStage], images: int) -> tuple[float, float]:
         """Seconds and bytes, once for all stages of a plan that are alike."""
         if (key, images) not in self._costs:
             seconds = statistics.median(s.seconds * _ratio(images, s.images) for s in seen)
