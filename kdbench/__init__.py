@@ -1,4 +1,3 @@
-"""kdbench: backdoor attacks, distillers and defenses in knowledge distillation on one honest
-field."""
+"""kdbench: backdoors in knowledge distillation, attacks and defenses measured with controls."""
 
 __version__ = "0.2.0"

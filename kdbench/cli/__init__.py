@@ -116,7 +116,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kdbench")
 def main() -> None:
-    """Backdoor attacks, distillers and defenses in knowledge distillation on one honest field.
+    """Measure whether a backdoor travels from teacher to student, and what stops it.
 
     \b
     Try:
