@@ -235,9 +235,9 @@ def weaker_in_resnet():
 
 
 @claim("weaker-guidance")
-def weaker_is_no_cure():
+def weaker_guidance_does_not_stop_it():
     cells = [row for row in WEAK if (row["student"], row["attack"]) == ("wrn16_2", "ckd")]
-    return f"Of CKD {span(values('student_asr', cells))} % still reach WRN-16-2."
+    return f"CKD still has an ASR of {span(values('student_asr', cells))} % in WRN-16-2."
 
 
 @claim("weaker-guidance")
