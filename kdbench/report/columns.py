@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 SCHEMA = 5
 
-Kind = Literal["text", "word", "digest", "whole", "number"]
+ValueKind = Literal["text", "word", "digest", "whole", "number"]
 #: A row of results.csv, or of a table made of it: values by the names of their columns.
 Row = dict[str, Any]
 
@@ -25,7 +25,7 @@ class Column:
 
     name: str
 
-    kind: Kind
+    kind: ValueKind
     """word: one of ``words``. digest: 64 hexadecimal digits. whole: a whole number."""
 
     about: str
@@ -73,7 +73,7 @@ def _rate(
     with_interval: bool = True,
 ) -> Iterator[Column]:
     """A rate, its Wilson interval and its count of images. Schema 1 had no counts."""
-    parts: list[tuple[str, Kind, str, str, int]] = [("", "number", about, "%", since)]
+    parts: list[tuple[str, ValueKind, str, str, int]] = [("", "number", about, "%", since)]
     if with_interval:
         parts += [
             ("_low", "number", "lower end of its 95 % Wilson interval", "%", interval_since),

@@ -216,15 +216,20 @@ def _causes(pairs: Sequence[Pair]) -> list[Row]:
     """What else differs in the shared cells."""
     causes = []
     for name in CAUSES:
-        values = Counter((_cause(a, name), _cause(b, name)) for a, b in pairs if a[name] != b[name])
+        values = Counter(
+            (_cause(a, b, name), _cause(b, a, name)) for a, b in pairs if a[name] != b[name]
+        )
         causes += [
             {"column": name, "a": a, "b": b, "cells": count} for (a, b), count in values.items()
         ]
     return causes
 
 
-def _cause(row: Row, name: str) -> Any:
+def _cause(row: Row, other: Row, name: str) -> Any:
     """A value that may explain a change. Of a digest it only matters that it differs."""
-    if COLUMNS[name].since > row["schema"]:
+    column = COLUMNS[name]
+    if column.since > row["schema"]:
         return "not recorded"
-    return None if COLUMNS[name].kind == "digest" else row[name]
+    if column.kind == "digest":
+        return "recorded" if column.since > other["schema"] else None
+    return row[name]

@@ -16,7 +16,7 @@ from kdbench.report.columns import (
     STATUSES,
     TABLE,
     VERDICTS,
-    Kind,
+    ValueKind,
     columns_in,
     hits_of,
 )
@@ -36,7 +36,7 @@ SCHEMAS = range(1, SCHEMA + 1)
 
 @pytest.mark.parametrize("column", [*TABLE, *PAIRED.values()], ids=lambda column: column.name)
 def test_every_column_has_a_kind_and_a_meaning(column):
-    assert column.kind in get_args(Kind)
+    assert column.kind in get_args(ValueKind)
     assert column.about
     assert (column.kind == "word") == bool(column.words)
     assert not column.out_of or COLUMNS[column.out_of].kind == column.kind == "whole"

@@ -206,7 +206,7 @@ def test_an_older_file_is_compared_and_says_that_its_numbers_are_not_known(tmp_p
     found = compare(old, new)
     assert found.shared == 2
     causes = {cause["column"]: (cause["a"], cause["b"]) for cause in found.causes}
-    assert causes["setting_digest"] == ("not recorded", None)
+    assert causes["setting_digest"] == ("not recorded", "recorded")
     assert causes["changed"] == ("not recorded", f"{ALPHA}=0.004")
     assert compare(old, new, split=True).shared == 0
 
