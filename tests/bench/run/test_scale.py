@@ -18,7 +18,7 @@ from kdbench.bench.run.events import Quiet
 from kdbench.bench.run.schedule import wanted
 from kdbench.bench.store.artefacts import Store
 from kdbench.numerics import Numerics
-from tests.sizes import size
+from tests.sizes import SOAK, size
 
 MODELS = ("wrn28_4", "wrn16_4", "wrn28_2", "wrn16_2", "wrn16_1", "wrn10_1", "resnet56", "resnet20")
 PAIRS = tuple((a, b) for a in MODELS for b in MODELS)
@@ -53,18 +53,20 @@ def prepared(registry, stripes, cells):
     return Prepared(spec, build_plan([part]), [part], Numerics())
 
 
-def test_ten_thousand_cells_are_planned_in_five_seconds(registry, stripes, tmp_path):
+def test_ten_thousand_cells_are_planned(registry, stripes, tmp_path):
     start = time.process_time()
     plan = prepared(registry, stripes, 10_000).plan
     schedule, rows = wanted(plan, Store(tmp_path).find)
     seconds = time.process_time() - start
     assert len(plan.cells) >= 10_000
     assert (len(rows), schedule.waiting) == (0, True)
-    assert seconds <= 5
+    assert (
+        seconds <= 5 or not SOAK
+    )  # a figure of make soak: the suite depends on no machine's speed
 
 
 def test_running_again_what_is_done_computes_nothing(registry, stripes, tmp_path):
-    """make soak: 10,000 cells; the second run in at most 10 seconds."""
+    """make soak: 10,000 cells, the second run in at most 10 seconds."""
     cells, store = size(360, 10_000), Store(tmp_path / "store")
 
     def go(name):
@@ -82,7 +84,7 @@ def test_running_again_what_is_done_computes_nothing(registry, stripes, tmp_path
     found, stages, jobs, seconds = go("b")
     print(f"{found} cells, {stages} stages: done again in {seconds:.1f} s")
     assert jobs == 0
-    assert seconds <= 10
+    assert seconds <= 10 or not SOAK
     assert (tmp_path / "a" / "results.csv").read_bytes() == (
         tmp_path / "b" / "results.csv"
     ).read_bytes()
