@@ -37,22 +37,17 @@ _SECONDS, _MEMORY = 10, 2 << 30
 """What a hostile file may take at most: seconds and bytes, of the largest process."""
 
 
+def _import_command(path):
+    """The command line that imports a file as a teacher, but for its store."""
+    command = [sys.executable, "-m", "kdbench", "import-teacher", path]
+    return [*command, "--model", MODEL, "--dataset", "cifar10"]
+
+
 def _refused(name, folder, capfd):
     """Import a hostile file by the command line; answers the seconds and bytes that it took."""
     path, canary = build(name, folder)
-    command = [
-        sys.executable,
-        "-m",
-        "kdbench",
-        "import-teacher",
-        path,
-        "--model",
-        MODEL,
-        "--dataset",
-        "cifar10",
-    ]
     started = time.monotonic()
-    ran = subprocess.Popen([*command, "--store", folder / "store"])
+    ran = subprocess.Popen([*_import_command(path), "--store", folder / "store"])
     _, status, used = os.wait4(ran.pid, 0)
     ran.returncode = os.waitstatus_to_exitcode(status)
     took = time.monotonic() - started
@@ -114,19 +109,8 @@ def test_the_payloads_work(tmp_path, name):
 @soak
 def test_a_killed_parent_leaves_no_reader_behind(tmp_path):
     path, _ = build("time: keys of equal hash", tmp_path)
-    command = [
-        sys.executable,
-        "-m",
-        "kdbench",
-        "import-teacher",
-        path,
-        "--model",
-        MODEL,
-        "--dataset",
-        "cifar10",
-    ]
     parent = subprocess.Popen(
-        [*command, "--time-limit", "600", "--store", tmp_path / "store"],
+        [*_import_command(path), "--time-limit", "600", "--store", tmp_path / "store"],
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     time.sleep(8)
