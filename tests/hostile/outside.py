@@ -31,6 +31,20 @@ time.sleep(600)
 """
 
 
+#: Asks for all that keeps a process from the rest of its machine.
+_NAMESPACES = """
+import ctypes
+raise SystemExit(ctypes.CDLL(None).unshare(0x10000000 | 0x00020000 | 0x20000000 | 0x40000000) != 0)
+"""
+
+
+def namespaces() -> bool:
+    """Whether this kernel gives a process of this user namespaces of its own."""
+    if not sys.platform.startswith("linux"):
+        return False
+    return subprocess.run([sys.executable, "-I", "-c", _NAMESPACES], check=False).returncode == 0
+
+
 class Listeners:
     """Servers of every kind that a process of this machine could reach, and what they heard."""
 

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 from contextlib import ExitStack
 
 import pytest
 
 from tests.hostile.conftest import RIVALS
-from tests.hostile.outside import Listeners, end, gone, segment, shared_memory, user_key, victim
+from tests.hostile.outside import (
+    Listeners,
+    end,
+    gone,
+    namespaces,
+    segment,
+    shared_memory,
+    user_key,
+    victim,
+)
 from tests.hostile.running import Ground, ended_well, snapshot
 
 pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="only Linux has what keeps a process from these"
+    not namespaces(),
+    reason="this kernel gives a process no namespaces, so less is out of its reach",
 )
+
 ACTS = ["teacher", "editor", "objective", "student", "outcome", "crash"]
 #: What a row says of its student and of its teacher.
 MEASURED = ("student_acc", "student_asr", "student_ra", "teacher_acc", "teacher_asr")

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.hostile.conftest import RIVALS
+from tests.hostile.outside import namespaces
 from tests.hostile.running import Ground, copied, ended_well, snapshot
+
+pytestmark = pytest.mark.skipif(
+    not namespaces(),
+    reason="this kernel gives a process no namespaces, so less is out of its reach",
+)
 
 
 @pytest.fixture
@@ -23,13 +29,11 @@ def test_an_import_does_nothing_in_the_name_of_the_user(ground, honest):
     assert rows["red.listen"]["status"] == "ok", rows["red.listen"]["reason"]
 
 
-@pytest.mark.parametrize("command", ["list defenses", "plan", "run"])
+@pytest.mark.parametrize("command", ["list defenses", "plan"])
 def test_nor_for_a_command_that_only_shows(ground, command):
     words = command.split()
     if command != "list defenses":
         words += ["--attack", "badnets", "--pair", "wrn10_1-wrn10_1", "--defense", "red.nothing"]
-    if command == "run":
-        words.append("--dry-run")
     shown = ground.call([*words, f"--plugin-file={ground.plugin('imports')}"], ground.folder)
     assert shown.code == 0, shown.text
     assert "red" in shown.text

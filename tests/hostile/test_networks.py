@@ -66,10 +66,17 @@ def test_a_network_of_a_plugin_reads_no_label(ground):
     assert cheat[0]["student_acc"] < 90, "100 is what the labels are worth"
 
 
+@pytest.fixture(scope="module")
+def attacked(ground):
+    """A run with both attacks."""
+    return ground.run(
+        ["attacks"], ["none"], *("--attack", "redattack.teacher", "--attack", "redattack.trigger")
+    )
+
+
 @pytest.mark.parametrize("name", ["teacher", "trigger"])
-def test_the_code_of_an_attack_visits_nobody(ground, name):
-    run = ground.run(["attacks"], ["none"], "--attack", f"redattack.{name}")
-    assert ended_well(run), run.text
-    (row,) = [row for row in run.cells if row["attack"] == f"redattack.{name}"]
-    assert "REACHED" not in run.everything
+def test_the_code_of_an_attack_visits_nobody(attacked, name):
+    assert ended_well(attacked), attacked.text
+    (row,) = [row for row in attacked.cells if row["attack"] == f"redattack.{name}"]
+    assert "REACHED" not in f"{row['reason']}"
     assert row["status"] in (("ok", "failed") if name == "teacher" else ("ok",)), row["reason"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from tests.hostile.conftest import RIVALS
@@ -17,6 +15,8 @@ ACTS = [
     "sparse",
     "escape",
     "boast",
+    "boast_in_lines",
+    "steps",
     "wait_for_outcome",
     "wait_for_log",
     "wait_for_result",
@@ -61,17 +61,16 @@ def test_no_escape_sequence_reaches_a_table(acts):
     assert "\x1b" not in run.text
 
 
-def test_a_job_does_not_say_how_it_was_confined_measured_and_on_what(acts, honest):
-    run = acts.of("red.boast")
-    everything = run.everything
-    assert "landlock 99" not in everything
-    assert "H9000" not in everything
+@pytest.mark.parametrize("act", ["boast", "boast_in_lines"])
+def test_a_job_does_not_say_how_it_was_confined_measured_and_on_what(acts, honest, act):
+    run = acts.of(f"red.{act}")
+    assert "landlock 99" not in run.everything
+    assert "H9000" not in run.everything
     for stage in run.record["stages"]:
         assert 0 <= stage.get("seconds", 0) < 1e6
     text = (run.out / "results.csv").read_text()
     assert "1e+300" not in text
     assert max(map(len, text.replace("\n", ",").split(","))) < 300
-    assert math.isfinite(float(run.rows["none"]["student_acc"]))
     assert run.rows["none"]["device"] == honest.rows["none"]["device"]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
 from hostile_kit import HOLE, defense, flood, folders, forge, leave, link_to, replace, results, say
 
 from kdbench.hookspecs import hookimpl
+from kdbench.training import Step
 
 HINTS = {}
 
@@ -49,16 +51,33 @@ def sparse(student, setting):
 
 
 def escape(student, setting):
-    text = "cpu \x1b]0;renamed\x07\x1b[2J"
-    forge(lambda outcome: outcome.update(device=text, facts={**outcome["facts"], "device": text}))
+    forge(known(device="cpu \x1b]0;renamed\x07\x1b[2J"))
 
 
 def boast(student, setting):
-    def change(outcome):
-        outcome.update(seconds=-1e300, peak_mb=1e300)
-        outcome["facts"].update(confinement="landlock 99", device="H9000")
+    forge(known(seconds=-1e300, peak_mb=1e300, confinement="landlock 99", device="H9000"))
 
-    forge(change)
+
+def known(**values):
+    """Say what the coordinator may take from the job. A field that an outcome lacks is a fact."""
+
+    def change(outcome):
+        for name, value in values.items():
+            (outcome if name in outcome else outcome["facts"])[name] = value
+
+    return change
+
+
+def boast_in_lines(student, setting):
+    say(b'{"hello": "H9000"}\n{"confinement": "landlock 99"}\n{"device": "H9000"}\n')
+
+
+def steps(student, setting):
+    """Of trainings that nobody can have."""
+    whole = {"epoch": 1, "epochs": 1, "done": 1, "total": 1, "images": 1, "loss": None}
+    for name, value in (("total", 10**3000), ("done", -1), ("epoch", "\x1b[2J"), ("loss", 1e999)):
+        with contextlib.suppress(Exception):
+            setting.fit.progress.step(Step(**whole | {name: value}))
 
 
 def wait_for_outcome(student, setting):
@@ -118,6 +137,8 @@ ACTS = [
     sparse,
     escape,
     boast,
+    boast_in_lines,
+    steps,
     wait_for_outcome,
     wait_for_log,
     wait_for_result,
