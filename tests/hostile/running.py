@@ -51,6 +51,7 @@ class Ended:
     @property
     def cells(self) -> list[dict[str, Any]]:
         """The rows, without times."""
+        assert (self.out / "results.csv").exists(), self.text
         table = pd.read_csv(self.out / "results.csv").drop(columns=list(TIMES))
         return table.astype(object).where(table.notna(), None).to_dict("records")
 

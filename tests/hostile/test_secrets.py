@@ -28,8 +28,8 @@ def run(honest_ground, honest, tmp_path_factory):
         "keys": [(key[0], key[1:]) for key in keys],
         "texts": [(text[0], text[1:]) for text in texts],
         "results": str(ground.folder / "out1"),
-        "trigger": trigger_digests(honest_ground),
-        "test_images": test_image_digests(),
+        "trigger": digests_of_trigger(honest_ground),
+        "test_images": digests_of_test_images(),
     }
     return ground.run(["secrets"], ["searches", "red.share"], "--clean-fraction", "0.05")
 
@@ -38,14 +38,14 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def trigger_digests(ground):
+def digests_of_trigger(ground):
     """Of each tensor of the trigger that the honest run left in its store."""
     (path,) = ground.store.rglob("trigger.safetensors")
     with safe_open(path, framework="pt") as file:
         return [digest(file.get_tensor(name).numpy().tobytes()) for name in file.keys()]  # noqa: SIM118
 
 
-def test_image_digests():
+def digests_of_test_images():
     """Of each test image. Anybody can draw these, so that the search is for the run's own copy."""
     test = load_dataset("signs", train_size=200, test_size=100).test
     return [digest(image.contiguous().numpy().tobytes()) for image in test.pixels]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -64,39 +65,43 @@ def swap(student, setting):
     """The file of the result stays open. It is another one while it is measured."""
 
     def exchange():
-        descriptors = [os.open(path, os.O_RDWR) for path in results()]
-
-        def work():
-            for number in descriptors:
-                changing(number)
-
-        let_loose(work)
+        for path in results():
+            number = os.open(path, os.O_RDWR)
+            watcher = watch(path)
+            let_loose(lambda number=number, watcher=watcher: change(number, watcher))
 
     forge(lambda outcome: None, exchange)
 
 
-def changing(number):
-    """Zero the weights between the check of the file and its use, then put them back."""
+def watch(path):
+    """A descriptor that tells when a file is opened and closed; None where that is refused."""
+    with contextlib.suppress(OSError):
+        watcher = libc("inotify_init1", os.O_NONBLOCK, answer=ctypes.c_int)
+        # Of equal events in a row only one is told, so both are asked for.
+        libc("inotify_add_watch", watcher, str(path).encode(), 0x30, answer=ctypes.c_int)
+        return watcher
+    return None
+
+
+def change(number, watcher):
+    """Zero weights between the last check of the file and its use, then put them back."""
     size = os.fstat(number).st_size
-    good = os.pread(number, size, 0)
-    start = 8 + int.from_bytes(good[:8], "little")
-    bad = good[:start] + bytes(size - start)
-    place = f"/proc/self/fd/{number}"
-    try:
-        watcher = libc("inotify_init1", 0, answer=ctypes.c_int)
-        libc("inotify_add_watch", watcher, place.encode(), 0x10, answer=ctypes.c_int)
-    except OSError:
-        for _ in range(200):  # no way to see when, so again and again
-            os.pwrite(number, bad, 0)
+    start = size // 2
+    good = os.pread(number, size - start, start)
+    bad, closed, end = bytes(len(good)), 0, time.monotonic() + 60
+    while watcher is not None and time.monotonic() < end:
+        events = b""
+        with contextlib.suppress(BlockingIOError):  # asked again at once, since it is a race
+            events = os.read(watcher, 65536)
+        for place in range(0, len(events), 16):
+            if int.from_bytes(events[place + 4 : place + 8], sys.byteorder) & 0x10:
+                closed += 1
+                if closed >= 3:
+                    os.pwrite(number, bad if closed == 3 else good, start)
+    while True:  # no way to see when, so again and again
+        for content in (bad, good):
+            os.pwrite(number, content, start)
             time.sleep(0.01)
-            os.pwrite(number, good, 0)
-            time.sleep(0.01)
-        return
-    closed = 0
-    while True:
-        closed += len(os.read(watcher, 65536)) // 16
-        if closed >= 3:
-            os.pwrite(number, bad if closed == 3 else good, 0)
 
 
 ACTS = [survive, crowd, swap]
