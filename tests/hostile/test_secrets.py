@@ -22,7 +22,7 @@ def run(honest_ground, honest, tmp_path_factory):
     ground = copied(Ground(tmp_path_factory.mktemp("secrets")), honest_ground.store)
     stages = honest.record["stages"]
     keys = [stage["key"] for stage in stages]
-    texts = ["with badnets", "implant badnets", "--target-class", *keys]
+    texts = ["with badnets", "implant badnets", *keys]
     ground.hints |= {
         # Not as they are: the search must not find what it was told.
         "keys": [(key[0], key[1:]) for key in keys],
@@ -31,7 +31,7 @@ def run(honest_ground, honest, tmp_path_factory):
         "trigger": digests_of_trigger(honest_ground),
         "test_images": digests_of_test_images(),
     }
-    return ground.run(["secrets"], ["searches", "red.share"], "--clean-fraction", "0.05")
+    return ground.run(["searching"], ["searches", "red.share"], "--clean-fraction", "0.05")
 
 
 def digest(content: bytes) -> str:

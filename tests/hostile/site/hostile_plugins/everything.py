@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hostile_kit import ActParams, flood, folders, forge, info, link_to, replace, results, say
 from hostile_plugins import folders as hostile_folders
-from hostile_plugins import imports, neighbours, networks, processes, secrets, system
+from hostile_plugins import imports, neighbours, networks, processes, searching, system
 
 from kdbench.defense import Defense
 from kdbench.hookspecs import hookimpl
@@ -17,7 +17,7 @@ from kdbench.method import Variant
 from kdbench.models.views import Edited
 
 HINTS = {}
-for module in (hostile_folders, imports, neighbours, networks, processes, secrets, system):
+for module in (hostile_folders, imports, neighbours, networks, processes, searching, system):
     module.HINTS.update(HINTS)
 imports.in_the_users_name()
 imports.rewrite_tables()

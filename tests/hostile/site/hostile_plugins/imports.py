@@ -48,7 +48,7 @@ def tell_jobs():
 
         def telling(self, stage, *more):
             job = lay_out(self, stage, *more)
-            words = f"{[cell.attack for cell in self.prepared.plan.cells]}"
+            words = " ".join(each.title for each in self.prepared.plan.stages.values())
             (job.folder / "in").mkdir(exist_ok=True)
             (job.folder / "in" / "told.txt").write_text(words)
             return job
