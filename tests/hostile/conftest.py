@@ -18,5 +18,5 @@ def honest_ground(tmp_path_factory) -> Ground:
 def honest(honest_ground) -> Ended:
     """A run without a hostile plugin."""
     run = honest_ground.run([], RIVALS)
-    assert run.code == 0, run.text
+    assert run.code == 0, run.tail
     return run

@@ -49,9 +49,14 @@ class Ended:
     """Where it took place."""
 
     @property
+    def tail(self) -> str:
+        """The end of what it printed, for the message of a test that fails."""
+        return self.text[-3000:]
+
+    @property
     def cells(self) -> list[dict[str, Any]]:
         """The rows, without times."""
-        assert (self.out / "results.csv").exists(), self.text
+        assert (self.out / "results.csv").exists(), self.tail
         table = pd.read_csv(self.out / "results.csv").drop(columns=list(TIMES))
         return table.astype(object).where(table.notna(), None).to_dict("records")
 

@@ -58,7 +58,7 @@ def test_the_run_ends_as_if_the_cheater_had_not_been_there(honest, tmp_path):
             [*(f"everything.{act}" for act in ACTS), *RIVALS],
             *("--jobs", "2", "--time-limit", "60"),
         )
-        assert ended_well(run), run.text
+        assert ended_well(run), run.tail
         rows = run.rows
         assert {name: rows[name] for name in RIVALS} == honest.rows
         for act in ACTS:

@@ -23,7 +23,7 @@ def acts(honest_ground, honest, tmp_path_factory):
 def test_nothing_of_the_user_is_deleted_or_written_to(acts, honest, act):
     run = acts.of(f"red.{act}")
     assert snapshot(run.ground.user) == run.ground.untouched
-    assert ended_well(run), run.text
+    assert ended_well(run), run.tail
     assert {name: run.rows[name] for name in RIVALS} == honest.rows
 
 
@@ -32,7 +32,7 @@ def test_nor_by_the_next_attempt_of_a_stage_that_crashed(acts, again, act):
     assert acts.of(f"red.{act}").rows[f"red.{act}"]["status"] == "crashed"
     run = again(act)
     assert snapshot(run.ground.user) == run.ground.untouched
-    assert ended_well(run), run.text
+    assert ended_well(run), run.tail
     assert run.rows[f"red.{act}"]["status"] == "crashed"
     assert "own words" not in run.everything
 

@@ -21,7 +21,7 @@ def ground(honest_ground, honest, tmp_path):
 
 def test_an_import_does_nothing_in_the_name_of_the_user(ground, honest):
     run = ground.run(["imports"], ["red.nothing", "red.listen", *RIVALS])
-    assert ended_well(run), run.text
+    assert ended_well(run), run.tail
     assert snapshot(ground.user) == ground.untouched
     rows = run.rows
     assert {name: rows[name] for name in RIVALS} == honest.rows
@@ -35,7 +35,7 @@ def test_nor_for_a_command_that_only_shows(ground, command):
     if command != "list defenses":
         words += ["--attack", "badnets", "--pair", "wrn10_1-wrn10_1", "--defense", "red.nothing"]
     shown = ground.call([*words, f"--plugin-file={ground.plugin('imports')}"], ground.folder)
-    assert shown.code == 0, shown.text
+    assert shown.code == 0, shown.tail
     assert "red" in shown.text
     assert snapshot(ground.user) == ground.untouched
 
@@ -44,5 +44,5 @@ def test_nor_for_a_command_that_only_shows(ground, command):
 def test_a_plugin_that_cannot_be_imported_is_said_to_be_broken(ground, name):
     run = ground.run([name], ["none"], limit=90)
     assert run.code is not None, "it hangs"
-    assert f"{name}.py" in run.text
+    assert f"{name}.py" in run.tail
     assert run.code == 2 or (run.code == 0 and run.rows["none"]["status"] == "ok")

@@ -16,7 +16,7 @@ def ground(tmp_path):
 def test_an_objective_cannot_reach_the_students_of_others(ground, honest):
     """All are trained in this run, and would be trained side by side if all were kdbench's own."""
     run = ground.run(["neighbours"], ["ruins", *RIVALS])
-    assert ended_well(run), run.text
+    assert ended_well(run), run.tail
     assert {name: run.rows[name] for name in RIVALS} == honest.rows
 
 
@@ -24,7 +24,7 @@ def test_no_job_can_end_another_in_its_name(honest_ground, honest, ground):
     run = copied(ground, honest_ground.store).run(
         ["neighbours"], ["red.sleeps", "red.sleeps_too", "red.steals", "none"], "--jobs", "3"
     )
-    assert ended_well(run), run.text
+    assert ended_well(run), run.tail
     for name in ("red.sleeps", "red.sleeps_too", "none"):
         assert run.rows[name]["status"] == "ok", run.rows[name]["reason"]
         assert run.rows[name]["student_sha256"] == honest.rows["none"]["student_sha256"]

@@ -27,7 +27,7 @@ def acts(ground):
 @pytest.mark.parametrize("act", OWN)
 def test_the_row_of_a_student_with_code_is_honest_or_failed(acts, honest, act):
     run = acts.of(f"red.{act}")
-    assert ended_well(run), run.text
+    assert ended_well(run), run.tail
     row = run.rows[f"red.{act}"]
     assert row["status"] in ("ok", "failed")
     assert "REACHED" not in run.everything
@@ -49,7 +49,7 @@ def test_a_student_is_the_network_that_the_row_names(acts, act):
 @pytest.mark.parametrize("name", TEACHERS)
 def test_a_cleansed_teacher_reads_no_label_and_no_trigger(acts, honest, name):
     run = acts.of(name)
-    assert ended_well(run), run.text
+    assert ended_well(run), run.tail
     assert "REACHED" not in run.everything
     row = run.rows[name]
     if row["status"] == "ok":
@@ -60,7 +60,7 @@ def test_a_cleansed_teacher_reads_no_label_and_no_trigger(acts, honest, name):
 
 def test_a_network_of_a_plugin_reads_no_label(ground):
     run = ground.run(["networks"], ["none"], "--pair", "wrn10_1-cheatnet")
-    assert ended_well(run), run.text
+    assert ended_well(run), run.tail
     cheat = [row for row in run.cells if row["student"] == "cheatnet"]
     assert [row["status"] for row in cheat] == ["ok"]
     assert cheat[0]["student_acc"] < 90, "100 is what the labels are worth"
@@ -76,7 +76,7 @@ def attacked(ground):
 
 @pytest.mark.parametrize("name", ["teacher", "trigger"])
 def test_the_code_of_an_attack_visits_nobody(attacked, name):
-    assert ended_well(attacked), attacked.text
+    assert ended_well(attacked), attacked.tail
     (row,) = [row for row in attacked.cells if row["attack"] == f"redattack.{name}"]
     assert "REACHED" not in f"{row['reason']}"
     assert row["status"] in (("ok", "failed") if name == "teacher" else ("ok",)), row["reason"]

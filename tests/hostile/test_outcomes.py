@@ -37,8 +37,8 @@ def acts(honest_ground, honest, tmp_path_factory):
 @pytest.mark.parametrize("act", ACTS)
 def test_the_run_ends_and_its_rivals_are_measured(acts, honest, act):
     run = acts.of(f"red.{act}")
-    assert ended_well(run), run.text
-    assert run.rows[f"red.{act}"]["status"] in ("ok", "failed", "crashed"), run.text
+    assert ended_well(run), run.tail
+    assert run.rows[f"red.{act}"]["status"] in ("ok", "failed", "crashed"), run.tail
     assert {name: run.rows[name] for name in RIVALS} == honest.rows
     assert snapshot(run.ground.user) == run.ground.untouched
 
@@ -58,7 +58,7 @@ def test_no_escape_sequence_reaches_a_table(acts):
     run = acts.of("red.escape")
     for path in run.out.glob("*.csv"):
         assert not {"\x1b", "\x07"} & set(path.read_text()), path.name
-    assert "\x1b" not in run.text
+    assert "\x1b" not in run.tail
 
 
 @pytest.mark.parametrize("act", ["boast", "boast_in_lines"])

@@ -30,7 +30,7 @@ def acts(honest_ground, honest, tmp_path_factory):
 def test_none_outlives_the_run_and_its_rivals_are_measured(acts, honest, act):
     run = acts.of(f"red.{act}")
     assert gone(acts.ground.hints["comm"])
-    assert ended_well(run), run.text
+    assert ended_well(run), run.tail
     assert {name: run.rows[name] for name in RIVALS} == honest.rows
 
 
@@ -46,4 +46,4 @@ def test_what_is_measured_is_what_is_published(acts, honest):
     for name in ("student_sha256", "student_acc", "student_asr", "student_ra"):
         assert row[name] == undefended[name]
     verified = run.ground.call(["store", "verify"], run.out)
-    assert verified.code == 0, verified.text
+    assert verified.code == 0, verified.tail

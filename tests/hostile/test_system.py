@@ -82,7 +82,7 @@ def test_a_job_reaches_none_of_it(machine, honest, act):
     if act == "keyring" and not machine.key:
         pytest.skip("this kernel gives the user no keyring")
     run = machine.acts.of(f"red.{act}")
-    assert ended_well(run), run.text
+    assert ended_well(run), run.tail
     row = run.rows[f"red.{act}"]
     assert row["status"] == "ok", row["reason"]
     assert {name: run.rows[name] for name in RIVALS} == honest.rows

@@ -109,7 +109,7 @@ def flood(data: bytes, seconds: float) -> None:
 #: In a forged outcome this text stands for :data:`DEEP`. Only a text can hold that: whoever encodes
 #: lists in lists runs out of stack.
 HOLE = "HOLE"
-DEEP = "[" * 960 + "]" * 960
+DEEP = "[" * 970 + "]" * 970
 
 
 def forge(change: Callable[[dict[str, Any]], None], also: Callable[[], None] = lambda: None):

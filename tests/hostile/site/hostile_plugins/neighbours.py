@@ -49,8 +49,8 @@ def steals(student, setting):
     """End the neighbours' jobs in their name, by whatever this process still holds of them."""
     end = time.monotonic() + 4
     while time.monotonic() < end:
-        # In one piece: a line may end this process, too.
-        say(b"".join(line for token in tokens() for line in lines(token)))
+        for token in tokens():
+            say(b"".join(lines(token)))
         for number in descriptors():
             with contextlib.suppress(OSError):
                 os.set_blocking(number, False)
@@ -69,15 +69,16 @@ def lines(token):
 
 
 def tokens():
-    """Names of jobs in every variable and object of this process."""
-    words = set()
+    """Names of jobs in every variable and object of this process. Its own comes last."""
+    others, rest = set(), set()
     for names in frames():
         for value in list(names.values()):
-            words |= words_in(value)
+            by_process = type(value) is dict and all(type(key) is int for key in value)
+            (others if by_process else rest).update(words_in(value))
     for thing in gc.get_objects():
         if type(thing) is dict and len(thing) < 50:
-            words |= words_in(thing)
-    return words
+            rest |= words_in(thing)
+    return [*others, *sorted(rest - others)]
 
 
 def words_in(value):
