@@ -10,7 +10,7 @@ from typing import Any
 
 from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.plan import Plan
-from kdbench.bench.store.artefacts import Manifest
+from kdbench.bench.store.manifest import Manifest
 from kdbench.bench.work.job import Outcome
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from pathlib import Path
 
-from kdbench.bench.store.artefacts import Manifest, Store
+from kdbench.bench.store.artefacts import Store
+from kdbench.bench.store.manifest import Manifest
 
 _LATELY = 4096  # manifests that a run holds in memory; about 10 KB each
 
