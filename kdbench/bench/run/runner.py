@@ -23,7 +23,7 @@ from kdbench.bench.run.schedule import wanted
 from kdbench.bench.run.timings import Timings
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.cached import CachedStore
-from kdbench.bench.work.job import Done, Executor, Outcome, Progressed
+from kdbench.bench.work.job import BOX, OUT, Done, Executor, Outcome, Progressed
 from kdbench.loading.registry import Registry
 from kdbench.untrusted.text import strip_control
 
@@ -152,7 +152,7 @@ class _Run:
             self._apart(stage)
             return
         if self.profile is not None:
-            self.profile.ended(stage, outcome, self.store.workspace(stage.key))
+            self.profile.ended(stage, outcome, self.store.workspace(stage.key) / BOX)
         self.computed.add(stage.key)
         if outcome.status != "ok":
             self._fail(stage, outcome)
@@ -160,8 +160,8 @@ class _Run:
         try:
             manifest = self.store.publish(
                 stage.key,
-                self.store.workspace(stage.key) / "out",
-                outcome.files,
+                self.store.workspace(stage.key) / BOX / OUT,
+                stage.kind.files,
                 kind=stage.kind,
                 title=stage.title,
                 facts=outcome.facts,

@@ -6,7 +6,7 @@ The table in kdbench.bench.kinds names the function of each kind.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -31,9 +31,15 @@ from kdbench.variance import variance_of_each
 VARIANCE_IMAGES = 100
 
 
-def perform(task: Task, registry: Registry, progress: Progress) -> Product:
-    """Compute one stage under its random state. That of the caller stays as it is."""
-    bench = Workbench.of(task, registry, progress)
+def perform(
+    task: Task, registry: Registry, progress: Progress, links: Mapping[str, int]
+) -> Product:
+    """Compute one stage under its random state. That of the caller stays as it is.
+
+    Args:
+        links: companion -> descriptor of the socket that leads to it.
+    """
+    bench = Workbench.of(task, registry, progress, links)
     with seeded(task.random_seed):
         return _with_loss(bench, function_of(task.kind)(bench))
 
@@ -52,7 +58,8 @@ def perform_together(
     Each ends in a product or in an error.
     """
     benches = [
-        Workbench.of(task, registry, watcher) for task, watcher in zip(tasks, progress, strict=True)
+        Workbench.of(task, registry, watcher, links={})
+        for task, watcher in zip(tasks, progress, strict=True)
     ]
     with seeded(tasks[0].random_seed):
         products = distill_together(benches)
@@ -108,10 +115,8 @@ def backdoor(bench: Workbench) -> Product:
         )
     product = bench.keep(implanted.teacher, dict(implanted.facts))
     sources = None if implanted.source_classes is None else list(implanted.source_classes)
-    save_module(
-        implanted.trigger.eval(), bench.task.folder / "out" / TRIGGER, {"source_classes": sources}
-    )
-    return Product((*product.files, TRIGGER), product.facts)
+    save_module(implanted.trigger.eval(), bench.task.out / TRIGGER, {"source_classes": sources})
+    return product
 
 
 def cleanse(bench: Workbench) -> Product:
@@ -174,9 +179,9 @@ def picture(bench: Workbench) -> Product:
     with torch.inference_mode():
         triggered = trigger(images)
     write_trigger_picture(
-        images.cpu(), triggered.cpu(), bench.task.folder / "out" / PICTURE, bench.task.picture
+        images.cpu(), triggered.cpu(), bench.task.out / PICTURE, bench.task.picture
     )
-    return Product((PICTURE,))
+    return Product()
 
 
 def imported(bench: Workbench) -> Product:

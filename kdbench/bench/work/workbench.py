@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,14 +39,19 @@ class Workbench:
     """Device and arithmetic."""
     fit: Fit
     """The loop, with the stage's checkpoints and progress."""
+    links: Mapping[str, int]
+    """Companion -> descriptor of the socket that leads to it."""
 
     @classmethod
-    def of(cls, task: Task, registry: Registry, progress: Progress) -> Workbench:
+    def of(
+        cls, task: Task, registry: Registry, progress: Progress, links: Mapping[str, int]
+    ) -> Workbench:
         """The workbench of a task. Makes the folder of its results."""
         numerics = Numerics(torch.device(task.device), task.bf16, task.threads)
-        checkpoints = FolderCheckpoints(task.folder / "checkpoints", task.checkpoint_s)
-        (task.folder / "out").mkdir(exist_ok=True)
-        return cls(task, registry, numerics, Fit(numerics, progress, checkpoints=checkpoints))
+        checkpoints = FolderCheckpoints(task.checkpoints, task.checkpoint_s)
+        task.out.mkdir(parents=True, exist_ok=True)
+        fit = Fit(numerics, progress, checkpoints=checkpoints)
+        return cls(task, registry, numerics, fit, links)
 
     @property
     def augmentation(self) -> Augmentation:
@@ -54,12 +60,12 @@ class Workbench:
     @spanned("files")
     def train(self) -> ImageSet:
         assert self.task.train is not None
-        return load_images(self.task.folder / "in" / self.task.train)
+        return load_images(self.task.inputs_folder / self.task.train)
 
     @spanned("files")
     def test(self) -> ImageSet:
         assert self.task.test is not None
-        return load_images(self.task.folder / "in" / self.task.test)
+        return load_images(self.task.inputs_folder / self.task.test)
 
     def recipe(self) -> Recipe:
         return Recipe(**self.task.values["recipe"])
@@ -77,7 +83,7 @@ class Workbench:
     def input(self, role: str) -> FeatureModel:
         """A private copy of a network that the stage rests on, on the device, in eval mode."""
         model, record = load_module(
-            self.task.folder / "in" / self.task.inputs[role], self.task.packages
+            self.task.inputs_folder / self.task.inputs[role], self.task.packages
         )
         if not isinstance(model, FeatureModel):
             raise IntegrityError(
@@ -92,7 +98,7 @@ class Workbench:
     def trigger(self) -> tuple[Trigger, tuple[int, ...] | None]:
         """(the trigger, the classes that it is for). None: every class but the target."""
         trigger, record = load_module(
-            self.task.folder / "in" / self.task.inputs["trigger"], self.task.packages
+            self.task.inputs_folder / self.task.inputs["trigger"], self.task.packages
         )
         if not isinstance(trigger, Trigger):
             raise IntegrityError(
@@ -108,8 +114,8 @@ class Workbench:
             raise ContractError(
                 f"a stage must return a network (FeatureModel), got {type(model).__name__}"
             )
-        save_module(model.eval(), self.task.folder / "out" / MODEL)
-        return Product((MODEL,), facts or {})
+        save_module(model.eval(), self.task.out / MODEL)
+        return Product(facts or {})
 
     @spanned("files")
     def new_model(self, name: str) -> FeatureModel:

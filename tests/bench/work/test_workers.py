@@ -271,7 +271,7 @@ def start(arguments, env, cwd):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM][: size(1, 2)])
 def test_an_interrupted_run_says_how_to_go_on_and_leaves_nobody(env, tmp_path, number):
     run = start([*LONG, "--jobs", "2", "--quiet"], env, tmp_path)
-    wait_for(lambda: list(Path(env["KDBENCH_STORE"]).glob("work/*/checkpoints/fit-*.safetensors")))
+    wait_for(lambda: list(Path(env["KDBENCH_STORE"]).glob("**/checkpoints/fit-*.safetensors")))
     begin = time.monotonic()
     run.send_signal(number)
     _, told = run.communicate(timeout=10)
@@ -327,7 +327,7 @@ def checkpoints(store, stage):
     student's."""
     models = list(store.glob("objects/*/*/model.safetensors"))
     return len(models) == (0 if stage == "clean" else 2) and list(
-        store.glob("work/*/checkpoints/fit-*.safetensors")
+        store.glob("**/checkpoints/fit-*.safetensors")
     )
 
 
