@@ -201,7 +201,7 @@ class Store:
                 return None
         return manifest
 
-    def copy_out(self, key: str, name: str, target: Path) -> None:
+    def copy_out(self, key: str, name: str, target: Path, mode: int = 0o444) -> None:
         """Copy a file of an artefact to a new file, and compare its SHA-256 as it is copied.
 
         Raises:
@@ -212,7 +212,9 @@ class Store:
         entry = None if manifest is None else manifest.files.get(name)
         if entry is not None:
             try:
-                copied = copy_file(self.folder(key), name, target, entry["bytes"], shared=True)
+                copied = copy_file(
+                    self.folder(key), name, target, entry["bytes"], shared=True, mode=mode
+                )
                 if copied.sha256 == entry["sha256"]:
                     return
                 target.unlink()

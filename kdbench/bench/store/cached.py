@@ -31,6 +31,10 @@ class CachedStore(Store):
         self._lately.pop(key, None)
         return super().verified(key)
 
+    def copy_out(self, key: str, name: str, target: Path, mode: int = 0o444) -> None:
+        self._lately.pop(key, None)
+        super().copy_out(key, name, target, mode)
+
     def put_aside(self, key: str) -> None:
         self._lately.pop(key, None)
         super().put_aside(key)

@@ -1,4 +1,4 @@
-"""What a store holds that nobody needs."""
+"""Care of a store: what of it is damaged, and what nobody needs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kdbench.bench.kinds import Kind
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.manifest import MANIFEST
+from kdbench.errors import ConfigError
+from kdbench.report.read import check_rates
 
 #: In the workspace of a stage: the name of the folder of its last job.
 LAST_JOB = "job"
@@ -25,6 +28,36 @@ def last_job(store: Store, key: str) -> Path | None:
     except (OSError, ValueError):
         return None
     return store.jobs / name if _JOB.fullmatch(name) else None
+
+
+def verify(store: Store) -> tuple[int, list[str]]:
+    """Look for damage: (how many artefacts are whole, keys of those that were put aside).
+
+    Every file is compared with its SHA-256, and the rates of every row with its counts.
+    """
+    whole, damaged = 0, []
+    for key in list(store):
+        manifest = store.verified(key)
+        if manifest is not None and manifest.kind == "row" and not _is_sound(manifest.facts):
+            store.put_aside(key)
+            manifest = None
+        if manifest is None:
+            damaged.append(key)
+        else:
+            whole += 1
+    return whole, damaged
+
+
+def _is_sound(facts: dict[str, Any]) -> bool:
+    """Whether the rates of a row are what its counts say."""
+    row = facts.get("row")
+    if not isinstance(row, dict):
+        return False
+    try:
+        check_rates("", row, row.keys())
+    except (ConfigError, LookupError, TypeError):
+        return False
+    return True
 
 
 def garbage(store: Store, days: float, unused_days: float | None = None) -> list[Path]:
