@@ -38,9 +38,7 @@ def notes(rows: list[Row], compared: Sequence[Any]) -> list[str]:
             reservations.append(f"the rows differ in {name}: {', '.join(values)}")
     for words, members in without_wall(rows).items():
         defenses = sorted({str(row["defense"]) for row in members})
-        reservations.append(
-            f"{len(members)} of {len(rows)} rows {words}: {_few(defenses)}"
-        )
+        reservations.append(f"{len(members)} of {len(rows)} rows {words}: {_few(defenses)}")
     apart = _measured_apart(rows)
     if apart:
         reservations.append(

@@ -13,6 +13,7 @@ import csv
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from kdbench.report.columns import COLUMNS, SCHEMA, Column, Row, columns_in
 from kdbench.report.consistency import UNCHANGED, check_row
 from kdbench.report.settings import DIGESTS
 from kdbench.report.tables import text_of
+from kdbench.untrusted.files import read_regular
 
 #: The names of a cell. The seed is last.
 CELL = ("dataset", "attack", "defense", "distiller", "teacher", "student", "preset", "seed")
@@ -46,10 +48,15 @@ _CONCLUSIVE = ("removed", "removed_low", "removed_high")
 #: Never empty in a file that has them. Without them a row would pass for one of an older schema, or
 #: of another machine, which nothing can be compared with.
 _NUMBERS = ("config_digest", "dataset_digest", "setting_digest", *DIGESTS)
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+#: kdbench writes at most 25 characters.
+_NUMBER = re.compile(r"[+-]?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,9})?")
 #: 18 digits fit into 64 bits. No count of kdbench is longer.
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+#: Columns that a message names.
+_NAMED = 5
+#: A file of 100,000 rows has about 100 MiB.
+_MOST_BYTES = 1 << 28
 _WANTED = "name a results.csv or a run's folder"
 
 
@@ -144,8 +151,6 @@ def _find(path: Path) -> Path:
             path /= "results.csv"
         elif not path.exists():
             raise ConfigError(f"{path} does not exist; {_WANTED}")
-        if not path.is_file():  # a pipe or a device may never end
-            raise ConfigError(f"{path} is no regular file; {_WANTED}")
     except OSError as error:  # a folder without permission
         raise ConfigError(
             f"{path} cannot be read ({error.strerror or error}); {_WANTED}"
@@ -157,7 +162,7 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
     """Every record with the line on which it starts."""
     try:
         # spreadsheets like to put a byte order mark there
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror or error}); {_WANTED}"
@@ -186,14 +191,16 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
 def _check_header(
     path: Path, header: list[str], schema: int, columns: Mapping[str, Column]
 ) -> None:
-    missing = [name for name, column in columns.items() if not column.late and name not in header]
-    unknown = [name for name in header if name not in columns]
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    times = Counter(header)
+    missing = [name for name, column in columns.items() if not column.late and name not in times]
+    unknown = [name for name in times if name not in columns]
+    repeated = [name for name, count in times.items() if count > 1]
     for what, names in (("missing", missing), ("unknown", unknown), ("repeated", repeated)):
         if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             raise ConfigError(
-                f"{path}, line 1: {what} columns of schema {schema}: {', '.join(names)}; "
-                f"{UNCHANGED}"
+                f"{path}, line 1: {what} columns of schema {schema}: "
+                f"{', '.join(map(short, names[:_NAMED]))}{more}; {UNCHANGED}"
             )
 
 

@@ -50,12 +50,7 @@ def transfer(
         return Transfer(moved, (float(low), float(high)), None, None)
     gone = c3_b - c1_b > 0  # a resample in which nothing transferred has no ratio
     r_low, r_high = np.percentile(100 * (c3_b - asr_b)[gone] / (c3_b - c1_b)[gone], [2.5, 97.5])
-    return Transfer(
-        moved,
-        (float(low), float(high)),
-        removed,
-        (float(r_low), float(r_high)),
-    )
+    return Transfer(moved, (float(low), float(high)), removed, (float(r_low), float(r_high)))
 
 
 def shares(student: float, clean_control: float, undefended: float) -> tuple[float, float | None]:

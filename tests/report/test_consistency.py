@@ -92,7 +92,9 @@ def test_a_verdict_needs_its_controls(tmp_path):
     lacking = cell(c1_asr=None)
     assert (lacking["verdict"], lacking["reason_code"]) == (None, "control_failed")
     assert read_results(forged(tmp_path, lacking)).rows[0]["verdict"] is None
-    with pytest.raises(ConfigError, match=r"column transferred: it is 80\.0.*c1_asr of no.*nothing"):
+    with pytest.raises(
+        ConfigError, match=r"column transferred: it is 80\.0.*c1_asr of no.*nothing"
+    ):
         read_results(forged(tmp_path, lacking, transferred="80.0"))
     with pytest.raises(ConfigError, match="nothing in c1_asr"):
         read_results(forged(tmp_path, lacking, verdict="stopped"))
@@ -102,14 +104,16 @@ def test_a_verdict_needs_its_controls(tmp_path):
 
 def test_the_reason_of_a_row_without_controls(tmp_path):
     names = [name for name in COLUMNS if name.startswith(("c1_", "c2_", "c3_"))]
-    names += [f"{name}{end}" for name in ("transferred", "removed") for end in ("", "_low", "_high")]
+    names += [
+        f"{name}{end}" for name in ("transferred", "removed") for end in ("", "_low", "_high")
+    ]
     without = cell() | dict.fromkeys([*names, "verdict"])
     for code in ("controls_skipped", "control_failed"):
         assert read_results(forged(tmp_path, without, reason_code=code)).rows
     with pytest.raises(ConfigError, match="controls_skipped"):
         read_results(forged(tmp_path, without, reason_code="judged"))
     assert read_results(forged(tmp_path, imported_cell())).rows
-    with pytest.raises(ConfigError, match="column reason_code: .* imported_teacher"):
+    with pytest.raises(ConfigError, match=r"column reason_code: .* imported_teacher"):
         read_results(forged(tmp_path, imported_cell(), reason_code="judged"))
     c2 = cell(c2_acc=None, c2_asr=None)
     assert c2["reason_code"] == "c2_failed"
@@ -125,8 +129,9 @@ def hits(n):
 def test_no_row_that_the_judgement_of_a_run_makes_is_refused(tmp_path_factory, data):
     n = data.draw(st.integers(1, 40), "n_asr")
     student, c1, c3 = (np.array(data.draw(hits(n), name)) for name in ("student", "c1", "c3"))
-    asr = {f"{name}_asr": int(of.sum()) for name, of in
-           (("student", student), ("c1", c1), ("c3", c3))}
+    asr = {
+        f"{name}_asr": int(of.sum()) for name, of in (("student", student), ("c1", c1), ("c3", c3))
+    }
     acc = {f"{name}_acc": data.draw(st.integers(0, n), name) for name in ("student", "c1", "c3")}
     row = cell() | {"n_test": n, "n_asr": n}
     for rate in [name.removesuffix("_hits") for name in row if name.endswith("_hits")]:
