@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from kdbench.data import DatasetSource, dataset_source
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
 from kdbench.loading.registry import Registry, base_name
 from kdbench.method import METHOD_KINDS, Method, Params
+from kdbench.untrusted.documents import parse_toml
 
 
 class Block(BaseModel):
@@ -349,8 +349,8 @@ def _value(raw: str) -> Any:
     """Read a value as TOML: a number, a boolean, a list or a quoted string. Any other text is taken
     as it is."""
     try:
-        return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {raw}")["value"]
+    except ValueError:
         return raw
 
 

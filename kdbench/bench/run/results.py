@@ -20,6 +20,7 @@ from kdbench.bench.run.schedule import Schedule
 from kdbench.bench.store.artefacts import Store
 from kdbench.errors import IntegrityError
 from kdbench.loading.registry import Registry, base_name
+from kdbench.report.confinement import confinement_text
 from kdbench.report.leaderboard import write_leaderboard
 from kdbench.report.tables import write_results
 
@@ -147,6 +148,11 @@ class RunResults:
             "wall_s": round(sum(m.seconds for m in manifests.values() if m), 2) if whole else None,
             "peak_mem_mb": max(m.peak_mb for m in manifests.values() if m) if whole else None,
             "device": student.facts.get("device") if student else None,
+            "confinement": confinement_text(
+                manifest.facts.get("confinement") if manifest else None
+                for key, manifest in manifests.items()
+                if self.plan.stages[key].kind.side == "defender"
+            ),
             "numerics": str(self.prepared.numerics),
             "kdbench_version": versions["kdbench"],
             "torch_version": versions["torch"],
