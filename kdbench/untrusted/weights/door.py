@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench import __version__
 from kdbench.errors import ConfigError, IntegrityError, UsageError
+from kdbench.untrusted.header import shown
 from kdbench.untrusted.text import strip_control
 from kdbench.untrusted.weights.child import WEIGHTS
-from kdbench.untrusted.weights.kinds import shown
 from kdbench.untrusted.weights.process import Reader
 
 if TYPE_CHECKING:
