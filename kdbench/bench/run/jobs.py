@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from typing import Any
 
 from kdbench.bench.keys import MODEL, TRIGGER
 from kdbench.bench.plan.plan import Stage
 from kdbench.bench.plan.prepare import Prepared
+from kdbench.bench.run.measures import Measures
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.images import image_reads, keep_images
 from kdbench.bench.work.job import Job
 from kdbench.loading.registry import Registry
+from kdbench.models.named import named_facts
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Jobs:
             "device": str(numerics.device),
             "bf16": numerics.bf16,
             "threads": numerics.threads,
-            "packages": list(self.registry.packages()),
+            "packages": self.measures.packages(stage, folder, inputs),
+            "network": stage.networks[0] if stage.networks else "",
             "points": self.registry.points(_methods(values)),
             "checkpoint_s": self.checkpoint_s,
             "profile": self.profile,
@@ -76,7 +80,14 @@ class Jobs:
             folder,
             task,
             (images, *image_reads(dataset, split == "test")),
+            self.measures.companions(stage, folder, task),
         )
+
+    @cached_property
+    def measures(self) -> Measures:
+        """Which code inputs are made of, and which companions measure them."""
+        facts = partial(named_facts, sources=self.registry.models)
+        return Measures(self.prepared.plan.stages, self.registry.points, cache(facts))
 
 
 def _methods(values: dict[str, Any]) -> list[tuple[str, str]]:
