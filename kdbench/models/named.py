@@ -174,8 +174,10 @@ def check_network_file(
     Raises:
         IntegrityError: it is another network.
     """
-    structure, _, header = read_structure(path)
+    structure, record, header = read_structure(path)
     parts = parts_of(structure)
+    if record:
+        raise IntegrityError(f"{path.name}: a network that a stage leaves has no record beside it")
     if extra := sorted(header.tensors.keys() ^ parts.tensors):
         raise IntegrityError(f"{path.name}: the tensor {shown(extra[0])} belongs to no module")
     inside = unwrap(structure, {class_name(cls) for cls in wrappers})

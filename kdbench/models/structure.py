@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -232,11 +232,3 @@ def first_difference(expected: Any, actual: Any, path: str = "") -> str:
 
 def _brief(value: Any) -> str:
     return "absent" if value is None else shown(value)
-
-
-def nodes_of(structure: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A structure and all modules inside it."""
-    yield structure
-    for child in structure.get("modules", {}).values():
-        if child is not None:
-            yield from nodes_of(child)
