@@ -30,7 +30,13 @@ OPEN_PACKAGES = ("data", "models", "testing", "training")
 FLOORS = (
     ("untrusted.files", "untrusted.documents"),
     ("errors", "_files", "_intervals", "_progress", "method"),
-    ("untrusted.text", "untrusted.box", "untrusted.confine", "untrusted.archive"),
+    (
+        "untrusted.text",
+        "untrusted.header",
+        "untrusted.box",
+        "untrusted.confine",
+        "untrusted.archive",
+    ),
     ("attention", "matching", "variance", "numerics", "data", "models", "_cuda_graphs"),
     ("training", "capture", "untrusted.weights"),
     ("attack", "defense", "distiller", "metrics"),

@@ -29,8 +29,6 @@ from kdbench.errors import IntegrityError
 from kdbench.loading.registry import Registry
 from kdbench.untrusted.text import strip_control
 
-#: Bytes of the files of a stage together. A file with holes may claim any size.
-_LARGEST = 4 << 30
 _PATIENCE_S = 0.5  # how often a stage that another run computes is looked for
 
 
@@ -142,9 +140,10 @@ class _Run:
             for one in stages:
                 self.schedule.put_back(one.key)
             return
-        except OSError as error:  # a full disk
+        except (OSError, IntegrityError) as error:  # a full disk, an input of foreign code
+            reason = getattr(error, "strerror", None) or str(error)
             for one in stages:
-                self._fail(one, Outcome("failed", f"cannot be started: {error.strerror or error}"))
+                self._fail(one, Outcome("failed", f"cannot be started: {reason}"))
             return
         self.running |= {job.key: job.folder for job in jobs}
         for one in stages:
@@ -182,7 +181,8 @@ class _Run:
                 seconds=outcome.seconds,
                 peak_mb=outcome.peak_mb,
                 ingredients=stage.ingredients(),
-                limit_bytes=_LARGEST,
+                limit_bytes=self.jobs.limit_bytes(stage),
+                check=self.jobs.check(stage),
             )
         except (OSError, ValueError, IntegrityError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from kdbench import __version__
 from kdbench.errors import ConfigError, IntegrityError, UsageError
 from kdbench.untrusted.files import open_regular
+from kdbench.untrusted.header import shown
 from kdbench.untrusted.text import strip_control
 from kdbench.untrusted.weights.child import WEIGHTS
-from kdbench.untrusted.weights.kinds import shown
 from kdbench.untrusted.weights.process import Reader
 
 if TYPE_CHECKING:
