@@ -12,7 +12,7 @@ from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.images import image_reads, keep_images
 from kdbench.bench.work.job import Job
-from kdbench.loading.registry import Registry
+from kdbench.loading.answers import Answers
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Jobs:
     """Lays out the jobs of a run."""
 
     prepared: Prepared
-    registry: Registry
+    registry: Answers
     store: Store
     checkpoint_s: float
     profile: bool

@@ -18,7 +18,7 @@ from kdbench.bench.run.events import Reporter
 from kdbench.bench.run.rows import Measured, row
 from kdbench.bench.run.schedule import Schedule
 from kdbench.bench.store.artefacts import Store
-from kdbench.loading.registry import Registry, base_name
+from kdbench.loading.answers import Answers, base_name
 from kdbench.report.leaderboard import write_leaderboard
 from kdbench.report.tables import write_results
 
@@ -33,7 +33,7 @@ class RunResults:
     def __init__(
         self,
         prepared: Prepared,
-        registry: Registry,
+        registry: Answers,
         reporter: Reporter,
         out: Path,
         store: Store,

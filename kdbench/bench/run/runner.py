@@ -24,7 +24,7 @@ from kdbench.bench.run.timings import Timings
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.cached import CachedStore
 from kdbench.bench.work.job import Done, Executor, Outcome, Progressed
-from kdbench.loading.registry import Registry
+from kdbench.loading.answers import Answers
 from kdbench.untrusted.text import strip_control
 
 _PATIENCE_S = 0.5  # how often a stage that another run computes is looked for
@@ -34,7 +34,7 @@ class _Run:
     def __init__(
         self,
         prepared: Prepared,
-        registry: Registry,
+        registry: Answers,
         reporter: Reporter,
         out: Path,
         store: Store,
@@ -220,7 +220,7 @@ class _Run:
 
 def run(
     prepared: Prepared,
-    registry: Registry,
+    registry: Answers,
     out: Path,
     reporter: Reporter,
     store: Store,
