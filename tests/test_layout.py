@@ -30,13 +30,8 @@ OPEN_PACKAGES = ("data", "models", "testing", "training")
 FLOORS = (
     ("untrusted.files", "untrusted.documents"),
     ("errors", "_files", "_intervals", "_progress", "method"),
-    (
-        "untrusted.text",
-        "untrusted.header",
-        "untrusted.box",
-        "untrusted.confine",
-        "untrusted.archive",
-    ),
+    ("untrusted.text", "untrusted.header", "untrusted.box", "untrusted.wall", "untrusted.archive"),
+    ("untrusted.processes", "untrusted.confine"),
     ("attention", "matching", "variance", "numerics", "data", "models", "_cuda_graphs"),
     ("training", "capture", "untrusted.weights"),
     ("attack", "defense", "distiller", "metrics"),

@@ -16,7 +16,7 @@ from kdbench.bench.run.measures import Measures
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.images import Seen, keep_images
 from kdbench.bench.work.job import IN, PLUGINS, Job
-from kdbench.loading.registry import Registry
+from kdbench.loading.answers import Answers
 from kdbench.models.named import named_facts
 
 
@@ -25,7 +25,7 @@ class Jobs:
     """Lays out the jobs of a run."""
 
     prepared: Prepared
-    registry: Registry
+    registry: Answers
     store: Store
     folders: JobFolders
     checkpoint_s: float

@@ -19,7 +19,7 @@ from kdbench.bench.run.rows import Measured, row
 from kdbench.bench.run.schedule import Schedule
 from kdbench.bench.store.artefacts import Store
 from kdbench.errors import IntegrityError
-from kdbench.loading.registry import Registry, base_name
+from kdbench.loading.answers import Answers, base_name
 from kdbench.report.confinement import confinement_text
 from kdbench.report.leaderboard import write_leaderboard
 from kdbench.report.tables import write_results
@@ -35,7 +35,7 @@ class RunResults:
     def __init__(
         self,
         prepared: Prepared,
-        registry: Registry,
+        registry: Answers,
         reporter: Reporter,
         out: Path,
         store: Store,

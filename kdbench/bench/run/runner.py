@@ -26,7 +26,7 @@ from kdbench.bench.store.cached import CachedStore
 from kdbench.bench.store.vault import root_warning
 from kdbench.bench.work.job import BOX, OUT, TRACES, Done, Executor, Outcome, Progressed
 from kdbench.errors import IntegrityError
-from kdbench.loading.registry import Registry
+from kdbench.loading.answers import Answers
 from kdbench.untrusted.text import strip_control
 
 _PATIENCE_S = 0.5  # how often a stage that another run computes is looked for
@@ -36,7 +36,7 @@ class _Run:
     def __init__(
         self,
         prepared: Prepared,
-        registry: Registry,
+        registry: Answers,
         reporter: Reporter,
         out: Path,
         store: Store,
@@ -236,7 +236,7 @@ class _Run:
 
 def run(
     prepared: Prepared,
-    registry: Registry,
+    registry: Answers,
     out: Path,
     reporter: Reporter,
     store: Store,

@@ -21,7 +21,7 @@ from kdbench.bench.run.runner import run
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.work.job import Executor
 from kdbench.errors import ConfigError
-from kdbench.loading.registry import Registry
+from kdbench.loading.answers import Answers
 from kdbench.report.columns import COLUMNS
 from kdbench.report.read import UNSTEADY, Results, cell_key
 from kdbench.report.settings import DIGESTS, difference_in_words
@@ -146,7 +146,7 @@ def again(
     results: Results,
     lines: list[int],
     prepared: Prepared,
-    registry: Registry,
+    registry: Answers,
     store: Store,
     folder: Path,
     reporter: Reporter,
