@@ -24,13 +24,14 @@ from kdbench import errors
 from kdbench.errors import ContractError, KdbenchError
 from kdbench.loading.candidates import Definition, Plugin, broken
 from kdbench.loading.facts import PluginReport
+from kdbench.untrusted.processes.client import wait
 from kdbench.untrusted.processes.environment import allowed_environment, temporary_environment
 from kdbench.untrusted.processes.order import View
 from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
     from kdbench.data import Dataset, DatasetRequest
-    from kdbench.untrusted.processes.client import Walled, Zygote, wait
+    from kdbench.untrusted.processes.client import Walled, Zygote
 
 #: What :meth:`Zygote.start` calls in such a process.
 ENTRY = "kdbench.loading.host:serve"
