@@ -29,7 +29,7 @@ OPEN_PACKAGES = ("data", "models", "testing", "training")
 #: only.
 FLOORS = (
     ("errors", "_files", "_intervals", "_progress", "method"),
-    ("untrusted.text", "untrusted.confine", "untrusted.archive"),
+    ("untrusted.text", "untrusted.box", "untrusted.confine", "untrusted.archive"),
     ("attention", "matching", "variance", "numerics", "data", "models", "_cuda_graphs"),
     ("training", "capture", "untrusted.weights"),
     ("attack", "defense", "distiller", "metrics"),

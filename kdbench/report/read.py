@@ -13,7 +13,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,11 +218,20 @@ def _row(where: str, fields: Sequence[tuple[Column, str]]) -> Row:
     if empty:
         raise ConfigError(f"{where}: nothing in {', '.join(empty)}; {_UNCHANGED}")
     # Files of schema 1 have rates without counts, which nothing can be checked against.
-    counted = {column.name for column, _ in fields if column.out_of}
+    check_rates(where, row, {column.name for column, _ in fields if column.out_of})
+    return row
+
+
+def check_rates(where: str, row: Row, counted: Collection[str]) -> None:
+    """Raise ConfigError if a rate of a row is not what its count says.
+
+    Args:
+        where: where the row stands, for the message.
+        counted: the counts that the row has.
+    """
     for rate, out_of in RATES.items():
         if f"{rate}_hits" in counted:
             _check_rate(where, rate, row[rate], row[f"{rate}_hits"], row[out_of])
-    return row
 
 
 def _check_rate(where: str, rate: str, percent: Any, hits: Any, total: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdbench.bench.keys import digest
 from kdbench.bench.plan.plan import Stage
-from kdbench.bench.store.artefacts import Manifest
+from kdbench.bench.store.manifest import Manifest
 
 FILE = "timings.jsonl"
 

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import time
 
@@ -14,31 +15,31 @@ import pytest
 from click.testing import CliRunner
 
 from kdbench.bench.store import artefacts as store_module
-from kdbench.bench.store.artefacts import MANIFEST, Manifest, Store, file_digest
+from kdbench.bench.store.artefacts import Store, file_digest
 from kdbench.bench.store.cached import CachedStore
+from kdbench.bench.store.care import garbage
+from kdbench.bench.store.manifest import MANIFEST, Manifest
 from kdbench.cli import main
 from kdbench.errors import ConfigError
+from kdbench.untrusted.box import remove_tree
 from tests.sizes import size
 
 KEY = "ab" + "0" * 62
+ABOUT = {
+    "kind": "clean",
+    "title": "train",
+    "facts": {},
+    "seconds": 1.5,
+    "peak_mb": 2.0,
+    "ingredients": {"a": 1},
+}
 
 
 def keep(store, key=KEY, data=b"weights" * 100, **facts):
-    source = store.workspace(key) / "out"
-    source.mkdir(parents=True)
-    (source / "model.safetensors").write_bytes(data)
-    (source / "scratch.txt").write_text("not part of it")
-    return store.publish(
-        key,
-        source,
-        ("model.safetensors",),
-        kind="clean",
-        title="train",
-        facts=facts,
-        seconds=1.5,
-        peak_mb=2.0,
-        ingredients={"a": 1},
-    )
+    with store.scratch() as source:
+        (source / "model.safetensors").write_bytes(data)
+        (source / "scratch.txt").write_text("not part of it")
+        return store.publish(key, source, ("model.safetensors",), **ABOUT | {"facts": facts})
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_a_damaged_first_gives_way_to_the_second(store):
     (store.folder(KEY) / MANIFEST).write_bytes(b"{}")
     kept = keep(store, data=b"other")
     assert store.verified(KEY) == kept
-    assert len(list((store.root / "damaged").iterdir())) == 1
+    assert len(list((store.vault / "damaged").iterdir())) == 1
 
 
 def test_every_flipped_bit_and_every_truncation_is_found(tmp_path):
@@ -156,7 +157,7 @@ def test_a_full_disk_leaves_nothing_visible(store, monkeypatch, fails):
             keep(store)
     assert real["fsync"] is os.fsync
     assert list(store) == []
-    shutil.rmtree(store.workspace(KEY))
+    assert not list((store.vault / "staging").iterdir())
     assert keep(store) == store.verified(KEY)
 
 
@@ -178,7 +179,8 @@ def test_bytes_are_on_the_disk_before_the_name_is(store, monkeypatch):
     monkeypatch.setattr(os, "rename", renamed)
     keep(store)
     before = seen[: seen.index("rename")]
-    assert {"model.safetensors", MANIFEST, "out"} <= set(before)
+    (staging,) = set(before) - {"model.safetensors", MANIFEST}
+    assert re.fullmatch("[0-9a-f]{32}", staging), "and the folder that is renamed"
     assert seen.index("rename") < len(seen) - 1, (
         "the folder that has the new name is synced after it"
     )
@@ -190,12 +192,10 @@ def test_only_what_can_be_made_again_is_published_unsynced(store, monkeypatch):
     keep(store)
     assert len(synced) == 4, "the file, the manifest, their folder, and the one above it"
     synced.clear()
-    source = store.workspace("cd" + "0" * 62)
-    source.mkdir()
-    row = {"kind": "row", "title": "row", "facts": {}, "seconds": 0.0, "peak_mb": 0.0}
-    kept = store.publish(source.name, source, (), **row, ingredients={}, synced=False)
+    row = "cd" + "0" * 62
+    kept = store.publish(row, None, (), **ABOUT | {"kind": "row"}, synced=False)
     assert not synced
-    assert store.verified(source.name) == kept
+    assert store.verified(row) == kept
 
 
 def test_a_run_reads_a_manifest_once_until_damage_is_found(store, monkeypatch):
@@ -227,13 +227,14 @@ def test_what_is_published_between_two_looks_is_not_damaged(store, monkeypatch):
             kept.append(keep(store))
         return data
 
+    store.make_vault()
     monkeypatch.setattr(store_module, "_bytes", published_meanwhile)
     found = store.find(KEY)
     assert [found] == kept
-    assert not (store.root / "damaged").exists()
+    assert not (store.vault / "damaged").exists()
     (store.folder(KEY) / MANIFEST).unlink()
     assert store.find(KEY) is None
-    assert len(list((store.root / "damaged").iterdir())) == 1
+    assert len(list((store.vault / "damaged").iterdir())) == 1
 
 
 def _race(root, number, results):
@@ -271,28 +272,27 @@ def test_a_store_that_cannot_be_written_is_a_usage_error(tmp_path):
 
 def test_garbage_is_what_nobody_needs(store):
     keep(store)
-    (store.workspace(KEY) / "in").mkdir()  # left over: the stage is done
+    store.workspace(KEY).mkdir(parents=True)  # left over: the stage is done
     young, old = "11" + "0" * 62, "22" + "0" * 62
     for key in (young, old):
-        (store.workspace(key) / "checkpoints").mkdir(parents=True)
-    for path in (store.workspace(old), store.workspace(old) / "checkpoints"):
-        os.utime(path, (0, 0))
+        store.workspace(key).mkdir()
+    os.utime(store.workspace(old), (0, 0))
     held = "33" + "0" * 62
     store.workspace(held).mkdir()
     os.utime(store.workspace(held), (0, 0))
     lock = store.lock(held)
-    found = store.garbage(days=1)
+    found = garbage(store, days=1)
     assert {path.name for path in found if path.parent.name == "work"} == {KEY, old}
     lock.release()
     for path in found:
-        store_module.remove(path)
+        remove_tree(path)
     assert store.verified(KEY) is not None, "nothing that is alive goes"
     assert store.workspace(young).exists()
-    assert store.garbage(days=1, unused_days=1) == [store.workspace(held)]
+    assert garbage(store, days=1, unused_days=1) == [store.workspace(held)]
     os.utime(store.folder(KEY) / MANIFEST, (0, 0))
-    assert store.folder(KEY) in store.garbage(days=1, unused_days=1)
+    assert store.folder(KEY) in garbage(store, days=1, unused_days=1)
     store.touch(KEY)
-    assert store.folder(KEY) not in store.garbage(days=1, unused_days=1)
+    assert store.folder(KEY) not in garbage(store, days=1, unused_days=1)
 
 
 def test_the_command_line_lists_verifies_and_tidies(store):
@@ -308,7 +308,7 @@ def test_the_command_line_lists_verifies_and_tidies(store):
     ]
     assert [t["bytes"] for t in told] == [700, 700]
     assert (
-        "2 artefacts, all as they were written"
+        "2 artefacts, no damage found"
         in CliRunner().invoke(main, ["store", "verify", *where]).output
     )
     path = store.folder(KEY) / "model.safetensors"
@@ -320,7 +320,7 @@ def test_the_command_line_lists_verifies_and_tidies(store):
     assert (
         "would be deleted" in CliRunner().invoke(main, ["store", "gc", "--dry-run", *where]).output
     )
-    assert (store.root / "damaged").exists()
+    assert (store.vault / "damaged").exists()
     assert CliRunner().invoke(main, ["store", "gc", *where]).exit_code == 0
-    assert not list((store.root / "damaged").iterdir())
+    assert not list((store.vault / "damaged").iterdir())
     assert store.verified("cd" + "0" * 62) is not None
