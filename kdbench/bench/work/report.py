@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic_core
@@ -109,13 +109,16 @@ class OutcomeReport(_Report):
     profile: dict[Line, Seconds] | None = None
     """Where the time went, see kdbench.training.profiling."""
 
-    def outcome(self, seconds: float, peak_mb: float, known: Mapping[str, Any]) -> Outcome:
+    def outcome(
+        self, seconds: float, peak_mb: float, known: Mapping[str, Any], log: str = ""
+    ) -> Outcome:
         """The outcome of the task.
 
         Args:
             seconds: by the coordinator's clock.
             peak_mb: as the kernel counted.
-            known: facts that are not the job's to say.
+            known: see :func:`known_facts`.
+            log: what the process printed.
         """
         facts = {name: value for name, value in self.facts.items() if name not in KNOWN}
         if self.status == "ok":
@@ -124,7 +127,7 @@ class OutcomeReport(_Report):
             facts = {"confinement": known["confinement"]}
         if self.profile is not None:
             facts["profile"] = self.profile
-        return Outcome(self.status, self.reason, seconds, peak_mb, facts)
+        return Outcome(self.status, self.reason, seconds, peak_mb, facts, log)
 
 
 class OutcomesReport(_Report):
@@ -177,17 +180,31 @@ def encode(report: Report) -> bytes:
     return report.model_dump_json().encode() + b"\n"
 
 
-def check_facts(task: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Refuse facts of a task that a row, the record or the store could not hold.
+def known_facts(device: str, confinement: str, together: int) -> dict[str, Any]:
+    """Facts of a stage that are not its job's to say.
+
+    Args:
+        together: how many tasks shared the process.
+    """
+    facts = {"device": device, "confinement": confinement}
+    return facts | {"cohort": together} if together > 1 else facts
+
+
+def check_facts(kind: Kind, roles: Collection[str], facts: Mapping[str, Any]) -> None:
+    """Refuse facts of a stage that a row, the record or the store could not hold.
+
+    Args:
+        kind: of the stage.
+        roles: of its inputs.
 
     Raises:
         NonsenseError: why.
     """
     _measure(facts, DEPTH)
-    if task["kind"] != Kind.EVALUATE:
+    if kind is not Kind.EVALUATE:
         return
     measurement = _validate(Measurement, facts)
-    if (measurement.asr is not None) != ("trigger" in task["inputs"]):
+    if (measurement.asr is not None) != ("trigger" in roles):
         raise NonsenseError("asr is measured with a trigger, and with one only")
 
 

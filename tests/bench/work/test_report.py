@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdbench.bench.kinds import Kind
 from kdbench.bench.work import report
 from kdbench.bench.work.report import (
     HelloReport,
@@ -29,7 +30,9 @@ from kdbench.training import Step
 
 STEP = {"epoch": 1, "epochs": 2, "done": 3, "total": 4, "images": 5, "loss": 0.5}
 GOOD = {"status": "ok", "reason": "", "facts": {"loss": 1.0}}
-EVALUATE = {"kind": "evaluate", "inputs": {"model": "m", "trigger": "t"}}
+EVALUATE = Kind.EVALUATE, ("model", "trigger")
+PLAIN = Kind.EVALUATE, ("model",)
+DISTILL = Kind.DISTILL, ("teacher",)
 MEASURED = {
     "acc": [5, 10],
     "asr": [3, 9],
@@ -38,7 +41,6 @@ MEASURED = {
     "asr_hits": base64.b64encode(bytes([0b11100000, 0])).decode(),
     "variance": {"clean": [1.0, 2.0], "triggered": [0.5]},
 }
-DISTILL = {"kind": "distill", "inputs": {}}
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -173,18 +175,18 @@ def nested(depth):
 
 
 def test_facts_have_a_depth_and_a_size():
-    check_facts(DISTILL, nested(report.DEPTH))
+    check_facts(*DISTILL, nested(report.DEPTH))
     said(outcomes({"facts": nested(report.DEPTH)}))
     for deep in (report.DEPTH + 1, 960):
         with pytest.raises(NonsenseError):
-            check_facts(DISTILL, nested(deep))
+            check_facts(*DISTILL, nested(deep))
     for facts in (nested(report.DEPTH + 1), nested(100)):
         with pytest.raises(NonsenseError, match="nested too deep"):
             said(outcomes({"facts": facts}))
-    check_facts(DISTILL, {"a": list(range(report.VALUES - 2))})
+    check_facts(*DISTILL, {"a": list(range(report.VALUES - 2))})
     for much in ({"a": list(range(report.VALUES))}, {"a": ["x" * 99_999] * 11}):
         with pytest.raises(NonsenseError, match="too much"):
-            check_facts(DISTILL, much)
+            check_facts(*DISTILL, much)
 
 
 def test_a_million_errors_are_not_listed_one_by_one():
@@ -210,9 +212,9 @@ def test_a_reason_for_nonsense_is_short_and_harmless():
 
 
 def test_a_measurement_is_what_rows_are_made_of():
-    check_facts(EVALUATE, MEASURED)
-    check_facts({"kind": "evaluate", "inputs": {"model": "m"}}, {"acc": [0, 1]})
-    check_facts({"kind": "distill", "inputs": {}}, {"acc": "what it likes"})
+    check_facts(*EVALUATE, MEASURED)
+    check_facts(*PLAIN, {"acc": [0, 1]})
+    check_facts(*DISTILL, {"acc": "what it likes"})
 
 
 @pytest.mark.parametrize(
@@ -242,14 +244,14 @@ def test_a_measurement_is_what_rows_are_made_of():
 )
 def test_a_measurement_that_cannot_be_is_nonsense(change):
     with pytest.raises(NonsenseError):
-        check_facts(EVALUATE, MEASURED | change)
+        check_facts(*EVALUATE, MEASURED | change)
 
 
 def test_without_a_trigger_there_is_no_asr():
     with pytest.raises(NonsenseError):
-        check_facts(EVALUATE | {"inputs": {"model": "m"}}, MEASURED)
+        check_facts(*PLAIN, MEASURED)
     with pytest.raises(NonsenseError):
-        check_facts(EVALUATE, {"acc": [5, 10]})
+        check_facts(*EVALUATE, {"acc": [5, 10]})
 
 
 def test_measurements_of_one_cell_fit_together():
@@ -271,7 +273,7 @@ def test_what_the_coordinator_knows_is_not_the_jobs_to_say():
 def test_an_honest_plugins_facts_are_made_harmless():
     facts = clean_facts({"a\n": "b\x1b", "c": (1, math.nan, {2: ("\t",)})})
     assert facts == {"a ": "b ", "c": [1, None, {"2": [" "]}]}
-    check_facts(DISTILL, facts)
+    check_facts(*DISTILL, facts)
 
 
 @settings(max_examples=1000, deadline=None)
@@ -311,7 +313,7 @@ def test_any_line_is_a_report_or_nonsense(line, tasks):
 )
 def test_any_facts_are_a_measurement_or_nonsense(facts):
     try:
-        check_facts(EVALUATE, facts)
+        check_facts(*EVALUATE, facts)
     except NonsenseError:
         return
     assert isinstance(misfit([facts, MEASURED], 10), str | None)
