@@ -29,7 +29,8 @@ OPEN_PACKAGES = ("data", "models", "testing", "training")
 #: only.
 FLOORS = (
     ("errors", "_files", "_intervals", "_progress", "method"),
-    ("untrusted.text", "untrusted.box", "untrusted.confine", "untrusted.archive"),
+    ("untrusted.text", "untrusted.wall", "untrusted.box", "untrusted.archive"),
+    ("untrusted.processes", "untrusted.confine"),
     ("attention", "matching", "variance", "numerics", "data", "models", "_cuda_graphs"),
     ("training", "capture", "untrusted.weights"),
     ("attack", "defense", "distiller", "metrics"),
