@@ -21,6 +21,8 @@ from kdbench.untrusted.wall.parents import adopt_orphans
 
 #: Most descriptors of a message; the kernel allows no more.
 _MOST_HANDLES = 253
+#: Seconds without a request after which there is time to import more.
+_IDLE_S = 0.2
 
 
 def main() -> None:
@@ -28,15 +30,18 @@ def main() -> None:
     # Ctrl-C reaches every process of the terminal. The coordinator decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     adopt_orphans()
-    # The first optimiser of a process imports it, which takes a second. Here that happens once, and
-    # not in each child.
-    for name in ("torch._dynamo", *sys.argv[1:]):
+    for name in ("torch", *sys.argv[1:]):
         importlib.import_module(name)
+    # The first optimiser of a process imports it, which takes a second. Here that happens once, and
+    # not in each child. Whoever asks for a child before need not wait for it.
+    later = ["torch._dynamo"]
     asked = socket.socket(fileno=os.dup(0))
     wake = supervisor.wake_on_child()
     children: set[int] = set()
     while True:
-        ready, _, _ = select.select([asked.fileno(), wake], [], [])
+        ready, _, _ = select.select([asked.fileno(), wake], [], [], _IDLE_S if later else None)
+        if not ready and later:
+            importlib.import_module(later.pop())
         if wake in ready:
             os.read(wake, 4096)
             _reap(children)
