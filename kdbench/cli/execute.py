@@ -279,14 +279,12 @@ def check_out(folder: Path, spec: RunSpec) -> None:
     Raises:
         ConfigError: it cannot be written to, or holds the results of another request.
     """
-    import json
+    from kdbench._files import read_record
 
     outputs = [name for name in _OUTPUTS if (folder / name).exists()]
     if outputs:
         try:
-            request = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"][
-                "request"
-            ]
+            request = read_record(folder / "run.json")["config"]["request"]
         except (OSError, ValueError, KeyError, TypeError):
             request = None
         if request != spec.model_dump(mode="json"):

@@ -15,6 +15,9 @@ from kdbench.data import cache
 from kdbench.errors import IntegrityError
 from kdbench.untrusted.archive.limits import DEFAULT, ArchiveLimits
 from kdbench.untrusted.archive.unpack import leftovers, unpack
+from kdbench.untrusted.files import open_regular
+
+_CHUNK = 1 << 20
 
 
 def unpacked(archive: Path, cache_dir: Path, limits: ArchiveLimits = DEFAULT) -> Path:
@@ -27,7 +30,8 @@ def unpacked(archive: Path, cache_dir: Path, limits: ArchiveLimits = DEFAULT) ->
         IntegrityError: the archive is refused, or changes meanwhile.
         OSError: the archive cannot be read, or the cache cannot be written.
     """
-    facts, digest = _facts(archive), _sha256(archive)
+    facts = _facts(archive)
+    digest = _sha256(archive, facts[0])
     target = cache_dir / "archives" / digest
     with cache.one_at_a_time(target) as alone:
         if _intact(target):
@@ -56,9 +60,19 @@ def _facts(archive: Path) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
-def _sha256(archive: Path) -> str:
-    with archive.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(archive: Path, size: int) -> str:
+    sha256 = hashlib.sha256()
+    with open_regular(archive) as file:
+        while chunk := file.read(_CHUNK):
+            size -= len(chunk)
+            # Some files have no end although they are regular and of size 0, as in /proc.
+            if size < 0:
+                raise IntegrityError(
+                    f"archive {archive} has more bytes than its size says; try again when it is "
+                    "whole"
+                )
+            sha256.update(chunk)
+    return sha256.hexdigest()
 
 
 def _record(folder: Path) -> Path:
@@ -88,5 +102,6 @@ def _listing(folder: Path) -> str:
             facts = os.lstat(os.path.join(where, name))
             below_folder = os.path.relpath(where, folder)
             line = f"{below_folder}\0{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
-            sha256.update(line.encode())
+            # As the file system has it: a name need not be UTF-8.
+            sha256.update(os.fsencode(line))
     return sha256.hexdigest()

@@ -5,7 +5,6 @@ They are put together where the method is imported. Only what comes out goes to 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdbench.errors import ConfigError
 from kdbench.loading.facts import Facts, Values
+from kdbench.untrusted.documents import parse_toml
 
 if TYPE_CHECKING:
     from kdbench.method import Method
@@ -99,8 +99,8 @@ def toml_value(raw: str) -> Any:
     """Read a value as TOML: a number, a boolean, a list or a quoted string. Any other text is taken
     as it is."""
     try:
-        return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {raw}")["value"]
+    except ValueError:
         return raw
 
 

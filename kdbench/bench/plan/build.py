@@ -19,6 +19,11 @@ from kdbench.training import Recipe
 STAGE_VERSION = 4
 
 
+#: How the origin of kdbench's own methods begins: its distribution. Networks without an origin are
+#: kdbench's or a library's.
+OWN = "kdbench"
+
+
 class _Builder:
     """Adds the cells and stages of one part to a plan."""
 
@@ -163,7 +168,10 @@ class _Builder:
         inputs = {"teacher": source}
         random = (base_name(distiller), student)
         mode = self.resolved.method("distiller", distiller).batch_norm_mode
-        cohort = digest([source, seed, values["recipe"], mode, self.number])
+        alike = [source, seed, values["recipe"], mode, self.number]
+        objective = [defense] if "objective" in steps else []
+        shared = self._is_own(source, student, distiller, objective)
+        cohort = digest(alike) if shared else ""
         title = f"distill {student} from {origin} by {distiller}"
         key = self.add(Kind.DISTILL, title, seed, inputs, values, random, cohort)
         if "repair_student" in steps:
@@ -178,6 +186,25 @@ class _Builder:
             )
         self._known[known] = key
         return key, cleansed
+
+    def _is_own(self, source: str, student: str, distiller: str, objectives: Iterable[str]) -> bool:
+        """Whether only code of kdbench itself runs while a student is distilled.
+
+        A plugin's code could change the students beside its own, so it never shares a process.
+
+        Args:
+            source: key of the teacher's stage. Where a defense cleansed it, it may hold code of
+                that defense.
+            objectives: defenses that take part in the distillation.
+        """
+        stage = self.plan.stages[source]
+        methods = [("distiller", distiller), *(("defense", name) for name in objectives)]
+        networks = [("model", name) for name in (student, *stage.networks)]
+        origins = [self.resolved.origins[name] for name in methods]
+        origins += [self.resolved.origins.get(name, OWN) for name in networks]
+        if stage.kind is Kind.CLEANSE:
+            origins.append(stage.values["origin"])
+        return all(origin.partition(" ")[0] == OWN for origin in origins)
 
     def measure(self, key: str, backdoor: str | None) -> str:
         """The evaluation of a network with a backdoor's trigger. None: its accuracy alone."""

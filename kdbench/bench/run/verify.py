@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench import __version__
+from kdbench._files import read_record
 from kdbench.bench.keys import MODEL
 from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.plan import Plan
@@ -52,7 +52,7 @@ def read_request(folder: Path) -> RunSpec:
         ConfigError: the folder has no usable run.json.
     """
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = read_record(folder / "run.json")
         return RunSpec(**record["config"]["request"])
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise ConfigError(

@@ -17,6 +17,7 @@ import sys
 
 from kdbench.untrusted.processes import supervisor
 from kdbench.untrusted.processes.tree import processes
+from kdbench.untrusted.wall.namespaces import available
 from kdbench.untrusted.wall.parents import adopt_orphans
 
 #: Most descriptors of a message; the kernel allows no more.
@@ -30,6 +31,8 @@ def main() -> None:
     # Ctrl-C reaches every process of the terminal. The coordinator decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     adopt_orphans()
+    # Now, while this process is small.
+    namespaces = available()
     for name in ("torch", *sys.argv[1:]):
         importlib.import_module(name)
     # The first optimiser of a process imports it, which takes a second. Here that happens once, and
@@ -53,7 +56,7 @@ def main() -> None:
             if not child:
                 asked.close()
                 os.close(wake)
-                supervisor.run(handles)
+                supervisor.run(handles, namespaces=namespaces)
             children.add(child)
             for handle in handles:
                 os.close(handle)

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, fields
 from functools import partial
@@ -24,7 +24,7 @@ import torch
 
 from kdbench._files import jsonable
 from kdbench.bench.kinds import Kind
-from kdbench.bench.work.job import OUTCOME, TASK, TRACES, Outcome
+from kdbench.bench.work.job import BOX, OUTCOME, PLUGINS, TASK, TEMPORARY, TRACES, Outcome
 from kdbench.bench.work.stages import perform, perform_together
 from kdbench.bench.work.task import Product, Task
 from kdbench.errors import DivergedError
@@ -56,7 +56,10 @@ def ended(error: BaseException, seconds: float = 0.0) -> Outcome:
 
 
 def attempt(
-    tasks: Sequence[Task], registry: Callable[[], Registry], progress: Sequence[Progress]
+    tasks: Sequence[Task],
+    registry: Callable[[], Registry],
+    progress: Sequence[Progress],
+    links: Mapping[str, int],
 ) -> list[Outcome]:
     """Compute a task, or several tasks that share their teacher.
 
@@ -69,7 +72,7 @@ def attempt(
         with span("files"):
             methods = registry()
         if len(tasks) == 1:
-            products = [perform(tasks[0], methods, progress[0])]
+            products = [perform(tasks[0], methods, progress[0], links)]
         else:
             products = list(perform_together(tasks, methods, progress))
     except (Exception, SystemExit) as error:
@@ -94,7 +97,7 @@ def _outcome(
     facts["device"] = device_name(torch.device(task.device))
     if together > 1:
         facts["cohort"] = together
-    return Outcome("ok", "", seconds, peak_mib(torch.device(task.device)), facts, product.files)
+    return Outcome("ok", "", seconds, peak_mib(torch.device(task.device)), facts)
 
 
 class _Throttled:
@@ -115,6 +118,7 @@ def compute(
     registry: Callable[[], Registry],
     progressed: Callable[[int, Step], None],
     confinement: str,
+    links: Mapping[str, int],
 ) -> list[Outcome]:
     """Compute the tasks of a job and of those beside it in this process.
 
@@ -122,16 +126,17 @@ def compute(
         records: a task each, as the jobs carry them.
         progressed: called for some of the steps, with the place of the task in ``records``.
         confinement: how this process is confined. It becomes a fact of each outcome.
+        links: companion -> descriptor of the socket that leads to it.
     """
     tasks = [make_task(record) for record in records]
     torch.set_num_threads(tasks[0].threads)
     watchers = [_Throttled(partial(progressed, place)) for place in range(len(tasks))]
     with (
-        profiled(tasks[0].folder / TRACES, torch.device(tasks[0].device))
+        profiled(tasks[0].box / TRACES, torch.device(tasks[0].device))
         if records[0]["profile"]
         else nullcontext() as profile
     ):
-        outcomes = attempt(tasks, registry, watchers)
+        outcomes = attempt(tasks, registry, watchers, links)
         if profile is not None:
             for outcome in outcomes:
                 outcome.facts["profile"] = profile.facts(among=len(tasks))
@@ -154,9 +159,10 @@ def run(folder: Path, token: str, events: int) -> None:
         if len(line) <= _MESSAGE:
             os.write(events, line)
 
-    os.chdir(folder)
-    temporary = folder / "tmp"
-    temporary.mkdir(exist_ok=True)
+    box = folder / BOX
+    temporary = box / TEMPORARY
+    temporary.mkdir(parents=True, exist_ok=True)
+    os.chdir(box)
     for name in ("TMPDIR", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         os.environ[name] = str(temporary)
     faulthandler.enable()  # a crash leaves its traceback in the log
@@ -164,7 +170,7 @@ def run(folder: Path, token: str, events: int) -> None:
     # A plugin must not find in a file what its stage was told.
     (folder / TASK).unlink()
     reads = [Path(path) for path in message["reads"]]
-    sys.path.append(str(folder / "plugins"))  # one-off plugins, each in a file
+    sys.path.append(str(folder / PLUGINS))  # one-off plugins, each in a file
     records = [message, *message["beside"]]
     values = {name: value for record in records for name, value in record["points"].items()}
     writes = [Path(record["folder"]) for record in records]
@@ -178,7 +184,7 @@ def run(folder: Path, token: str, events: int) -> None:
     def progressed(place: int, step: Step) -> None:
         send({"step": jsonable(asdict(step)), "place": place})
 
-    outcomes = compute(records, lambda: Registry.load(points), progressed, wall)
+    outcomes = compute(records, lambda: Registry.load(points), progressed, wall, {})
     sys.stdout.flush()
     sys.stderr.flush()
     reports = [asdict(outcome) for outcome in outcomes]
@@ -189,6 +195,6 @@ def make_task(record: dict[str, Any]) -> Task:
     """A task from the JSON that a job carries."""
     known = {f.name for f in fields(Task)}
     values: dict[str, Any] = {name: value for name, value in record.items() if name in known}
-    for name in ("mean", "std", "packages"):
+    for name in ("mean", "std"):
         values[name] = tuple(values[name])
     return Task(**values | {"kind": Kind.named(values["kind"]), "folder": Path(values["folder"])})

@@ -1,14 +1,21 @@
 """Jobs in the coordinator's own process, one at a time: for tests and for a debugger.
 
-The two sides share that process, and nothing confines it.
+The two sides share that process, and nothing confines it. The companions of a job are threads.
 """
 
 from __future__ import annotations
 
+import pkgutil
+import socket
+import threading
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
 import torch
 
 from kdbench.bench.work.executors.child import compute
-from kdbench.bench.work.job import Done, Job, Progressed
+from kdbench.bench.work.job import Companion, Done, Job, Progressed
 from kdbench.loading.registry import Registry
 from kdbench.training import Step
 
@@ -44,9 +51,14 @@ class InlineExecutor:
         # The task sets the threads of this process, which the caller goes on to use.
         threads = torch.get_num_threads()
         try:
-            outcomes = compute(
-                [each.task for each in jobs], lambda: self.registry, progressed, CONFINEMENT
-            )
+            with _beside(job.companions) as links:
+                outcomes = compute(
+                    [each.task for each in jobs],
+                    lambda: self.registry,
+                    progressed,
+                    CONFINEMENT,
+                    links,
+                )
         finally:
             torch.set_num_threads(threads)
         self._events += [
@@ -59,3 +71,40 @@ class InlineExecutor:
 
     def close(self) -> None:
         self._events = []
+
+
+@contextmanager
+def _beside(companions: Sequence[Companion]) -> Iterator[Mapping[str, int]]:
+    """Let companions run as threads. Gives the descriptors that lead to them.
+
+    A companion ends when its job has closed the socket between them. It is waited for, since the
+    process goes on.
+    """
+    ends = {companion.name: socket.socketpair() for companion in companions}
+    threads = [
+        threading.Thread(target=_accompany, args=(companion, ends[companion.name][1]), daemon=True)
+        for companion in companions
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield {name: near.fileno() for name, (near, _) in ends.items()}
+    finally:
+        for near, _ in ends.values():
+            # Works on copies of the descriptor, too, which the job may have made and kept.
+            near.shutdown(socket.SHUT_RDWR)
+            near.close()
+        for thread in threads:
+            thread.join()
+
+
+def _accompany(companion: Companion, far: socket.socket) -> None:
+    """The body of a companion's thread. What it raises shows in its job as a closed socket."""
+    channel, unread = socket.socketpair()
+    try:
+        pkgutil.resolve_name(companion.entry)(channel, companion.order, {"job": far.fileno()})
+    except (Exception, SystemExit):
+        traceback.print_exc()
+    finally:
+        for end in (far, channel, unread):
+            end.close()
