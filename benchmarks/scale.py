@@ -27,7 +27,7 @@ from kdbench.bench.run.events import Quiet
 from kdbench.bench.run.forecast import forecast
 from kdbench.bench.run.runner import run
 from kdbench.bench.store.artefacts import Store
-from kdbench.bench.work.job import Done, Job, Outcome, Progressed
+from kdbench.bench.work.job import BOX, OUT, Done, Job, Outcome, Progressed
 from kdbench.loading.registry import Registry
 from kdbench.metrics import Evaluation, Rate
 
@@ -38,9 +38,14 @@ PER_PAIR = 24
 
 
 class Instant:
-    """An executor that computes nothing."""
+    """An executor that computes nothing.
 
-    def __init__(self) -> None:
+    Args:
+        images: of the test set.
+    """
+
+    def __init__(self, images: int) -> None:
+        self.images = images
         self.events: list[Progressed | Done] = []
         self.jobs = 0
 
@@ -53,23 +58,17 @@ class Instant:
 
     def _do(self, job: Job) -> None:
         self.jobs += 1
-        names: tuple[str, ...] = ()
         facts = {}
         if job.kind == "evaluate":
-            hits = np.random.default_rng(int(job.key[:8], 16)).random(80) < 0.5
-            rate = Rate(int(hits.sum()), 80)
-            facts = Evaluation(Rate(100, 120), rate, Rate(5, 80), Rate(1, 80), hits).as_facts()
+            images = self.images
+            hits = np.random.default_rng(int(job.key[:8], 16)).random(images // 2) < 0.5
+            asr, ra, base = (Rate(n, images // 2) for n in (int(hits.sum()), 5, 1))
+            facts = Evaluation(Rate(images // 2, images), asr, ra, base, hits).as_facts()
             facts["variance"] = {"clean": [1.0] * 100, "triggered": [2.0] * 100}
-        else:
-            names = {
-                "picture": ("trigger.png",),
-                "backdoor": ("model.safetensors", "trigger.safetensors"),
-            }.get(job.kind, ("model.safetensors",))
-            for name in names:
-                (job.folder / "out" / name).write_bytes(b"x")
-        self.events.append(
-            Done(job.key, Outcome("ok", seconds=1.0, peak_mb=1.0, facts=facts, files=names))
-        )
+        (job.folder / BOX / OUT).mkdir(parents=True, exist_ok=True)
+        for name in job.kind.files:
+            (job.folder / BOX / OUT / name).write_bytes(b"x")
+        self.events.append(Done(job.key, Outcome("ok", seconds=1.0, peak_mb=1.0, facts=facts)))
 
     def wait(self, timeout: float) -> list[Progressed | Done]:
         events, self.events = self.events, []
@@ -113,7 +112,7 @@ def measure(phase: str, cells: int, folder: Path) -> dict[str, object]:
 
 
 def _carry_out(ready: Prepared, registry: Registry, store: Store, out: Path) -> dict[str, object]:
-    executor = Instant()
+    executor = Instant(80)
     rows = run(ready, registry, out, Quiet(), store, executor)
     bad = [row["reason"] for row in rows if row["status"] != "ok"]
     if bad:

@@ -1,4 +1,4 @@
-"""The kinds of stage: what each of them is called, on whose side it runs, and what it may see.
+"""The kinds of stage: what each of them is called, on whose side it runs, what it sees and leaves.
 
 A kind that is not in this table cannot be planned, sent to a process or shown. Nothing here imports
 torch, so that plans and displays can read the table.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
+from kdbench.bench import keys
 from kdbench.errors import unknown
 
 #: Whose stage it is in the threat model. The two sides never share a process.
@@ -32,23 +33,28 @@ class Kind(StrEnum):
     training: Training
     #: Name of the function in kdbench.bench.work.stages that computes it.
     function: str
+    #: Names of the files that it leaves: these, and no others, become its artefact.
+    files: tuple[str, ...]
 
-    def __new__(cls, name: str, side: Side, sees: Split, training: Training, function: str) -> Kind:
+    def __new__(
+        cls, name: str, side: Side, sees: Split, training: Training, function: str, *files: str
+    ) -> Kind:
         kind = str.__new__(cls, name)
         kind._value_ = name
         kind.side, kind.sees, kind.training, kind.function = side, sees, training, function
+        kind.files = files
         return kind
 
-    # name, side, sees, training, function
-    CLEAN = "clean", "attacker", "train", "recipe", "train_clean"
-    ALONE = "alone", "attacker", "train", "recipe", "train_clean"
-    IMPORTED = "imported", "attacker", "train", "none", "imported"
-    BACKDOOR = "backdoor", "attacker", "train", "recipe", "backdoor"
-    CLEANSE = "cleanse", "defender", "train", "method", "cleanse"
-    DISTILL = "distill", "defender", "train", "recipe", "distill"
-    REPAIR = "repair", "defender", "train", "recipe", "repair"
+    # name, side, sees, training, function, files
+    CLEAN = "clean", "attacker", "train", "recipe", "train_clean", keys.MODEL
+    ALONE = "alone", "attacker", "train", "recipe", "train_clean", keys.MODEL
+    IMPORTED = "imported", "attacker", "train", "none", "imported", keys.MODEL
+    BACKDOOR = "backdoor", "attacker", "train", "recipe", "backdoor", keys.MODEL, keys.TRIGGER
+    CLEANSE = "cleanse", "defender", "train", "method", "cleanse", keys.MODEL
+    DISTILL = "distill", "defender", "train", "recipe", "distill", keys.MODEL
+    REPAIR = "repair", "defender", "train", "recipe", "repair", keys.MODEL
     EVALUATE = "evaluate", "attacker", "test", "none", "evaluate_network"
-    PICTURE = "picture", "attacker", "test", "none", "picture"
+    PICTURE = "picture", "attacker", "test", "none", "picture", keys.PICTURE
 
     @classmethod
     def named(cls, name: str) -> Kind:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kdbench.bench.keys import MODEL, PICTURE, TRIGGER
 from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.plan import Stage
 from kdbench.bench.work import stages
@@ -35,6 +36,8 @@ def test_each_kind_has_its_side_its_images_and_its_function(kind):
     assert kind.sees == ("test" if kind in MEASURING else "train")
     assert (kind.training == "recipe") == (kind in BY_RECIPE)
     assert callable(stages.function_of(kind))
+    expected = {"backdoor": {MODEL, TRIGGER}, "picture": {PICTURE}, "evaluate": set()}
+    assert set(kind.files) == expected.get(kind, {MODEL})
 
 
 def test_nothing_is_listed_that_this_test_does_not_know():

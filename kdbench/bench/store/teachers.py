@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from kdbench._files import write_record
 from kdbench.bench.keys import MODEL, digest
@@ -18,9 +14,11 @@ from kdbench.bench.kinds import Kind
 from kdbench.bench.store.artefacts import Store, file_digest
 from kdbench.bench.store.teacher_names import check_teacher_name, is_teacher_name
 from kdbench.errors import ConfigError, IntegrityError, UnknownMethodError, unknown
-from kdbench.models import ModelSource, blank_model
-from kdbench.models.builtin import MODELS
-from kdbench.models.files import save_module
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from kdbench.models import ModelSource
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def save_teacher(
     dataset: str,
     num_classes: int,
     image_size: int,
-    sources: Mapping[str, ModelSource] = MODELS,
+    sources: Mapping[str, ModelSource] | None = None,
     code: str = "",
 ) -> str:
     """Keep checked weights as a suspect teacher, and return its key in the store.
@@ -65,22 +63,26 @@ def save_teacher(
     Args:
         state: the weights.
         origin: where they are from.
-        sources: networks by name (``Registry.models``).
+        sources: networks by name (``Registry.models``). None: kdbench's own.
         code: which code the network is of (``Registry.origin_of_model``).
 
     Raises:
         UsageError: the name is taken by other weights, or is no name.
     """
+    # Looking a teacher up takes no torch.
+    from kdbench.models import blank_model
+    from kdbench.models.builtin import MODELS
+    from kdbench.models.files import save_module
+
     check_teacher_name(name)
     store = Store(store_root)
     store.check_writable()
+    sources = MODELS if sources is None else sources
     network = blank_model(model, num_classes, image_size=image_size, sources=sources)
     _load_state(network, state, model)
-    workspace = store.root / "work" / f"import-{uuid.uuid4().hex}"
-    workspace.mkdir(parents=True)
-    try:
-        save_module(network.eval(), workspace / MODEL, {"normalization": "dataset"})
-        weights = file_digest(workspace / MODEL)
+    with store.scratch() as folder:
+        save_module(network.eval(), folder / MODEL, {"normalization": "dataset"})
+        weights = file_digest(folder / MODEL)
         key = digest(
             ["imported", weights, model, num_classes, image_size, *([code] if code else [])]
         )
@@ -88,7 +90,7 @@ def save_teacher(
         if store.verified(key) is None:
             store.publish(
                 key,
-                workspace,
+                folder,
                 (MODEL,),
                 kind=Kind.IMPORTED,
                 title=f"imported {name}",
@@ -97,8 +99,6 @@ def save_teacher(
                 peak_mb=0.0,
                 ingredients={"weights": weights, "model": model},
             )
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)
     path = _path(store, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {
@@ -167,8 +167,8 @@ def load_teacher(store: Store, name: str) -> Imported:
 
 def teacher_names(store: Store) -> list[str]:
     """Sorted names of the imported teachers."""
-    return sorted(path.stem for path in (store.root / "teachers").glob("*.json"))
+    return sorted(path.stem for path in (store.vault / "teachers").glob("*.json"))
 
 
 def _path(store: Store, name: str) -> Path:
-    return store.root / "teachers" / f"{name}.json"
+    return store.vault / "teachers" / f"{name}.json"

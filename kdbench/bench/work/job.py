@@ -1,7 +1,7 @@
 """The boundary between planning and computing: jobs go in, outcomes come out.
 
-A job says everything that its process may know, and names files in one folder. It holds no objects,
-so that it can be sent to another process or another machine.
+A job says everything that its processes may know, and names files in one folder. It holds no
+objects, so that it can be sent to another process or another machine.
 """
 
 from __future__ import annotations
@@ -13,8 +13,31 @@ from typing import Any, Literal, Protocol
 from kdbench._progress import Step
 from kdbench.bench.kinds import Kind, Side
 
-#: Names of the files by which a job and its process talk, and of the folder of its profile.
-TASK, OUTCOME, LOG, TRACES = "task.json", "outcome.json", "log.txt", "traces"
+#: What lies in a job's folder: its inputs, one-off plugins, and the only folder that its process
+#: may write.
+IN, PLUGINS, BOX = "in", "plugins", "box"
+#: The file beside them that takes what the processes print.
+LOG = "log.txt"
+#: What lies in the box: results, checkpoints, the traces of a profile, temporary files.
+OUT, CHECKPOINTS, TRACES, TEMPORARY = "out", "checkpoints", "traces", "tmp"
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A further process of a job. It runs a plugin's code that may not see what the job sees.
+
+    The two talk over a socket, and over nothing else. The companion ends with its job.
+    """
+
+    #: By this name the process of the job finds the socket, in ``links``.
+    name: str
+    #: What the process calls, as ``module:function(channel, order, links)``. The job's end of the
+    #: socket is ``links["job"]``. The channel leads to the coordinator, which drops what comes.
+    entry: str
+    #: All that the process is told, in strict JSON.
+    order: dict[str, Any]
+    #: Files and folders that it may open. Nothing of the job's folder is open unless named here.
+    reads: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -27,12 +50,15 @@ class Job:
     kind: Kind
     #: For people. The process does not get it, since it names the attack.
     title: str
-    #: ``in/`` holds its inputs, and ``out/`` will hold its files. No other job uses the folder.
+    #: ``in/`` holds its inputs and ``plugins/`` one-off plugins. ``box/`` is all that it may write,
+    #: and ``box/out/`` will hold its files. No other job uses the folder.
     folder: Path
     #: All that the process is told, in strict JSON.
     task: dict[str, Any]
     #: Files and folders outside ``folder`` that it may open.
     reads: tuple[Path, ...] = ()
+    #: Further processes that work for this job.
+    companions: tuple[Companion, ...] = ()
     #: Jobs computed in the same process, from one pass of the teacher that they share.
     beside: tuple[Job, ...] = ()
 
@@ -52,15 +78,13 @@ class Outcome:
     status: Status
     #: Why the status is not ok.
     reason: str = ""
-    #: Time that the stage took.
+    #: Time that the stage took, by the coordinator's clock.
     seconds: float = 0.0
-    #: Largest memory of its process, MiB.
+    #: Largest memory of its processes, MiB.
     peak_mb: float = 0.0
     #: Numbers for the record, strict JSON.
     facts: dict[str, Any] = field(default_factory=dict)
-    #: Names in ``out/``.
-    files: tuple[str, ...] = ()
-    #: What the process printed.
+    #: What the processes printed.
     log: str = ""
 
 

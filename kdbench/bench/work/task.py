@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.bench.kinds import Kind
+from kdbench.bench.work.job import BOX, CHECKPOINTS, IN, OUT
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Task:
     random_seed: int
     #: Seed of the batches of a distillation, the same for all students.
     stream_seed: int
-    #: Holds ``in/`` with inputs, ``out/`` with results, and ``checkpoints/``.
+    #: Of the job: see the properties below.
     folder: Path
     #: Role -> file in ``in/``.
     inputs: dict[str, str]
@@ -49,19 +50,39 @@ class Task:
     bf16: bool
     #: Threads on a CPU.
     threads: int
-    #: Packages whose classes an input may be made of.
-    packages: tuple[str, ...]
+    #: Role -> packages whose classes the input is made of, besides kdbench's own.
+    packages: dict[str, list[str]]
+    #: Name of the network that it must leave, or that it measures.
+    network: str
     #: Seconds between checkpoints.
     checkpoint_s: float
     #: Title of a picture.
     picture: str = ""
 
+    @property
+    def inputs_folder(self) -> Path:
+        """Holds the files that ``inputs``, ``train`` and ``test`` name. It may be read only."""
+        return self.folder / IN
+
+    @property
+    def box(self) -> Path:
+        """The only folder that the stage may write."""
+        return self.folder / BOX
+
+    @property
+    def out(self) -> Path:
+        """Takes the results: the files that the table of kinds names, and no others."""
+        return self.box / OUT
+
+    @property
+    def checkpoints(self) -> Path:
+        """Takes the checkpoints. The next attempt finds them here."""
+        return self.box / CHECKPOINTS
+
 
 @dataclass
 class Product:
-    """What a stage leaves."""
+    """What a stage leaves, beside its files."""
 
-    #: Names of files in ``out/``.
-    files: tuple[str, ...] = ()
     #: Numbers for the record, strict JSON.
     facts: dict[str, Any] = field(default_factory=dict)
