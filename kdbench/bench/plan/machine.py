@@ -22,6 +22,7 @@ STAGE_CODE = (
     "attack.py",
     "attention.py",
     "bench/kinds.py",
+    "bench/work/companions.py",
     "bench/work/distill.py",
     "bench/work/stages.py",
     "bench/work/task.py",

@@ -21,6 +21,8 @@ HARMLESS = {
     "kdbench.bench.work.executors": "empty",
     "kdbench.bench.work.executors.child": "sets the threads of numerics, which are in the key",
     "kdbench.bench.work.job": "what a process is told and says",
+    "kdbench.bench.work.report": "limits on what a process says",
+    "kdbench.bench.work.results": "refuses files; it changes none",
     "kdbench.data": "finds datasets; the pixels are in the dataset's digest",
     "kdbench.data.common": "loads datasets; the pixels are in the dataset's digest",
     "kdbench.data.glyphs": "draws the built-in dataset; the pixels are in its digest",
@@ -35,6 +37,8 @@ HARMLESS = {
     "kdbench.report": "empty",
     "kdbench.untrusted": "empty",
     "kdbench.untrusted.confine": "takes rights away",
+    "kdbench.untrusted.files": "opens files; what is in them is in a digest",
+    "kdbench.untrusted.header": "refuses files; it changes none",
     "kdbench.untrusted.text": "text for people",
     "kdbench.report.pictures": "draws a trigger for people; a picture is no number",
 }
