@@ -62,7 +62,7 @@ def decode_image(
             picture = _rgb(image).resize((size, size), Image.Resampling.BILINEAR)
     except UnidentifiedImageError as error:
         raise DatasetError(
-            f"cannot decode image {path}: it is damaged from the start, or none of "
+            f"cannot decode image {path}: cannot identify it as one of "
             f"{', '.join(FORMATS)}; replace or remove the file"
         ) from error
     except Exception as error:
