@@ -33,12 +33,13 @@ def open_vault(root: Path) -> Path | None:
     Raises:
         ConfigError: it cannot be trusted, or there are several.
     """
-    if not _older(root):
-        return _find(root)
+    names = _names(root)
+    if not _older(root, names):
+        return _find(root, names)
     try:
         return make_vault(root)
     except OSError:  # nobody may write there
-        return _find(root) or root
+        return _find(root, names) or root
 
 
 def make_vault(root: Path) -> Path:
@@ -51,11 +52,12 @@ def make_vault(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Two processes that start at once make one vault.
     with filelock.FileLock(root / "vault.lock"):
-        older = _older(root)
+        names = _names(root)
+        older = _older(root, names)
         for path in older:
             # Its other folders were made with the user's usual rights.
             check_private(path, alone=path.name == "objects")
-        vault = _find(root)
+        vault = _find(root, names)
         if vault is None:
             vault = root / f"vault.{secrets.token_hex(16)}"
             vault.mkdir(mode=0o700)
@@ -101,25 +103,30 @@ def root_warning(root: Path) -> str:
     return ""
 
 
-def _find(root: Path) -> Path | None:
+def _names(root: Path) -> list[str]:
+    """What lies in the root. A plan asks for thousands of artefacts before there is a store."""
     try:
-        names = sorted(name for name in os.listdir(root) if _VAULT.fullmatch(name))
+        return os.listdir(root)
     except OSError:
-        return None
-    if len(names) > 1:
+        return []
+
+
+def _find(root: Path, names: list[str]) -> Path | None:
+    vaults = sorted(filter(_VAULT.fullmatch, names))
+    if len(vaults) > 1:
         raise ConfigError(
-            f"{root} holds {len(names)} vaults ({', '.join(names)}), and only one can be used; "
+            f"{root} holds {len(vaults)} vaults ({', '.join(vaults)}), and only one can be used; "
             "move the others elsewhere"
         )
-    if not names:
+    if not vaults:
         return None
-    check_private(root / names[0])
-    return root / names[0]
+    check_private(root / vaults[0])
+    return root / vaults[0]
 
 
-def _older(root: Path) -> list[Path]:
+def _older(root: Path, names: list[str]) -> list[Path]:
     """What lies in the root as in an older store."""
-    return [root / name for name in _OLDER if os.path.lexists(root / name)]
+    return [root / name for name in _OLDER if name in names]
 
 
 def _move(source: Path, target: Path) -> None:

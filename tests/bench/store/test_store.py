@@ -15,14 +15,15 @@ import pytest
 from click.testing import CliRunner
 
 from kdbench.bench.store import artefacts as store_module
-from kdbench.bench.store.artefacts import Store, file_digest
+from kdbench.bench.store.artefacts import DamagedError, Store, file_digest
 from kdbench.bench.store.cached import CachedStore
-from kdbench.bench.store.care import garbage
+from kdbench.bench.store.care import LAST_JOB, garbage, last_job
 from kdbench.bench.store.manifest import MANIFEST, Manifest
 from kdbench.cli import main
-from kdbench.errors import ConfigError
+from kdbench.errors import ConfigError, IntegrityError
 from kdbench.untrusted.box import remove_tree
 from tests.sizes import size
+from tests.untrusted.trees import make_outside, state
 
 KEY = "ab" + "0" * 62
 ABOUT = {
@@ -324,3 +325,185 @@ def test_the_command_line_lists_verifies_and_tidies(store):
     assert CliRunner().invoke(main, ["store", "gc", *where]).exit_code == 0
     assert not list((store.vault / "damaged").iterdir())
     assert store.verified("cd" + "0" * 62) is not None
+
+
+# -- hostile sources ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outside(tmp_path):
+    return make_outside(tmp_path / "outside")
+
+
+def publish(store, source, names=("model.safetensors",), **more):
+    return store.publish(KEY, source, names, **ABOUT | more)
+
+
+def test_publishing_a_link_to_a_folder_touches_nothing_in_it(store, outside, tmp_path):
+    """It used to delete all that was not named, and to write a manifest there."""
+    before = state(outside)
+    (tmp_path / "out").symlink_to(outside)
+    with pytest.raises(IntegrityError, match="out/ is not what it should be"):
+        publish(store, tmp_path / "out", ("secret",))
+    publish(store, tmp_path / "out", ())
+    assert store.find(KEY).files == {}
+    assert state(outside) == before
+
+
+def test_publishing_leaves_its_source_as_it_is(store, tmp_path):
+    source = tmp_path / "out"
+    source.mkdir()
+    (source / "model.safetensors").write_bytes(b"weights")
+    (source / "manifest.json").write_text("{}")
+    before = state(source)
+    kept = publish(store, source)
+    assert store.verified(KEY) == kept
+    assert list(kept.files) == ["model.safetensors"]
+    assert state(source) == before
+    (source / "model.safetensors").write_bytes(b"later")  # by whoever still has it open
+    assert store.verified(KEY) == kept
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "../secret", "/etc/passwd", "..", ""])
+def test_reserved_names_are_refused(store, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MANIFEST).write_text("{}")
+    with pytest.raises(ValueError, match=r"name of a file|cannot be a file"):
+        publish(store, tmp_path / "out", (name,))
+    assert list(store) == []
+
+
+def test_the_limit_is_that_of_all_files_and_known_before_any_is_read(store, tmp_path, monkeypatch):
+    source = tmp_path / "out"
+    source.mkdir()
+    for name in ("a", "b"):
+        (source / name).write_bytes(bytes(100))
+    publish(store, source, ("a", "b"), limit_bytes=200)
+    with pytest.raises(IntegrityError, match="b is larger than the 99 bytes"):
+        publish(store, source, ("a", "b"), limit_bytes=199)
+    (source / "model.safetensors").touch()
+    os.truncate(source / "model.safetensors", 24 << 30)
+    monkeypatch.setattr(os, "read", None)
+    with pytest.raises(IntegrityError, match="larger than"):
+        publish(store, source, limit_bytes=1 << 30)
+    assert not list((store.vault / "staging").iterdir())
+
+
+def test_what_is_checked_is_what_is_kept(store, tmp_path):
+    """The check sees the copy. The original may change between the check and its use."""
+    source = tmp_path / "out"
+    source.mkdir()
+    (source / "model.safetensors").write_bytes(b"good")
+
+    def check(folder):
+        assert folder.parent == store.vault / "staging"
+        assert (folder / "model.safetensors").read_bytes() == b"good"
+        assert list(store) == [], "nothing is visible before it was checked"
+        (source / "model.safetensors").write_bytes(b"bad")
+
+    publish(store, source, check=check)
+    assert (store.folder(KEY) / "model.safetensors").read_bytes() == b"good"
+    assert store.verified(KEY) is not None
+
+
+def test_what_fails_its_check_is_not_kept(store, tmp_path):
+    source = tmp_path / "out"
+    source.mkdir()
+    (source / "model.safetensors").write_bytes(b"another network")
+
+    def check(folder):
+        raise IntegrityError("it is another network")
+
+    with pytest.raises(IntegrityError, match="another network"):
+        publish(store, source, check=check)
+    assert list(store) == []
+    assert not list((store.vault / "staging").iterdir())
+
+
+def test_a_copy_out_is_compared_as_it_is_made(store, tmp_path, monkeypatch):
+    keep(store)
+    target = tmp_path / "copy"
+    store.copy_out(KEY, "model.safetensors", target)
+    assert target.read_bytes() == b"weights" * 100
+    path, read = store.folder(KEY) / "model.safetensors", os.read
+
+    def changed(handle, count):  # after the last moment at which anybody could have looked
+        path.chmod(0o644)
+        path.write_bytes(b"WEIGHTS" * 100)
+        return read(handle, count)
+
+    monkeypatch.setattr(os, "read", changed)
+    with pytest.raises(DamagedError, match="damaged or gone") as error:
+        store.copy_out(KEY, "model.safetensors", tmp_path / "other")
+    assert error.value.key == KEY
+    assert not (tmp_path / "other").exists()
+    assert store.find(KEY) is None, "it is put aside"
+
+
+@pytest.mark.parametrize("how", ["gone", "link", "longer", "no such name"])
+def test_what_cannot_be_copied_out_is_put_aside(store, tmp_path, how):
+    keep(store)
+    path = store.folder(KEY) / "model.safetensors"
+    if how in ("gone", "link"):
+        path.unlink()
+    if how == "link":
+        path.symlink_to("/dev/zero")
+    if how == "longer":
+        os.truncate(path, 1 << 40)
+    name = "trigger.safetensors" if how == "no such name" else "model.safetensors"
+    with pytest.raises(DamagedError):
+        store.copy_out(KEY, name, tmp_path / "copy")
+    assert not os.path.lexists(tmp_path / "copy")
+    assert list(store) == []
+
+
+def test_a_full_disk_is_no_damage(store, tmp_path, monkeypatch):
+    keep(store)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.copy_out(KEY, "model.safetensors", tmp_path / "copy")
+    assert store.verified(KEY) is not None
+
+
+def test_a_file_with_a_further_name_is_no_damage(store, tmp_path):
+    """Images get one for each job, and backups are made of them."""
+    keep(store)
+    os.link(store.folder(KEY) / "model.safetensors", tmp_path / "backup")
+    store.copy_out(KEY, "model.safetensors", tmp_path / "copy")
+    assert store.verified(KEY) is not None
+
+
+def test_old_job_folders_are_garbage_and_young_ones_are_not(store):
+    store.make_vault()
+    names = {name: f"{number:032x}" for number, name in enumerate(("held", "left", "lost", "new"))}
+    keys = {name: f"{number}{number}" + "0" * 62 for number, name in enumerate(("held", "left"))}
+    for name, folder in names.items():
+        (store.jobs / folder / "box").mkdir(parents=True)
+        if name != "new":
+            os.utime(store.jobs / folder, (0, 0))
+    for name, key in keys.items():
+        store.workspace(key).mkdir(parents=True)
+        (store.workspace(key) / LAST_JOB).write_text(names[name])
+        for path in (store.workspace(key) / LAST_JOB, store.workspace(key)):
+            os.utime(path, (0, 0))
+    lock = store.lock(keys["held"])
+    found = garbage(store, 1)
+    assert set(found) == {
+        store.workspace(keys["left"]),
+        store.jobs / names["left"],
+        store.jobs / names["lost"],
+    }
+    lock.release()
+
+
+@pytest.mark.parametrize("note", ["", "../../outside", "/etc", "a" * 31, "é" * 32, "0" * 32 + "\n"])
+def test_a_note_of_a_job_is_a_name_and_nothing_else(store, note):
+    store.make_vault()
+    store.workspace(KEY).mkdir(parents=True)
+    (store.workspace(KEY) / LAST_JOB).write_text(note)
+    assert last_job(store, KEY) is None
