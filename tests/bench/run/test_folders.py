@@ -202,7 +202,7 @@ class Hostile(Instant):
     """Computes nothing, and does something to the box of each student before it ends."""
 
     def __init__(self, attack, status="ok", kind="distill"):
-        super().__init__()
+        super().__init__(images=120)
         self.attack, self.status, self.kind, self.seen = attack, status, kind, []
 
     def _do(self, job):
@@ -254,7 +254,7 @@ def test_a_second_attempt_writes_through_no_link_of_the_first(go, outside):
 
     first = Hostile(attack, "crashed")
     assert {row["status"] for row in go(first)} == {"crashed"}
-    second = Instant()
+    second = Instant(images=120)
     assert {row["status"] for row in go(second)} == {"ok"}
     assert state(outside) == before
 
@@ -307,7 +307,7 @@ def test_a_stage_that_is_damaged_whenever_it_was_made_is_given_up(go, store):
             self.runs += job.kind == "backdoor"
             super().start(job)
 
-    executor = Spoiling()
+    executor = Spoiling(images=120)
     rows = go(executor)
     assert {row["status"] for row in rows} == {"failed"}
     assert all("was damaged 2 times right after it was made" in row["reason"] for row in rows)
