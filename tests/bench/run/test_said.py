@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -58,7 +61,7 @@ class Seen(Quiet):
 
 
 @pytest.fixture(scope="module")
-def honest(registry, stripes, tmp_path_factory):
+def honest(registry, tmp_path_factory):
     """(a plan, the store of an honest run of it)."""
     folder = tmp_path_factory.mktemp("honest")
     spec = RunSpec(
@@ -67,12 +70,13 @@ def honest(registry, stripes, tmp_path_factory):
         pairs=(("wrn10_1", "wrn10_1"),),
         numerics="fp32",
         threads=1,
+        train_size=40,
+        test_size=40,
+        controls=False,
         overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill")},
     )
     store = Store(folder / "store")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(prepare, "load", lambda spec, resolved, sources: stripes)
-        ready = prepare.prepare(spec, registry, store)
+    ready = prepare.prepare(spec, registry, store)
     runner.run(ready, registry, folder / "out", Quiet(), store, InlineExecutor(registry))
     return ready, store
 
@@ -81,12 +85,17 @@ def honest(registry, stripes, tmp_path_factory):
 def lied_to(registry, honest, tmp_path):
     """Carries a plan out with a liar; answers (the rows, how many outcomes were said)."""
     ready, kept = honest
-    runs = iter(range(10**6))
+    # In memory where that can be had: two hundred runs wait for a disk most of their time.
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
+        yield partial(_lie, registry, ready, kept, Path(folder))
 
-    def once(say):
-        out = tmp_path / f"out{next(runs)}"
+
+def _lie(registry, ready, kept, folder, say):
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        out = Path(name, "out")
         liar = Liar(kept, say)
-        store = Store(tmp_path / out.name / "store")
+        store = Store(Path(name, "store"))
         rows = runner.run(ready, registry, out, Seen(), store, liar)
         assert len(rows) == len(ready.plan.cells)
         json.loads((out / "run.json").read_text(), parse_constant=pytest.fail)
@@ -94,10 +103,7 @@ def lied_to(registry, honest, tmp_path):
             text = (out / name).read_text()
             assert "\x1b" not in text
             assert "\x07" not in text
-        shutil.rmtree(out)
         return rows, liar.said
-
-    return once
 
 
 def outcome(facts):
@@ -117,7 +123,7 @@ def test_an_honest_process_gives_an_honest_row(lied_to):
 @pytest.mark.parametrize(
     ("change", "status"),
     [
-        ({"acc": [100, 110]}, "failed"),
+        ({"acc": [30, 39]}, "failed"),
         ({"acc": [10**15, 10**15]}, "failed"),
         (dict.fromkeys(("asr", "asr_hits", "ra", "base", "variance")), "crashed"),
         ({"variance": {"clean": [], "triggered": []}}, "crashed"),
@@ -142,20 +148,18 @@ def test_a_thousand_random_outcomes(lied_to):
     said = 0
 
     @settings(
-        max_examples=250, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=220, deadline=None, suppress_health_check=list(HealthCheck), database=None
     )
     @given(st.data())
     def lie(data):
         nonlocal said
-        if said >= 1000:
-            return
         rng = random.Random(data.draw(st.integers(0, 2**32)))
         lies = data.draw(st.lists(JSON, min_size=4, max_size=4))
 
         def change(facts):
             """Facts that differ from the honest ones in one place, at most."""
             names = [*facts, "confinement", "device", "cohort", "profile", "x"]
-            if rng.random() < 0.5:
+            if rng.random() < 0.3:
                 facts = facts | {rng.choice(names): rng.choice(lies)}
             changes = {}
             if rng.random() < 0.1:
