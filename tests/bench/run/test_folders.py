@@ -80,13 +80,17 @@ def test_checkpoints_are_taken_over_and_nothing_else(store, outside):
     (left / "fit-6.safetensors").chmod(0o6777)
     for name in ("fit-x.safetensors", "fit-٣.safetensors", "fit-7.safetensors\n", "fit-7.tmp"):
         (left / name).write_bytes(b"x")
+    (box / "log").symlink_to(outside / "secret")
+    (box.parent / "log.txt").touch()
     before = state(outside)
     folders.keep_checkpoints(KEY)
-    assert sorted(path.name for path in last_job(store, KEY).rglob("*") if path.is_dir()) == [
+    kept = [last_job(store, KEY), *sorted(last_job(store, KEY).rglob("*"))]
+    assert [path.name for path in kept[1:]] == [
         "box",
         "checkpoints",
-        "fit-4.safetensors",
+        *(f"fit-{n}.safetensors" for n in (0, 5, 6)),
     ]
+    assert all(stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFDIR, stat.S_IFREG) for path in kept)
     box = folders.make(KEY) / "box"
     taken = {path.name: path.read_bytes() for path in (box / "checkpoints").iterdir()}
     assert taken == {"fit-0.safetensors": b"state", "fit-6.safetensors": b"set-uid"}
