@@ -25,6 +25,10 @@ class Trigger(nn.Module, ABC):
     buffers, other attributes numbers, texts or lists of them: it is kept in a file (see
     kdbench.models.files) and restored in another process, without its constructor. No gradient is
     needed through it.
+
+    A measurement shows it all test images, each once and in random order, without labels. A class
+    of the plugin then runs in a process of its own. Its parts are modules of torch.nn, of kdbench,
+    or of the plugin's package.
     """
 
     @abstractmethod
@@ -59,6 +63,11 @@ class Backdoor:
     """A poisoned teacher and its trigger."""
 
     teacher: FeatureModel
+    """The network that the attack was given, with other weights.
+
+    Its classes, attributes, tensors and shapes are those of that network. Another network, or a
+    class of the plugin, is an error.
+    """
     trigger: Trigger
     target_class: int
     """As the attack was given it."""
@@ -79,7 +88,8 @@ class Attack(Method):
 
     @abstractmethod
     def implant(self, setting: AttackSetting) -> Backdoor:
-        """Return a backdoored teacher and its trigger."""
+        """Return a backdoored teacher and its trigger. The teacher is the network of the setting,
+        with other weights."""
 
 
 def choose_poison(

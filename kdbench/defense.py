@@ -52,7 +52,13 @@ class Defense(Method):
         )
 
     def cleanse_teacher(self, teacher: FeatureModel, setting: DefenseSetting) -> FeatureModel:
-        """Before distillation. ``teacher`` is a private copy."""
+        """Before distillation. ``teacher`` is a private copy.
+
+        Return the same network with other weights, or ``Edited`` or ``Pruned`` of
+        :mod:`kdbench.models.views` around it. The editor may be of a class of the plugin. Another
+        network is an error. A measurement shows an edited teacher the test images in random order,
+        without labels, in a process of its own.
+        """
         return teacher
 
     def objective(
@@ -65,5 +71,9 @@ class Defense(Method):
     def repair_student(
         self, student: FeatureModel, teacher: FrozenTeacher, setting: DefenseSetting
     ) -> FeatureModel:
-        """After distillation. ``student`` is a private copy."""
+        """After distillation. ``student`` is a private copy.
+
+        Return the same network with other weights, or ``Pruned`` of :mod:`kdbench.models.views`
+        around it. Another network, the teacher, or a class of the plugin is an error.
+        """
         return student

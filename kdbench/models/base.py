@@ -37,7 +37,12 @@ class FeatureOutput:
 
 class FeatureModel(nn.Module, ABC):
     """Base of every model. A subclass sets the attributes and defines the four steps of
-    :meth:`features`."""
+    :meth:`features`.
+
+    A network is kept in a file and compared with a new one of its name. So training may change its
+    parameters and buffers, but no other attribute and no class of a part. In evaluation an image's
+    result must not depend on the rest of its batch, since images come in random order.
+    """
 
     name: str
     """As in the registry."""

@@ -4,9 +4,10 @@ Any ``nn.Module`` can be kept if its plain attributes are numbers, texts, parame
 dataclasses, or containers of these. So a plugin needs no code to keep its edited teacher or its
 trigger.
 
-Reading imports classes of torch.nn, of kdbench and of the plugins that the caller names, and no
-others. It runs no constructor of a module. The networks of libraries (timm, torchvision) hold
-functions, so they are built again by name.
+Reading imports classes of modules from torch.nn, from kdbench's networks and triggers, and from the
+packages that the caller names. It imports no others, and runs no constructor of a module. Parameter
+models and dataclasses are constructed, so they must be of the caller's packages. The networks of
+libraries (timm, torchvision) hold functions, so they are built again by name.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,22 @@ from kdbench.errors import ContractError, IntegrityError
 from kdbench.models import blank_model
 from kdbench.models.base import FeatureModel
 from kdbench.models.external import ExternalModel
+from kdbench.untrusted.header import Header, read_header, unique
 
 _KEY = "kdbench"
 #: What every module has: parameters, buffers, children, hooks.
 _BARE = frozenset(vars(nn.Module()))
-#: Packages whose classes a file may always name.
-_PACKAGES = ("torch.nn", "kdbench")
+#: Packages and modules whose ``nn.Module`` classes a file may always name.
+_CORE = ("torch.nn", "kdbench.models", "kdbench.triggers")
+
+
+def is_core(name: str) -> bool:
+    """Whether a file may always name this class (``module:Class``) as that of a module."""
+    return _within(name.partition(":")[0], _CORE)
+
+
+def _within(module: str, packages: Iterable[str]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
 def save_module(module: nn.Module, path: Path, record: dict[str, Any] | None = None) -> None:
@@ -44,13 +55,29 @@ def save_module(module: nn.Module, path: Path, record: dict[str, Any] | None = N
     """
     from safetensors.torch import save_file
 
-    writer = _Writer()
-    structure = writer.node(module, "")
+    structure, tensors = describe(module)
     # Not sorted: a Sequential runs its children in this order, and sorted, child 10 would come
     # before child 2.
     held = json.dumps({"structure": structure, "record": record or {}})
     # One key only, since safetensors writes several in random order.
-    save_file(writer.tensors, path, metadata={_KEY: held})
+    save_file(tensors, path, metadata={_KEY: held})
+
+
+def read_structure(path: Path) -> tuple[dict[str, Any], dict[str, Any], Header]:
+    """(structure, record, header) of a file, without importing or constructing what it names.
+
+    Raises:
+        IntegrityError: the file is no module of kdbench, or its header breaks a limit.
+    """
+    header = read_header(path)
+    try:
+        held = json.loads(header.texts[_KEY], object_pairs_hook=unique)
+        structure, record = held["structure"], held["record"]
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise _no_module(path, error) from error
+    if not isinstance(structure, dict) or not isinstance(record, dict):
+        raise _no_module(path, TypeError("its structure or record is no table"))
+    return structure, record, header
 
 
 def load_module(path: Path, packages: Collection[str] = ()) -> tuple[nn.Module, dict[str, Any]]:
@@ -66,16 +93,32 @@ def load_module(path: Path, packages: Collection[str] = ()) -> tuple[nn.Module, 
     """
     from safetensors import SafetensorError, safe_open
 
+    structure, record, _ = read_structure(path)
     try:
         with safe_open(path, framework="pt") as file:
-            held = json.loads((file.metadata() or {})[_KEY])
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
-        return _Reader(tensors, packages).node(held["structure"], "").eval(), held["record"]
-    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, ImportError) as error:
-        raise IntegrityError(
-            f"{path.name} does not hold a module of kdbench: {type(error).__name__}: {error}"
-        ) from error
+        return _Reader(tensors, packages).node(structure, "").eval(), record
+    except (SafetensorError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise _no_module(path, error) from error
+    except (ImportError, RecursionError, RuntimeError) as error:
+        raise _no_module(path, error) from error
+
+
+def _no_module(path: Path, error: Exception) -> IntegrityError:
+    return IntegrityError(
+        f"{path.name} does not hold a module of kdbench: {type(error).__name__}: {error}"
+    )
+
+
+def describe(module: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(structure, tensors by name) of a module, as a file of it would hold them.
+
+    Raises:
+        ContractError: as :func:`save_module`.
+    """
+    writer = _Writer()
+    return writer.node(module, ""), writer.tensors
 
 
 class _Writer:
@@ -92,7 +135,8 @@ class _Writer:
             return {"same": self._paths[id(module)]}
         self._paths[id(module)] = path
         self._alive.append(module)
-        if isinstance(module, ExternalModel):
+        # Not a subclass: a file of it would hold the library's network and lose the subclass.
+        if type(module) is ExternalModel:
             return self._external(module, path)
         where = f"{type(module).__name__}{f' at {path!r}' if path else ''}"
         if any(value for name, value in vars(module).items() if name in _BARE and "hooks" in name):
@@ -172,6 +216,8 @@ class _Reader:
         module = self._modules[path] = cls.__new__(cls)
         nn.Module.__init__(module)
         for name, value in node["plain"].items():
+            if name in _BARE:
+                raise ValueError(f"{name} is no plain attribute")
             vars(module)[name] = _decode(value, self._class)
         for name, tensor in node["parameters"].items():
             module.register_parameter(name, self._parameter(tensor, name not in node["frozen"]))
@@ -190,9 +236,10 @@ class _Reader:
         return self._parameters[name]
 
     def _class(self, name: str, base: type) -> Any:
+        """A class by name. Only modules may be of kdbench: others would be constructed."""
         module, _, qualname = name.partition(":")
-        allowed = (*_PACKAGES, *self.packages)
-        if not any(module == package or module.startswith(f"{package}.") for package in allowed):
+        allowed = (*(_CORE if base is nn.Module else ()), *self.packages)
+        if not _within(module, allowed):
             raise ValueError(f"class {name} is of none of the packages {', '.join(allowed)}")
         cls: Any = importlib.import_module(module)
         for part in qualname.split("."):

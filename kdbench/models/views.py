@@ -8,13 +8,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from kdbench.models.base import BatchNormMode, Edit, FeatureModel, FeatureOutput
+from kdbench.models.base import GROUPS, BatchNormMode, Edit, FeatureModel, FeatureOutput
 
-__all__ = ["BatchNormMode", "Edited", "FrozenTeacher", "batch_statistics"]
+__all__ = ["BatchNormMode", "Edited", "FrozenTeacher", "Pruned", "batch_statistics"]
 
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -88,6 +89,61 @@ class Edited(FeatureModel):
 
     def classify(self, g: Tensor, tap: Tensor) -> Tensor:
         return self.model.classify(g, tap)
+
+    def tap_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
+        return self.model.tap_norms()
+
+
+class Pruned(FeatureModel):
+    """A model some of whose last channels are zero. It can be used like any model.
+
+    Args:
+        model: the model.
+        kept: per channel 1, or 0 where pruned, (C,) or (1, C, 1, 1).
+        site: ``tap``: the last tap is multiplied by ``kept``. ``group``: the last group output is,
+            for a model whose last tap is that output itself. An edit of the group comes first, so
+            that it cannot bring a channel back.
+    """
+
+    kept: Tensor
+
+    def __init__(self, model: FeatureModel, kept: Tensor, site: Literal["tap", "group"]) -> None:
+        super().__init__()
+        self.model, self.site = model, site
+        self.register_buffer("kept", kept.detach().clone().float().view(1, -1, 1, 1))
+        self.name, self.num_classes = model.name, model.num_classes
+        self.group_channels, self.tap_channels = model.group_channels, model.tap_channels
+        self.pixel_mean, self.pixel_std = model.pixel_mean, model.pixel_std
+        self.batch_norm = model.batch_norm
+
+    def _masked(self, features: Tensor) -> Tensor:
+        return features * self.kept.to(features.dtype)
+
+    def features(self, x: Tensor, edit: Edit | None = None) -> FeatureOutput:
+        if self.site == "tap":
+            return super().features(x, edit)  # by the steps below
+
+        def then_masked(i: int, g: Tensor) -> Tensor:
+            g = g if edit is None else edit(i, g)
+            return self._masked(g) if i == GROUPS - 1 else g
+
+        return self.model.features(x, edit=then_masked)
+
+    def first_group(self, x: Tensor) -> Tensor:
+        return self.model.first_group(x)
+
+    def tap(self, i: int, g: Tensor) -> Tensor:
+        tap = self.model.tap(i, g)
+        return self._masked(tap) if i == GROUPS - 1 else tap
+
+    def next_group(self, i: int, g: Tensor, tap: Tensor) -> Tensor:
+        g = self.model.next_group(i, g, tap)
+        return self._masked(g) if self.site == "group" and i + 1 == GROUPS - 1 else g
+
+    def classify(self, g: Tensor, tap: Tensor) -> Tensor:
+        # A library model reads the group and not the tap, and is handed groups that somebody else
+        # may have edited.
+        return self.model.classify(self._masked(g) if self.site == "group" else g, tap)
 
     def tap_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
         return self.model.tap_norms()

@@ -16,7 +16,7 @@ from kdbench.metrics import Evaluation, evaluate
 from kdbench.models.base import FeatureModel
 from kdbench.testing import scene
 from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
-from kdbench.testing.common import run_once
+from kdbench.testing.common import ensure_network, run_once
 from kdbench.testing.method_run import MethodRun, implant, run_method, seeded
 from kdbench.training import Fit, Silent, Trained
 
@@ -63,6 +63,11 @@ def result(subject: Subject) -> None:
     ensure(not teacher.training, "the teacher is in training mode; call eval()")
     ensure(isinstance(trigger, Trigger), f"the trigger is a {type(trigger).__name__}, no Trigger")
     ensure(target == scene.TARGET, f"the target class was {scene.TARGET} and is {target}")
+
+
+@check("the teacher is the network that it was given, with other weights", "attack")
+def same_network(subject: Subject) -> None:
+    ensure_network("teacher", backdoor(subject).teacher, scene.TEACHER)
 
 
 @check("a triggered image keeps its shape and type, and lies in [0, 1]", "attack")

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from kdbench.errors import KdbenchError
+from kdbench.models.base import FeatureModel
+from kdbench.models.named import check_network
 from kdbench.models.views import FrozenTeacher
 from kdbench.testing import fresh, scene
 from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
@@ -171,6 +173,16 @@ def images_untouched(subject: Subject) -> None:
         )
         ensure(torch.equal(images.labels, train.labels), "labels were changed in place")
     ensure(not run.spoilt, "a batch, or the teacher's features, were changed in place")
+
+
+def ensure_network(
+    role: str, model: nn.Module, name: str, wrappers: tuple[type[FeatureModel], ...] = ()
+) -> None:
+    """Raise CheckFailedError unless a module is the scene's network of that name, as a run asks."""
+    try:
+        check_network(model, name, scene.CLASSES, scene.SIZE, wrappers=wrappers)
+    except KdbenchError as error:
+        ensure(False, f"the {role} cannot stand in a table: {error}")
 
 
 @check("what it makes survives a file, and means the same afterwards", "attack", "defense")

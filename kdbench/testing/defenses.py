@@ -6,9 +6,10 @@ import torch
 
 from kdbench.defense import STEPS, Defense
 from kdbench.models.base import FeatureModel
+from kdbench.models.views import Edited, Pruned
 from kdbench.testing import scene
 from kdbench.testing.checks import CheckFailedError, NotApplicableError, Subject, check, ensure
-from kdbench.testing.common import run_once
+from kdbench.testing.common import ensure_network, run_once
 from kdbench.testing.method_run import run_method
 
 
@@ -50,6 +51,20 @@ def interface(subject: Subject) -> None:
         ensure(
             bool(torch.isfinite(out.logits).all()), f"logits of the {role} network are not finite"
         )
+
+
+@check(
+    "it returns the network that it was given: a student bare or Pruned, a teacher Edited as well",
+    "defense",
+)
+def returned_network(subject: Subject) -> None:
+    modules = run_once(subject).modules
+    for role, name, wrappers in (
+        ("cleansed", scene.TEACHER, (Edited, Pruned)),
+        ("repaired", scene.STUDENT, (Pruned,)),
+    ):
+        if role in modules:
+            ensure_network(f"{role} network", modules[role], name, wrappers)
 
 
 @check("where it does nothing (``zero``) it is ``none``, bit for bit", "defense")

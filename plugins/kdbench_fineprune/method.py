@@ -44,7 +44,8 @@ from kdbench.defense import DefenseSetting
 from kdbench.errors import ConfigError
 from kdbench.method import Info, Variant
 from kdbench.metrics import accuracy
-from kdbench.models.base import GROUPS, Edit, FeatureModel, FeatureOutput
+from kdbench.models.base import GROUPS, FeatureModel
+from kdbench.models.views import Pruned
 from kdbench.numerics import Numerics
 from kdbench.repair import Repair, TuningParams, fine_tune, held_out
 
@@ -81,61 +82,6 @@ class FinePruneParams(TuningParams):
         le=1,
         description="channels pruned at most, share of all; one always stays; kdbench",
     )
-
-
-class Pruned(FeatureModel):
-    """A model some of whose last channels are zero; to everything downstream it is just another
-    model.
-
-    Args:
-        model: the model. kept: per channel 1, or 0 where pruned, (C,) or (1, C, 1, 1).
-        site: ``tap``: the last tap is multiplied by ``kept``; ``group``: the last group output, for
-            a model whose last tap is that output itself. An edit of the group comes first, so that
-            it cannot bring a channel back.
-    """
-
-    kept: Tensor
-
-    def __init__(self, model: FeatureModel, kept: Tensor, site: Literal["tap", "group"]) -> None:
-        super().__init__()
-        self.model, self.site = model, site
-        self.register_buffer("kept", kept.detach().clone().float().view(1, -1, 1, 1))
-        self.name, self.num_classes = model.name, model.num_classes
-        self.group_channels, self.tap_channels = model.group_channels, model.tap_channels
-        self.pixel_mean, self.pixel_std = model.pixel_mean, model.pixel_std
-        self.batch_norm = model.batch_norm
-
-    def _masked(self, features: Tensor) -> Tensor:
-        return features * self.kept.to(features.dtype)
-
-    def features(self, x: Tensor, edit: Edit | None = None) -> FeatureOutput:
-        if self.site == "tap":
-            return super().features(x, edit)  # by the steps below
-
-        def then_masked(i: int, g: Tensor) -> Tensor:
-            g = g if edit is None else edit(i, g)
-            return self._masked(g) if i == _LAST else g
-
-        return self.model.features(x, edit=then_masked)
-
-    def first_group(self, x: Tensor) -> Tensor:
-        return self.model.first_group(x)
-
-    def tap(self, i: int, g: Tensor) -> Tensor:
-        tap = self.model.tap(i, g)
-        return self._masked(tap) if i == _LAST else tap
-
-    def next_group(self, i: int, g: Tensor, tap: Tensor) -> Tensor:
-        g = self.model.next_group(i, g, tap)
-        return self._masked(g) if self.site == "group" and i + 1 == _LAST else g
-
-    def classify(self, g: Tensor, tap: Tensor) -> Tensor:
-        # A library model reads the group and not the tap, and is handed groups that somebody else
-        # may have edited.
-        return self.model.classify(self._masked(g) if self.site == "group" else g, tap)
-
-    def tap_norms(self) -> tuple[torch.nn.BatchNorm2d | None, ...]:
-        return self.model.tap_norms()
 
 
 @torch.no_grad()

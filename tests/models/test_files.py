@@ -147,6 +147,47 @@ def test_no_class_from_elsewhere_is_touched(tmp_path, name, monkeypatch):
         load_module(tmp_path / "b")
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"dataclass": "kdbench.bench.work.executors.local:LocalExecutor", "values": {}},
+        {"dataclass": "kdbench.numerics:Numerics", "values": {}},
+        {"params": "kdbench.training:Recipe", "values": {}},
+        {"params": "kdbench_robustkd.method:RobustKDParams", "values": {}},
+        {"dataclass": "torch.nn.parallel.distributed:_MixedPrecision", "values": {}},
+    ],
+)
+def test_nothing_outside_the_callers_packages_is_constructed(tmp_path, value, monkeypatch):
+    """A plain attribute of a module cannot construct objects of kdbench or of other plugins."""
+    from kdbench import numerics
+    from kdbench.bench.work.executors import local
+
+    for cls in (numerics.Numerics, local.LocalExecutor):
+        monkeypatch.setattr(cls, "__init__", lambda *_, **__: pytest.fail("it was constructed"))
+    save_module(nn.Sequential(nn.Linear(2, 2)), tmp_path / "a")
+    rewrite(tmp_path / "a", tmp_path / "b", lambda top: top["plain"].update({"x": value}))
+    with pytest.raises(IntegrityError, match="none of the packages"):
+        load_module(tmp_path / "b", ("kdbench_htba",))
+
+
+@pytest.mark.parametrize("name", ["_modules", "_forward_hooks", "training"])
+def test_an_attribute_cannot_replace_what_every_module_has(tmp_path, name):
+    save_module(nn.Sequential(nn.Linear(2, 2)), tmp_path / "a")
+    rewrite(tmp_path / "a", tmp_path / "b", lambda top: top["plain"].update({name: 1}))
+    with pytest.raises(IntegrityError, match="no plain attribute"):
+        load_module(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "name", ["kdbench.testing.attacks:_RecordingFit", "kdbench.capture:_Flat", "kdbench.cli:main"]
+)
+def test_only_networks_and_triggers_of_kdbench_are_read(tmp_path, name):
+    save_module(nn.Sequential(nn.Linear(2, 2)), tmp_path / "a")
+    rewrite(tmp_path / "a", tmp_path / "b", lambda top: top.update({"class": name}))
+    with pytest.raises(IntegrityError, match="none of the packages"):
+        load_module(tmp_path / "b")
+
+
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "a").write_bytes(b"no safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "b")

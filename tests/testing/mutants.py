@@ -14,6 +14,9 @@ from torch import nn
 
 from kdbench.attack import Trigger
 from kdbench.data.base import Batch
+from kdbench.models.views import Edited
+from kdbench.models.wrn import WideResNet
+from kdbench.testing import scene
 
 
 def _with_trigger(cls):
@@ -254,8 +257,40 @@ class StepsOfAnother(FineTuning):
         return frozenset({"objective"})
 
 
+class _Disguised(WideResNet):
+    """The network that it was, with a method of its own."""
+
+    def features(self, x, edit=None):
+        return super().features(x, edit)
+
+
+class DisguisedTeacher(BadNets):
+    def implant(self, setting):
+        backdoor = super().implant(setting)
+        backdoor.teacher.__class__ = _Disguised
+        return backdoor
+
+
+class ReturnsAnother(FineTuning):
+    def repair(self, model, setting):
+        return scene.network("wrn16_1", 0)
+
+
+class EditsTheStudent(FineTuning):
+    def repair(self, model, setting):
+        return Edited(super().repair(model, setting), _Nothing()).eval()
+
+
+class _Nothing(nn.Module):
+    def forward(self, i, g):
+        return g
+
+
 #: A mutant -> a check that must catch it.
 MUTANTS = {
+    "disguised teacher": (DisguisedTeacher, "same_network"),
+    "returns another": (ReturnsAnother, "returned_network"),
+    "edits the student": (EditsTheStudent, "returned_network"),
     "trigger out of range": (_with_trigger(_OutOfRange), "trigger_range"),
     "trigger of another shape": (_with_trigger(_OtherShape), "trigger_range"),
     "trigger in place": (_with_trigger(_InPlace), "trigger_input_untouched"),

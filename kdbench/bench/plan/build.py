@@ -11,12 +11,17 @@ from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.machine import ROW_CODE, code_digest
 from kdbench.bench.plan.numbers import number_columns
 from kdbench.bench.plan.plan import Cell, Part, Plan, Stage
-from kdbench.loading.registry import base_name
+from kdbench.loading.answers import base_name
 from kdbench.report.columns import SCHEMA
 from kdbench.training import Recipe
 
 #: Part of every key. Raise it when the work of a stage changes and its ingredients do not show it.
 STAGE_VERSION = 4
+
+
+#: How the origin of kdbench's own methods begins: its distribution. Networks without an origin are
+#: kdbench's or a library's.
+OWN = "kdbench"
 
 
 class _Builder:
@@ -97,7 +102,7 @@ class _Builder:
 
     def method(self, kind: str, name: str) -> dict[str, Any]:
         if (kind, name) not in self._methods:
-            params = self.resolved.method(kind, name).params.model_dump(mode="json")
+            params = self.resolved.method(kind, name).params
             origin = self.resolved.origins[kind, name]
             # The name of a variant is no ingredient: with the same numbers it is the same method.
             self._methods[kind, name] = {
@@ -143,7 +148,7 @@ class _Builder:
             origin: what titles call that teacher.
         """
         known = (source, defense, distiller, student, seed)
-        steps = self.resolved.method("defense", defense).steps()
+        steps = self.resolved.method("defense", defense).steps
         preset, cleansed = self.resolved.preset, None
         used = {**self.method("defense", defense), "clean_fraction": preset.clean_fraction}
         used["recipe"] = self._recipes["repair"]
@@ -162,8 +167,11 @@ class _Builder:
         }
         inputs = {"teacher": source}
         random = (base_name(distiller), student)
-        mode = self.resolved.method("distiller", distiller).batch_norm_mode()
-        cohort = digest([source, seed, values["recipe"], mode, self.number])
+        mode = self.resolved.method("distiller", distiller).batch_norm_mode
+        alike = [source, seed, values["recipe"], mode, self.number]
+        objective = [defense] if "objective" in steps else []
+        shared = self._is_own(source, student, distiller, objective)
+        cohort = digest(alike) if shared else ""
         title = f"distill {student} from {origin} by {distiller}"
         key = self.add(Kind.DISTILL, title, seed, inputs, values, random, cohort)
         if "repair_student" in steps:
@@ -178,6 +186,25 @@ class _Builder:
             )
         self._known[known] = key
         return key, cleansed
+
+    def _is_own(self, source: str, student: str, distiller: str, objectives: Iterable[str]) -> bool:
+        """Whether only code of kdbench itself runs while a student is distilled.
+
+        A plugin's code could change the students beside its own, so it never shares a process.
+
+        Args:
+            source: key of the teacher's stage. Where a defense cleansed it, it may hold code of
+                that defense.
+            objectives: defenses that take part in the distillation.
+        """
+        stage = self.plan.stages[source]
+        methods = [("distiller", distiller), *(("defense", name) for name in objectives)]
+        networks = [("model", name) for name in (student, *stage.networks)]
+        origins = [self.resolved.origins[name] for name in methods]
+        origins += [self.resolved.origins.get(name, OWN) for name in networks]
+        if stage.kind is Kind.CLEANSE:
+            origins.append(stage.values["origin"])
+        return all(origin.partition(" ")[0] == OWN for origin in origins)
 
     def measure(self, key: str, backdoor: str | None) -> str:
         """The evaluation of a network with a backdoor's trigger. None: its accuracy alone."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
+from pathlib import Path
 from typing import Any
 
 from kdbench.bench.keys import MODEL, TRIGGER
 from kdbench.bench.plan.plan import Stage
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.run.folders import JobFolders
+from kdbench.bench.run.measures import Measures
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.images import Seen, keep_images
 from kdbench.bench.work.job import IN, PLUGINS, Job
-from kdbench.loading.registry import Registry
+from kdbench.loading.answers import Answers
+from kdbench.models.named import named_facts
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Jobs:
     """Lays out the jobs of a run."""
 
     prepared: Prepared
-    registry: Registry
+    registry: Answers
     store: Store
     folders: JobFolders
     checkpoint_s: float
@@ -33,6 +38,7 @@ class Jobs:
 
         Raises:
             DamagedError: an input is damaged.
+            IntegrityError: an input names a class that it cannot be made of.
             OSError: the disk is full.
         """
         folder = self.folders.make(stage.key)
@@ -66,14 +72,23 @@ class Jobs:
             "device": str(numerics.device),
             "bf16": numerics.bf16,
             "threads": numerics.threads,
-            "packages": list(self.registry.packages()),
+            "packages": self.measures.packages(stage, folder, inputs),
+            "network": stage.networks[0] if stage.networks else "",
             "points": self.registry.points(_methods(values)),
             "checkpoint_s": self.checkpoint_s,
             "profile": self.profile,
         }
         for name, content in self.registry.files().items():
             (folder / PLUGINS / f"{name}.py").write_bytes(content)
-        return Job(stage.key, stage.kind, stage.title, folder, task, seen.reads)
+        return Job(
+            stage.key,
+            stage.kind,
+            stage.title,
+            folder,
+            task,
+            seen.reads,
+            self.measures.companions(stage, folder, task),
+        )
 
     def _seen(self, stage: Stage) -> Seen:
         """The images that the process of a stage may open. Values with a share of their own are
@@ -84,6 +99,24 @@ class Jobs:
             dataset = self.prepared.parts[stage.part].dataset
             self.seen[known] = Seen(dataset, *known[1:])
         return self.seen[known]
+
+    def limit_bytes(self, stage: Stage) -> int:
+        """How many bytes each file of a stage's result may have."""
+        return self.measures.limit(stage, *self._sizes(stage))
+
+    def check(self, stage: Stage) -> Callable[[Path], None] | None:
+        """What looks at the folder of a stage's files before they are kept."""
+        return self.measures.check(stage, *self._sizes(stage))
+
+    def _sizes(self, stage: Stage) -> tuple[int, int]:
+        dataset = self.prepared.parts[stage.part].dataset
+        return dataset.num_classes, dataset.image_size
+
+    @cached_property
+    def measures(self) -> Measures:
+        """Which code inputs are made of, and which companions measure them."""
+        facts = partial(named_facts, sources=self.registry.models)
+        return Measures(self.prepared.plan.stages, self.registry.points, cache(facts))
 
 
 def _methods(values: dict[str, Any]) -> list[tuple[str, str]]:

@@ -31,7 +31,7 @@ PROFILE_COLUMNS: dict[str, str] = {
     "status": "how it ended",
     "wall_s": "seconds from laying out its inputs to its outcome; of several that shared a "
     "process, of all of them",
-    "seconds": "seconds of its process from the raised wall to its end; of several in a process, "
+    "seconds": "seconds from its confinement to the end of its process; of several in a process, "
     "an equal share",
     "steps": "optimiser steps and measured batches",
     "batch_s": "seconds of gathering and augmenting batches",

@@ -21,7 +21,8 @@ from kdbench.bench.store.artefacts import Store
 from kdbench.bench.work.job import Outcome
 from kdbench.bench.work.report import misfit
 from kdbench.errors import IntegrityError
-from kdbench.loading.registry import Registry, base_name
+from kdbench.loading.answers import Answers, base_name
+from kdbench.report.confinement import confinement_text
 from kdbench.report.leaderboard import write_leaderboard
 from kdbench.report.tables import write_results
 
@@ -36,7 +37,7 @@ class RunResults:
     def __init__(
         self,
         prepared: Prepared,
-        registry: Registry,
+        registry: Answers,
         reporter: Reporter,
         out: Path,
         store: Store,
@@ -153,6 +154,11 @@ class RunResults:
             "wall_s": round(sum(m.seconds for m in manifests.values() if m), 2) if whole else None,
             "peak_mem_mb": max(m.peak_mb for m in manifests.values() if m) if whole else None,
             "device": student.facts.get("device") if student else None,
+            "confinement": confinement_text(
+                manifest.facts.get("confinement") if manifest else None
+                for key, manifest in manifests.items()
+                if self.plan.stages[key].kind.side == "defender"
+            ),
             "numerics": str(self.prepared.numerics),
             "kdbench_version": versions["kdbench"],
             "torch_version": versions["torch"],

@@ -26,11 +26,9 @@ from kdbench.bench.store.cached import CachedStore
 from kdbench.bench.store.vault import root_warning
 from kdbench.bench.work.job import BOX, OUT, TRACES, Done, Executor, Outcome, Progressed
 from kdbench.errors import IntegrityError
-from kdbench.loading.registry import Registry
+from kdbench.loading.answers import Answers
 from kdbench.untrusted.text import strip_control
 
-#: Bytes of the files of a stage together. A file with holes may claim any size.
-_LARGEST = 4 << 30
 _PATIENCE_S = 0.5  # how often a stage that another run computes is looked for
 
 
@@ -38,7 +36,7 @@ class _Run:
     def __init__(
         self,
         prepared: Prepared,
-        registry: Registry,
+        registry: Answers,
         reporter: Reporter,
         out: Path,
         store: Store,
@@ -142,9 +140,10 @@ class _Run:
             for one in stages:
                 self.schedule.put_back(one.key)
             return
-        except OSError as error:  # a full disk
+        except (OSError, IntegrityError) as error:  # a full disk, an input of foreign code
+            reason = getattr(error, "strerror", None) or str(error)
             for one in stages:
-                self._fail(one, Outcome("failed", f"cannot be started: {error.strerror or error}"))
+                self._fail(one, Outcome("failed", f"cannot be started: {reason}"))
             return
         self.running |= {job.key: job.folder for job in jobs}
         for one in stages:
@@ -182,7 +181,8 @@ class _Run:
                 seconds=outcome.seconds,
                 peak_mb=outcome.peak_mb,
                 ingredients=stage.ingredients(),
-                limit_bytes=_LARGEST,
+                limit_bytes=self.jobs.limit_bytes(stage),
+                check=self.jobs.check(stage),
             )
         except (OSError, ValueError, IntegrityError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -236,7 +236,7 @@ class _Run:
 
 def run(
     prepared: Prepared,
-    registry: Registry,
+    registry: Answers,
     out: Path,
     reporter: Reporter,
     store: Store,

@@ -13,7 +13,7 @@ from kdbench.bench.kinds import Kind
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.manifest import MANIFEST
 from kdbench.errors import ConfigError
-from kdbench.report.read import check_rates
+from kdbench.report.consistency import check_row
 
 #: In the workspace of a stage: the name of the folder of its last job.
 LAST_JOB = "job"
@@ -54,7 +54,7 @@ def _is_sound(facts: dict[str, Any]) -> bool:
     if not isinstance(row, dict):
         return False
     try:
-        check_rates("", row, row.keys())
+        check_row("", row, row.keys())
     except (ConfigError, LookupError, TypeError):
         return False
     return True

@@ -17,18 +17,18 @@ from kdbench.bench.work.distill import distill_together
 from kdbench.bench.work.task import Product, Task
 from kdbench.bench.work.workbench import Workbench
 from kdbench.capture import Pass
-from kdbench.errors import ContractError, IntegrityError
+from kdbench.errors import ContractError, DivergedError, IntegrityError
 from kdbench.loading.registry import Registry
-from kdbench.metrics import accuracy, attacked, evaluate
-from kdbench.models.base import FeatureModel
+from kdbench.metrics import among_others, attacked, count, measure, predictions, stamp
 from kdbench.models.files import save_module
 from kdbench.models.views import FrozenTeacher
 from kdbench.report.pictures import MAX_COLUMNS, write_trigger_picture
 from kdbench.training import Progress, cross_entropy, seeded
-from kdbench.variance import variance_of_each
 
 #: Test images whose feature variance is kept: as many as in RobustKD's Fig. 2.
 VARIANCE_IMAGES = 100
+#: Test images among which those of a picture are shown to the trigger.
+MIXED_IMAGES = 64
 
 
 def perform(
@@ -143,43 +143,48 @@ def repair(bench: Workbench) -> Product:
 
 
 def evaluate_network(bench: Workbench) -> Product:
-    """Counts on the test images, and on triggered ones where there is a trigger."""
-    model, test = bench.input("model"), bench.test()
+    """Counts on the test images, and on triggered ones where there is a trigger.
+
+    No plugin is imported here. Where the network or the trigger needs one, a companion runs it.
+    """
+    networks, test = bench.networks(), bench.test()
     if "trigger" not in bench.task.inputs:
-        return Product(facts={"acc": list(accuracy(model, test, bench.numerics))})
+        correct = predictions(networks[0], test, bench.numerics) == test.labels
+        return Product({"acc": [int(correct.sum()), len(test)]})
     trigger, sources = bench.trigger()
     target = bench.task.values["target_class"]
-    facts = evaluate(model, trigger, test, target, bench.numerics, sources).as_facts()
-    shown = attacked(test.labels, target, sources)
-    return Product(facts=facts | {"variance": _variances(bench, model, trigger, shown)})
-
-
-def _variances(
-    bench: Workbench, model: FeatureModel, trigger: Trigger, wanted: torch.Tensor
-) -> dict[str, list[float]]:
-    """Variance of each example's last group, untriggered and triggered (RobustKD's Fig. 2)."""
-    images = bench.test().read(
-        torch.nonzero(wanted).flatten()[:VARIANCE_IMAGES], bench.numerics.device
+    measured = measure(networks, trigger, test, bench.numerics)
+    facts = count(measured.plain, measured.triggered, test.labels, target, sources).as_facts()
+    rows = torch.nonzero(attacked(test.labels, target, sources)).flatten()[:VARIANCE_IMAGES]
+    clean, triggered = measured.variance[rows], measured.variance_triggered[rows]
+    return Product(
+        facts | {"variance": {"clean": _rounded(clean), "triggered": _rounded(triggered)}}
     )
-    variances = {}
-    with torch.inference_mode():
-        for name, shown in (("clean", images), ("triggered", trigger(images))):
-            with bench.numerics.autocast():
-                last = model.features(shown).groups[-1]
-            # Six digits are enough for a picture, and keep the record small.
-            variances[name] = [float(f"{v:.6g}") for v in variance_of_each(last).tolist()]
-    return variances
+
+
+def _rounded(variance: torch.Tensor) -> list[float]:
+    """Variance of each example's last group, untriggered or triggered (RobustKD's Fig. 2)."""
+    if not bool((torch.isfinite(variance) & (variance >= 0)).all()):
+        raise DivergedError("the network's features are not finite, so they have no variance")
+    # Six digits are enough for a picture, and keep the record small.
+    return [float(f"{v:.6g}") for v in variance.tolist()]
 
 
 def picture(bench: Workbench) -> Product:
-    """The first test images that the trigger is for: clean, triggered, difference."""
+    """The first test images that the trigger is for: clean, triggered, difference.
+
+    The trigger draws on other images as well, in random order. So it is not told which class it is
+    for.
+    """
     (trigger, sources), test = bench.trigger(), bench.test()
     wanted = attacked(test.labels, bench.task.values["target_class"], sources)
-    images = test.read(torch.nonzero(wanted).flatten()[:MAX_COLUMNS], bench.numerics.device)
+    rows = torch.nonzero(wanted).flatten()[:MAX_COLUMNS]
+    mixed, places = among_others(rows, len(test), MIXED_IMAGES)
+    images = test.read(mixed, bench.numerics.device)
     with torch.inference_mode():
-        triggered = trigger(images)
+        triggered = stamp(trigger, images)
     write_trigger_picture(
-        images.cpu(), triggered.cpu(), bench.task.out / PICTURE, bench.task.picture
+        images[places].cpu(), triggered[places].cpu(), bench.task.out / PICTURE, bench.task.picture
     )
     return Product()
 

@@ -50,8 +50,10 @@ class Task:
     bf16: bool
     #: Threads on a CPU.
     threads: int
-    #: Packages whose classes an input may be made of.
-    packages: tuple[str, ...]
+    #: Role -> packages whose classes the input is made of, besides kdbench's own.
+    packages: dict[str, list[str]]
+    #: Name of the network that it must leave, or that it measures.
+    network: str
     #: Seconds between checkpoints.
     checkpoint_s: float
     #: Title of a picture.

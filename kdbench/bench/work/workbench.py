@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from kdbench.attack import Trigger
 from kdbench.bench.keys import MODEL
 from kdbench.bench.kinds import Kind
+from kdbench.bench.work.companions import (
+    COPIES,
+    TRIGGER,
+    as_network,
+    as_trigger,
+    remote_network,
+    remote_trigger,
+)
+from kdbench.bench.work.results import WRAPPERS, source_classes
 from kdbench.bench.work.task import Product, Task
 from kdbench.data.base import Augmentation, ImageSet
 from kdbench.data.files import load_images
 from kdbench.data.fraction import defender_images
 from kdbench.defense import DefenseSetting
-from kdbench.errors import ContractError, IntegrityError
+from kdbench.errors import ContractError
 from kdbench.loading.registry import Registry
+from kdbench.metrics import Network, network_of
 from kdbench.models import create_model
 from kdbench.models.base import FeatureModel
 from kdbench.models.files import load_module, save_module
+from kdbench.models.named import check_network
 from kdbench.numerics import Numerics
 from kdbench.training import Fit, Progress, Recipe
 from kdbench.training.checkpoint import FolderCheckpoints
@@ -82,38 +94,52 @@ class Workbench:
     @spanned("files")
     def input(self, role: str) -> FeatureModel:
         """A private copy of a network that the stage rests on, on the device, in eval mode."""
-        model, record = load_module(
-            self.task.inputs_folder / self.task.inputs[role], self.task.packages
-        )
-        if not isinstance(model, FeatureModel):
-            raise IntegrityError(
-                f"{self.task.inputs[role]} holds a {type(model).__name__}, no network"
-            )
-        # An imported teacher came as weights alone. Its input is normalised as the dataset says.
-        if record.get("normalization") == "dataset":
-            model.set_normalization(self.task.mean, self.task.std)
+        path = self._file(role)
+        module, record = load_module(path, self.task.packages.get(role, ()))
+        model = as_network(module, record, self.task.mean, self.task.std, path.name)
         return self.numerics.place(model)
 
-    @spanned("files")
-    def trigger(self) -> tuple[Trigger, tuple[int, ...] | None]:
-        """(the trigger, the classes that it is for). None: every class but the target."""
-        trigger, record = load_module(
-            self.task.inputs_folder / self.task.inputs["trigger"], self.task.packages
+    def _file(self, role: str) -> Path:
+        return self.task.inputs_folder / self.task.inputs[role]
+
+    def networks(self) -> tuple[Network, Network]:
+        """Two copies of the network to measure. One that needs no plugin is the same one twice."""
+        first, second = (
+            remote_network(self.links[name], self.task.num_classes) if name in self.links else None
+            for name in COPIES
         )
-        if not isinstance(trigger, Trigger):
-            raise IntegrityError(
-                f"{self.task.inputs['trigger']} holds a {type(trigger).__name__}, no trigger"
-            )
-        sources = record["source_classes"]
-        return self.numerics.place(trigger), None if sources is None else tuple(sources)
+        if first is None:
+            first = network_of(self.input("model"), self.numerics)
+        return first, second or first
+
+    @spanned("files")
+    def trigger(self) -> tuple[Callable[[Tensor], Tensor], tuple[int, ...] | None]:
+        """(the trigger, the classes that it is for). None: every class but the target."""
+        path = self._file("trigger")
+        if TRIGGER in self.links:
+            return remote_trigger(self.links[TRIGGER]), source_classes(path)
+        module, _ = load_module(path, self.task.packages.get("trigger", ()))
+        return self.numerics.place(as_trigger(module, path.name)), source_classes(path)
 
     @spanned("files")
     def keep(self, model: FeatureModel, facts: dict[str, Any] | None = None) -> Product:
-        """Save a network as the stage's result."""
+        """Save a network as the stage's result.
+
+        Raises:
+            ContractError: it is not the network of the stage.
+        """
         if not isinstance(model, FeatureModel):
             raise ContractError(
                 f"a stage must return a network (FeatureModel), got {type(model).__name__}"
             )
+        check_network(
+            model,
+            self.task.network,
+            self.task.num_classes,
+            self.task.image_size,
+            sources=self.registry.models,
+            wrappers=WRAPPERS.get(self.task.kind, ()),
+        )
         save_module(model.eval(), self.task.out / MODEL)
         return Product(facts or {})
 

@@ -23,6 +23,7 @@ from kdbench.untrusted.processes.environment import allowed_environment
 from kdbench.untrusted.processes.lines import Lines
 from kdbench.untrusted.processes.order import Exit, View, WallReport
 from kdbench.untrusted.processes.tree import processes
+from kdbench.untrusted.wall.canary import Bait
 
 #: Most bytes that one look takes.
 _AT_ONCE = 1 << 20
@@ -85,6 +86,8 @@ class Walled:
         self.channel = channel
         self._heard, self._control = _Stream(channel), _Stream(control)
         self._unsent = bytearray()
+        #: The first process of its namespace, which runs nothing of a plugin.
+        self._first: int | None = None
 
     @property
     def control(self) -> int:
@@ -138,7 +141,9 @@ class Walled:
         if self.pid is None or self.exit is not None:
             return 0.0
         seen = processes()
-        return sum(seen.resident_mb.get(pid, 0.0) for pid in seen.below(self.pid))
+        return sum(
+            seen.resident_mb.get(pid, 0.0) for pid in seen.below(self.pid) if pid != self._first
+        )
 
     def kill(self) -> None:
         """End the process and all that it started. ``look`` will tell of its end."""
@@ -156,6 +161,8 @@ class Walled:
     def _take(self, message: dict[str, Any]) -> None:
         if "pid" in message:
             self.pid = int(message["pid"])
+        elif "first" in message:
+            self._first = int(message["first"])
         elif "wall" in message:
             wall = message["wall"]
             self.report = WallReport(str(wall["text"]), tuple(map(str, wall["reached"])))
@@ -195,6 +202,7 @@ class Zygote:
 
     def __init__(self, imports: Sequence[str] = ()) -> None:
         self._imports = tuple(imports)
+        self._bait = Bait()
         self._started: weakref.WeakSet[Walled] = weakref.WeakSet()
         self._begin()
 
@@ -231,6 +239,7 @@ class Zygote:
             "view": view.as_json(),
             "environment": dict(environment),
             "links": list(links),
+            "bait": self._bait.told,
         }
         # A file, and not the channel, which would fill up before the process reads.
         with tempfile.TemporaryFile() as file, open(os.devnull, "r+b", 0) as null:
@@ -258,6 +267,7 @@ class Zygote:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._bait.close()
 
     def _begin(self) -> None:
         self._socket, theirs = socket.socketpair()

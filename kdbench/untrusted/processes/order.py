@@ -25,10 +25,11 @@ class View:
     #: Most MiB in its /dev/shm; None is half of the machine's memory.
     shm_mb: int | None = None
     #: Most processes and threads at one time.
-    processes: int | None = None
+    processes: int | None = 4096
     #: Largest file that it may write, MiB.
     file_mb: int | None = None
-    #: Layers of the wall that are left out: of "namespaces", "landlock", "seccomp". For tests.
+    #: Parts of the wall that are left out, to test the others: of "namespaces", "landlock",
+    #: "seccomp", and "proc" for the namespace's view of the processes.
     without: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:

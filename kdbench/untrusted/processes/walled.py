@@ -2,77 +2,89 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import json
 import os
+import signal
 import socket
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any, NoReturn
 
+from kdbench.untrusted.processes.handles import close_others
 from kdbench.untrusted.processes.order import View
-from kdbench.untrusted.wall.confine import confine, device_paths, interpreter_paths
+from kdbench.untrusted.wall.build import Wall, build_wall
+from kdbench.untrusted.wall.canary import reached
 from kdbench.untrusted.wall.parents import die_with_parent
 
 _FAILED = 70
 
 
 def run(
-    message: dict[str, Any], view: View, control: socket.socket, channel: int, links: list[int]
+    message: dict[str, Any],
+    view: View,
+    wall: Wall | None,
+    control: socket.socket,
+    channel: int,
+    links: list[int],
+    *,
+    namespaces: bool,
 ) -> NoReturn:
-    """Become the walled process, and end as it ends."""
+    """Become the walled process, and end as it ends.
+
+    Args:
+        message: the entry, its order, and what else the coordinator said.
+        view: what it may reach.
+        wall: the same with all paths; None for no wall.
+        control: to the coordinator, closed before the entry is called.
+        channel: for the entry.
+        links: for the entry.
+        namespaces: whether it lives in namespaces of its own.
+    """
     code = _FAILED
     try:
-        _become(message, view, control, channel, links)
+        die_with_parent()
+        with contextlib.suppress(OSError):
+            os.setsid()  # a signal to its group shall not reach its supervisor
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        close_others({control.fileno(), channel, *links})
+        os.chdir("/")
+        report = _build(view, wall, message["bait"], namespaces=namespaces)
+        os.environ.update(message["environment"])
+        tempfile.tempdir = None
+        control.sendall(json.dumps({"wall": report}).encode() + b"\n")
+        # From here on nobody but the supervisor speaks for this process.
+        control.close()
+        faulthandler.enable()  # a crash leaves its traceback in the log
+        _call(message, channel, links)
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except BaseException:
-            pass
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(BaseException):
+                stream.flush()
         os._exit(code & 0xFF)
 
 
-def _become(
-    message: dict[str, Any], view: View, control: socket.socket, channel: int, links: list[int]
-) -> None:
-    die_with_parent()
-    _close_others({control.fileno(), channel, *links})
-    faulthandler.enable()  # a crash leaves its traceback in the log
-    os.chdir("/")
-    text = _build(view)
-    os.environ.update(message["environment"])
-    tempfile.tempdir = None
-    report = {"wall": {"text": text, "reached": []}}
-    control.sendall(json.dumps(report).encode() + b"\n")
-    # From here on nobody but the supervisor speaks for this process.
-    control.close()
+def _build(
+    view: View, wall: Wall | None, bait: dict[str, Any], *, namespaces: bool
+) -> dict[str, Any]:
+    if wall is None:
+        return {"text": "none", "reached": []}
+    layers = build_wall(wall, namespaces=namespaces, without=view.without)
+    names = list(reached(bait))
+    text = ", ".join(layers) or "none"
+    return {"text": text + f" (reached: {', '.join(names)})" * bool(names), "reached": names}
+
+
+def _call(message: dict[str, Any], channel: int, links: list[int]) -> None:
     module, _, name = message["entry"].partition(":")
     function = getattr(importlib.import_module(module), name)
-    function(
-        socket.socket(fileno=channel),
-        message["order"],
-        dict(zip(message["links"], links, strict=True)),
-    )
-
-
-def _build(view: View) -> str:
-    if not view.confined:
-        return "none"
-    devices = device_paths() if view.devices else []
-    return confine([*interpreter_paths(), *view.read], [*view.write, Path("/dev/shm"), *devices])
-
-
-def _close_others(kept: set[int]) -> None:
-    start = 3
-    for handle in sorted(kept):
-        os.closerange(start, handle)
-        start = handle + 1
-    os.closerange(start, max(start, 1024))
+    named = dict(zip(message["links"], links, strict=True))
+    function(socket.socket(fileno=channel), message["order"], named)

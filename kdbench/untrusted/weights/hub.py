@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import ConfigError, IntegrityError, UsageError
-from kdbench.untrusted.weights.kinds import shown
+from kdbench.untrusted.header import shown
 
 PREFIX = "hf:"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")

@@ -8,16 +8,14 @@ nothing from it.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import struct
 import zipfile
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from kdbench.errors import IntegrityError
+from kdbench.untrusted.header import checked_header, shown
 from kdbench.untrusted.text import strip_control
 
 FILE_KINDS = ("safetensors", "torch zip", "torch legacy")
@@ -26,8 +24,6 @@ FILE_KINDS = ("safetensors", "torch zip", "torch legacy")
 # protocol that torch still reads safely.
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
 _ZIP = b"PK\x03\x04"
-_HEADER = 4 << 20
-"""The most bytes of a safetensors header. Ten thousand tensors take one million."""
 _MEMBERS = 100_000
 """The most members of a zip archive. torch.save writes about one for each tensor."""
 _ZIP_MEMBER = re.compile(
@@ -37,18 +33,6 @@ _TORCHSCRIPT = re.compile(r"constants\.pkl|code/|model\.json|bytecode\.pkl")
 _EXPORTED = re.compile(
     r"archive_format|archive_version|models/|data/(weights|constants|sample_inputs|aotinductor)/|serialized_"
 )
-_ITEMSIZE = {
-    "F64": 8,
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I64": 8,
-    "I32": 4,
-    "I16": 2,
-    "I8": 1,
-    "U8": 1,
-    "BOOL": 1,
-}
 _OTHERS = {
     b"\x80": "a bare pickle, which runs whatever it says when it is read",
     b"\x89HDF": "an HDF5 file",
@@ -58,12 +42,6 @@ _OTHERS = {
     b"PK": "an empty or split zip archive",
 }
 _HOW = "save a state_dict() with torch.save, or as safetensors, where the network was trained"
-
-
-def shown(name: Any) -> str:
-    """A name from a foreign file, quoted for a message: one line of about 60 characters at most."""
-    text = strip_control(name)
-    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def kind_of(path: Path) -> str:
@@ -163,62 +141,7 @@ def _check_zip(file: BinaryIO, size: int) -> None:
 def _check_safetensors(file: BinaryIO, size: int) -> None:
     """Refuse headers that are too large or damaged, or whose tensors do not fill the file without
     gaps and overlaps."""
-    file.seek(0)
-    length = int.from_bytes(file.read(8), "little")
-    if length > _HEADER:
-        raise IntegrityError(
-            f"its safetensors header claims {length} bytes, where {_HEADER} are allowed; {_HOW}"
-        )
-    if length > size - 8:
-        raise IntegrityError(
-            f"it is cut off within its safetensors header: {size} bytes are there; copy it once "
-            "more"
-        )
     try:
-        header = json.loads(file.read(length), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(
-            f"its safetensors header is not valid ({strip_control(error)[:80]}); {_HOW}"
-        ) from None
-    if not isinstance(header, dict):
-        raise IntegrityError(f"its safetensors header is no table; {_HOW}")
-    header.pop("__metadata__", None)
-    spans = sorted(_span(name, entry) for name, entry in header.items())
-    ends = [(0, 0), *spans, (size - 8 - length, 0)]
-    if any(end != begin for (_, end), (begin, _) in pairwise(ends)):
-        raise IntegrityError(
-            "its safetensors tensors overlap, leave gaps or do not fill the file; copy it once "
-            f"more, or {_HOW}"
-        )
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # json takes the last of two equal names, and another reader may take the first.
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a name is there twice")
-    return table
-
-
-def _span(name: str, entry: Any) -> tuple[int, int]:
-    """Where a tensor's bytes begin and end. Its shape must take exactly that many bytes."""
-    try:
-        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        numbers = [*shape, begin, end]
-    except (TypeError, KeyError, ValueError):
-        raise IntegrityError(
-            f"the safetensors entry of {shown(name)} is not valid; {_HOW}"
-        ) from None
-    if type(dtype) is not str or dtype not in _ITEMSIZE:
-        raise IntegrityError(
-            f"{shown(name)} is of the type {shown(dtype)}, which is none of weights; {_HOW}"
-        )
-    if len(shape) > 8 or not all(
-        type(number) is int and 0 <= number < 1 << 63 for number in numbers
-    ):
-        raise IntegrityError(f"the shape or place of {shown(name)} is not valid; {_HOW}")
-    if math.prod(shape) * _ITEMSIZE[dtype] != end - begin:
-        raise IntegrityError(
-            f"{shown(name)} of the shape {shape} does not take {end - begin} bytes; {_HOW}"
-        )
-    return begin, end
+        checked_header(file, size)
+    except IntegrityError as error:
+        raise IntegrityError(f"{error}; {_HOW}") from None

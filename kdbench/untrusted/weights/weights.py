@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdbench.errors import IntegrityError
-from kdbench.untrusted.weights.kinds import shown
+from kdbench.untrusted.header import shown
 
 #: For each name the shape and the dtype, without ``torch.``.
 Expected = dict[str, tuple[tuple[int, ...], str]]

@@ -171,6 +171,6 @@ def make_task(record: dict[str, Any]) -> Task:
     """A task from the JSON that a job carries."""
     known = {f.name for f in fields(Task)}
     values: dict[str, Any] = {name: value for name, value in record.items() if name in known}
-    for name in ("mean", "std", "packages"):
+    for name in ("mean", "std"):
         values[name] = tuple(values[name])
     return Task(**values | {"kind": Kind.named(values["kind"]), "folder": Path(values["folder"])})
