@@ -10,6 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kdbench.untrusted.documents import parse_json
+from kdbench.untrusted.files import read_regular
+
+#: Bytes of a record. One of 10,000 cells has about 30 MiB.
+_MOST_RECORD = 1 << 29
+
 
 def jsonable(value: Any) -> Any:
     """A value that strict JSON can hold: NaN and infinities become null, strangers become text."""
@@ -38,6 +44,16 @@ def write_record(value: dict[str, Any], path: str | Path) -> None:
             file.writelines(_record_text(value))
 
     write_atomically(path, write)
+
+
+def read_record(path: str | Path) -> Any:
+    """What :func:`write_record` wrote, or what somebody put in its place.
+
+    Raises:
+        OSError: it is no regular file, is too large or cannot be read.
+        ValueError: it is no JSON.
+    """
+    return parse_json(read_regular(path, _MOST_RECORD))
 
 
 def _record_text(value: dict[str, Any]) -> Iterator[str]:

@@ -22,6 +22,38 @@ def registry():
     return found
 
 
+class SharedZygote:
+    """One zygote for all commands that a test process calls: each costs seconds to start."""
+
+    def __init__(self):
+        self._zygote = None
+
+    def start(self, *arguments, **options):
+        from kdbench.untrusted.processes.client import Zygote
+
+        self._zygote = self._zygote or Zygote(("kdbench.loading.host",))
+        return self._zygote.start(*arguments, **options)
+
+    def close(self):
+        """A command may not end it."""
+
+    def end(self):
+        if self._zygote is not None:
+            self._zygote.close()
+
+
+@pytest.fixture(scope="session")
+def zygote():
+    shared = SharedZygote()
+    yield shared
+    shared.end()
+
+
+@pytest.fixture(autouse=True)
+def _one_zygote(zygote, monkeypatch):
+    monkeypatch.setattr("kdbench.cli.processes.start_zygote", lambda: zygote)
+
+
 @pytest.fixture
 def stripes():
     """A data set that a tiny network learns in seconds: class k has a bright band in row block k. 3

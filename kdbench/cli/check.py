@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +11,7 @@ from kdbench.cli.choice import plugin_options
 
 if TYPE_CHECKING:
     from kdbench.loading.choice import PluginChoice
-    from kdbench.testing import Result
+    from kdbench.loading.facts import CheckFacts
 
 
 @click.command("check")
@@ -29,19 +28,23 @@ def check_command(
     NAME is a method, a variant of one, or KIND.NAME. Exits with 1 when a check fails that is not
     among its known failures.
     """
-    from kdbench.loading.registry import Registry
-    from kdbench.testing import run_checks
+    from kdbench.cli.display import safe
+    from kdbench.cli.processes import catalogue
 
-    registry = Registry.load(choice=choice)
-    methods = {name: registry.find(name) for name in names}
-    results = {}
-    for name, (cls, variant) in methods.items():
-        if not as_json:
-            click.echo(f"{name}: {cls.__module__}.{cls.__qualname__}")
-        results[name] = run_checks(cls, variant, report=(lambda _: None) if as_json else _print)
+    results: dict[str, list[CheckFacts]] = {}
+    with catalogue(choice) as known:
+        methods = {name: known.identify(name) for name in names}
+        for name, (kind, base, variant) in methods.items():
+            if not as_json:
+                click.echo(safe(f"{name}: {known.facts(kind, base).class_name}"))
+            results[name] = []
+            for result in known.check(kind, base, variant):
+                results[name].append(result)
+                if not as_json:
+                    _print(result)
     failed = sum(r.status == "failed" for of_method in results.values() for r in of_method)
     if as_json:
-        checks = {name: [asdict(r) for r in of_method] for name, of_method in results.items()}
+        checks = {name: [r.model_dump() for r in of_method] for name, of_method in results.items()}
         click.echo(json.dumps({"failed": failed, "checks": checks}, indent=1, allow_nan=False))
     else:
         total = sum(map(len, results.values()))
@@ -53,7 +56,7 @@ def check_command(
     ctx.exit(1 if failed else 0)
 
 
-def _print(result: Result) -> None:
+def _print(result: CheckFacts) -> None:
     from kdbench.cli.display import safe
 
     click.echo(

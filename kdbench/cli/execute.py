@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from kdbench.bench.request.spec import RunSpec
     from kdbench.bench.store.artefacts import Store
     from kdbench.bench.work.job import Executor
-    from kdbench.loading.registry import Registry
+    from kdbench.cli.processes import Processes
+    from kdbench.loading.answers import Answers
     from kdbench.numerics import Numerics
 
 #: A folder with one of these holds results, and no other request may write there.
@@ -113,14 +114,15 @@ class Execution:
         if self.executor == "inline":
             _check_own_store()
 
-    def make_executor(self, registry: Callable[[], Registry]) -> Executor:
+    def make_executor(self, processes: Processes) -> Executor:
         """A new executor, which the caller closes.
 
         Args:
-            registry: loads the plugins. It is called only if this process needs them.
+            processes: those of the command.
         """
         memory = None if self.memory_limit is None else self.memory_limit * 1024
-        return make_executor(self.executor, registry, JobLimits(self.time_limit, memory))
+        limits = JobLimits(self.time_limit, memory)
+        return make_executor(self.executor, lambda: processes.registry, limits)
 
 
 def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -180,7 +182,7 @@ def place(executor: Executor, jobs: int, numerics: Numerics) -> None:
 
 def execute(
     spec: RunSpec,
-    registry: Registry,
+    registry: Answers,
     folder: Path,
     store: Store,
     executor: Executor,
@@ -203,6 +205,7 @@ def execute(
         if fresh and not any(folder.iterdir()):
             folder.rmdir()
         raise
+    registry.close()  # The run needs no more than what was said.
     place(executor, how.jobs, prepared.numerics)
     code, rows = _watch(prepared, registry, folder, store, executor, how)
     return code, prepared, rows
@@ -210,7 +213,7 @@ def execute(
 
 def _watch(
     prepared: Prepared,
-    registry: Registry,
+    registry: Answers,
     folder: Path,
     store: Store,
     executor: Executor,
@@ -276,14 +279,12 @@ def check_out(folder: Path, spec: RunSpec) -> None:
     Raises:
         ConfigError: it cannot be written to, or holds the results of another request.
     """
-    import json
+    from kdbench._files import read_record
 
     outputs = [name for name in _OUTPUTS if (folder / name).exists()]
     if outputs:
         try:
-            request = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"][
-                "request"
-            ]
+            request = read_record(folder / "run.json")["config"]["request"]
         except (OSError, ValueError, KeyError, TypeError):
             request = None
         if request != spec.model_dump(mode="json"):

@@ -18,7 +18,6 @@ from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
     from kdbench.data import DatasetSource
-    from kdbench.loading.registry import Registry
     from kdbench.untrusted.weights import Foreign
 
 
@@ -95,45 +94,41 @@ def import_teacher_command(
             "models`"
         )
     # Everything is checked before the file is read, which takes the longest.
-    registry = _registry(choice)
-    classes, size = _sizes(dataset, num_classes, image_size, registry.datasets)
-    name = name if name is not None else path.stem
-    check_teacher_name(name)
-    from kdbench.untrusted.weights import read_foreign
+    from kdbench.cli.processes import catalogue
 
-    foreign = read_foreign(
-        path,
-        model=model,
-        num_classes=classes,
-        image_size=size,
-        memory_bytes=int(memory * 2**30),
-        seconds=time_limit,
-        expect_sha256=sha256,
-        sources=registry.models,
-    )
-    foreign.origin.update(origin)
-    from kdbench.bench.store.teachers import save_teacher
+    with catalogue(choice) as known:
+        classes, size = _sizes(dataset, num_classes, image_size, known.datasets)
+        name = name if name is not None else path.stem
+        check_teacher_name(name)
+        from kdbench.untrusted.weights import read_foreign
 
-    key = save_teacher(
-        store_dir,
-        name,
-        foreign.state,
-        foreign.origin,
-        model=model,
-        dataset=dataset,
-        num_classes=classes,
-        image_size=size,
-        sources=registry.models,
-        code=registry.origin_of_model(model),
-    )
+        foreign = read_foreign(
+            path,
+            model=model,
+            num_classes=classes,
+            image_size=size,
+            memory_bytes=int(memory * 2**30),
+            seconds=time_limit,
+            expect_sha256=sha256,
+            sources=known.models,
+        )
+        foreign.origin.update(origin)
+        from kdbench.bench.store.teachers import save_teacher
+
+        key = save_teacher(
+            store_dir,
+            name,
+            foreign.state,
+            foreign.origin,
+            model=model,
+            dataset=dataset,
+            num_classes=classes,
+            image_size=size,
+            sources=known.models,
+            code=known.origin_of_model(model),
+        )
     for line in _summary(name, key, model, dataset, classes, size, foreign):
         click.echo(strip_control(line))
-
-
-def _registry(choice: PluginChoice) -> Registry:
-    from kdbench.loading.registry import Registry
-
-    return Registry.load(choice=choice)
 
 
 def _sizes(

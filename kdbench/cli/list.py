@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from kdbench.data import DatasetSource
+    from kdbench.loading.answers import Registered
+    from kdbench.loading.catalogue import Catalogue
     from kdbench.loading.choice import PluginChoice
-    from kdbench.loading.registry import Registered, Registry
-    from kdbench.method import Method
+    from kdbench.loading.facts import DatasetFacts, MethodFacts
 
 _FROM_PLUGINS = {*METHODS, "models", "datasets"}
 _KINDS = (*METHODS, "models", "datasets", "presets", "teachers")
@@ -64,37 +64,42 @@ def list_command(
 def _collect(kinds: list[str], choice: PluginChoice) -> dict[str, list[Entry]]:
     """What there is of each kind. Where plugins define one of the kinds, ``broken`` has those that
     could not be loaded."""
-    from kdbench.bench.request.presets import preset_names
-    from kdbench.loading.registry import Registry
-
     tables: dict[str, list[Entry]] = {}
-    load = bool(set(kinds) & _FROM_PLUGINS)
-    registry = Registry.load(choice=choice) if load else Registry()
-    for kind in kinds:
-        if kind == "models":
-            tables[kind] = list(_models(registry))
-        elif kind == "datasets":
-            tables[kind] = [
-                _dataset(name, entry) for name, entry in registry.registered_datasets.items()
-            ]
-        elif kind == "teachers":
-            tables[kind] = _teachers()
-        elif kind == "presets":
-            tables[kind] = [{"name": name, "about": _about(name)} for name in preset_names()]
-        else:
-            tables[kind] = [
-                entry
-                for name, item in sorted(registry.methods[METHODS[kind]].items())
-                for entry in _method(name, item)
-            ]
-    if load:
+    if not set(kinds) & _FROM_PLUGINS:
+        return {kind: _of_kdbench(kind) for kind in kinds}
+    from kdbench.cli.processes import catalogue
+
+    with catalogue(choice) as known:
+        for kind in kinds:
+            plugins = kind in _FROM_PLUGINS
+            tables[kind] = list(_of_plugins(kind, known)) if plugins else _of_kdbench(kind)
         tables["broken"] = [
-            {"plugin": plugin, "cause": cause} for plugin, cause in sorted(registry.broken.items())
+            {"plugin": plugin, "cause": cause} for plugin, cause in sorted(known.broken.items())
         ]
     return tables
 
 
-def _method(name: str, item: Registered[type[Method]]) -> Iterator[Entry]:
+def _of_kdbench(kind: str) -> list[Entry]:
+    """What no plugin brings: presets and imported teachers."""
+    if kind == "teachers":
+        return _teachers()
+    from kdbench.bench.request.presets import preset_names
+
+    return [{"name": name, "about": _about(name)} for name in preset_names()]
+
+
+def _of_plugins(kind: str, known: Catalogue) -> Iterator[Entry]:
+    if kind == "models":
+        yield from _models(known)
+    elif kind == "datasets":
+        for name, entry in known.registered_datasets.items():
+            yield _dataset(name, entry)
+    else:
+        for name, item in sorted(known.methods[METHODS[kind]].items()):
+            yield from _method(name, item)
+
+
+def _method(name: str, item: Registered[MethodFacts]) -> Iterator[Entry]:
     """A method, and after it its variants. A variant has a text and parameters instead of a
     publication."""
     info = item.value.info
@@ -129,21 +134,21 @@ def _teachers() -> list[Entry]:
     ]
 
 
-def _models(registry: Registry) -> Iterator[Entry]:
-    from kdbench.models import LIBRARIES
+def _models(known: Catalogue) -> Iterator[Entry]:
+    from kdbench._libraries import LIBRARIES
 
-    for name, entry in registry.registered_models.items():
+    for name, entry in known.registered_models.items():
         yield {"name": name, "about": _about_source(entry)}
     for library in LIBRARIES:
         yield {"name": f"{library}/NAME", "about": f"a classification model of {library}"}
 
 
-def _dataset(name: str, entry: Registered[DatasetSource]) -> Entry:
+def _dataset(name: str, entry: Registered[DatasetFacts]) -> Entry:
     """A dataset and the numbers of all of it, None where they are not known."""
     source = entry.value
     return {
         "name": name,
-        "about": _about_source(entry, *source.options()),
+        "about": _about_source(entry, *source.options),
         "classes": source.num_classes,
         "pixels": source.image_size,
         "train": source.train_size,

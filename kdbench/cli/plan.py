@@ -48,22 +48,24 @@ def plan_command(
     """Show what a request comes to: its stages, which are in the store, which will run and why,
     time and disk."""
     from kdbench.bench.store.artefacts import Store
-    from kdbench.loading.registry import Registry
+    from kdbench.cli.processes import catalogue
 
     if spec_file is not None:
         if options["spec"] is not None:
             raise ConfigError("SPEC.toml and --spec name two files; give one of them")
         options["spec"] = spec_file
-    registry, store = Registry.load(choice=choice), Store(store_dir)
-    spec = build_spec(registry, store, **options)
-    if as_toml:
-        from kdbench.bench.request.specfile import write_spec
+    store = Store(store_dir)
+    with catalogue(choice) as known:
+        spec = build_spec(known, store, **options)
+        if as_toml:
+            from kdbench.bench.request.specfile import write_spec
 
-        click.echo(write_spec(spec), nl=False)
-        return
-    from kdbench.bench.plan.prepare import prepare
+            click.echo(write_spec(spec), nl=False)
+            return
+        from kdbench.bench.plan.prepare import prepare
 
-    show_plan(prepare(spec, registry, store), store, jobs, as_json)
+        prepared = prepare(spec, known, store)
+    show_plan(prepared, store, jobs, as_json)
 
 
 def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> None:

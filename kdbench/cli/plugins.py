@@ -11,8 +11,8 @@ import click
 from kdbench.cli.choice import plugin_options
 
 if TYPE_CHECKING:
+    from kdbench.loading.candidates import Plugin
     from kdbench.loading.choice import PluginChoice
-    from kdbench.loading.plugin import Plugin
 
 #: A plugin that takes longer to import slows every command, and people are told.
 _SLOW_S = 2.0
@@ -28,10 +28,11 @@ def plugins_command(choice: PluginChoice, as_json: bool) -> None:
     $KDBENCH_LOAD_PLUGINS, if set, names the only ones to load, by plugin or distribution, separated
     by commas; empty for none.
     """
+    from kdbench.cli.processes import catalogue
     from kdbench.hookspecs import API_VERSION
-    from kdbench.loading.registry import Registry
 
-    plugins = [_record(plugin) for plugin in Registry.load(choice=choice).plugins]
+    with catalogue(choice) as known:
+        plugins = [_record(plugin) for plugin in known.plugins]
     if as_json:
         click.echo(
             json.dumps({"kdbench_api": API_VERSION, "plugins": plugins}, indent=1, allow_nan=False)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
     from kdbench.bench.request.spec import RunSpec
     from kdbench.bench.store.artefacts import Store
+    from kdbench.loading.answers import Answers
     from kdbench.loading.choice import PluginChoice
-    from kdbench.loading.registry import Registry
     from kdbench.paper.printed import Target
     from kdbench.report.columns import Row
 
@@ -71,7 +71,7 @@ def reproduce_command(
             "a file of yours"
         )
     from kdbench.bench.store.artefacts import Store
-    from kdbench.loading.registry import Registry
+    from kdbench.cli.processes import Processes
     from kdbench.paper.printed import read_target, target_names, target_path
 
     # A dict drops repeated names and keeps their order.
@@ -80,31 +80,34 @@ def reproduce_command(
         for name in names
         for target in (target_names() if name == _ALL else [name])
     }
-    registry, store = Registry.load(choice=choice), Store(store_dir)
-    specs = {
-        name: build_spec(registry, store, **(options | {"spec": target_path(name)}))
-        for name in targets
-    }
-    if dry_run:
-        _show_costs(specs, registry, store, how.jobs, how.as_json)
-        return
-    store.check_writable()
-    base = out if out is not None else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-reproduce"
-    worst = 0
-    for name, target in targets.items():
-        folder = base / name
-        executor = how.make_executor(lambda: registry)
-        try:
-            code, prepared, rows = execute(
-                specs[name], registry, folder, store, executor, how, fresh=not folder.exists()
-            )
-        finally:
-            executor.close()
-        if code == 130:  # Interrupted. The targets that are left are not begun.
-            ctx.exit(code)
-        worst = max(worst, code)
-        _report(name, target, prepared, rows, store, folder, how)
-    ctx.exit(worst)
+    store = Store(store_dir)
+    with Processes(choice, how.executor) as processes:
+        known = processes.answers()
+        specs = {
+            name: build_spec(known, store, **(options | {"spec": target_path(name)}))
+            for name in targets
+        }
+        if dry_run:
+            _show_costs(specs, known, store, how.jobs, how.as_json)
+            return
+        store.check_writable()
+        start = f"{time.strftime('%Y%m%d-%H%M%S')}-reproduce"
+        base = out if out is not None else Path("runs") / start
+        worst = 0
+        for name, target in targets.items():
+            folder = base / name
+            executor = how.make_executor(processes)
+            try:
+                code, prepared, rows = execute(
+                    specs[name], known, folder, store, executor, how, fresh=not folder.exists()
+                )
+            finally:
+                executor.close()
+            if code == 130:  # Interrupted. The targets that are left are not begun.
+                ctx.exit(code)
+            worst = max(worst, code)
+            _report(name, target, prepared, rows, store, folder, how)
+        ctx.exit(worst)
 
 
 def _report(
@@ -144,7 +147,7 @@ def _report(
 
 
 def _show_costs(
-    specs: Mapping[str, RunSpec], registry: Registry, store: Store, jobs: int, as_json: bool
+    specs: Mapping[str, RunSpec], registry: Answers, store: Store, jobs: int, as_json: bool
 ) -> None:
     """Print what each target costs, what it adds to the targets above it, and what all cost
     together."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kdbench.bench.request.spec import RunSpec
     from kdbench.bench.store.artefacts import Store
     from kdbench.bench.work.executors.slots import Slots
-    from kdbench.loading.registry import Registry
+    from kdbench.loading.answers import Answers
     from kdbench.models import ModelSource
     from kdbench.numerics import Numerics
 
@@ -152,7 +152,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def build_spec(
-    registry: Registry,
+    registry: Answers,
     store: Store,
     *,
     spec: Path | None = None,
@@ -222,7 +222,7 @@ def build_spec(
     return request.model_copy(update={"overrides": file_overrides | set_overrides})
 
 
-def _expand_names(blocks: Sequence[dict[str, Any]], registry: Registry) -> None:
+def _expand_names(blocks: Sequence[dict[str, Any]], registry: Answers) -> None:
     """Replace 'all' by the methods of each kind, and check the names of datasets."""
     from kdbench.data import check_dataset_name
 
@@ -238,7 +238,7 @@ def _expand_names(blocks: Sequence[dict[str, Any]], registry: Registry) -> None:
 def _still_used(overrides: Mapping[str, Any], request: RunSpec) -> dict[str, Any]:
     """A file's overrides without those of methods that the options have replaced. Nobody misses
     them."""
-    from kdbench.loading.registry import base_name
+    from kdbench.loading.answers import base_name
     from kdbench.method import METHOD_KINDS
 
     methods = {

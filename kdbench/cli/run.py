@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from kdbench.errors import ConfigError
 if TYPE_CHECKING:
     from kdbench.bench.request.spec import RunSpec
     from kdbench.loading.choice import PluginChoice
-    from kdbench.loading.registry import Registry
 
 
 @click.command("run")
@@ -53,34 +51,31 @@ def run_command(
     when it is called again. Exits with 0 when every cell was measured, 1 when one failed, 2 when
     the request is wrong, 130 when interrupted.
     """
+    from kdbench.cli.processes import Processes
 
-    @functools.cache
-    def load_registry() -> Registry:
-        from kdbench.loading.registry import Registry
+    # Its processes import torch while we import the rest.
+    with Processes(choice, how.executor) as processes:
+        executor = how.make_executor(processes)
+        try:
+            if not dry_run:
+                executor.warm_up()
+            from kdbench.bench.store.artefacts import Store
 
-        return Registry.load(choice=choice)
+            known, store = processes.answers(), Store(store_dir)
+            spec = build_spec(known, store, **options)
+            if dry_run:
+                from kdbench.bench.plan.prepare import prepare
+                from kdbench.cli.plan import show_plan
 
-    executor = how.make_executor(load_registry)
-    try:
-        if not dry_run:
-            executor.warm_up()  # It imports torch while we import the rest.
-        from kdbench.bench.store.artefacts import Store
-
-        registry, store = load_registry(), Store(store_dir)
-        spec = build_spec(registry, store, **options)
-        if dry_run:
-            from kdbench.bench.plan.prepare import prepare
-            from kdbench.cli.plan import show_plan
-
-            show_plan(prepare(spec, registry, store), store, how.jobs, how.as_json)
-            return
-        store.check_writable()
-        folder = out if out is not None else default_out(spec)
-        fresh = not folder.exists() or out is None
-        code, _, _ = execute(spec, registry, folder, store, executor, how, fresh=fresh)
-        ctx.exit(code)
-    finally:
-        executor.close()
+                show_plan(prepare(spec, known, store), store, how.jobs, how.as_json)
+                return
+            store.check_writable()
+            folder = out if out is not None else default_out(spec)
+            fresh = not folder.exists() or out is None
+            code, _, _ = execute(spec, known, folder, store, executor, how, fresh=fresh)
+            ctx.exit(code)
+        finally:
+            executor.close()
 
 
 def default_out(spec: RunSpec) -> Path:

@@ -64,19 +64,27 @@ def ls_command(store_dir: Path | None, as_json: bool) -> None:
 @store_command.command("verify")
 @store_option
 def verify_command(store_dir: Path | None) -> None:
-    """Compare every file with its SHA-256; what is damaged is put aside. Exits with 4 if anything
-    was."""
+    """Compare every file with its SHA-256, and the rates of every row with its counts; what is
+    damaged is put aside. Exits with 4 if anything was. This finds damage, not forgery."""
     from kdbench.bench.store.artefacts import Store
+    from kdbench.bench.store.care import verify
+    from kdbench.bench.store.vault import root_warning
 
     store = Store(store_dir)
-    whole, damaged = store.verify()
+    if warning := root_warning(store.root):
+        click.echo(warning, err=True)
+    whole, damaged = verify(store)
     if damaged:
         names = ", ".join(key[:12] for key in damaged[:5]) + (", ..." if len(damaged) > 5 else "")
         raise IntegrityError(
             f"{len(damaged)} of {whole + len(damaged)} artefacts are damaged ({names}); they "
-            f"were put aside in {store.root / 'damaged'} and will be computed again"
+            f"were put aside in {store.vault / 'damaged'} and will be computed again"
         )
-    click.echo(f"{whole} artefacts, all as they were written")
+    click.echo(
+        f"{whole} artefacts, no damage found\n"
+        "Whoever may write the store can also forge a result and its digests. Only computing a row "
+        "again finds that: see `kdbench verify --help`."
+    )
 
 
 @store_command.command("gc")
@@ -99,14 +107,16 @@ def gc_command(
 ) -> None:
     """Delete what nobody needs: leftovers of killed runs, what was put aside and, on demand, old
     results."""
-    from kdbench.bench.store.artefacts import Store, remove
+    from kdbench.bench.store.artefacts import Store
+    from kdbench.bench.store.care import garbage
+    from kdbench.untrusted.box import remove_tree
 
     store = Store(store_dir)
     freed, count = 0, 0
-    for path in store.garbage(days, unused_days):
+    for path in garbage(store, days, unused_days):
         count += 1
         if not dry_run:
-            freed += remove(path)
+            freed += remove_tree(path)
     click.echo(
         f"{count} entries would be deleted"
         if dry_run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
     from kdbench.bench.run.verify import OtherKeys, RowDifference
     from kdbench.bench.store.artefacts import Store
+    from kdbench.cli.processes import Processes
     from kdbench.loading.choice import PluginChoice
-    from kdbench.loading.registry import Registry
     from kdbench.report.read import Results
 
 #: Lines that a message names.
@@ -63,19 +63,40 @@ def verify_command(
     could be compared (another machine, other software, other data): kdbench promises the same bits
     only on the same machine with the same software.
     """
-    import secrets
-
     from kdbench.bench.plan.prepare import prepare
     from kdbench.bench.run import verify
     from kdbench.bench.store.artefacts import Store
-    from kdbench.cli.display import safe
-    from kdbench.loading.registry import Registry
+    from kdbench.cli.processes import Processes
     from kdbench.report.read import read_results
 
     check_executor(executor)
-    store, registry = Store(store_dir), Registry.load(choice=choice)
-    results = read_results(folder)
-    prepared = prepare(verify.read_request(folder), registry, store)
+    store, results = Store(store_dir), read_results(folder)
+    with Processes(choice, executor) as processes:
+        known = processes.answers()
+        prepared = prepare(verify.read_request(folder), known, store)
+        known.close()
+
+        def compute_again(lines: list[int]) -> list[RowDifference]:
+            return _compute_again(results, lines, prepared, processes, store, executor, jobs)
+
+        ctx.exit(_verify(folder, results, prepared, store, cells, seed, compute_again))
+
+
+def _verify(
+    folder: Path,
+    results: Results,
+    prepared: Prepared,
+    store: Store,
+    cells: int,
+    seed: int | None,
+    compute_again: Callable[[list[int]], list[RowDifference]],
+) -> int:
+    """Compare, and print what was compared: the exit code."""
+    import secrets
+
+    from kdbench.bench.run import verify
+    from kdbench.cli.display import safe
+
     others = verify.other_keys(results, prepared.plan)
     misnamed = verify.misnamed(results, prepared.plan)
     total = len(results.rows)
@@ -91,7 +112,7 @@ def verify_command(
     differences: list[RowDifference] = []
     if lines:
         click.echo(f"computing again: line {_few(lines)} of results.csv (--seed {seed})")
-        differences = _compute_again(results, lines, prepared, registry, store, executor, jobs)
+        differences = compute_again(lines)
     for d in differences:
         click.echo(
             safe(
@@ -108,14 +129,14 @@ def verify_command(
     click.echo(
         f"verified: {same} rows by their weights, {len(lines)} computed again to the same bits"
     )
-    ctx.exit(1 if not same and not lines else 0)
+    return 1 if not same and not lines else 0
 
 
 def _compute_again(
     results: Results,
     lines: list[int],
     prepared: Prepared,
-    registry: Registry,
+    processes: Processes,
     store: Store,
     executor: ExecutorName,
     jobs: int,
@@ -125,12 +146,19 @@ def _compute_again(
     from kdbench.cli.watch import make_display
 
     with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as temporary:
-        worker = make_executor(executor, lambda: registry)
+        worker = make_executor(executor, lambda: processes.registry)
         display = make_display(quiet=False, as_json=False, live=worker.apart)
         try:
             place(worker, jobs, prepared.numerics)
             return verify.again(
-                results, lines, prepared, registry, store, Path(temporary), display, worker
+                results,
+                lines,
+                prepared,
+                processes.answers(),
+                store,
+                Path(temporary),
+                display,
+                worker,
             )
         finally:
             display.close()

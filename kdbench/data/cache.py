@@ -33,9 +33,8 @@ def entry_path(cache_dir: Path, paths: Sequence[Path], size: int, root: Path) ->
     for path in paths:
         facts = path.stat()
         # Length and time stand for the content: reading it all would take as long as decoding.
-        digest.update(
-            f"{os.path.relpath(path, root)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode()
-        )
+        digest.update(os.fsencode(os.path.relpath(path, root)))
+        digest.update(f"\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
     return cache_dir / f"{digest.hexdigest()}.safetensors"
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -9,11 +12,15 @@ from kdbench.data.base import Augmentation, Dataset
 from kdbench.data.common import DatasetRequest, finish, padding
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import DatasetError
+from kdbench.untrusted.files import open_regular
 
 # The constants of the feature-distillation code that the paper builds on (Heo et al. 2019). That
 # code uses CIFAR-10's constants for CIFAR-100, too.
 MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
 STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
+
+# Bytes. The largest file, CIFAR-100's training images, has 155 MB.
+_MOST_BYTES = 1 << 29
 
 
 def load_cifar(request: DatasetRequest) -> Dataset:
@@ -25,12 +32,13 @@ def load_cifar(request: DatasetRequest) -> Dataset:
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[request.name]
     folder, size = request.folder, request.side
+    _check_files(folder / kind.base_folder)
     try:
         # The batches are pickles. torchvision compares all MD5 sums before it opens one, so none is
         # unpickled without a check.
-        parts = [
+        train_part, test_part = (
             kind(str(folder), train=train, download=request.download) for train in (True, False)
-        ]
+        )
     except (RuntimeError, OSError, EOFError) as error:
         if request.download:
             what, remedy = f"could not be downloaded to {folder} ({error})", "try again"
@@ -44,18 +52,29 @@ def load_cifar(request: DatasetRequest) -> Dataset:
             f"dataset {request.name!r} {what}; {remedy}, or unpack {kind.filename} into {folder}"
         ) from error
     train, test = (
-        TensorImages(_resized(part.data, size), torch.tensor(part.targets)) for part in parts
+        TensorImages(_resized(part.data, size), torch.tensor(part.targets))
+        for part in (train_part, test_part)
     )
     return finish(
         request,
         name=request.name,
         train=train,
         test=test,
-        class_names=tuple(parts[0].classes),
+        class_names=tuple(train_part.classes),
         mean=MEAN,
         std=STD,
         augmentation=Augmentation(padding(size, 4), flip=True),
     )
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse files whose MD5 sum would take for ever, before torchvision computes it."""
+    for path in sorted(folder.glob("*")):
+        if not path.is_dir():
+            with open_regular(path, _MOST_BYTES) as file:
+                # Some files have no end although they are regular and of size 0, as in /proc.
+                if not os.fstat(file.fileno()).st_size:
+                    raise DatasetError(f"{path} is empty; unpack the archive again")
 
 
 def _resized(data: np.ndarray, size: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdbench.errors import DatasetError
+from kdbench.untrusted.files import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -18,31 +20,69 @@ FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 to an interpreter."""
 
 
-def decode_image(path: str | Path, size: int) -> Tensor:
+MOST_PIXELS = 1 << 26
+"""Pixels of the largest picture that is decoded. It takes 0.6 GiB meanwhile."""
+LARGE = 1 << 22
+"""Pixels above which a picture is large. The largest that is not takes 40 MiB while it is
+decoded."""
+_MOST_BYTES = 1 << 29
+"""Bytes of the largest image file."""
+_STRIP = 1 << 20
+"""Pixels whose levels are converted at once."""
+
+
+def decode_image(
+    path: str | Path, size: int, alone: AbstractContextManager[object] | None = None
+) -> Tensor:
     """One image file as uint8 (size, size, 3), RGB.
 
     The whole picture is resized to a square, bilinearly, without regard to its aspect ratio.
 
+    Args:
+        alone: held while a picture of more than ``LARGE`` pixels is decoded.
+
     Raises:
-        DatasetError: the file is missing, truncated or no image, or the range of its pixels is not
-            known. The message names the file.
+        DatasetError: the file is missing, not regular, truncated or no image. Or it has more than
+            ``MOST_PIXELS`` pixels, or the range of its pixels is not known. The message names the
+            file.
     """
     import numpy as np
     from PIL import Image
 
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with (
+            open_regular(path, _MOST_BYTES) as file,
+            Image.open(file, formats=FORMATS) as image,
+            _turn(image, alone),
+        ):
             # draft() lets PIL decode a large JPEG at a fraction of its size, which is faster.
             image.draft("RGB", (size, size))
             picture = _rgb(image).resize((size, size), Image.Resampling.BILINEAR)
     except Exception as error:
         # On a damaged file PIL raises whatever its parser meets: OSError, struct.error, IndexError,
         # zlib.error and others.
-        reason = str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DatasetError(
             f"cannot decode image {path}: {reason}; replace or remove the file"
         ) from error
     return torch.from_numpy(np.asarray(picture).copy())
+
+
+def _turn(
+    image: Picture, alone: AbstractContextManager[object] | None
+) -> AbstractContextManager[object]:
+    """What to hold while a picture is decoded. Its header is read by now, and none of its pixels.
+
+    Raises:
+        ValueError: it is too large.
+    """
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise ValueError(
+            f"it has {width} x {height} pixels, and at most {MOST_PIXELS / 1e6:.0f} million are "
+            "decoded; make it smaller"
+        )
+    return alone if alone is not None and width * height > LARGE else nullcontext()
 
 
 def _rgb(image: Picture) -> Picture:
@@ -59,15 +99,19 @@ def _rgb(image: Picture) -> Picture:
             "with 8 or 16 bits"
         )
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(
-                f"its gray levels span {values.min()}..{values.max()}; save it with 8 or 16 bits"
-            )
+        values = np.asarray(image)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535:
+            raise ValueError(f"its gray levels span {low}..{high}; save it with 8 or 16 bits")
         # Mode I has 32 bits, and also holds pictures of 8 bits, whose levels stay as they are.
-        if image.mode != "I" or values.max() > 255:
-            values = (values + 128) // 257
-        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+        scaled = image.mode != "I" or high > 255
+        levels = np.empty(values.shape, np.uint8)
+        # In strips, since 64 bits a pixel of a whole picture take much memory.
+        rows = max(1, _STRIP // max(1, values.shape[1]))
+        for start in range(0, len(values), rows):
+            part = values[start : start + rows].astype(np.int64)
+            levels[start : start + rows] = (part + 128) // 257 if scaled else part
+        return Image.fromarray(levels).convert("RGB")
     if image.mode == "P":
         # By way of RGBA the colours are the same, without a warning about transparent entries.
         image = image.convert("RGBA")

@@ -6,10 +6,13 @@ The process of a stage gets such a file, so that it can open exactly the images 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from kdbench.data.base import ImageSet
 from kdbench.data.stream import StreamedImages
@@ -27,13 +30,9 @@ def save_images(images: ImageSet, path: Path) -> None:
             {"pixels": images.pixels.contiguous(), "labels": images.labels.contiguous()}, path
         )
     elif isinstance(images, StreamedImages):
-        paths, appended, rows = images.parts
+        paths, appended, rows = _compacted(images)
         # safetensors keeps tensors only. Texts go into its header, as one text.
-        header = {
-            "paths": json.dumps(
-                {"paths": [str(Path(p).absolute()) for p in paths], "size": images.shape[1]}
-            )
-        }
+        header = {"paths": json.dumps({"paths": paths, "size": images.shape[1]})}
         save_file(
             {"labels": images.labels.contiguous(), "rows": rows, "appended": appended},
             path,
@@ -56,10 +55,20 @@ def load_images(path: Path) -> ImageSet:
     )
 
 
-def image_folders(images: ImageSet) -> list[Path]:
-    """The folders whose files are opened when the set is read; empty for a set in memory."""
-    if not isinstance(images, StreamedImages):
-        return []
-    paths, _, rows = images.parts
-    used = rows[rows < len(paths)].unique().tolist()
-    return sorted({Path(paths[row]).absolute().parent for row in used})
+def image_files(images: ImageSet) -> list[str]:
+    """Absolute paths of the files that the rows of a set are read from; empty for a set in memory.
+
+    The files of rows that the set no longer has are not among them.
+    """
+    return _compacted(images)[0] if isinstance(images, StreamedImages) else []
+
+
+def _compacted(images: StreamedImages) -> tuple[list[str], Tensor, Tensor]:
+    """The parts of a set, without the files that none of its rows needs."""
+    paths, appended, rows = images.parts
+    used = rows[rows < len(paths)].unique()
+    place = torch.zeros(len(paths) + len(appended), dtype=torch.int64)
+    place[used] = torch.arange(len(used))
+    place[len(paths) :] = torch.arange(len(used), len(used) + len(appended))
+    here = os.getcwd()  # where paths that are not absolute begin
+    return [os.path.join(here, paths[row]) for row in used.tolist()], appended, place[rows]

@@ -90,6 +90,10 @@ def load_imagefolder(request: DatasetRequest) -> Dataset:
     val/<class>/ may stand for test/<class>/. PATH may also be a zip or tar of these, or of one
     folder that holds them. It is unpacked into the cache.
 
+    A class folder or an image may be a link, also to a place outside PATH: what is linked belongs
+    to the dataset. Links to folders inside a class folder are not followed. An archive may hold no
+    link.
+
     Raises:
         IntegrityError: the archive is damaged or hostile.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,9 +57,9 @@ def image_set(
 
 def _decode_all(paths: Sequence[Path], size: int) -> Tensor:
     # PIL releases the GIL while it decodes. So threads are enough, and nothing is copied between
-    # processes.
-    pixels = torch.empty(len(paths), size, size, 3, dtype=torch.uint8)
+    # processes. Large pictures are decoded one at a time, so that the memory stays that of one.
+    pixels, alone = torch.empty(len(paths), size, size, 3, dtype=torch.uint8), threading.Lock()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for row, image in enumerate(pool.map(lambda path: decode_image(path, size), paths)):
+        for row, image in enumerate(pool.map(lambda path: decode_image(path, size, alone), paths)):
             pixels[row] = image
     return pixels

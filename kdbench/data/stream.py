@@ -121,7 +121,7 @@ class StreamedImages(ImageSet):
         ends = {row: "/".join(Path(self._paths[row]).parts[-3:]) for row in used}
         entries = {row: f"{end}:{os.path.getsize(self._paths[row])}" for row, end in ends.items()}
         for row in self._rows.tolist():
-            digest.update(f"{entries.get(row, row)}\n".encode())
+            digest.update(os.fsencode(f"{entries.get(row, row)}\n"))
         digest.update(self._appended.numpy().tobytes())
         return digest.hexdigest()
 

@@ -15,6 +15,7 @@ from kdbench.data import cache
 from kdbench.errors import IntegrityError
 from kdbench.untrusted.archive.limits import DEFAULT, ArchiveLimits
 from kdbench.untrusted.archive.unpack import leftovers, unpack
+from kdbench.untrusted.files import chunks, open_regular
 
 
 def unpacked(archive: Path, cache_dir: Path, limits: ArchiveLimits = DEFAULT) -> Path:
@@ -57,8 +58,11 @@ def _facts(archive: Path) -> tuple[int, int, int]:
 
 
 def _sha256(archive: Path) -> str:
-    with archive.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = hashlib.sha256()
+    with open_regular(archive) as file:
+        for chunk in chunks(file):
+            sha256.update(chunk)
+    return sha256.hexdigest()
 
 
 def _record(folder: Path) -> Path:
@@ -88,5 +92,6 @@ def _listing(folder: Path) -> str:
             facts = os.lstat(os.path.join(where, name))
             below_folder = os.path.relpath(where, folder)
             line = f"{below_folder}\0{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
-            sha256.update(line.encode())
+            # As the file system has it: a name need not be UTF-8.
+            sha256.update(os.fsencode(line))
     return sha256.hexdigest()

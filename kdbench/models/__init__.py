@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kdbench._libraries import LIBRARIES
 from kdbench.errors import ConfigError, ContractError, UnknownMethodError, unknown
 from kdbench.models.base import FeatureModel
 from kdbench.models.builtin import MODELS
@@ -18,9 +19,6 @@ __all__ = [
     "model_source",
     "split_pair",
 ]
-
-#: Libraries whose classification models are called ``LIBRARY/NAME``.
-LIBRARIES = ("timm", "torchvision")
 
 
 def model_names() -> list[str]:

@@ -16,8 +16,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from kdbench._libraries import LIBRARIES
 from kdbench.errors import ContractError, IntegrityError
-from kdbench.models import LIBRARIES, blank_model
+from kdbench.models import blank_model
 from kdbench.models.base import FeatureModel
 from kdbench.models.builtin import MODELS
 from kdbench.models.files import describe, read_structure

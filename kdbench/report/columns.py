@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-SCHEMA = 5
+SCHEMA = 6
 
 ValueKind = Literal["text", "word", "digest", "whole", "number"]
 #: A row of results.csv, or of a table made of it: values by the names of their columns.
@@ -234,6 +234,14 @@ TABLE: tuple[Column, ...] = (
         since=3,
     ),
     Column("device", "text", "cpu or the name of the GPU"),
+    Column(
+        "confinement",
+        "text",
+        "what kept the jobs of the defender's side (cleanse, distill, repair) from the attacker's, "
+        "and what a trial reached all the same. Several stages may have several, separated by /. "
+        "none: nothing did",
+        since=6,
+    ),
     Column(
         "numerics",
         "text",

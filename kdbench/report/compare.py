@@ -39,6 +39,7 @@ CAUSES = (
     "plugins",
     "device",
     "numerics",
+    "confinement",
     "target_class",
     "clean_fraction",
     "teacher_sha256",

@@ -14,6 +14,7 @@ import pandas as pd
 
 from kdbench._intervals import wilson
 from kdbench.report.columns import Row, conclusive_removed, hits_of
+from kdbench.report.confinement import confinement_of
 from kdbench.report.noise import t_interval
 from kdbench.report.paired import GROUP, by_seed, grouped
 from kdbench.report.ranking import CONCLUSIVE, assign_ranks, seeds_needed, why_unranked, worst_cases
@@ -52,6 +53,7 @@ _COLUMNS = [
     "n_failed",
     *(f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high")),
     "n_removed",
+    "confinement",
     "setting_digest",
     *DIGESTS,
 ]
@@ -72,6 +74,7 @@ _OVERALL = [
     "n_attacks",
     "attacks",
     "missing_attacks",
+    "confinement",
     "shared_digest",
     "defense_digest",
 ]
@@ -87,6 +90,7 @@ def leaderboard(rows: list[Row]) -> pd.DataFrame:
         have X.
     n_removed: number of conclusive rows. Only these count for ``removed``, since a share of next
         to nothing can be any number.
+    confinement: what kept the defender's jobs of these rows from the attacker's.
     rank: see kdbench.report.ranking.
     rank_reason: why there is no rank. The setting was not measured, or at one seed only, or every
         seed is inconclusive, or a seed is missing at which another defense was measured.
@@ -132,6 +136,7 @@ def overall(rows: list[Row]) -> pd.DataFrame:
     n_seeds: the smallest over these attacks.
     n_attacks, attacks: how many attacks count, and their names.
     missing_attacks: the others, against which any defense was measured.
+    confinement: over these attacks.
     """
     cases = []
     for key, group in grouped(_ranked(rows), _PAIR).items():
@@ -148,6 +153,7 @@ def _summary(key: tuple[Any, ...], members: list[Row]) -> Row:
         "verdict": verdict_shares(good),
         "n_seeds": len(good),
         "n_failed": len(members) - len(good),
+        "confinement": confinement_of(good),
     }
     for name in MEASURES:
         record[name], record[f"{name}_low"], record[f"{name}_high"] = t_interval(

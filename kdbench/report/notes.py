@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdbench.report.columns import Row
+from kdbench.report.confinement import without_wall
 from kdbench.report.paired import GROUP, grouped
 from kdbench.report.read import in_words
 
@@ -35,14 +36,20 @@ def notes(rows: list[Row], compared: Sequence[Any]) -> list[str]:
         values = sorted({str(row.get(name)) for row in rows})
         if len(values) > 1:
             reservations.append(f"the rows differ in {name}: {', '.join(values)}")
+    for words, members in without_wall(rows).items():
+        defenses = sorted({str(row["defense"]) for row in members})
+        reservations.append(f"{len(members)} of {len(rows)} rows {words}: {_few(defenses)}")
     apart = _measured_apart(rows)
     if apart:
-        shown = ", ".join(apart[:3]) + (f" and {len(apart) - 3} more" if len(apart) > 3 else "")
         reservations.append(
             "defenses that are ranked together met different teachers or controls, so their tasks "
-            f"differed: {shown}"
+            f"differed: {_few(apart)}"
         )
     return reservations
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _measured_apart(rows: list[Row]) -> list[str]:

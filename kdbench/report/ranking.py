@@ -28,6 +28,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdbench.report.columns import Row
+from kdbench.report.confinement import confinement_of
 from kdbench.report.paired import common, paired_difference
 from kdbench.report.settings import attack_label, changes, changes_text
 from kdbench.report.verdict import STOPPED_ACC_LOSS
@@ -190,6 +191,7 @@ def _worst_case(
         "missing_attacks": _labels(attacks, missing),
         "acc_lost": max((r["acc_lost"] for r in counted.values()), default=None),
         "n_seeds": min(r["n_seeds"] for r in (counted or measured).values()),
+        "confinement": confinement_of((counted or measured).values()),
     }
     if not counted:
         return case

@@ -13,20 +13,24 @@ import csv
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdbench.errors import ConfigError
-from kdbench.report.columns import COLUMNS, RATES, SCHEMA, Column, Row, columns_in
+from kdbench.report.columns import COLUMNS, SCHEMA, Column, Row, columns_in
+from kdbench.report.consistency import UNCHANGED, check_row
 from kdbench.report.settings import DIGESTS
+from kdbench.report.tables import text_of
+from kdbench.untrusted.files import read_regular
 
 #: The names of a cell. The seed is last.
 CELL = ("dataset", "attack", "defense", "distiller", "teacher", "student", "preset", "seed")
 #: These differ between two measurements of one cell, even where every number that counts is the
 #: same.
-UNSTEADY = ("wall_s", "peak_mem_mb")
+UNSTEADY = ("wall_s", "peak_mem_mb", "confinement")
 #: Never empty in a row that is ok.
 _MEASURED = ("teacher_acc", "student_acc")
 #: Never empty in a row with a verdict.
@@ -41,18 +45,19 @@ _JUDGED = (
 )
 #: Never empty where the verdict is conclusive.
 _CONCLUSIVE = ("removed", "removed_low", "removed_high")
-#: Never empty in a file that has them. Without them a row would pass for one of an older schema.
-_NUMBERS = ("setting_digest", *DIGESTS)
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+#: Never empty in a file that has them. Without them a row would pass for one of an older schema, or
+#: of another machine, which nothing can be compared with.
+_NUMBERS = ("config_digest", "dataset_digest", "setting_digest", *DIGESTS)
+#: kdbench writes at most 25 characters.
+_NUMBER = re.compile(r"[+-]?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,9})?")
 #: 18 digits fit into 64 bits. No count of kdbench is longer.
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-#: Text that got a ``'`` when it was written, see kdbench.report.tables.cell.
-_GUARDED = re.compile(r"'+[=+\-@\t\n]")
-#: Points. A percentage is written with four decimals.
-_ROUNDING = 1e-4
+#: Columns that a message names.
+_NAMED = 5
+#: A file of 100,000 rows has about 100 MiB.
+_MOST_BYTES = 1 << 28
 _WANTED = "name a results.csv or a run's folder"
-_UNCHANGED = "use the file as kdbench wrote it"
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def read_results(path: str | Path) -> Results:
         where = f"{path}, line {line}"
         if len(fields) != len(header):
             raise ConfigError(
-                f"{where}: {len(fields)} fields under a header of {len(header)}; {_UNCHANGED}"
+                f"{where}: {len(fields)} fields under a header of {len(header)}; {UNCHANGED}"
             )
         values = dict(zip(header, fields, strict=True))
         # The schema comes first: a file of another schema has other columns.
@@ -124,13 +129,13 @@ def _schema(where: str, text: str, before: Sequence[Row]) -> int:
     """The schema of a row, the same for all rows of a file."""
     schema = int(text) if _WHOLE.fullmatch(text) else 0
     if not 1 <= schema <= SCHEMA:
-        todo = "install a newer kdbench" if schema > SCHEMA else _UNCHANGED
+        todo = "install a newer kdbench" if schema > SCHEMA else UNCHANGED
         raise ConfigError(
             f"{where}: schema {short(text)!r}, and this kdbench reads schemas 1 to {SCHEMA}; {todo}"
         )
     if before and before[0]["schema"] != schema:
         raise ConfigError(
-            f"{where}: schema {schema} in a file of schema {before[0]['schema']}; {_UNCHANGED}"
+            f"{where}: schema {schema} in a file of schema {before[0]['schema']}; {UNCHANGED}"
         )
     return schema
 
@@ -146,8 +151,6 @@ def _find(path: Path) -> Path:
             path /= "results.csv"
         elif not path.exists():
             raise ConfigError(f"{path} does not exist; {_WANTED}")
-        if not path.is_file():  # a pipe or a device may never end
-            raise ConfigError(f"{path} is no regular file; {_WANTED}")
     except OSError as error:  # a folder without permission
         raise ConfigError(
             f"{path} cannot be read ({error.strerror or error}); {_WANTED}"
@@ -159,7 +162,7 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
     """Every record with the line on which it starts."""
     try:
         # spreadsheets like to put a byte order mark there
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror or error}); {_WANTED}"
@@ -179,7 +182,7 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
                 records.append((start, fields))
             start = reader.line_num + 1
     except csv.Error as error:
-        raise ConfigError(f"{path}, line {start}: {error}; {_UNCHANGED}") from error
+        raise ConfigError(f"{path}, line {start}: {error}; {UNCHANGED}") from error
     finally:
         csv.field_size_limit(limit)
     return records
@@ -188,14 +191,16 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
 def _check_header(
     path: Path, header: list[str], schema: int, columns: Mapping[str, Column]
 ) -> None:
-    missing = [name for name, column in columns.items() if not column.late and name not in header]
-    unknown = [name for name in header if name not in columns]
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    times = Counter(header)
+    missing = [name for name, column in columns.items() if not column.late and name not in times]
+    unknown = [name for name in times if name not in columns]
+    repeated = [name for name, count in times.items() if count > 1]
     for what, names in (("missing", missing), ("unknown", unknown), ("repeated", repeated)):
         if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             raise ConfigError(
-                f"{path}, line 1: {what} columns of schema {schema}: {', '.join(names)}; "
-                f"{_UNCHANGED}"
+                f"{path}, line 1: {what} columns of schema {schema}: "
+                f"{', '.join(map(short, names[:_NAMED]))}{more}; {UNCHANGED}"
             )
 
 
@@ -206,7 +211,7 @@ def _row(where: str, fields: Sequence[tuple[Column, str]]) -> Row:
         value = _value(where, column, text)
         if column.until is None:
             row[column.name] = value
-    there = {column.name for column, _ in fields}
+    there = {column.name for column, _ in fields if column.until is None}
     needed = ["status", *CELL, *(name for name in _NUMBERS if name in there)]
     if row["status"] == "ok":
         needed += _MEASURED
@@ -216,28 +221,9 @@ def _row(where: str, fields: Sequence[tuple[Column, str]]) -> Row:
         needed += _CONCLUSIVE
     empty = [name for name in needed if row[name] is None]
     if empty:
-        raise ConfigError(f"{where}: nothing in {', '.join(empty)}; {_UNCHANGED}")
-    # Files of schema 1 have rates without counts, which nothing can be checked against.
-    counted = {column.name for column, _ in fields if column.out_of}
-    for rate, out_of in RATES.items():
-        if f"{rate}_hits" in counted:
-            _check_rate(where, rate, row[rate], row[f"{rate}_hits"], row[out_of])
+        raise ConfigError(f"{where}: nothing in {', '.join(empty)}; {UNCHANGED}")
+    check_row(where, row, there)
     return row
-
-
-def _check_rate(where: str, rate: str, percent: Any, hits: Any, total: Any) -> None:
-    if percent is None and hits is None:
-        return
-    if (
-        percent is None
-        or hits is None
-        or not total
-        or hits > total
-        or abs(percent - 100 * hits / total) > _ROUNDING
-    ):
-        raise ConfigError(
-            f"{where}: {rate} {percent} cannot be {hits} of {total} images; {_UNCHANGED}"
-        )
 
 
 def _value(where: str, column: Column, text: str) -> Any:
@@ -256,15 +242,15 @@ def _value(where: str, column: Column, text: str) -> Any:
     if column.kind == "word" and text not in column.words:
         raise ConfigError(
             f"{where}: unknown {column.name} {short(text)}; known: {', '.join(column.words)}; "
-            f"{_UNCHANGED}"
+            f"{UNCHANGED}"
         )
     if column.kind == "digest" and not _DIGEST.fullmatch(text):
         raise _wrong(where, column, f"{text[:40]!r} is no SHA-256")
-    return text[1:] if _GUARDED.match(text) else text
+    return text_of(text)
 
 
 def _wrong(where: str, column: Column, what: str) -> ConfigError:
-    return ConfigError(f"{where}, column {column.name}: {what}; {_UNCHANGED}")
+    return ConfigError(f"{where}, column {column.name}: {what}; {UNCHANGED}")
 
 
 def short(value: Any) -> str:

@@ -1,10 +1,11 @@
-"""Writes results.csv: fixed columns, numbers as numbers, and text that no spreadsheet takes for a
-formula."""
+"""Writes results.csv: fixed columns, numbers as numbers, and text that neither a terminal obeys nor
+a spreadsheet takes for a formula."""
 
 from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -12,9 +13,19 @@ from typing import Any
 
 from kdbench._files import write_atomically
 from kdbench.report.columns import COLUMNS, Row
+from kdbench.untrusted.text import strip_control
 
-#: A spreadsheet takes text that starts like this for a formula, or for a new cell.
-_FORMULA = ("=", "+", "-", "@", "\t", "\n")
+#: A spreadsheet takes text that starts with one of these for a formula. Some know the wide signs,
+#: too.
+_SIGNS = "=+\\-@\u2212\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
+#: Spaces and quotes before a sign do not always protect.
+_BEFORE = "[ '\"]*"
+#: Some split at a semicolon, a bar or a line's end, even where the text is quoted. So a formula may
+#: start there.
+_LATER = f"(?<=[;|\n])%s(?={_BEFORE}[{_SIGNS}])"
+_UNGUARDED = re.compile(f"^(?={_BEFORE}[{_SIGNS}\n])|{_LATER % ''}")
+#: With the tab, which was kept until schema 5.
+_GUARDED = re.compile(f"^'(?={_BEFORE}[{_SIGNS}\t\n])|{_LATER % chr(39)}")
 #: Four decimals of a percentage tell one image of a million from none.
 DECIMALS = 4
 
@@ -22,8 +33,9 @@ DECIMALS = 4
 def cell(value: Any) -> str | int | float:
     """One value as it is written.
 
-    None, NaN and infinities are empty, and floats are rounded. Text like a formula gets a ``'`` in
-    front. So does text that has this ``'`` already, so that it can be taken off again.
+    None, NaN and infinities are empty, and floats are rounded. Text has a space for each character
+    that a terminal could obey, except the ends of lines. Where it could be a formula it gets a
+    ``'``. So does text that has this ``'`` already, so that it can be taken off again.
     """
     if value is None:
         return ""
@@ -35,18 +47,32 @@ def cell(value: Any) -> str | int | float:
         number = float(value)
         # Adding 0.0 turns -0.0 into 0.0.
         return round(number, DECIMALS) + 0.0 if math.isfinite(number) else ""
-    # The csv module does not quote a lone \r, which starts a row in a spreadsheet.
-    text = str(value).replace("\r\n", "\n").replace("\r", "\n")
-    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+    return _UNGUARDED.sub("'", _printable(str(value)))
+
+
+def text_of(written: str) -> str:
+    """The text of which :func:`cell` made this."""
+    return _GUARDED.sub("", written)
+
+
+def _printable(text: str) -> str:
+    """The text without what a terminal could obey. Its lines end with \\n."""
+    if text.isprintable():
+        return text
+    # Bytes that are no UTF-8, as in a file's name, become escapes that can be told apart.
+    text = text.encode("utf-8", "backslashreplace").decode()
+    # The csv module does not quote a lone \\r, which starts a row in a spreadsheet.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join(map(strip_control, lines))
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Row], path: str | Path) -> None:
     """Write the named columns of the rows. Keys that are no column are left out."""
 
     def write(target: Path) -> None:
-        with target.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        with target.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
+            writer.writerow(map(cell, columns))
             writer.writerows([cell(row.get(name)) for name in columns] for row in rows)
 
     write_atomically(path, write)

@@ -42,20 +42,21 @@ def transfer(
     hits = np.stack([student, clean_control, undefended]).astype(np.float64)
     n = hits.shape[1]
     weights = _resampled(n, resamples)
-    asr, c1, c3 = hits.mean(1) * 100
+    asr, c1, c3 = map(float, hits.mean(1) * 100)
     asr_b, c1_b, c3_b = (weights @ hits.T / n * 100).T
     low, high = np.percentile(c3_b - c1_b, [2.5, 97.5])
-    moved = float(c3 - c1)
-    if moved <= 0:
+    moved, removed = shares(asr, c1, c3)
+    if removed is None:
         return Transfer(moved, (float(low), float(high)), None, None)
     gone = c3_b - c1_b > 0  # a resample in which nothing transferred has no ratio
     r_low, r_high = np.percentile(100 * (c3_b - asr_b)[gone] / (c3_b - c1_b)[gone], [2.5, 97.5])
-    return Transfer(
-        moved,
-        (float(low), float(high)),
-        float(100 * (c3 - asr) / moved),
-        (float(r_low), float(r_high)),
-    )
+    return Transfer(moved, (float(low), float(high)), removed, (float(r_low), float(r_high)))
+
+
+def shares(student: float, clean_control: float, undefended: float) -> tuple[float, float | None]:
+    """(transferred, removed) from the ASR of the three students, %."""
+    moved = undefended - clean_control
+    return moved, None if moved <= 0 else 100 * (undefended - student) / moved
 
 
 @lru_cache(maxsize=4)

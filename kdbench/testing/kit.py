@@ -91,12 +91,18 @@ def run_checks(
         report: called with each result as soon as it is there.
     """
     results = []
+    for result in each_result(cls, variant):
+        results.append(result)
+        report(result)
+    return results
+
+
+def each_result(cls: type[Method], variant: str = "") -> Iterator[Result]:
+    """The results of :func:`run_checks`, each as soon as it is there."""
     for bound in checks_for(cls, variant):
         start = time.perf_counter()
         status, text = _outcome(bound)
-        results.append(Result(bound.check.name, status, text, time.perf_counter() - start))
-        report(results[-1])
-    return results
+        yield Result(bound.check.name, status, text, time.perf_counter() - start)
 
 
 def _outcome(bound: BoundCheck) -> tuple[Any, str]:

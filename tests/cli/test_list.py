@@ -65,17 +65,16 @@ def test_list_of_an_unknown_name(arguments, says):
 
 
 def test_list_shows_broken_plugins_harmlessly(monkeypatch):
-    from kdbench.loading.plugin import Plugin
-    from kdbench.loading.registry import Registry
+    from kdbench.loading.candidates import Plugin
+    from kdbench.loading.catalogue import Catalogue
 
-    broken = Registry(
-        plugins=[
-            Plugin(
-                "evil", "evil", "dist", status="broken", cause="ValueError: [bold red]\x1b[2J boom"
-            )
-        ]
-    )
-    monkeypatch.setattr(Registry, "load", classmethod(lambda cls, choice=None: broken))
+    cause = "ValueError: [bold red]\x1b[2J boom"
+    broken = Plugin("evil", "evil", "dist", status="broken", cause=cause)
+
+    def load(cls, hosts, points=None, choice=None):
+        return cls(plugins=[broken], hosts=hosts)
+
+    monkeypatch.setattr(Catalogue, "load", classmethod(load))
     result = call("list", "attacks")
     assert result.exit_code == 0
     assert "evil" in result.output

@@ -63,11 +63,11 @@ def test_an_interrupted_cache_leaves_nothing(tmp_path, monkeypatch):
 def test_two_runs_decode_once(tree, monkeypatch):
     decode, begun, count = load_module.decode_image, threading.Event(), []
 
-    def slow(path, size):
+    def slow(path, size, alone):
         count.append(path)
         begun.set()
         time.sleep(0.02)
-        return decode(path, size)
+        return decode(path, size, alone)
 
     monkeypatch.setattr(load_module, "decode_image", slow)
     other = threading.Thread(target=folder, args=(tree,))

@@ -1,6 +1,8 @@
 """What is there when all goes well."""
 
-from kdbench.loading.plugin import digest_of
+from importlib.metadata import EntryPoint
+
+from kdbench.loading.candidates import describe, digest_of
 
 
 def test_the_methods_of_the_mission_are_there(registry):
@@ -28,11 +30,10 @@ def test_the_source_digest_changes_with_the_source_alone(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "method.py").write_text("a = 1")
-    import plug_digest
-
-    before = digest_of(plug_digest)
+    plugin = describe(EntryPoint("plug", "plug_digest", "kdbench"))
+    before = digest_of(plugin)
     (package / "notes.txt").write_text("not code")
     (package / "method.py").write_text('"""Docstring."""\n\na = 1  # comment\n')
-    assert digest_of(plug_digest) == before
+    assert digest_of(plugin) == before
     (package / "method.py").write_text("a = 2")
-    assert digest_of(plug_digest) != before
+    assert digest_of(plugin) != before

@@ -4,7 +4,8 @@ with each other."""
 from __future__ import annotations
 
 from kdbench._intervals import wilson
-from kdbench.report.columns import COLUMNS, SCHEMA
+from kdbench.report.columns import COLUMNS, RATES, SCHEMA
+from kdbench.report.verdict import shares, verdict
 
 N_TEST, N_ASR = 1000, 900
 
@@ -45,11 +46,23 @@ HOSTILE = [
         "[[x]]",
     ),
     *("two\nlines", 'quo"te,comma', "<b>&amp;</b>"),
+    *("x;=1+1;=cmd|x", "a;'=1", 'a;"=1+1;"b', "x|=1", "x\t=1", " =1", "' =1", "\uff1d1+1", "; -1"),
+    *("'\n=1", "'\tx", "\udcff=1", "a\x7fb", "\x85=1"),
 ]
 
 
-def cell(*, seed=0, verdict="partly", status="ok", **values):
-    """A cell; a rate is given by its count, ``cell(student_asr=90)`` is 10 % of 900, or as None."""
+def kept(text):
+    """What a table keeps of a text: a space for each character that a terminal could obey."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines)
+
+
+def cell(*, seed=0, status="ok", **values):
+    """A cell; a rate is given by its count, ``cell(student_asr=90)`` is 10 % of 900, or as None.
+
+    What follows from the counts is computed, and can be overridden.
+    """
     row = dict.fromkeys(COLUMNS) | {
         "schema": SCHEMA,
         "status": status,
@@ -65,11 +78,11 @@ def cell(*, seed=0, verdict="partly", status="ok", **values):
         "seed": seed,
         "n_test": N_TEST,
         "n_asr": N_ASR,
-        "verdict": verdict,
         "wall_s": 12.5,
         "peak_mem_mb": 900.0,
         "device": "cpu",
         "numerics": "fp32",
+        "confinement": "namespaces, landlock 7, seccomp",
         "kdbench_version": "1.0",
         "torch_version": "2.15",
         "plugins": "kdbench 1.0",
@@ -85,7 +98,7 @@ def cell(*, seed=0, verdict="partly", status="ok", **values):
         "student_sha256": "b" * 64,
     }
     if status != "ok":
-        return row | {"n_test": None, "n_asr": None, "verdict": None} | values
+        return row | {"n_test": None, "n_asr": None} | values
     hits = {
         "teacher_acc": 970,
         "teacher_asr": 900,
@@ -97,12 +110,12 @@ def cell(*, seed=0, verdict="partly", status="ok", **values):
         "student_base": 9,
         "c1_acc": 960,
         "c1_asr": 9,
+        "c2_acc": 940,
+        "c2_asr": 9,
         "c3_acc": 960,
         "c3_asr": 720,
     }
     hits |= {name: values.pop(name) for name in list(values) if name in hits}
-    student, c1, c3 = (hits[name] or 0 for name in ("student_asr", "c1_asr", "c3_asr"))
-    transferred, removed = 100 * (c3 - c1) / N_ASR, 100 * (c3 - student) / max(c3 - c1, 1)
     for name, count in hits.items():
         if count is None:
             continue
@@ -114,10 +127,31 @@ def cell(*, seed=0, verdict="partly", status="ok", **values):
             f"{name}_high": high,
             f"{name}_hits": count,
         }
-    row |= {
-        "transferred": transferred,
-        "transferred_low": transferred - 3,
-        "transferred_high": transferred + 3,
-    }
-    row |= {"removed": removed, "removed_low": removed - 5, "removed_high": removed + 5}
-    return row | values
+    return row | _judged(hits) | values
+
+
+def imported_cell(**values):
+    """A cell of an imported teacher: ACC only."""
+    unknown = [name for name in RATES if name not in ("teacher_acc", "student_acc")]
+    return cell(
+        attack="imported",
+        reason_code="imported_teacher",
+        n_asr=None,
+        **dict.fromkeys(unknown),
+        **values,
+    )
+
+
+def _judged(hits):
+    """The columns that follow from the counts of the student and its controls."""
+    if any(hits[name] is None for name in ("student_asr", "c1_asr", "c3_asr", "c3_acc")):
+        return {"reason_code": "control_failed"}
+    moved, removed = shares(*(hits[n] / N_ASR * 100 for n in ("student_asr", "c1_asr", "c3_asr")))
+    lost = 100.0 * hits["c3_acc"] / N_TEST - 100.0 * hits["student_acc"] / N_TEST
+    word = verdict(moved, removed, lost)[0]
+    code = "few_transferred" if word == "inconclusive" else "judged"
+    row = {"verdict": word, "reason_code": "c2_failed" if hits["c2_acc"] is None else code}
+    for name, value, half in (("transferred", moved, 3), ("removed", removed, 5)):
+        if value is not None:
+            row |= {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
+    return row

@@ -15,7 +15,7 @@ from kdbench.report.columns import SCHEMA
 from kdbench.report.compare import compare
 from kdbench.report.read import Results
 from kdbench.report.tables import write_results
-from tests.report.report_rows import HOSTILE, cell
+from tests.report.report_rows import HOSTILE, cell, kept
 
 
 def compared(a, b):
@@ -58,7 +58,10 @@ def test_one_cell_by_hand():
     # low = 5 - sqrt((55 - 51.7354)^2 + (53.2597 - 50)^2) = 0.3866, high = 5 + sqrt(3.2222^2 +
     # 3.2597^2) = 9.5834
     found = changes(
-        compared([cell()], [cell(student_asr=495, verdict="not stopped", student_acc=951)]).cells
+        compared(
+            [cell(verdict="partly")],
+            [cell(student_asr=495, verdict="not stopped", student_acc=951)],
+        ).cells
     )
     asr = found["student_asr"]
     assert (asr.a, asr.b, asr.difference) == pytest.approx((50, 55, 5))
@@ -180,7 +183,7 @@ def test_over_seeds_needs_two_shared_good_seeds():
         [cell(seed=s) for s in (0, 1)], [cell(), cell(seed=1, verdict="stopped")]
     ).over_seeds
     assert [(c.column, c.a, c.b) for c in verdicts.changes] == [
-        ("verdict", "partly", "stopped 1/2, partly 1/2")
+        ("verdict", "not stopped", "stopped 1/2, not stopped 1/2")
     ]
 
 
@@ -214,13 +217,10 @@ def test_other_images_are_not_comparable():
 
 
 def test_command_shows_what_changed(tmp_path):
-    a = save(tmp_path / "a", [cell(seed=s) for s in (0, 1, 2)])
+    a = save(tmp_path / "a", [cell(seed=s, c3_asr=900) for s in (0, 1, 2)])
     b = save(
         tmp_path / "b",
-        [
-            cell(seed=s, student_asr=900, torch_version="2.16", verdict="not stopped")
-            for s in (0, 1, 3)
-        ],
+        [cell(seed=s, c3_asr=900, student_asr=900, torch_version="2.16") for s in (0, 1, 3)],
     )
     result = call(a, b / "results.csv")
     text = flat(result.output)
@@ -275,7 +275,7 @@ def test_json_is_strict(tmp_path):
         0.05,
         "holm",
     )
-    assert found["only_in_a"][0]["attack"] == "\x1b[2J"
+    assert found["only_in_a"][0]["attack"] == " [2J"
     assert (found["cells"]["compared"], found["over_seeds"]["compared"]) == (12, 6)
     (first, *_) = found["cells"]["changes"]
     assert set(first) == {
@@ -307,11 +307,11 @@ def test_command_refuses(tmp_path):
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 def test_hostile_text_stays_text(tmp_path, text):
     a = save(tmp_path / "a", [cell(defense=text, device=text), cell(attack=text)])
-    b = save(tmp_path / "b", [cell(defense=text, student_asr=0)])
+    b = save(tmp_path / "b", [cell(defense=text, student_asr=440)])
     result = call(a, b)
     assert result.exit_code == 0, result.output
     assert not [c for c in result.output if not c.isprintable() and c != "\n"]
-    shown = "".join("".join(c if c.isprintable() else " " for c in text).split())
+    shown = "".join(kept(text).split())
     words = "".join(result.output.split())
     assert f"onlyinA:signs/{shown}/none" in words
     assert f"signs/lba/{shown}/fkd" in words

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import kdbench
 from kdbench._files import write_record
 from kdbench.report.columns import COLUMNS
 from kdbench.report.pictures import amplification, write_trigger_picture
@@ -69,12 +72,49 @@ def test_numbers_are_rounded_and_missing_ones_empty(tmp_path):
     assert (line["seed"], line["student_acc"], line["transferred"]) == ("3", "0.5", "0.0")
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\r"])
 def test_text_is_never_a_formula(tmp_path, start):
     text = f'{start}cmd|"x",y\nz'
     write_results([row(reason=text)], tmp_path / "r.csv")
     kept = text.replace("\r", "\n")
     assert read(tmp_path / "r.csv")[0]["reason"] == f"'{kept}"
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("x;=1+1;=cmd|x", "x;'=1+1;'=cmd|x"),
+        ("x; =1", "x;' =1"),
+        ('x;"=1+1;"y', 'x;\'"=1+1;"y'),
+        ("x\t=1", "x =1"),
+        ("x|+1", "x|'+1"),
+        ("x\n-1", "x\n'-1"),
+        ("  =1", "'  =1"),
+        ("\t@x", "' @x"),
+        ("\u200b=1", "' =1"),
+        *((f"{sign}1+1", f"'{sign}1+1") for sign in "\uff1d\uff0b\uff0d\uff20\u2212\ufe66"),
+        ("\x1b]0;title\x07", " ]0;title "),
+        ("\x9b31m\x7f", " 31m "),
+        ("f\udcfft", "f\\udcfft"),
+        ("a; b=1; c", "a; b=1; c"),
+        ("90 % removed, -1.2 points", "90 % removed, -1.2 points"),
+    ],
+    ids=ascii,
+)
+def test_text_is_no_formula_wherever_a_spreadsheet_splits_it(tmp_path, text, written):
+    write_results([row(reason=text)], tmp_path / "r.csv")
+    assert read(tmp_path / "r.csv")[0]["reason"] == written
+
+
+def test_one_module_writes_tables():
+    """Another one could forget the guards."""
+    root = Path(kdbench.__file__).parent
+    writers = {
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        if re.search(r"csv\.(writer|DictWriter)|\.to_csv\(", path.read_text())
+    }
+    assert writers == {"report/tables.py"}
 
 
 def test_failed_write_keeps_the_old_file(tmp_path):

@@ -19,6 +19,6 @@ def python(code, *arguments):
 def landlock():
     """The ABI that confine() reaches here; 0 without Landlock."""
     how = python(
-        "from kdbench.untrusted.confine import confine; print(confine([], []))"
+        "from kdbench.untrusted.wall.confine import confine; print(confine([], []))"
     ).stdout.split()
     return int(how[1]) if how[0] == "landlock" else 0

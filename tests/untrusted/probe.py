@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kdbench.untrusted.confine import confine, interpreter_paths
+from kdbench.untrusted.wall.confine import confine, interpreter_paths
 
 request = json.loads(sys.stdin.read())
 out, secret, parent = Path(request["out"]), Path(request["secret"]), Path(f"/proc/{os.getppid()}")

@@ -11,7 +11,7 @@ from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.machine import ROW_CODE, code_digest
 from kdbench.bench.plan.numbers import number_columns
 from kdbench.bench.plan.plan import Cell, Part, Plan, Stage
-from kdbench.loading.registry import base_name
+from kdbench.loading.answers import base_name
 from kdbench.report.columns import SCHEMA
 from kdbench.training import Recipe
 
@@ -102,7 +102,7 @@ class _Builder:
 
     def method(self, kind: str, name: str) -> dict[str, Any]:
         if (kind, name) not in self._methods:
-            params = self.resolved.method(kind, name).params.model_dump(mode="json")
+            params = self.resolved.method(kind, name).params
             origin = self.resolved.origins[kind, name]
             # The name of a variant is no ingredient: with the same numbers it is the same method.
             self._methods[kind, name] = {
@@ -148,7 +148,7 @@ class _Builder:
             origin: what titles call that teacher.
         """
         known = (source, defense, distiller, student, seed)
-        steps = self.resolved.method("defense", defense).steps()
+        steps = self.resolved.method("defense", defense).steps
         preset, cleansed = self.resolved.preset, None
         used = {**self.method("defense", defense), "clean_fraction": preset.clean_fraction}
         used["recipe"] = self._recipes["repair"]
@@ -167,7 +167,7 @@ class _Builder:
         }
         inputs = {"teacher": source}
         random = (base_name(distiller), student)
-        mode = self.resolved.method("distiller", distiller).batch_norm_mode()
+        mode = self.resolved.method("distiller", distiller).batch_norm_mode
         alike = [source, seed, values["recipe"], mode, self.number]
         objective = [defense] if "objective" in steps else []
         shared = self._is_own(source, student, distiller, objective)

@@ -31,11 +31,9 @@ def number_columns(part: Part, attack: str, distiller: str, defense: str) -> dic
     # An imported teacher stands where an attack would. It has no parameters.
     if ("attack", attack) not in resolved.methods:
         methods.pop("attack")
-    params = {
-        f"{kind}.{name}": resolved.method(kind, name).params.model_dump(mode="json")
-        for kind, name in methods.items()
-    }
-    promised = {f"{kind}.{name}": resolved.promised[kind, name] for kind, name in methods.items()}
+    settled = {f"{kind}.{name}": resolved.method(kind, name) for kind, name in methods.items()}
+    params = {name: method.params for name, method in settled.items()}
+    promised = {name: method.promise for name, method in settled.items()}
     numbers = _flat({**_of_preset(resolved, resolved.preset, methods), **params})
     promise = _flat({**_of_preset(resolved, resolved.promised_preset, methods), **promised})
     if "attack" in methods:
@@ -66,7 +64,7 @@ def _of_preset(resolved: Resolved, preset: Preset, methods: Mapping[str, str]) -
     """The preset's numbers that a cell of these methods needs."""
     sections = ["clean", "poison", "distill"] if "attack" in methods else ["distill"]
     # A defense without steps trains nothing, so the recipe of repairs does not matter.
-    if resolved.method("defense", methods["defense"]).steps():
+    if resolved.method("defense", methods["defense"]).steps:
         sections.append("repair")
     return preset.model_dump(mode="json", include={"clean_fraction", *sections})
 

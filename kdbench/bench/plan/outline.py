@@ -11,7 +11,7 @@ from kdbench.bench.plan.machine import arithmetic, code_digest, software
 from kdbench.bench.plan.plan import Part
 from kdbench.bench.plan.prepare import check_target, loaded_part, loader
 from kdbench.bench.request.spec import Resolved, RunSpec, resolve_all
-from kdbench.loading.registry import Registry
+from kdbench.loading.answers import Answers
 from kdbench.numerics import Numerics, choose_numerics
 
 
@@ -27,7 +27,7 @@ class Outline:
     """Device and arithmetic."""
 
 
-def outline(spec: RunSpec, registry: Registry) -> Outline:
+def outline(spec: RunSpec, registry: Answers) -> Outline:
     """The parts of a request.
 
     A dataset that needs a ``data_dir`` and has none counts with its official number of images.

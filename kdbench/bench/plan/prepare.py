@@ -19,9 +19,7 @@ from kdbench.bench.store.teachers import Imported, load_teacher
 from kdbench.data import Dataset, DatasetSource, load_dataset
 from kdbench.data.builtin import DATASETS
 from kdbench.errors import ConfigError, KdbenchError
-from kdbench.loading.registry import Registry
-from kdbench.models import ModelSource, blank_model
-from kdbench.models.builtin import MODELS
+from kdbench.loading.answers import Answers
 from kdbench.numerics import Numerics, choose_numerics
 
 
@@ -48,7 +46,7 @@ class Prepared:
         return list(by_name.values())
 
 
-def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
+def prepare(spec: RunSpec, registry: Answers, store: Store) -> Prepared:
     """Resolve a request, load its data, check both and lay out the plan.
 
     Raises:
@@ -60,7 +58,7 @@ def prepare(spec: RunSpec, registry: Registry, store: Store) -> Prepared:
     parts, find = [], loader(spec, registry.datasets)
     for resolved in everything:
         dataset = find(resolved)
-        check_models(resolved, dataset, registry.models)
+        check_models(resolved, dataset, registry)
         for teacher in imported.values():
             check_imported(spec, teacher, dataset, registry.origin_of_model(teacher.model))
         parts.append(loaded_part(resolved, dataset, numerics, imported))
@@ -141,9 +139,7 @@ def check_target(spec: RunSpec, name: str, num_classes: int) -> None:
         )
 
 
-def check_models(
-    resolved: Resolved, dataset: Dataset, sources: Mapping[str, ModelSource] = MODELS
-) -> None:
+def check_models(resolved: Resolved, dataset: Dataset, registry: Answers) -> None:
     """Build every network once at the dataset's size.
 
     A student that cannot be built is found now, and not after hours of training its teacher.
@@ -154,7 +150,7 @@ def check_models(
     size = dataset.image_size
     for name in dict.fromkeys(name for pair in resolved.spec.pairs for name in pair):
         try:
-            blank_model(name, dataset.num_classes, image_size=size, sources=sources)
+            registry.check_model(name, dataset.num_classes, size)
         except KdbenchError:
             raise
         # A library may raise anything for a size or a number of classes that it does not support.

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kdbench.bench.request.presets import DatasetSizes, Preset, read_preset
 from kdbench.data import DatasetSource, dataset_source
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
-from kdbench.loading.registry import Registry, base_name
-from kdbench.method import METHOD_KINDS, Method, Params
+from kdbench.loading.answers import Answers, base_name
+from kdbench.loading.facts import MethodFacts
+from kdbench.loading.settling import Settled, Wanted, build, toml_value
+from kdbench.method import METHOD_KINDS
 
 
 class Block(BaseModel):
@@ -137,19 +138,17 @@ class Resolved:
     """As the request names it."""
     preset: Preset
     """The preset's numbers, after ``--set``."""
-    methods: dict[tuple[str, str], Method]
-    """(kind, name) -> an instance with its parameters."""
+    methods: dict[tuple[str, str], Settled]
+    """(kind, name) -> its parameters, and what follows from them."""
     origins: dict[tuple[str, str], str]
     """(kind, name) -> the plugin's version and source digest."""
     source: DatasetSource
     """Where the dataset comes from."""
     promised_preset: Preset
     """The preset's numbers when nothing is set."""
-    promised: dict[tuple[str, str], dict[str, Any]]
-    """(kind, name) -> the method's numbers when nothing is set."""
 
-    def method(self, kind: str, name: str) -> Any:
-        """The method, as Any: callers use what only an attack, a distiller or a defense has."""
+    def method(self, kind: str, name: str) -> Settled:
+        """The method with its numbers."""
         return self.methods[kind, name]
 
     def as_dict(self) -> dict[str, Any]:
@@ -158,13 +157,13 @@ class Resolved:
             "dataset": self.dataset,
             "preset": {"name": self.preset_name, **self.preset.model_dump(mode="json")},
             "methods": {
-                f"{kind}.{name}": m.params.model_dump(mode="json")
-                for (kind, name), m in sorted(self.methods.items())
+                f"{kind}.{name}": self.methods[kind, name].params
+                for kind, name in sorted(self.methods)
             },
         }
 
 
-def resolve_all(spec: RunSpec, registry: Registry) -> list[Resolved]:
+def resolve_all(spec: RunSpec, registry: Answers) -> list[Resolved]:
     """Every block of a request, with every dataset and every preset."""
     blocks = spec.blocks()
     return [
@@ -177,7 +176,7 @@ def resolve_all(spec: RunSpec, registry: Registry) -> list[Resolved]:
 
 def resolve(
     spec: RunSpec,
-    registry: Registry,
+    registry: Answers,
     dataset: str | None = None,
     preset_name: str | None = None,
     named: set[tuple[str, str]] | None = None,
@@ -187,9 +186,8 @@ def resolve(
     The keys of ``--set`` are ``clean|poison|distill|repair.FIELD``, ``clean_fraction``,
     ``datasets.NAME.FIELD`` and ``attack|distiller|defense.NAME.FIELD``.
 
-    A method's numbers are its defaults, then those that it has for the preset, then those that are
-    set. A variant has the numbers of its method, then its own, then those that are set for it.
-    Setting something for a variant that the plugin does not have makes that variant.
+    Which numbers win is said in :mod:`kdbench.loading.settling`. Setting something for a variant
+    that the plugin does not have makes that variant.
 
     Args:
         dataset: None: the request's first.
@@ -202,13 +200,11 @@ def resolve(
     dataset, preset_name = dataset or spec.datasets[0], preset_name or spec.presets[0]
     table = read_preset(preset_name)
     changes = _apply_overrides(spec, registry, table, named or spec.methods())
-    preset = _build(f"preset {preset_name}", Preset, table)
-    methods: dict[tuple[str, str], Method] = {}
+    preset = build(f"preset {preset_name}", Preset, table)
+    methods: dict[tuple[str, str], Settled] = {}
     origins: dict[tuple[str, str], str] = {}
-    promised: dict[tuple[str, str], dict[str, Any]] = {}
     for kind, name in sorted(spec.methods()):
-        method, promise = _method(registry, kind, name, preset_name, changes)
-        methods[kind, name], promised[kind, name] = method, promise
+        methods[kind, name] = _method(registry, kind, name, preset_name, changes)
         origins[kind, name] = registry.methods[kind][base_name(name)].origin
     for name in {name for pair in spec.pairs for name in pair}:
         if origin := registry.origin_of_model(name):
@@ -222,16 +218,15 @@ def resolve(
         origins,
         dataset_source(dataset, registry.datasets),
         Preset(**read_preset(preset_name)),
-        promised,
     )
 
 
-#: (kind, name) of a method or a variant -> the parameters that ``--set`` gives it.
-_Changes = dict[tuple[str, str], dict[str, Any]]
+#: (kind, name) of a method or a variant -> the parameters that ``--set`` gives it, as text.
+_Changes = dict[tuple[str, str], dict[str, str]]
 
 
 def _apply_overrides(
-    spec: RunSpec, registry: Registry, table: dict[str, Any], named: set[tuple[str, str]]
+    spec: RunSpec, registry: Answers, table: dict[str, Any], named: set[tuple[str, str]]
 ) -> _Changes:
     """Apply ``--set`` and ``clean_fraction``. Changes the preset's ``table`` in place, and returns
     what is set for methods."""
@@ -242,14 +237,14 @@ def _apply_overrides(
         kind, *rest = key.split(".")
         if kind in METHOD_KINDS and len(rest) >= 2:
             name, field = ".".join(rest[:-1]), rest[-1]
-            cls = registry.get(kind, base_name(name))
+            fields = registry.facts(kind, base_name(name)).fields
             if (kind, name) not in settable:
                 raise ConfigError(
                     f"--set {key}: {kind} {name!r} is not part of this run; add --{kind} {name} or "
                     "drop the --set"
                 )
-            _check_field(key, field, cls.Params.model_fields)
-            changes.setdefault((kind, name), {})[field] = _value(raw)
+            _check_field(key, field, fields)
+            changes.setdefault((kind, name), {})[field] = raw
         else:
             _set_in_preset(table, key, raw, spec, registry)
     if spec.clean_fraction is not None:
@@ -258,29 +253,29 @@ def _apply_overrides(
 
 
 def _set_in_preset(
-    table: dict[str, Any], key: str, raw: str, spec: RunSpec, registry: Registry
+    table: dict[str, Any], key: str, raw: str, spec: RunSpec, registry: Answers
 ) -> None:
     head, *rest = key.split(".")
     if head == "datasets" and len(rest) == 2:
         dataset_source(rest[0], registry.datasets)
         _check_field(key, rest[1], DatasetSizes.model_fields)
-        table.setdefault(head, {}).setdefault(rest[0], {})[rest[1]] = _value(raw)
+        table.setdefault(head, {}).setdefault(rest[0], {})[rest[1]] = toml_value(raw)
     elif len(rest) == 1 and head != "datasets" and isinstance(table.get(head), dict):
         section = Preset.model_fields[head].annotation
         assert section is not None
         _check_field(key, rest[0], section.model_fields)
-        table[head][rest[0]] = _value(raw)
+        table[head][rest[0]] = toml_value(raw)
         # Whoever sets the epochs wants that many. The preset's least number of steps would raise
         # them on a small set.
         if rest[0] == "epochs" and f"{head}.min_steps" not in spec.overrides:
             table[head]["min_steps"] = 0
     elif not rest and head == "clean_fraction":
-        table[head] = _value(raw)
+        table[head] = toml_value(raw)
     else:
         raise ConfigError(_unknown_key(key, registry))
 
 
-def _unknown_key(key: str, registry: Registry) -> str:
+def _unknown_key(key: str, registry: Answers) -> str:
     hint = f"sizes are set as datasets.{key}" if key.split(".")[0] in registry.datasets else ""
     recipes = [k for k in Preset.model_fields if k not in ("clean_fraction", "datasets")]
     keys = [
@@ -292,50 +287,38 @@ def _unknown_key(key: str, registry: Registry) -> str:
 
 
 def _method(
-    registry: Registry, kind: str, name: str, preset_name: str, changes: _Changes
-) -> tuple[Method, dict[str, Any]]:
-    """The method with its numbers, and its numbers when nothing is set."""
-    base = base_name(name)
-    cls = registry.get(kind, base)
-    for_preset = cls.presets.get(preset_name, {})
-    variant: dict[str, Any] = {}
-    values = for_preset | changes.get((kind, base), {})
+    registry: Answers, kind: str, name: str, preset_name: str, changes: _Changes
+) -> Settled:
+    base, _, variant = name.partition(".")
+    facts = registry.facts(kind, base)
     if name != base:
-        variant = _variant(kind, name, cls, changes.get((kind, name)))
-        values |= variant | changes.get((kind, name), {})
-    method = cls(_build(f"{kind}.{name}", cls.Params, values))
-    return method, _promise(cls, for_preset | variant)
-
-
-def _promise(cls: type[Method], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's numbers when nothing is set.
-
-    A method that needs a number to be set cannot be built without it, and promises none.
-    """
-    try:
-        return cls.Params(**values).model_dump(mode="json")
-    except ValidationError:
-        return {}
-
-
-def _variant(
-    kind: str, name: str, cls: type[Method], changes: dict[str, Any] | None
-) -> dict[str, Any]:
-    """The parameters of a variant: the plugin's, or none yet where ``--set`` makes the variant."""
-    base, _, word = name.partition(".")
-    if word in cls.variants:
-        return cls.variants[word].params
-    if changes:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_.]*", word):
-            raise ConfigError(
-                f"{kind} {name!r}: after the first point of a variant's name come a-z, 0-9, _ and ."
-            )
-        return {}
-    known = [f"{base}.{variant}" for variant in cls.variants]
-    raise UnknownMethodError(
-        f"{unknown(f'{kind} variant', name, known)}; or make one of your own with --set "
-        f"{kind}.{name}.FIELD=VALUE"
+        _check_variant(kind, name, facts, makes_it=(kind, name) in changes)
+    wanted = Wanted(
+        kind=kind,
+        name=base,
+        variant=variant,
+        preset=preset_name,
+        changes=changes.get((kind, base), {}),
+        variant_changes=changes.get((kind, name), {}) if variant else {},
     )
+    return registry.settle(wanted)
+
+
+def _check_variant(kind: str, name: str, facts: MethodFacts, makes_it: bool) -> None:
+    """Raise UsageError where a method has no such variant, and ``--set`` does not make it."""
+    base, _, word = name.partition(".")
+    if word in facts.variants:
+        return
+    if not makes_it:
+        known = [f"{base}.{variant}" for variant in facts.variants]
+        raise UnknownMethodError(
+            f"{unknown(f'{kind} variant', name, known)}; or make one of your own with --set "
+            f"{kind}.{name}.FIELD=VALUE"
+        )
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.]*", word):
+        raise ConfigError(
+            f"{kind} {name!r}: after the first point of a variant's name come a-z, 0-9, _ and ."
+        )
 
 
 def _check_field(key: str, field: str, fields: Mapping[str, Any]) -> None:
@@ -343,24 +326,3 @@ def _check_field(key: str, field: str, fields: Mapping[str, Any]) -> None:
         raise ConfigError(
             unknown("--set key", key, [f"{key.rsplit('.', 1)[0]}.{name}" for name in fields])
         )
-
-
-def _value(raw: str) -> Any:
-    """Read a value as TOML: a number, a boolean, a list or a quoted string. Any other text is taken
-    as it is."""
-    try:
-        return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        return raw
-
-
-def _build(where: str, model: type[Params], values: Mapping[str, Any]) -> Any:
-    try:
-        return model(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        # Our own messages say already what the value was. Those of pydantic do not.
-        message = first["msg"].removeprefix("Value error, ")
-        value = "" if message != first["msg"] else f"; got {first.get('input')!r}"
-        raise ConfigError(f"{'.'.join(filter(None, [where, name]))}: {message}{value}") from error

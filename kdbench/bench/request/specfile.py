@@ -23,13 +23,14 @@ defenses
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kdbench.bench.request.spec import Block, RunSpec
 from kdbench.errors import ConfigError, unknown
+from kdbench.untrusted.documents import parse_toml
+from kdbench.untrusted.files import read_regular
 
 _AXES = (
     "attacks",
@@ -43,20 +44,23 @@ _AXES = (
 )
 _FIELDS = [name for name in RunSpec.model_fields if name != "overrides"]
 _BLOCK = list(Block.model_fields)
+#: The largest request of the project has 2 KiB.
+_MOST_BYTES = 1 << 18
 
 
 def read_spec(path: Path) -> dict[str, Any]:
     """The fields of a request that a file has. Pairs are still words, and overrides are text.
 
     Raises:
-        ConfigError: it cannot be read, is no TOML, or has a field that no request has.
+        ConfigError: it cannot be read, is larger than 256 KiB, is no TOML, or has a field that no
+            request has.
     """
     try:
-        request = tomllib.loads(path.read_text(encoding="utf-8"))
+        request = parse_toml(read_regular(path, _MOST_BYTES).decode())
     except OSError as error:
         raise ConfigError(f"spec {path} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"spec {path} is not TOML: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"spec {path} is not TOML that a request can be: {error}") from error
     values = request.pop("set", {})
     # It says which part of the paper the request answers. kdbench.paper.printed reads it.
     request.pop("paper", None)
@@ -69,7 +73,9 @@ def read_spec(path: Path) -> dict[str, Any]:
     for block in also:
         _check_axes(path, block, _BLOCK)
     if "data_dir" in request:
-        request["data_dir"] = (path.parent / str(request["data_dir"])).expanduser()
+        if not isinstance(request["data_dir"], str):
+            raise ConfigError(f'spec {path}: data_dir must be a text, e.g. data_dir = "DATA"')
+        request["data_dir"] = (path.parent / request["data_dir"]).expanduser()
     request["overrides"] = {
         key: value if isinstance(value, str) else _toml(value) for key, value in _flat("", values)
     }
@@ -84,7 +90,7 @@ def _check_axes(path: Path, table: dict[str, Any], fields: list[str]) -> None:
         if name in _AXES:
             table[name] = [value] if isinstance(value, str | int) else value
             if not isinstance(table[name], list):
-                raise ConfigError(f"spec {path}: {name} must be a list, got {value!r}")
+                raise ConfigError(f"spec {path}: {name} must be a list, got {str(value)[:80]!r}")
 
 
 def write_spec(spec: RunSpec) -> str:
@@ -102,15 +108,20 @@ def write_spec(spec: RunSpec) -> str:
 def _word(raw: str) -> str:
     """A value as ``--set`` takes it if that is TOML, else the same text in quotes."""
     try:
-        tomllib.loads(f"value = {raw}")
-    except tomllib.TOMLDecodeError:
-        return json.dumps(raw)
-    return raw
+        if list(parse_toml(f"value = {raw}")) == ["value"] and "\n" not in raw:
+            return raw
+    except ValueError:
+        pass
+    return _toml(raw)
 
 
 def _toml(value: Any) -> str:
-    """Numbers, switches, texts and lists are written in TOML as in JSON."""
-    return json.dumps(value, ensure_ascii=False)
+    """Numbers, switches, texts and lists are written in TOML as in JSON.
+
+    What a terminal could obey is written as an escape, since the text is shown, too.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

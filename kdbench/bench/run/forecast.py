@@ -27,7 +27,7 @@ class Forecast:
 def forecast(plan: Plan, store: Store) -> tuple[list[Forecast], int]:
     """(every stage of a plan, how many cells have their row already)."""
     schedule, rows = wanted(plan, store.find)
-    timings = Timings(store.root)
+    timings = Timings(store.vault)
     to_run = set(schedule.to_run())
     forecasts = []
     for key, stage in plan.stages.items():

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
+from pathlib import Path
 from typing import Any
 
 from kdbench.bench.keys import MODEL, TRIGGER
 from kdbench.bench.plan.plan import Stage
 from kdbench.bench.plan.prepare import Prepared
+from kdbench.bench.run.folders import JobFolders
 from kdbench.bench.run.measures import Measures
 from kdbench.bench.store.artefacts import Store
-from kdbench.bench.store.images import image_reads, keep_images
-from kdbench.bench.work.job import Job
-from kdbench.loading.registry import Registry
+from kdbench.bench.store.images import Seen, keep_images
+from kdbench.bench.work.job import IN, PLUGINS, Job
+from kdbench.loading.answers import Answers
 from kdbench.models.named import named_facts
 
 
@@ -23,26 +25,32 @@ class Jobs:
     """Lays out the jobs of a run."""
 
     prepared: Prepared
-    registry: Registry
+    registry: Answers
     store: Store
+    folders: JobFolders
     checkpoint_s: float
     profile: bool
+    seen: dict[Any, Seen] = field(default_factory=dict)
 
     def lay_out(self, stage: Stage) -> Job:
-        """Lay out the folder of a job: copies of its inputs, so that nobody can change what the
-        store holds."""
-        folder = self.store.workspace(stage.key)
-        for name in ("in", "out"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-            (folder / name).mkdir(parents=True)
+        """Lay out a new folder of a job: copies of its inputs, so that nobody can change what the
+        store holds.
+
+        Raises:
+            DamagedError: an input is damaged.
+            IntegrityError: an input names a class that it cannot be made of.
+            OSError: the disk is full.
+        """
+        folder = self.folders.make(stage.key)
         inputs = {}
         for role, key in stage.inputs.items():
             inputs[role] = f"{role}.safetensors"
-            held = self.store.folder(key) / (TRIGGER if role == "trigger" else MODEL)
-            shutil.copyfile(held, folder / "in" / inputs[role])
+            held = TRIGGER if role == "trigger" else MODEL
+            self.store.copy_out(key, held, folder / IN / inputs[role])
         dataset, numerics = self.prepared.parts[stage.part].dataset, self.prepared.numerics
         split = stage.kind.sees
-        images = keep_images(self.store, dataset, split)
+        seen = self._seen(stage)
+        keep_images(self.store, seen, folder / IN / f"{split}.safetensors")
         values = dict(stage.values)
         task = {
             "kind": stage.kind,
@@ -53,8 +61,8 @@ class Jobs:
             "stream_seed": stage.stream_seed(),
             "folder": str(folder),
             "inputs": inputs,
-            "train": str(images) if split == "train" else None,
-            "test": str(images) if split == "test" else None,
+            "train": "train.safetensors" if split == "train" else None,
+            "test": "test.safetensors" if split == "test" else None,
             "num_classes": dataset.num_classes,
             "image_size": dataset.image_size,
             "mean": list(dataset.mean),
@@ -71,17 +79,38 @@ class Jobs:
             "profile": self.profile,
         }
         for name, content in self.registry.files().items():
-            (folder / "plugins").mkdir(exist_ok=True)
-            (folder / "plugins" / f"{name}.py").write_bytes(content)
+            (folder / PLUGINS / f"{name}.py").write_bytes(content)
         return Job(
             stage.key,
             stage.kind,
             stage.title,
             folder,
             task,
-            (images, *image_reads(dataset, split == "test")),
+            seen.reads,
             self.measures.companions(stage, folder, task),
         )
+
+    def _seen(self, stage: Stage) -> Seen:
+        """The images that the process of a stage may open. Values with a share of their own are
+        those of a defense that gets no other images."""
+        fraction = stage.values.get("clean_fraction", 1.0)
+        known = (stage.part, stage.kind.sees, fraction, stage.seed if fraction < 1 else 0)
+        if known not in self.seen:
+            dataset = self.prepared.parts[stage.part].dataset
+            self.seen[known] = Seen(dataset, *known[1:])
+        return self.seen[known]
+
+    def limit_bytes(self, stage: Stage) -> int:
+        """How many bytes each file of a stage's result may have."""
+        return self.measures.limit(stage, *self._sizes(stage))
+
+    def check(self, stage: Stage) -> Callable[[Path], None] | None:
+        """What looks at the folder of a stage's files before they are kept."""
+        return self.measures.check(stage, *self._sizes(stage))
+
+    def _sizes(self, stage: Stage) -> tuple[int, int]:
+        dataset = self.prepared.parts[stage.part].dataset
+        return dataset.num_classes, dataset.image_size
 
     @cached_property
     def measures(self) -> Measures:

@@ -4,18 +4,24 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import stat
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 from kdbench.bench.plan.plan import Stage
-from kdbench.bench.work.job import TRACES, Outcome
+from kdbench.bench.work.job import Outcome
+from kdbench.errors import IntegrityError
 from kdbench.report.tables import write_csv
 from kdbench.training.profiling import PARTS
+from kdbench.untrusted.box import copy_file, file_names
 
 TABLE = "stages.csv"
+_TRACE = re.compile(r"[0-9]{1,6}\.json")
+#: Names that are looked at where the traces of a stage lie.
+_MOST_NAMES = 10_000
+#: Bytes of all traces of a stage.
+_MOST_BYTES = 512 << 20
 
 PROFILE_COLUMNS: dict[str, str] = {
     "number": "of the stage in the plan",
@@ -52,7 +58,7 @@ class ProfileFolder:
     def started(self, stage: Stage) -> None:
         self._since[stage.key] = time.monotonic()
 
-    def ended(self, stage: Stage, outcome: Outcome, workspace: Path) -> None:
+    def ended(self, stage: Stage, outcome: Outcome, traces: Path) -> None:
         """Take the profile out of an outcome's facts, where it would be stored, and its traces out
         of the job's folder."""
         wall = time.monotonic() - self._since[stage.key]
@@ -73,13 +79,19 @@ class ProfileFolder:
                 },
             }
         )
-        with contextlib.suppress(OSError):  # a profile is not worth a run
-            for trace in sorted((workspace / TRACES).glob("*.json")):
-                if trace.stem.isdecimal() and stat.S_ISREG(trace.lstat().st_mode):
-                    shutil.move(
-                        trace, self.folder / f"{stage.number:02d}-{stage.kind}-{trace.stem}.json"
-                    )
+        self._take(stage, traces)
         self._write()
+
+    def _take(self, stage: Stage, traces: Path) -> None:
+        left = _MOST_BYTES
+        for name in file_names(traces, _MOST_NAMES):
+            if not _TRACE.fullmatch(name):
+                continue
+            target = self.folder / f"{stage.number:02d}-{stage.kind}-{name}"
+            # A profile is not worth a run.
+            with contextlib.suppress(OSError, IntegrityError):
+                target.unlink(missing_ok=True)
+                left -= copy_file(traces, name, target, left, mode=0o644).bytes
 
     def _write(self) -> None:
         rows = sorted(self.rows, key=lambda row: row["number"])

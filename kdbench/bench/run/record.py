@@ -15,12 +15,12 @@ from kdbench.bench.plan.plan import Plan
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.work.job import Outcome
-from kdbench.loading.registry import Registry
+from kdbench.loading.answers import Answers
 from kdbench.numerics import device_name
 from kdbench.report.columns import SCHEMA
 
 
-def record_of(prepared: Prepared, registry: Registry) -> dict[str, Any]:
+def record_of(prepared: Prepared, registry: Answers) -> dict[str, Any]:
     config = {"request": prepared.spec.model_dump(mode="json"), "parts": prepared.numbers()}
     return {
         "schema": SCHEMA,

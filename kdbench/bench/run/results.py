@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -18,7 +18,11 @@ from kdbench.bench.run.events import Reporter
 from kdbench.bench.run.rows import Measured, row
 from kdbench.bench.run.schedule import Schedule
 from kdbench.bench.store.artefacts import Store
-from kdbench.loading.registry import Registry, base_name
+from kdbench.bench.work.job import Outcome
+from kdbench.bench.work.report import misfit
+from kdbench.errors import IntegrityError
+from kdbench.loading.answers import Answers, base_name
+from kdbench.report.confinement import confinement_text
 from kdbench.report.leaderboard import write_leaderboard
 from kdbench.report.tables import write_results
 
@@ -33,7 +37,7 @@ class RunResults:
     def __init__(
         self,
         prepared: Prepared,
-        registry: Registry,
+        registry: Answers,
         reporter: Reporter,
         out: Path,
         store: Store,
@@ -60,15 +64,19 @@ class RunResults:
     def settle(self) -> None:
         """Make a row of every cell whose last measurement has ended."""
         finished: set[int] = set()
-        for key in self.schedule.ended():
-            if self.plan.stages[key].kind is Kind.PICTURE:
-                self._take_picture(self.plan.stages[key])
-            for n in self.cells_of.pop(key, ()):
-                self.left[n].discard(key)
-                if not self.left[n]:
-                    finished.add(n)
-        for n in sorted(finished):
-            self._settle(n)
+        # A measurement that is damaged may end at once, as failed.
+        while keys := list(self.schedule.ended()):
+            ready: set[int] = set()
+            for key in keys:
+                if self.plan.stages[key].kind is Kind.PICTURE:
+                    self._take_picture(self.plan.stages[key])
+                for n in self.cells_of.pop(key, ()):
+                    self.left[n].discard(key)
+                    if not self.left[n]:
+                        ready.add(n)
+            for n in sorted(ready):
+                self._settle(n)
+            finished |= ready
         if finished:
             self.write()
 
@@ -93,6 +101,10 @@ class RunResults:
                     self._measure_again(n, key)
                     return
                 measured[role] = manifest.facts
+        images = len(self.prepared.parts[cell.part].dataset.test)
+        known = [facts for facts in measured.values() if not isinstance(facts, Outcome)]
+        if (why := misfit(known, images)) is not None:
+            measured = dict.fromkeys(measured, Outcome("failed", f"it cannot be counted: {why}"))
         del self.left[n]
         self.rows[n] = self._row(cell, measured)
         self.reporter.cell_finished(self.rows[n])
@@ -105,12 +117,11 @@ class RunResults:
     def _row(self, cell: Cell, measured: Mapping[str, Measured]) -> dict[str, Any]:
         cells, final = row(cell, measured, self._facts(cell))
         if final:
-            workspace = self.store.workspace(cell.key)
-            try:
-                workspace.mkdir(parents=True, exist_ok=True)
+            # On a full disk it is computed again next time.
+            with contextlib.suppress(OSError):
                 self.store.publish(
                     cell.key,
-                    workspace,
+                    None,
                     (),
                     kind="row",
                     title="row",
@@ -121,8 +132,6 @@ class RunResults:
                     # Torn by a power cut it is noticed and made again, of the same measurements.
                     synced=False,
                 )
-            except OSError:
-                shutil.rmtree(workspace, ignore_errors=True)  # computed again next time
         return cells
 
     def _facts(self, cell: Cell) -> dict[str, Any]:
@@ -145,6 +154,11 @@ class RunResults:
             "wall_s": round(sum(m.seconds for m in manifests.values() if m), 2) if whole else None,
             "peak_mem_mb": max(m.peak_mb for m in manifests.values() if m) if whole else None,
             "device": student.facts.get("device") if student else None,
+            "confinement": confinement_text(
+                manifest.facts.get("confinement") if manifest else None
+                for key, manifest in manifests.items()
+                if self.plan.stages[key].kind.side == "defender"
+            ),
             "numerics": str(self.prepared.numerics),
             "kdbench_version": versions["kdbench"],
             "torch_version": versions["torch"],
@@ -172,10 +186,11 @@ class RunResults:
         several = f"{_file_name(part.dataset_name)}-{part.resolved.preset_name}-"
         several = several if len(names) > 1 else ""
         name = f"trigger-{several}{stage.values['attack']}-{teacher}-seed{backdoor.seed}.png"
-        try:
-            shutil.copyfile(self.store.folder(stage.key) / PICTURE, self.out / name)
-        except OSError:
-            return
+        target = self.out / name
+        # A picture that is damaged, or a disk that is full, does not cost a row.
+        with contextlib.suppress(OSError, IntegrityError):
+            target.unlink(missing_ok=True)
+            self.store.copy_out(stage.key, PICTURE, target, mode=0o644)
 
     def write(self, now: bool = False) -> None:
         """The tables of what is finished; not after every one of ten thousand cells, each of which

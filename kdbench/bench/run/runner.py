@@ -3,7 +3,6 @@ a failure to a row with its reason."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +14,19 @@ from kdbench._files import write_record
 from kdbench.bench.plan.plan import Stage
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.run.events import Reporter
+from kdbench.bench.run.folders import JobFolders
 from kdbench.bench.run.jobs import Jobs
 from kdbench.bench.run.profile import ProfileFolder
 from kdbench.bench.run.record import record_of, stages_of
 from kdbench.bench.run.results import RunResults
 from kdbench.bench.run.schedule import wanted
 from kdbench.bench.run.timings import Timings
-from kdbench.bench.store.artefacts import Store
+from kdbench.bench.store.artefacts import DamagedError, Store
 from kdbench.bench.store.cached import CachedStore
-from kdbench.bench.work.job import BOX, OUT, Done, Executor, Outcome, Progressed
-from kdbench.loading.registry import Registry
+from kdbench.bench.store.vault import root_warning
+from kdbench.bench.work.job import BOX, OUT, TRACES, Done, Executor, Outcome, Progressed
+from kdbench.errors import IntegrityError
+from kdbench.loading.answers import Answers
 from kdbench.untrusted.text import strip_control
 
 _PATIENCE_S = 0.5  # how often a stage that another run computes is looked for
@@ -34,7 +36,7 @@ class _Run:
     def __init__(
         self,
         prepared: Prepared,
-        registry: Registry,
+        registry: Answers,
         reporter: Reporter,
         out: Path,
         store: Store,
@@ -48,9 +50,12 @@ class _Run:
         self.profile = ProfileFolder(out / "profile") if profile else None
         self.together: set[str] = set()
         self.alone: set[str] = set()
-        self.timings = Timings(store.root)
+        self.timings = Timings(store.vault)
         self.schedule, known = wanted(self.plan, store.find)
-        self.jobs = Jobs(prepared, registry, store, checkpoint_s, profile)
+        self.folders = JobFolders(store)
+        self.jobs = Jobs(prepared, registry, store, self.folders, checkpoint_s, profile)
+        #: Folder of the job of each stage that runs.
+        self.running: dict[str, Path] = {}
         self.results = RunResults(prepared, registry, reporter, out, store, self.schedule, known)
         self.locks: dict[str, filelock.BaseFileLock] = {}
         self.elsewhere: list[str] = []
@@ -125,21 +130,22 @@ class _Run:
     def _start_one(self, stage: Stage, beside: list[Stage]) -> None:
         """Start a stage and, in the same process, those that share its teacher."""
         stages = [stage, *beside]
-        damaged = [key for key in stage.inputs.values() if self.store.verified(key) is None]
-        if damaged:
+        try:
+            jobs = [self.jobs.lay_out(one) for one in stages]
+        except DamagedError as error:
             for one in stages:
+                self.folders.keep_checkpoints(one.key)
                 self._unlock(one.key)
-            for key in damaged:
-                self.schedule.again(key)
+            self._again(self.plan.stages[error.key])
             for one in stages:
                 self.schedule.put_back(one.key)
             return
-        try:
-            jobs = [self.jobs.lay_out(one) for one in stages]
-        except OSError as error:  # a full disk
+        except (OSError, IntegrityError) as error:  # a full disk, an input of foreign code
+            reason = getattr(error, "strerror", None) or str(error)
             for one in stages:
-                self._fail(one, Outcome("failed", f"cannot be started: {error.strerror or error}"))
+                self._fail(one, Outcome("failed", f"cannot be started: {reason}"))
             return
+        self.running |= {job.key: job.folder for job in jobs}
         for one in stages:
             self.reporter.stage_started(one.number, one.kind, one.title)
             if self.profile is not None:
@@ -147,12 +153,19 @@ class _Run:
         self.together.update(one.key for one in stages if beside)
         self.executor.start(replace(jobs[0], beside=tuple(jobs[1:])))
 
+    def _again(self, stage: Stage) -> None:
+        """Compute a stage once more, because its artefact is damaged."""
+        failure = self.schedule.again(stage.key)
+        if failure is not None:
+            self.reporter.stage_failed(stage.number, stage.kind, stage.title, failure.reason)
+
     def _done(self, stage: Stage, outcome: Outcome) -> None:
         if outcome.status in ("crashed", "timeout", "out of memory") and stage.key in self.together:
             self._apart(stage)
             return
+        box = self.running.pop(stage.key) / BOX
         if self.profile is not None:
-            self.profile.ended(stage, outcome, self.store.workspace(stage.key) / BOX)
+            self.profile.ended(stage, outcome, box / TRACES)
         self.computed.add(stage.key)
         if outcome.status != "ok":
             self._fail(stage, outcome)
@@ -160,7 +173,7 @@ class _Run:
         try:
             manifest = self.store.publish(
                 stage.key,
-                self.store.workspace(stage.key) / BOX / OUT,
+                box / OUT,
                 stage.kind.files,
                 kind=stage.kind,
                 title=stage.title,
@@ -168,8 +181,10 @@ class _Run:
                 seconds=outcome.seconds,
                 peak_mb=outcome.peak_mb,
                 ingredients=stage.ingredients(),
+                limit_bytes=self.jobs.limit_bytes(stage),
+                check=self.jobs.check(stage),
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, IntegrityError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             self._fail(stage, Outcome("failed", f"its result cannot be kept: {reason}"))
             return
@@ -177,7 +192,7 @@ class _Run:
         self.reporter.stage_finished(
             stage.number, stage.kind, stage.title, manifest.seconds, manifest.facts
         )
-        shutil.rmtree(self.store.workspace(stage.key), ignore_errors=True)
+        self.folders.remove(stage.key)
         self._unlock(stage.key)
         self.schedule.finish(stage.key)
 
@@ -191,14 +206,15 @@ class _Run:
 
     def _fail(self, stage: Stage, outcome: Outcome) -> None:
         """Tell everybody, tidy up; checkpoints stay where the next run can go on from them."""
-        folder = self.store.workspace(stage.key)
         if outcome.log:
             self._write_log(stage, outcome.log)
         reason = strip_control(f"{stage.title}: {outcome.reason}")
         self.reporter.stage_failed(stage.number, stage.kind, stage.title, reason)
         killed = outcome.status in ("crashed", "timeout", "out of memory")
-        for name in ("in", "out", "tmp") if killed else ("",):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        if killed or stage.key not in self.computed:
+            self.folders.keep_checkpoints(stage.key)
+        else:
+            self.folders.remove(stage.key)
         self._unlock(stage.key)
         self.schedule.finish(stage.key, replace(outcome, reason=reason, log=""))
 
@@ -220,7 +236,7 @@ class _Run:
 
 def run(
     prepared: Prepared,
-    registry: Registry,
+    registry: Answers,
     out: Path,
     reporter: Reporter,
     store: Store,
@@ -246,7 +262,8 @@ def run(
     store = CachedStore(store.root)
     work = _Run(prepared, registry, reporter, out, store, executor, checkpoint_s, cohort, profile)
     plan = prepared.plan
-    notes = dict.fromkeys(part.dataset.note for part in prepared.parts if part.dataset.note)
+    notes = [root_warning(store.root), *(part.dataset.note for part in prepared.parts)]
+    notes = list(filter(None, dict.fromkeys(notes)))
     reporter.run_started(
         len(plan.stages), len(work.schedule.to_run()), len(plan.cells), str(out), " ".join(notes)
     )

@@ -10,8 +10,11 @@ from typing import Any
 
 from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.plan import Plan
-from kdbench.bench.store.artefacts import Manifest
+from kdbench.bench.store.manifest import Manifest
 from kdbench.bench.work.job import Outcome
+
+#: A stage whose artefact is damaged so many times after it was computed has failed.
+_PATIENCE = 2
 
 
 class Schedule:
@@ -41,6 +44,9 @@ class Schedule:
         # The ready stages of each cohort.
         self._cohorts: dict[str, set[str]] = defaultdict(set)
         self._running: set[str] = set()
+        # Stages that were computed since this schedule was made, and how often in vain.
+        self._computed: set[str] = set()
+        self._spoiled: dict[str, int] = defaultdict(int)
         self._ended: list[str] = []
 
     def want(self, key: str) -> None:
@@ -63,11 +69,27 @@ class Schedule:
             self._users[parent].add(key)
         self._offer(key)
 
-    def again(self, key: str) -> None:
-        """Want a stage once more, because its artefact turned out to be damaged."""
+    def again(self, key: str) -> Outcome | None:
+        """Want a stage once more, because its artefact turned out to be damaged.
+
+        A stage whose artefact was damaged twice after it was computed here has failed. It would be
+        damaged for ever. Answers that failure.
+        """
         self.kept.discard(key)
         self.failed.pop(key, None)
-        self.want(key)
+        if key in self._computed:
+            self._computed.discard(key)
+            self._spoiled[key] += 1
+        if self._spoiled[key] < _PATIENCE:
+            self.want(key)
+            return None
+        failure = Outcome(
+            "failed",
+            f"{self._stages[key].title}: its artefact was damaged {_PATIENCE} times right after it "
+            "was made; check the disk of the store",
+        )
+        self.finish(key, failure)
+        return failure
 
     def _offer(self, key: str) -> None:
         if not self._missing[key]:
@@ -128,6 +150,8 @@ class Schedule:
                 continue
             if failure is None:
                 self.kept.add(at)
+                if at in self._running:
+                    self._computed.add(at)
             else:
                 self.failed[at] = failure
             self._ended.append(at)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from kdbench.bench.keys import digest
 from kdbench.bench.plan.plan import Stage
-from kdbench.bench.store.artefacts import Manifest
+from kdbench.bench.store.manifest import Manifest
+from kdbench.untrusted.documents import parse_json
 
 FILE = "timings.jsonl"
 
@@ -77,7 +78,7 @@ class Timings:
             lines = ()
         for line in lines:
             try:
-                entry = json.loads(line)
+                entry = parse_json(line)
                 seen = PastStage(
                     str(entry["title"]),
                     str(entry["key"]),
@@ -88,7 +89,7 @@ class Timings:
                 )
                 self._exact.setdefault(entry["exact"], []).append(seen)
                 self._rough.setdefault(entry["rough"], []).append(seen)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError):
                 continue
             self._titles[seen.title, seen.seed] = seen.key
 

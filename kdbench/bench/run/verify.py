@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench import __version__
+from kdbench._files import read_record
 from kdbench.bench.keys import MODEL
 from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.plan import Plan
@@ -21,7 +21,7 @@ from kdbench.bench.run.runner import run
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.work.job import Executor
 from kdbench.errors import ConfigError
-from kdbench.loading.registry import Registry
+from kdbench.loading.answers import Answers
 from kdbench.report.columns import COLUMNS
 from kdbench.report.read import UNSTEADY, Results, cell_key
 from kdbench.report.settings import DIGESTS, difference_in_words
@@ -52,7 +52,7 @@ def read_request(folder: Path) -> RunSpec:
         ConfigError: the folder has no usable run.json.
     """
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = read_record(folder / "run.json")
         return RunSpec(**record["config"]["request"])
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise ConfigError(
@@ -146,7 +146,7 @@ def again(
     results: Results,
     lines: list[int],
     prepared: Prepared,
-    registry: Registry,
+    registry: Answers,
     store: Store,
     folder: Path,
     reporter: Reporter,

@@ -1,85 +1,46 @@
 """Results that are computed once: a folder of artefacts, each under the SHA-256 of everything that
 could change it.
 
-    objects/ab/abcd.../     manifest.json, and files such as model.safetensors
-    work/abcd.../           a stage in progress: its inputs, its checkpoints, its log
-    damaged/                what failed its check, put aside
-    locks/                  one file a stage in progress, held by the run that computes it
-    timings.jsonl           how long each stage took, for estimates
+    ROOT/vault.1234.../     whose name is secret, see kdbench.bench.store.vault
+        objects/ab/abcd.../     manifest.json, and files such as model.safetensors
+        work/abcd.../           notes on a stage in progress
+        staging/                artefacts that are being written
+        damaged/                what failed its check, put aside
+        locks/                  one file a stage in progress, held by the run that computes it
+        teachers/               names of imported teachers
+        timings.jsonl           how long each stage took, for estimates
+    ROOT/jobs/5678.../      the folder of a job, see kdbench.bench.run.folders
 
-An artefact is written under ``work``, synced, and published by one rename: it is there whole or not
-at all. A row is not synced, since it is made again of its measurements: a power cut may tear it.
-Its manifest holds the SHA-256 of every file and of itself, and nothing is used before it was
-compared.
+An artefact is copied to ``staging``, synced, and published by one rename: it is there whole or not
+at all. Its files are hashed while they are copied. So the digests are those of the bytes that the
+store has, whatever happens to the files that were copied. A row is not synced, since it is made
+again of its measurements: a power cut may tear it. The manifest holds the SHA-256 of every file and
+of itself, and nothing is used before it was compared. This finds damage. It does not find forgery:
+whoever may write the vault can compute the digests anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-import shutil
+import secrets
 import stat
+import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from kdbench.bench.kinds import Kind
+from kdbench.bench.store.manifest import MANIFEST, Manifest
+from kdbench.bench.store.vault import check_private, make_vault, open_vault
 from kdbench.errors import ConfigError, IntegrityError
+from kdbench.untrusted.box import copy_file, remove_tree
 
-MANIFEST = "manifest.json"
-FORMAT = 2
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an artefact says of itself.
-
-    kind: of stage. title: in words. facts: numbers of the stage. files: name -> {sha256, bytes}.
-    seconds: of wall time.
-    peak_mb: peak memory, MiB. made: seconds since 1970. ingredients: what the key is the digest of.
-    """
-
-    key: str
-    kind: str
-    title: str
-    facts: dict[str, Any]
-    files: dict[str, dict[str, Any]]
-    seconds: float
-    peak_mb: float
-    made: float
-    ingredients: dict[str, Any]
-
-    @property
-    def size(self) -> int:
-        """Bytes of the files, the manifest left out."""
-        return sum(entry["bytes"] for entry in self.files.values())
-
-    def encoded(self) -> bytes:
-        """Canonical JSON with a seal: SHA-256 of the same with an empty seal."""
-        body = {"format": FORMAT, **vars(self), "seal": ""}
-        return _canonical({**body, "seal": hashlib.sha256(_canonical(body)).hexdigest()})
-
-    @classmethod
-    def decoded(cls, data: bytes) -> Manifest:
-        """The inverse; ValueError unless every byte is as it was written."""
-        fields = json.loads(data)
-        seal = fields.pop("seal")
-        unsealed = data.replace(b'"seal":"%b"' % seal.encode(), b'"seal":""', 1)
-        if hashlib.sha256(unsealed).hexdigest() != seal:
-            raise ValueError("the seal does not fit")
-        if fields.pop("format") != FORMAT:
-            raise ValueError("written by another version of the store")
-        return cls(**fields)
-
-
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+#: Of the bytes of what kdbench itself has written.
+NO_LIMIT = sys.maxsize
 
 
 def file_digest(path: Path) -> str:
@@ -106,26 +67,76 @@ def _bytes(path: str) -> bytes | None:
         return None
 
 
+class DamagedError(IntegrityError):
+    """An artefact is not as it was written; it was put aside."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 class Store:
     """The store in a folder, which is made when something is first written."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = (default_root() if root is None else root).expanduser().absolute()
-        self._objects = str(self.root / "objects")
+        self._vault: Path | None = None
+        self._objects = ""
+
+    @property
+    def vault(self) -> Path:
+        """Where it keeps things. Where it has kept nothing yet, a folder that does not exist.
+
+        Raises:
+            ConfigError: another user may have changed it.
+        """
+        return self._remembered(open_vault) or self.root / "vault"
+
+    def make_vault(self) -> Path:
+        """As :attr:`vault`, made if it is not there.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        vault = self._remembered(make_vault)
+        assert vault is not None
+        return vault
+
+    def _remembered(self, find: Callable[[Path], Path | None]) -> Path | None:
+        if self._vault is None:
+            self._vault = find(self.root)
+            self._objects = f"{self._vault}/objects" if self._vault is not None else ""
+        return self._vault
+
+    @property
+    def jobs(self) -> Path:
+        """Holds the folders of jobs."""
+        return self.root / "jobs"
 
     def check_writable(self) -> None:
-        """Raise ConfigError unless the folder can be made and written to."""
+        """Raise ConfigError unless the folder can be made and written to, and by nobody else."""
         try:
-            for name in ("objects", "work", "locks"):
-                (self.root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-            probe = self.root / "work" / f".probe.{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            vault = self.make_vault()
+            for folder in (self.jobs, *(vault / name for name in ("objects", "work", "locks"))):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            check_private(self.jobs)
+            with self.scratch():
+                pass
         except OSError as error:
             raise ConfigError(
                 f"the store {self.root} cannot be written to ({error.strerror or error}); name "
                 "another folder with --store"
             ) from error
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A new folder in the store, for what is to be published. It is removed afterwards."""
+        folder = self.make_vault() / "staging" / secrets.token_hex(16)
+        folder.mkdir(parents=True, mode=0o700)
+        try:
+            yield folder
+        finally:
+            remove_tree(folder)
 
     def folder(self, key: str) -> Path:
         """Where the artefact is or would be."""
@@ -134,15 +145,15 @@ class Store:
     def _place(self, key: str) -> str:
         """The same as text: a run looks for hundreds of thousands, and a Path costs more than a
         look."""
-        return f"{self._objects}/{key[:2]}/{key}"
+        return f"{self._objects or self.vault / 'objects'}/{key[:2]}/{key}"
 
     def workspace(self, key: str) -> Path:
-        """The folder of the stage while it is computed."""
-        return self.root / "work" / key
+        """Notes on the stage while it is computed. No job may open it."""
+        return self.vault / "work" / key
 
     def __iter__(self) -> Iterator[str]:
         """Every key, sorted."""
-        for shelf in sorted((self.root / "objects").glob("??")):
+        for shelf in sorted((self.vault / "objects").glob("??")):
             yield from sorted(entry.name for entry in shelf.iterdir() if entry.is_dir())
 
     # -- reading -------------------------------------------------------------------------------
@@ -190,9 +201,34 @@ class Store:
                 return None
         return manifest
 
+    def copy_out(self, key: str, name: str, target: Path, mode: int = 0o444) -> None:
+        """Copy a file of an artefact to a new file, and compare its SHA-256 as it is copied.
+
+        Raises:
+            DamagedError: it is not as it was written, or not there. It was put aside.
+            OSError: the copy cannot be written.
+        """
+        manifest = self.find(key)
+        entry = None if manifest is None else manifest.files.get(name)
+        if entry is not None:
+            try:
+                copied = copy_file(
+                    self.folder(key), name, target, entry["bytes"], shared=True, mode=mode
+                )
+                if copied.sha256 == entry["sha256"]:
+                    return
+                target.unlink()
+            except IntegrityError:
+                pass
+            except OSError:  # of the copy, or of a disk that cannot be read any more
+                if self.verified(key) is not None:
+                    raise
+        self.put_aside(key)
+        raise DamagedError(key, f"the artefact {key} is damaged or gone; it will be made again")
+
     def put_aside(self, key: str) -> None:
         """Move a damaged artefact out of the way: to be looked at, never to be used."""
-        target = self.root / "damaged" / f"{key}.{time.time_ns()}"
+        target = self.vault / "damaged" / f"{key}.{time.time_ns()}"
         with contextlib.suppress(OSError):
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(self.folder(key), target)
@@ -202,7 +238,7 @@ class Store:
     def publish(
         self,
         key: str,
-        source: Path,
+        source: Path | None,
         names: tuple[str, ...],
         *,
         kind: str,
@@ -211,59 +247,69 @@ class Store:
         seconds: float,
         peak_mb: float,
         ingredients: Mapping[str, Any],
+        limit_bytes: int = NO_LIMIT,
+        check: Callable[[Path], None] | None = None,
         synced: bool = True,
     ) -> Manifest:
-        """Make the named files of ``source`` (a folder of this store; it is gone afterwards) the
-        artefact of ``key``.
+        """Make copies of the named files of ``source`` the artefact of ``key``.
 
-        Whoever comes second keeps the first one's result. synced: on the disk before it is visible.
-        Without, a power cut may leave it torn; its seal shows that. Only for what is quickly made
-        again of other artefacts.
+        Whoever comes second keeps the first one's result.
+
+        Args:
+            source: a folder. It may be hostile: see :mod:`kdbench.untrusted.box`. Nothing in it is
+                changed. None: there are no files.
+            limit_bytes: the most bytes that the files may have together.
+            check: called with the folder of the copies before anything is visible. What it raises
+                is raised.
+            synced: on the disk before it is visible. Without, a power cut may leave it torn; its
+                seal shows that. Only for what is quickly made again of other artefacts.
 
         Raises:
-            OSError: the disk is full, or a file is missing or no plain file; nothing is then
-                visible under the key.
+            IntegrityError: a file is missing, no regular file, or too large.
+            OSError: the disk is full. Nothing is then visible under the key, nor after any other
+                error.
         """
-        files = {}
-        for path in source.iterdir():
-            if path.name not in names:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        for name in names:
-            path = source / name
-            if not stat.S_ISREG(path.lstat().st_mode):
-                raise OSError(f"{name} is no plain file")
-            path.chmod(0o444)
-            files[name] = {"sha256": file_digest(path), "bytes": path.stat().st_size}
+        with self.scratch() as staging:
+            files: dict[str, dict[str, Any]] = {}
+            left = limit_bytes
+            for name in names:
+                if name == MANIFEST or source is None:
+                    raise ValueError(f"{name!r} cannot be a file of an artefact")
+                copied = copy_file(source, name, staging / name, left, synced=synced)
+                files[name] = vars(copied)
+                left -= copied.bytes
+            if check is not None:
+                check(staging)
+            manifest = Manifest(
+                key,
+                kind,
+                title,
+                dict(facts),
+                files,
+                round(seconds, 3),
+                round(peak_mb, 1),
+                round(time.time(), 3),
+                dict(ingredients),
+            )
+            _write(staging / MANIFEST, manifest.encoded(), synced)
             if synced:
-                _sync(path)
-        manifest = Manifest(
-            key,
-            kind,
-            title,
-            dict(facts),
-            files,
-            round(seconds, 3),
-            round(peak_mb, 1),
-            round(time.time(), 3),
-            dict(ingredients),
-        )
-        _write(source / MANIFEST, manifest.encoded(), synced)
-        if synced:
-            _sync(source)
+                _sync(staging)
+            return self._reveal(staging, key, synced) or manifest
+
+    def _reveal(self, staging: Path, key: str, synced: bool) -> Manifest | None:
+        """Give a finished folder its name. Answers the artefact that was there first, if any."""
         target = self.folder(key)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.rename(source, target)
+            os.rename(staging, target)
         except OSError:
             first = self.verified(key)
-            if first is None:
-                os.rename(source, target)  # what was in the way was damaged, and is aside now
-            else:
-                shutil.rmtree(source, ignore_errors=True)
+            if first is not None:
                 return first
+            os.rename(staging, target)  # what was in the way was damaged, and is aside now
         if synced:
             _sync(target.parent)
-        return manifest
+        return None
 
     def take_over(self, key: str, other: Store) -> None:
         """Have a copy of another store's artefact, for what cannot be computed again: an imported
@@ -272,10 +318,13 @@ class Store:
         Raises:
             IntegrityError: it is not there, or damaged, or was by the time it had been copied.
         """
-        if self.verified(key) is None and other.verified(key) is not None:
-            copy = shutil.copytree(other.folder(key), self.workspace(f"{key}.copy"))
-            self.folder(key).parent.mkdir(parents=True, exist_ok=True)
-            os.rename(copy, self.folder(key))
+        manifest = other.find(key)
+        if self.verified(key) is None and manifest is not None:
+            with self.scratch() as staging:
+                for name in manifest.files:
+                    other.copy_out(key, name, staging / name)
+                _write(staging / MANIFEST, manifest.encoded(), synced=True)
+                self._reveal(staging, key, synced=True)
         if self.verified(key) is None:
             raise IntegrityError(
                 f"the artefact {key} is damaged or gone from the store {other.root}"
@@ -284,7 +333,7 @@ class Store:
     def lock(self, key: str) -> filelock.BaseFileLock | None:
         """The right to compute a stage, until released or the process ends; None while another run
         has it."""
-        folder = self.root / "locks"
+        folder = self.make_vault() / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / f"{key}.lock")
         try:
@@ -293,69 +342,12 @@ class Store:
             return None
         return lock
 
-    # -- care ----------------------------------------------------------------------------------
-
-    def verify(self) -> tuple[int, list[str]]:
-        """Compare every file of every artefact: (how many are whole, keys of those that were put
-        aside)."""
-        whole, damaged = 0, []
-        for key in list(self):
-            if self.verified(key) is None:
-                damaged.append(key)
-            else:
-                whole += 1
-        return whole, damaged
-
-    def garbage(self, days: float, unused_days: float | None = None) -> list[Path]:
-        """What may be deleted: leftovers of stages that are done, work that nobody took up for
-        ``days``, what was put aside, old locks that nobody holds, and, on demand, artefacts but
-        imported ones that no run asked for in ``unused_days``."""
-        now, garbage = time.time(), []
-        for folder in self._entries("work"):
-            lock = self.lock(folder.name)
-            if lock is None:
-                continue
-            lock.release()
-            old = (
-                now - max((p.lstat().st_mtime for p in (folder, *folder.rglob("*"))), default=0)
-                > days * 86400
-            )
-            if old or self.find(folder.name) is not None:
-                garbage.append(folder)
-        garbage += self._entries("damaged")
-        for path in self._entries("locks"):
-            # Not a young one: between making the file and locking it, it is nobody's, and
-            # somebody's next.
-            if now - path.stat().st_mtime > 86400 and (lock := self.lock(path.stem)) is not None:
-                lock.release()
-                garbage.append(path)
-        if unused_days is not None:
-            for key in self:
-                manifest = self.find(key)
-                if manifest is None or manifest.kind == Kind.IMPORTED:
-                    continue  # put aside by now, or nothing that could be computed again
-                if now - (self.folder(key) / MANIFEST).stat().st_mtime > unused_days * 86400:
-                    garbage.append(self.folder(key))
-        return garbage
-
     def touch(self, key: str) -> None:
         """Note that a run asked for this artefact, once a day at most."""
         path = self.folder(key) / MANIFEST
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > 86400:
                 os.utime(path)
-
-    def _entries(self, name: str) -> list[Path]:
-        folder = self.root / name
-        return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
-def remove(path: Path) -> int:
-    """Delete a file or a folder; answers the bytes that were freed."""
-    paths = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
-    size = sum(p.lstat().st_size for p in paths if not p.is_dir())
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    return size
 
 
 def _write(path: Path, data: bytes, synced: bool) -> None:

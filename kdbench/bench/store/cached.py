@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from pathlib import Path
 
-from kdbench.bench.store.artefacts import Manifest, Store
+from kdbench.bench.store.artefacts import Store
+from kdbench.bench.store.manifest import Manifest
 
 _LATELY = 4096  # manifests that a run holds in memory; about 10 KB each
 
@@ -29,6 +30,10 @@ class CachedStore(Store):
     def verified(self, key: str) -> Manifest | None:
         self._lately.pop(key, None)
         return super().verified(key)
+
+    def copy_out(self, key: str, name: str, target: Path, mode: int = 0o444) -> None:
+        self._lately.pop(key, None)
+        super().copy_out(key, name, target, mode)
 
     def put_aside(self, key: str) -> None:
         self._lately.pop(key, None)

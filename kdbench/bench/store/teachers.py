@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,11 +74,9 @@ def save_teacher(
     store.check_writable()
     network = blank_model(model, num_classes, image_size=image_size, sources=sources)
     _load_state(network, state, model)
-    workspace = store.root / "work" / f"import-{uuid.uuid4().hex}"
-    workspace.mkdir(parents=True)
-    try:
-        save_module(network.eval(), workspace / MODEL, {"normalization": "dataset"})
-        weights = file_digest(workspace / MODEL)
+    with store.scratch() as folder:
+        save_module(network.eval(), folder / MODEL, {"normalization": "dataset"})
+        weights = file_digest(folder / MODEL)
         key = digest(
             ["imported", weights, model, num_classes, image_size, *([code] if code else [])]
         )
@@ -88,7 +84,7 @@ def save_teacher(
         if store.verified(key) is None:
             store.publish(
                 key,
-                workspace,
+                folder,
                 (MODEL,),
                 kind=Kind.IMPORTED,
                 title=f"imported {name}",
@@ -97,8 +93,6 @@ def save_teacher(
                 peak_mb=0.0,
                 ingredients={"weights": weights, "model": model},
             )
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)
     path = _path(store, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {
@@ -167,8 +161,8 @@ def load_teacher(store: Store, name: str) -> Imported:
 
 def teacher_names(store: Store) -> list[str]:
     """Sorted names of the imported teachers."""
-    return sorted(path.stem for path in (store.root / "teachers").glob("*.json"))
+    return sorted(path.stem for path in (store.vault / "teachers").glob("*.json"))
 
 
 def _path(store: Store, name: str) -> Path:
-    return store.root / "teachers" / f"{name}.json"
+    return store.vault / "teachers" / f"{name}.json"

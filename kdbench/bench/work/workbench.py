@@ -160,8 +160,12 @@ class Workbench:
         # The values of a distillation hold those of its defense. Other kinds have the defense's.
         distilling = self.task.kind is Kind.DISTILL
         values = self.task.values["defense"] if distilling else self.task.values
+        clean = self.train()
+        # A distillation needs all images. The file of other kinds holds the defender's share alone.
+        if distilling:
+            clean = defender_images(clean, values["clean_fraction"], self.task.seed)
         return DefenseSetting(
-            clean=defender_images(self.train(), values["clean_fraction"], self.task.seed),
+            clean=clean,
             num_classes=self.task.num_classes,
             recipe=Recipe(**values["recipe"]),
             augmentation=self.augmentation,

@@ -6,19 +6,22 @@ itself is never parsed here. Only the plain safetensors that the other process w
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kdbench import __version__
 from kdbench.errors import ConfigError, IntegrityError, UsageError
+from kdbench.untrusted.files import chunks, open_regular
 from kdbench.untrusted.header import shown
 from kdbench.untrusted.text import strip_control
 from kdbench.untrusted.weights.child import WEIGHTS
@@ -33,7 +36,8 @@ if TYPE_CHECKING:
 _MEMORY = 2 << 30
 _SECONDS, _BYTES_A_SECOND = 4.0, 25 << 20
 _LEAST_MEMORY = 1 << 30
-_CHUNK = 4 << 20
+#: A copy may take this long, and no disk is slower.
+_COPY_SECONDS, _COPY_BYTES_A_SECOND = 60.0, 1 << 20
 _HEADER = 8 << 20
 """The most bytes that safetensors takes besides the tensors themselves."""
 
@@ -156,34 +160,45 @@ def _read(
 
 def _copy(path: Path, to: Path, most: int) -> tuple[int, str]:
     """Copy a regular file of at most ``most`` bytes. Returns its size in bytes and its SHA-256."""
+    sha256, size = hashlib.sha256(), 0
+    with _opened(path) as source:
+        known = os.fstat(source.fileno()).st_size
+        if known > most:
+            raise IntegrityError(
+                f"it is larger than the {most / 2**30:.3g} GiB that reading it may take; allow "
+                "more, or save weights only"
+            )
+        patience = _COPY_SECONDS + known / _COPY_BYTES_A_SECOND
+        until = time.monotonic() + patience
+        try:
+            with to.open("xb", buffering=0) as target:
+                for chunk in chunks(source):
+                    sha256.update(chunk)
+                    target.write(chunk)
+                    size += len(chunk)
+                    if time.monotonic() > until:
+                        raise IntegrityError(
+                            f"copying it takes more than {patience:.0f} s; copy it to a faster disk"
+                        )
+        except OSError as error:
+            raise IntegrityError(
+                f"it cannot be copied ({error.strerror or error}); try again when it is whole"
+            ) from None
+    return size, sha256.hexdigest()
+
+
+def _opened(path: Path) -> BinaryIO:
     try:
-        # O_NONBLOCK: opening a pipe would wait until somebody writes into it.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return open_regular(path)
     except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise IntegrityError(
+                "it is a folder, a pipe or a device; name a regular file"
+            ) from None
         raise UsageError(
             f"cannot open {strip_control(path)}: {error.strerror}; name a file that exists and may "
             "be read"
         ) from None
-    sha256, size = hashlib.sha256(), 0
-    try:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise IntegrityError("it is a folder, a pipe or a device; name a regular file")
-        # The file may grow while it is read, so the limit is checked at every chunk.
-        with to.open("xb", buffering=0) as target:
-            while size <= most >= facts.st_size and (chunk := os.read(handle, _CHUNK)):
-                sha256.update(chunk)
-                target.write(chunk)
-                size += len(chunk)
-    finally:
-        os.close(handle)
-    # st_size as well: a file that is larger from the start was not copied at all.
-    if max(size, facts.st_size) > most:
-        raise IntegrityError(
-            f"it is larger than the {most / 2**30:.3g} GiB that reading it may take; allow more, "
-            "or save weights only"
-        )
-    return size, sha256.hexdigest()
 
 
 def _state(

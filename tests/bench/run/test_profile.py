@@ -176,9 +176,9 @@ def test_what_a_plugin_may_have_written(tmp_path):
         "loss": 1.0,
         "profile": {"steps": "many", "batch_s": True, "teacher_s": [1], "forward_s": 2.5},
     }
-    folder.ended(stage, Outcome("ok", facts=facts), tmp_path / "job")
+    folder.ended(stage, Outcome("ok", facts=facts), traces)
     folder.started(stage)
-    folder.ended(stage, Outcome("ok", facts={"profile": "none of your business"}), tmp_path / "job")
+    folder.ended(stage, Outcome("ok", facts={"profile": "none of your business"}), traces)
     assert facts == {"loss": 1.0}
     assert sorted(path.name for path in (tmp_path / "profile").iterdir()) == [
         "07-distill-3.json",

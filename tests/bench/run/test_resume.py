@@ -22,7 +22,9 @@ from kdbench.bench.run.verify import (
     other_keys,
     read_request,
 )
-from kdbench.bench.store.artefacts import MANIFEST, Store
+from kdbench.bench.store.artefacts import Store
+from kdbench.bench.store.care import verify as verify_store
+from kdbench.bench.store.manifest import MANIFEST
 from kdbench.bench.work import stages
 from kdbench.bench.work.executors.inline import InlineExecutor
 from kdbench.cli import main
@@ -111,8 +113,8 @@ def test_a_damaged_input_is_noticed_when_it_is_opened(registry, tmp_path, done):
         ["clean", "backdoor", "cleanse", "evaluate", "distill", "evaluate"]
     )
     assert numbers(more)[0] == numbers(rows)[0], "computed again it has the same bits"
-    assert len(list((store.root / "damaged").iterdir())) == 2
-    assert not list((store.root / "work").iterdir())
+    assert len(list((store.vault / "damaged").iterdir())) == 2
+    assert not list((store.vault / "work").iterdir())
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-40]])
@@ -148,7 +150,7 @@ def test_a_measurement_that_is_damaged_before_its_row_is_made_is_measured_again(
     plan = prepare.prepare(spec(), registry, store).plan
     measured = sum(stage.kind == "evaluate" for stage in plan.stages.values())
     assert executor.kinds.count("evaluate") == measured + 1
-    assert store.verify()[1] == []
+    assert verify_store(store)[1] == []
 
 
 def test_run_json_leaves_the_hits_of_every_image_to_the_store(tmp_path, done):
@@ -170,7 +172,7 @@ def test_damaged_images_are_written_again(registry, tmp_path, done):
             corrupt(store.folder(m.key) / "images.safetensors")
     rows = go(spec(defenses=("nad",)), registry, tmp_path / "second", store)
     assert rows[0]["status"] == "ok"
-    assert store.verify()[1] == []
+    assert verify_store(store)[1] == []
 
 
 def test_a_stage_that_failed_is_tried_again(registry, tmp_path, monkeypatch):
@@ -212,7 +214,7 @@ def test_a_disk_that_fills_up_costs_some_cells_now_and_nothing_later(
     whole = go(spec(defenses=("none", "nad")), registry, tmp_path / "a", store)
     assert [row["status"] for row in whole] == ["ok", "ok"]
     assert all(row["verdict"] for row in whole)
-    assert store.verify()[1] == []
+    assert verify_store(store)[1] == []
 
 
 def test_two_runs_share_a_store_at_once(registry, tmp_path):
@@ -285,7 +287,7 @@ def test_the_plan_says_what_is_there_and_why_something_runs(registry, tmp_path, 
 def test_a_training_of_more_images_costs_more_in_proportion(registry, tmp_path, done):
     _, store = done
     title = "distill wrn10_1 from wrn10_1 with badnets by fkd"
-    notes = store.root / "timings.jsonl"
+    notes = store.vault / "timings.jsonl"
     told = [json.loads(line) for line in notes.read_text().splitlines()]
     notes.write_text(
         "".join(json.dumps(note | {"seconds": note["images"] / 50}) + "\n" for note in told)
@@ -326,7 +328,7 @@ def test_the_median_of_a_history_is_taken_once_for_stages_that_are_alike(
 
 def test_estimates_survive_a_torn_line(registry, tmp_path, done):
     _, store = done
-    with (store.root / "timings.jsonl").open("a") as file:
+    with (store.vault / "timings.jsonl").open("a") as file:
         file.write('{"kind": "clean", "ti')
     found, _ = forecast(prepare.prepare(spec(seeds=(1,)), registry, store).plan, store)
     assert all(f.cost is not None for f in found)

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import time
 
@@ -14,31 +15,32 @@ import pytest
 from click.testing import CliRunner
 
 from kdbench.bench.store import artefacts as store_module
-from kdbench.bench.store.artefacts import MANIFEST, Manifest, Store, file_digest
+from kdbench.bench.store.artefacts import DamagedError, Store, file_digest
 from kdbench.bench.store.cached import CachedStore
+from kdbench.bench.store.care import LAST_JOB, garbage, last_job
+from kdbench.bench.store.manifest import MANIFEST, Manifest
 from kdbench.cli import main
-from kdbench.errors import ConfigError
+from kdbench.errors import ConfigError, IntegrityError
+from kdbench.untrusted.box import remove_tree
 from tests.sizes import size
+from tests.untrusted.trees import make_outside, state
 
 KEY = "ab" + "0" * 62
+ABOUT = {
+    "kind": "clean",
+    "title": "train",
+    "facts": {},
+    "seconds": 1.5,
+    "peak_mb": 2.0,
+    "ingredients": {"a": 1},
+}
 
 
 def keep(store, key=KEY, data=b"weights" * 100, **facts):
-    source = store.workspace(key) / "out"
-    source.mkdir(parents=True)
-    (source / "model.safetensors").write_bytes(data)
-    (source / "scratch.txt").write_text("not part of it")
-    return store.publish(
-        key,
-        source,
-        ("model.safetensors",),
-        kind="clean",
-        title="train",
-        facts=facts,
-        seconds=1.5,
-        peak_mb=2.0,
-        ingredients={"a": 1},
-    )
+    with store.scratch() as source:
+        (source / "model.safetensors").write_bytes(data)
+        (source / "scratch.txt").write_text("not part of it")
+        return store.publish(key, source, ("model.safetensors",), **ABOUT | {"facts": facts})
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_a_damaged_first_gives_way_to_the_second(store):
     (store.folder(KEY) / MANIFEST).write_bytes(b"{}")
     kept = keep(store, data=b"other")
     assert store.verified(KEY) == kept
-    assert len(list((store.root / "damaged").iterdir())) == 1
+    assert len(list((store.vault / "damaged").iterdir())) == 1
 
 
 def test_every_flipped_bit_and_every_truncation_is_found(tmp_path):
@@ -156,7 +158,7 @@ def test_a_full_disk_leaves_nothing_visible(store, monkeypatch, fails):
             keep(store)
     assert real["fsync"] is os.fsync
     assert list(store) == []
-    shutil.rmtree(store.workspace(KEY))
+    assert not list((store.vault / "staging").iterdir())
     assert keep(store) == store.verified(KEY)
 
 
@@ -178,7 +180,8 @@ def test_bytes_are_on_the_disk_before_the_name_is(store, monkeypatch):
     monkeypatch.setattr(os, "rename", renamed)
     keep(store)
     before = seen[: seen.index("rename")]
-    assert {"model.safetensors", MANIFEST, "out"} <= set(before)
+    (staging,) = set(before) - {"model.safetensors", MANIFEST}
+    assert re.fullmatch("[0-9a-f]{32}", staging), "and the folder that is renamed"
     assert seen.index("rename") < len(seen) - 1, (
         "the folder that has the new name is synced after it"
     )
@@ -190,12 +193,10 @@ def test_only_what_can_be_made_again_is_published_unsynced(store, monkeypatch):
     keep(store)
     assert len(synced) == 4, "the file, the manifest, their folder, and the one above it"
     synced.clear()
-    source = store.workspace("cd" + "0" * 62)
-    source.mkdir()
-    row = {"kind": "row", "title": "row", "facts": {}, "seconds": 0.0, "peak_mb": 0.0}
-    kept = store.publish(source.name, source, (), **row, ingredients={}, synced=False)
+    row = "cd" + "0" * 62
+    kept = store.publish(row, None, (), **ABOUT | {"kind": "row"}, synced=False)
     assert not synced
-    assert store.verified(source.name) == kept
+    assert store.verified(row) == kept
 
 
 def test_a_run_reads_a_manifest_once_until_damage_is_found(store, monkeypatch):
@@ -227,13 +228,14 @@ def test_what_is_published_between_two_looks_is_not_damaged(store, monkeypatch):
             kept.append(keep(store))
         return data
 
+    store.make_vault()
     monkeypatch.setattr(store_module, "_bytes", published_meanwhile)
     found = store.find(KEY)
     assert [found] == kept
-    assert not (store.root / "damaged").exists()
+    assert not (store.vault / "damaged").exists()
     (store.folder(KEY) / MANIFEST).unlink()
     assert store.find(KEY) is None
-    assert len(list((store.root / "damaged").iterdir())) == 1
+    assert len(list((store.vault / "damaged").iterdir())) == 1
 
 
 def _race(root, number, results):
@@ -271,28 +273,27 @@ def test_a_store_that_cannot_be_written_is_a_usage_error(tmp_path):
 
 def test_garbage_is_what_nobody_needs(store):
     keep(store)
-    (store.workspace(KEY) / "in").mkdir()  # left over: the stage is done
+    store.workspace(KEY).mkdir(parents=True)  # left over: the stage is done
     young, old = "11" + "0" * 62, "22" + "0" * 62
     for key in (young, old):
-        (store.workspace(key) / "checkpoints").mkdir(parents=True)
-    for path in (store.workspace(old), store.workspace(old) / "checkpoints"):
-        os.utime(path, (0, 0))
+        store.workspace(key).mkdir()
+    os.utime(store.workspace(old), (0, 0))
     held = "33" + "0" * 62
     store.workspace(held).mkdir()
     os.utime(store.workspace(held), (0, 0))
     lock = store.lock(held)
-    found = store.garbage(days=1)
+    found = garbage(store, days=1)
     assert {path.name for path in found if path.parent.name == "work"} == {KEY, old}
     lock.release()
     for path in found:
-        store_module.remove(path)
+        remove_tree(path)
     assert store.verified(KEY) is not None, "nothing that is alive goes"
     assert store.workspace(young).exists()
-    assert store.garbage(days=1, unused_days=1) == [store.workspace(held)]
+    assert garbage(store, days=1, unused_days=1) == [store.workspace(held)]
     os.utime(store.folder(KEY) / MANIFEST, (0, 0))
-    assert store.folder(KEY) in store.garbage(days=1, unused_days=1)
+    assert store.folder(KEY) in garbage(store, days=1, unused_days=1)
     store.touch(KEY)
-    assert store.folder(KEY) not in store.garbage(days=1, unused_days=1)
+    assert store.folder(KEY) not in garbage(store, days=1, unused_days=1)
 
 
 def test_the_command_line_lists_verifies_and_tidies(store):
@@ -308,7 +309,7 @@ def test_the_command_line_lists_verifies_and_tidies(store):
     ]
     assert [t["bytes"] for t in told] == [700, 700]
     assert (
-        "2 artefacts, all as they were written"
+        "2 artefacts, no damage found"
         in CliRunner().invoke(main, ["store", "verify", *where]).output
     )
     path = store.folder(KEY) / "model.safetensors"
@@ -320,7 +321,189 @@ def test_the_command_line_lists_verifies_and_tidies(store):
     assert (
         "would be deleted" in CliRunner().invoke(main, ["store", "gc", "--dry-run", *where]).output
     )
-    assert (store.root / "damaged").exists()
+    assert (store.vault / "damaged").exists()
     assert CliRunner().invoke(main, ["store", "gc", *where]).exit_code == 0
-    assert not list((store.root / "damaged").iterdir())
+    assert not list((store.vault / "damaged").iterdir())
     assert store.verified("cd" + "0" * 62) is not None
+
+
+# -- hostile sources ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outside(tmp_path):
+    return make_outside(tmp_path / "outside")
+
+
+def publish(store, source, names=("model.safetensors",), **more):
+    return store.publish(KEY, source, names, **ABOUT | more)
+
+
+def test_publishing_a_link_to_a_folder_touches_nothing_in_it(store, outside, tmp_path):
+    """It used to delete all that was not named, and to write a manifest there."""
+    before = state(outside)
+    (tmp_path / "out").symlink_to(outside)
+    with pytest.raises(IntegrityError, match="out/ is not what it should be"):
+        publish(store, tmp_path / "out", ("secret",))
+    publish(store, tmp_path / "out", ())
+    assert store.find(KEY).files == {}
+    assert state(outside) == before
+
+
+def test_publishing_leaves_its_source_as_it_is(store, tmp_path):
+    source = tmp_path / "out"
+    source.mkdir()
+    (source / "model.safetensors").write_bytes(b"weights")
+    (source / "manifest.json").write_text("{}")
+    before = state(source)
+    kept = publish(store, source)
+    assert store.verified(KEY) == kept
+    assert list(kept.files) == ["model.safetensors"]
+    assert state(source) == before
+    (source / "model.safetensors").write_bytes(b"later")  # by whoever still has it open
+    assert store.verified(KEY) == kept
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "../secret", "/etc/passwd", "..", ""])
+def test_reserved_names_are_refused(store, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MANIFEST).write_text("{}")
+    with pytest.raises(ValueError, match=r"name of a file|cannot be a file"):
+        publish(store, tmp_path / "out", (name,))
+    assert list(store) == []
+
+
+def test_the_limit_is_that_of_all_files_and_known_before_any_is_read(store, tmp_path, monkeypatch):
+    source = tmp_path / "out"
+    source.mkdir()
+    for name in ("a", "b"):
+        (source / name).write_bytes(bytes(100))
+    publish(store, source, ("a", "b"), limit_bytes=200)
+    with pytest.raises(IntegrityError, match="b is larger than the 99 bytes"):
+        publish(store, source, ("a", "b"), limit_bytes=199)
+    (source / "model.safetensors").touch()
+    os.truncate(source / "model.safetensors", 24 << 30)
+    monkeypatch.setattr(os, "read", None)
+    with pytest.raises(IntegrityError, match="larger than"):
+        publish(store, source, limit_bytes=1 << 30)
+    assert not list((store.vault / "staging").iterdir())
+
+
+def test_what_is_checked_is_what_is_kept(store, tmp_path):
+    """The check sees the copy. The original may change between the check and its use."""
+    source = tmp_path / "out"
+    source.mkdir()
+    (source / "model.safetensors").write_bytes(b"good")
+
+    def check(folder):
+        assert folder.parent == store.vault / "staging"
+        assert (folder / "model.safetensors").read_bytes() == b"good"
+        assert list(store) == [], "nothing is visible before it was checked"
+        (source / "model.safetensors").write_bytes(b"bad")
+
+    publish(store, source, check=check)
+    assert (store.folder(KEY) / "model.safetensors").read_bytes() == b"good"
+    assert store.verified(KEY) is not None
+
+
+def test_what_fails_its_check_is_not_kept(store, tmp_path):
+    source = tmp_path / "out"
+    source.mkdir()
+    (source / "model.safetensors").write_bytes(b"another network")
+
+    def check(folder):
+        raise IntegrityError("it is another network")
+
+    with pytest.raises(IntegrityError, match="another network"):
+        publish(store, source, check=check)
+    assert list(store) == []
+    assert not list((store.vault / "staging").iterdir())
+
+
+def test_a_copy_out_is_compared_as_it_is_made(store, tmp_path, monkeypatch):
+    keep(store)
+    target = tmp_path / "copy"
+    store.copy_out(KEY, "model.safetensors", target)
+    assert target.read_bytes() == b"weights" * 100
+    path, read = store.folder(KEY) / "model.safetensors", os.read
+
+    def changed(handle, count):  # after the last moment at which anybody could have looked
+        path.chmod(0o644)
+        path.write_bytes(b"WEIGHTS" * 100)
+        return read(handle, count)
+
+    monkeypatch.setattr(os, "read", changed)
+    with pytest.raises(DamagedError, match="damaged or gone") as error:
+        store.copy_out(KEY, "model.safetensors", tmp_path / "other")
+    assert error.value.key == KEY
+    assert not (tmp_path / "other").exists()
+    assert store.find(KEY) is None, "it is put aside"
+
+
+@pytest.mark.parametrize("how", ["gone", "link", "longer", "no such name"])
+def test_what_cannot_be_copied_out_is_put_aside(store, tmp_path, how):
+    keep(store)
+    path = store.folder(KEY) / "model.safetensors"
+    if how in ("gone", "link"):
+        path.unlink()
+    if how == "link":
+        path.symlink_to("/dev/zero")
+    if how == "longer":
+        os.truncate(path, 1 << 40)
+    name = "trigger.safetensors" if how == "no such name" else "model.safetensors"
+    with pytest.raises(DamagedError):
+        store.copy_out(KEY, name, tmp_path / "copy")
+    assert not os.path.lexists(tmp_path / "copy")
+    assert list(store) == []
+
+
+def test_a_full_disk_is_no_damage(store, tmp_path, monkeypatch):
+    keep(store)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.copy_out(KEY, "model.safetensors", tmp_path / "copy")
+    assert store.verified(KEY) is not None
+
+
+def test_a_file_with_a_further_name_is_no_damage(store, tmp_path):
+    """Images get one for each job, and backups are made of them."""
+    keep(store)
+    os.link(store.folder(KEY) / "model.safetensors", tmp_path / "backup")
+    store.copy_out(KEY, "model.safetensors", tmp_path / "copy")
+    assert store.verified(KEY) is not None
+
+
+def test_old_job_folders_are_garbage_and_young_ones_are_not(store):
+    store.make_vault()
+    names = {name: f"{number:032x}" for number, name in enumerate(("held", "left", "lost", "new"))}
+    keys = {name: f"{number}{number}" + "0" * 62 for number, name in enumerate(("held", "left"))}
+    for name, folder in names.items():
+        (store.jobs / folder / "box").mkdir(parents=True)
+        if name != "new":
+            os.utime(store.jobs / folder, (0, 0))
+    for name, key in keys.items():
+        store.workspace(key).mkdir(parents=True)
+        (store.workspace(key) / LAST_JOB).write_text(names[name])
+        for path in (store.workspace(key) / LAST_JOB, store.workspace(key)):
+            os.utime(path, (0, 0))
+    lock = store.lock(keys["held"])
+    found = garbage(store, 1)
+    assert set(found) == {
+        store.workspace(keys["left"]),
+        store.jobs / names["left"],
+        store.jobs / names["lost"],
+    }
+    lock.release()
+
+
+@pytest.mark.parametrize("note", ["", "../../outside", "/etc", "a" * 31, "é" * 32, "0" * 32 + "\n"])
+def test_a_note_of_a_job_is_a_name_and_nothing_else(store, note):
+    store.make_vault()
+    store.workspace(KEY).mkdir(parents=True)
+    (store.workspace(KEY) / LAST_JOB).write_text(note)
+    assert last_job(store, KEY) is None

@@ -11,6 +11,7 @@ from kdbench.bench.request.spec import RunSpec
 from kdbench.bench.run import verify
 from kdbench.bench.run.events import Quiet
 from kdbench.bench.store.artefacts import Store
+from kdbench.bench.store.care import garbage
 from kdbench.bench.store.teachers import load_teacher, save_teacher, teacher_names
 from kdbench.bench.work.executors.inline import InlineExecutor
 from kdbench.cli import main
@@ -47,7 +48,7 @@ def test_a_teacher_is_kept_under_its_name(tmp_path):
     )
     assert keep(tmp_path) == key, "the same again is no error"
     assert teacher_names(store) == ["stranger"]
-    assert not list((store.root / "work").iterdir())
+    assert not list((store.vault / "staging").iterdir())
 
 
 @pytest.mark.parametrize("name", ["", "../up", "A", "a/b", ".a", "-a", "a b"])
@@ -60,7 +61,7 @@ def test_other_weights_under_a_taken_name_are_refused(tmp_path):
     keep(tmp_path)
     with pytest.raises(ConfigError, match="choose another --name"):
         keep(tmp_path, seed=1)
-    assert not list((tmp_path / "store" / "work").iterdir())
+    assert not list((Store(tmp_path / "store").vault / "staging").iterdir())
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
@@ -81,7 +82,7 @@ def test_damage_is_noticed(tmp_path):
     with pytest.raises(UnknownMethodError):
         load_teacher(store, "stranger")
     keep(tmp_path)
-    (store.root / "teachers" / "stranger.json").write_text("{")
+    (store.vault / "teachers" / "stranger.json").write_text("{")
     with pytest.raises(IntegrityError, match="damaged"):
         load_teacher(store, "stranger")
 
@@ -131,9 +132,8 @@ def test_a_suspect_teacher_is_distilled_and_judged_by_accuracy(
         back, back.lines, ready, registry, store, tmp_path, Quiet(), InlineExecutor(registry)
     )
     assert again == []
-    assert store.folder(load_teacher(store, "stranger").key) not in store.garbage(
-        14, unused_days=-1
-    )
+    teacher = store.folder(load_teacher(store, "stranger").key)
+    assert teacher not in garbage(store, 14, unused_days=-1)
 
 
 def test_a_teacher_that_is_damaged_after_the_plan_costs_its_rows(

@@ -20,6 +20,7 @@ import pytest
 
 from kdbench.bench.request.spec import RunSpec
 from kdbench.bench.store.artefacts import Store
+from kdbench.bench.store.care import verify
 from kdbench.bench.work.executors.inline import InlineExecutor
 from kdbench.loading.registry import Registry
 from tests.failing_plugin import TINY, environment, kdbench, plant
@@ -172,7 +173,7 @@ def test_a_cheating_defense_finds_nothing(env, tmp_path):
     (row,) = pd.read_csv(out / "results.csv").to_dict("records")
     assert (row["status"], row["n_test"]) == ("ok", 77)
     # What it looked for was there to be found, for anybody who is not confined.
-    assert list(store.glob("objects/*/*/trigger.safetensors"))
+    assert list(store.glob("vault.*/objects/*/*/trigger.safetensors"))
 
 
 def test_the_same_defense_finds_everything_where_the_sides_share_a_process(
@@ -206,7 +207,7 @@ def test_the_same_defense_finds_everything_where_the_sides_share_a_process(
             from kdbench.models.files import load_module
 
             if job.task["test"]:
-                self.alive.append(load_images(Path(job.task["test"])))
+                self.alive.append(load_images(job.folder / "in" / job.task["test"]))
             if "trigger" in job.task["inputs"]:
                 self.alive.append(
                     load_module(job.folder / "in" / job.task["inputs"]["trigger"], ("kdbench",))[0]
@@ -325,7 +326,7 @@ def test_killed_in_mid_training_it_ends_in_the_same_weights(env, tmp_path):
 def checkpoints(store, stage):
     """Checkpoints of the teacher's training, or, once teacher and backdoor are there, of the
     student's."""
-    models = list(store.glob("objects/*/*/model.safetensors"))
+    models = list(store.glob("vault.*/objects/*/*/model.safetensors"))
     return len(models) == (0 if stage == "clean" else 2) and list(
         store.glob("**/checkpoints/fit-*.safetensors")
     )
@@ -355,8 +356,8 @@ def test_killed_at_random_moments_nothing_is_lost_or_wrong(env, tmp_path):
                 child.kill()
             child.communicate(timeout=120)
             assert gone(str(store)), "orphans"
-        Store(store).verify()
-        assert not list(store.glob("damaged/*")), "what is visible is whole"
+        verify(Store(store))
+        assert not list(store.glob("vault.*/damaged/*")), "what is visible is whole"
         if child.returncode == 0:  # start over
             finished += 1
             assert table(tmp_path / "whole").equals(table(tmp_path / "out"))

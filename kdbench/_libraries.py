@@ -1,0 +1,3 @@
+"""Libraries whose classification models are called ``LIBRARY/NAME``."""
+
+LIBRARIES = ("timm", "torchvision")

@@ -1,0 +1,253 @@
+"""Everything by name: attacks, distillers, defenses, networks and datasets.
+
+:class:`Answers` is what the coordinator of a run asks. A :class:`kdbench.loading.registry.Registry`
+answers from plugins that it has imported. A :class:`kdbench.loading.catalogue.Catalogue` has
+imported none, and asks processes that have.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from kdbench.errors import PluginLoadError, UnknownMethodError, UsageError, unknown
+from kdbench.loading.candidates import Plugin
+from kdbench.method import METHOD_KINDS
+
+if TYPE_CHECKING:
+    from kdbench.data import DatasetSource
+    from kdbench.loading.facts import MethodFacts
+    from kdbench.loading.settling import Settled, Wanted
+    from kdbench.models import ModelSource
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Registered(Generic[T]):
+    """Something by name, and where it is from."""
+
+    value: T
+    """The class of a method, the source of a network or a dataset, or what is known of it."""
+    plugin: Plugin
+    """The plugin that brought it."""
+
+    @property
+    def is_built_in(self) -> bool:
+        """It is one of kdbench's own networks and datasets."""
+        return self.plugin.is_core
+
+    @property
+    def origin(self) -> str:
+        """Which code this is, for example ``kdbench 0.1 1f2e...``."""
+        return " ".join(part for part in (self.plugin.owner, self.plugin.source) if part)
+
+    @property
+    def known_failures(self) -> list[str]:
+        """The checks of the conformance kit that it says it fails, in words."""
+        failures: Mapping[str, str] = getattr(self.value, "known_failures", {})
+        return [
+            f"{self.value.info.name} is known to fail {check}: {why}"  # type: ignore[attr-defined]
+            for check, why in failures.items()
+        ]
+
+
+@dataclass
+class Answers(ABC):
+    """Everything that could be loaded, by kind and name, and answers about it.
+
+    It always holds kdbench's own networks and datasets.
+    """
+
+    methods: dict[str, dict[str, Registered[Any]]] = field(
+        default_factory=lambda: {kind: {} for kind in METHOD_KINDS}
+    )
+    """Attacks, distillers and defenses, by kind and name."""
+    registered_models: dict[str, Registered[Any]] = field(default_factory=dict)
+    """Networks by name."""
+    registered_datasets: dict[str, Registered[Any]] = field(default_factory=dict)
+    """Datasets by name."""
+    plugins: list[Plugin] = field(default_factory=list)
+    """All plugins, broken and blocked ones too. kdbench itself is not among them."""
+
+    # -- what only a plugin knows ------------------------------------------------------------------
+
+    @abstractmethod
+    def facts(self, kind: str, name: str) -> MethodFacts:
+        """What is known of a method.
+
+        Raises:
+            UnknownMethodError, PluginLoadError: as :meth:`registered`.
+        """
+
+    @abstractmethod
+    def settle(self, wanted: Wanted) -> Settled:
+        """The numbers of a method, and what follows from them.
+
+        Raises:
+            ConfigError: the method does not take such a number.
+        """
+
+    @property
+    @abstractmethod
+    def models(self) -> Mapping[str, ModelSource]:
+        """Every network by name, kdbench's own and those of plugins."""
+
+    @property
+    @abstractmethod
+    def datasets(self) -> Mapping[str, DatasetSource]:
+        """Every dataset by name, kdbench's own and those of plugins."""
+
+    @abstractmethod
+    def check_model(self, name: str, num_classes: int, image_size: int) -> None:
+        """Build a network once, with blank weights.
+
+        Raises:
+            KdbenchError: there is no such network, or it is none.
+            Exception: whatever a library raises for a size that it does not support.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the processes that answer, if there are any. What is known stays."""
+
+    # -- by name -----------------------------------------------------------------------------------
+
+    def add(self, plugins: Iterable[Plugin]) -> None:
+        """Take up what loaded plugins define."""
+        tables = self._tables()
+        for plugin in plugins:
+            for definition in plugin.defines:
+                entry = Registered(definition.value, plugin)
+                tables[definition.kind][definition.name] = entry
+
+    def _tables(self) -> dict[str, dict[str, Registered[Any]]]:
+        """Everything, by kind and name."""
+        return {
+            **self.methods,
+            "model": self.registered_models,
+            "dataset": self.registered_datasets,
+        }
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """``NAME (DISTRIBUTION)`` of each broken plugin -> the cause."""
+        return {f"{p.name} ({p.owner})": p.cause for p in self.plugins if p.status == "broken"}
+
+    def packages(self) -> tuple[str, ...]:
+        """Top-level packages of the plugins, sorted. The classes of a stored module may come from
+        these."""
+        modules = (plugin.module.partition(":")[0] for plugin in self._used())
+        return tuple(sorted({module.partition(".")[0] for module in modules} - {""}))
+
+    def _used(self) -> Iterator[Plugin]:
+        """The plugins of everything that could be loaded. One may come several times."""
+        return (entry.plugin for _, _, entry in self._of_plugins())
+
+    def _of_plugins(self) -> Iterator[tuple[str, str, Registered[Any]]]:
+        """(kind, name, what it is) of everything but kdbench's own networks and datasets."""
+        return (
+            (kind, name, entry)
+            for kind, table in self._tables().items()
+            for name, entry in table.items()
+            if not entry.is_built_in
+        )
+
+    def origins(self) -> dict[str, str]:
+        """``KIND.NAME`` of everything that plugins bring -> which code it is."""
+        return {
+            f"{kind}.{name}": entry.origin
+            for kind, name, entry in sorted(self._of_plugins(), key=lambda entry: entry[:2])
+        }
+
+    def origin_of_model(self, name: str) -> str:
+        """Which code builds the network of a plugin.
+
+        Empty for kdbench's own networks and those of a library, which have versions.
+        """
+        return "".join(entry.origin for entry in self.entries([("model", name)]))
+
+    def files(self) -> dict[str, bytes]:
+        """The plugins that are files: name of the module -> text."""
+        return {
+            plugin.module: plugin.content for plugin in self._used() if plugin.content is not None
+        }
+
+    def points(self, methods: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Entry points (name -> value) of the plugins that define these (kind, name)."""
+        return {
+            entry.plugin.name: entry.plugin.module
+            for entry in self.entries(methods)
+            if entry.plugin.module
+        }
+
+    def entries(self, names: Iterable[tuple[str, str]]) -> list[Registered[Any]]:
+        """What plugins define of these (kind, name).
+
+        A network or dataset of kdbench or of a library is left out.
+        """
+        tables = self._tables()
+        entries = (tables[kind].get(name) for kind, name in names)
+        return [entry for entry in entries if entry is not None and not entry.is_built_in]
+
+    def names(self, kind: str) -> list[str]:
+        """Sorted names of one kind."""
+        return sorted(self.methods[kind])
+
+    def registered(self, kind: str, name: str) -> Registered[Any]:
+        """The method of that kind and name.
+
+        Raises:
+            UnknownMethodError: nothing of that kind has the name.
+            PluginLoadError: the same, but a broken plugin might define it.
+        """
+        if name in self.methods[kind]:
+            return self.methods[kind][name]
+        elsewhere = [other for other in METHOD_KINDS if name in self.methods[other]]
+        if elsewhere:
+            known = ", ".join(self.names(kind)) or "none"
+            article = "an" if elsewhere[0][0] in "aeiou" else "a"
+            raise UnknownMethodError(
+                f"unknown {kind} {name!r}: there is {article} {elsewhere[0]} of that name; "
+                f"{kind}s: {known}; run `kdbench list`"
+            )
+        message = unknown(kind, name, self.names(kind), "run `kdbench list`")
+        if self.broken:
+            causes = "; ".join(f"{plugin} [{why}]" for plugin, why in sorted(self.broken.items()))
+            raise PluginLoadError(
+                f"{message}. It may belong to a plugin that could not be loaded: {causes}"
+            )
+        raise UnknownMethodError(message)
+
+    def identify(self, name: str) -> tuple[str, str, str]:
+        """(kind, name, variant) of ``NAME`` or ``NAME.VARIANT``.
+
+        ``KIND.`` may stand before it, and must if several kinds have the name.
+
+        Raises:
+            UsageError: there is none, or several.
+        """
+        kind, _, rest = name.partition(".")
+        kinds: Sequence[str]
+        if kind in METHOD_KINDS and rest:
+            kinds, name = [kind], rest
+        else:
+            kinds = [kind for kind in METHOD_KINDS if base_name(name) in self.methods[kind]]
+        if len(kinds) > 1:
+            raise UsageError(f"{name!r} is {' and '.join(kinds)}; write {kinds[0]}.{name}")
+        if not kinds:
+            everything = {known for methods in self.methods.values() for known in methods}
+            causes = "".join(f"; {plugin} is broken: {why}" for plugin, why in self.broken.items())
+            raise UsageError(unknown("method", name, everything, "run `kdbench list`") + causes)
+        base, _, variant = name.partition(".")
+        variants = self.registered(kinds[0], base).value.variants
+        if variant and variant not in variants:
+            raise UsageError(unknown(f"variant of {base}", variant, variants))
+        return kinds[0], base, variant
+
+
+def base_name(name: str) -> str:
+    """The method that a name is of: ``robustkd`` for ``robustkd.eq15``."""
+    return name.partition(".")[0]

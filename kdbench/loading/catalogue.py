@@ -1,0 +1,198 @@
+"""What the coordinator of a run knows of plugins. It imports none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from pydantic import ValidationError
+
+from kdbench.errors import ContractError, KdbenchError
+from kdbench.loading.answers import Answers, Registered
+from kdbench.loading.candidates import CORE, Plugin, candidates, digest_of, without_rivals
+from kdbench.loading.choice import PluginChoice
+from kdbench.loading.facts import CheckFacts, DatasetFacts, Facts, MethodFacts
+from kdbench.loading.hosts import Hosts, RaisedError
+from kdbench.loading.settling import Settled, Wanted
+
+if TYPE_CHECKING:
+    from kdbench.data import Dataset, DatasetRequest, DatasetSource
+    from kdbench.loading.groups import NetworkGroups
+    from kdbench.models import ModelSource
+    from kdbench.models.base import FeatureModel
+
+F = TypeVar("F", bound=Facts)
+
+
+@dataclass
+class Catalogue(Answers):
+    """Facts of everything that could be loaded, and the processes that know more."""
+
+    hosts: Hosts = field(kw_only=True)
+    """The processes."""
+    _settled: dict[str, Settled] = field(default_factory=dict)
+    """What was asked before. The same question always gets the same answer."""
+
+    @classmethod
+    def load(
+        cls,
+        hosts: Hosts,
+        points: Iterable[EntryPoint] | None = None,
+        choice: PluginChoice | None = None,
+    ) -> Catalogue:
+        """Let processes load each plugin, and take up what they say.
+
+        Names that several plugins use are treated as by
+        :meth:`kdbench.loading.registry.Registry.load`.
+
+        Args:
+            points: None: all that are installed.
+            choice: None: every plugin is wanted.
+
+        Raises:
+            UsageError: the choice names a plugin or a file that does not exist.
+        """
+        known = candidates(points, choice)
+        try:
+            hosts.begin([CORE, *known.wanted])
+            # Meanwhile they import.
+            sources = {_identity(plugin): digest_of(plugin) for plugin in known.wanted}
+            described = hosts.describe()
+        except BaseException:
+            hosts.close()
+            raise
+        core = next(plugin for plugin in described if plugin.is_core)
+        if core.status != "ok":
+            raise KdbenchError(f"kdbench's own networks and datasets are broken: {core.cause}")
+        loaded = [
+            replace(plugin, source=sources[_identity(plugin)]) if plugin.status == "ok" else plugin
+            for plugin in described
+            if not plugin.is_core
+        ]
+        plugins = without_rivals([*known.refused, *loaded], core)
+        catalogue = cls(
+            plugins=sorted(plugins, key=lambda plugin: (plugin.name, plugin.owner)), hosts=hosts
+        )
+        catalogue.add([core, *catalogue.plugins])
+        return catalogue
+
+    def close(self) -> None:
+        self.hosts.close()
+
+    def facts(self, kind: str, name: str) -> MethodFacts:
+        return cast(MethodFacts, self.registered(kind, name).value)
+
+    def settle(self, wanted: Wanted) -> Settled:
+        key = wanted.model_dump_json()
+        if key not in self._settled:
+            entry = self.registered(wanted.kind, wanted.name)
+            answer = self._ask(entry, "settle", wanted=wanted.model_dump())
+            settled = _checked(Settled, answer, entry)
+            if not set(settled.params) <= set(entry.value.fields):
+                raise _nonsense(entry)
+            self._settled[key] = settled
+        return self._settled[key]
+
+    @property
+    def models(self) -> Mapping[str, ModelSource]:
+        """Every network by name. Those of plugins cannot be built here."""
+        from kdbench.models import ModelSource
+        from kdbench.models.builtin import MODELS
+
+        def elsewhere(num_classes: int, image_size: int | None) -> FeatureModel:
+            raise ContractError("a plugin's network is not built in the coordinator's process")
+
+        return {
+            name: MODELS[name] if entry.is_built_in else ModelSource(elsewhere, entry.value.about)
+            for name, entry in self.registered_models.items()
+        }
+
+    @property
+    def datasets(self) -> Mapping[str, DatasetSource]:
+        """Every dataset by name. Those of plugins are loaded by a process."""
+        from kdbench.data.builtin import DATASETS
+
+        return {
+            name: DATASETS[name] if entry.is_built_in else self._source(name, entry)
+            for name, entry in self.registered_datasets.items()
+        }
+
+    def _source(self, name: str, entry: Registered[DatasetFacts]) -> DatasetSource:
+        from kdbench.data import DatasetSource
+
+        def load(request: DatasetRequest) -> Dataset:
+            try:
+                return self.hosts.load_dataset(entry.plugin, name, request)
+            except RaisedError as error:
+                raise _said(entry, f"dataset {name!r}", error) from error
+
+        known = entry.value.model_dump(exclude={"kind", "name", "options"})
+        return DatasetSource(load, **known)
+
+    def check_model(self, name: str, num_classes: int, image_size: int) -> None:
+        if not (entries := self.entries([("model", name)])):
+            from kdbench.models import blank_model
+
+            blank_model(name, num_classes, image_size=image_size)
+            return
+        self.hosts.ask(
+            entries[0].plugin,
+            "check_model",
+            name=name,
+            num_classes=num_classes,
+            image_size=image_size,
+        )
+
+    def groups(self, name: str, image_size: int) -> NetworkGroups:
+        """The feature groups of a network at an image size.
+
+        Raises:
+            KdbenchError: there is no such network, or it cannot take such images.
+        """
+        from kdbench.loading.groups import NetworkGroups, groups
+
+        if not (entries := self.entries([("model", name)])):
+            return groups(name, image_size, self.models)
+        answer = self._ask(entries[0], "groups", name=name, image_size=image_size)
+        return _checked(NetworkGroups, answer, entries[0])
+
+    def check(self, kind: str, name: str, variant: str) -> Iterator[CheckFacts]:
+        """Run the conformance kit on a method in a process of its own.
+
+        Raises:
+            ContractError: that process did not get to the end.
+        """
+        entry = self.registered(kind, name)
+        try:
+            for result in self.hosts.check(entry.plugin, kind, name, variant):
+                yield _checked(CheckFacts, result, entry)
+        except RaisedError as error:
+            raise _said(entry, f"{kind} {name!r}", error) from error
+
+    def _ask(self, entry: Registered[Any], question: str, **arguments: Any) -> Any:
+        try:
+            return self.hosts.ask(entry.plugin, question, **arguments)
+        except RaisedError as error:
+            raise _said(entry, f"{entry.value.kind} {entry.value.name!r}", error) from error
+
+
+def _identity(plugin: Plugin) -> tuple[Any, ...]:
+    return (plugin.name, plugin.distribution, plugin.path)
+
+
+def _checked(model: type[F], answer: Any, entry: Registered[Any]) -> F:
+    try:
+        return model.model_validate(answer)
+    except (ValidationError, RecursionError):
+        raise _nonsense(entry) from None
+
+
+def _nonsense(entry: Registered[Any]) -> ContractError:
+    plugin = entry.plugin
+    return ContractError(f"plugin {plugin.name} ({plugin.owner}): its process said nonsense")
+
+
+def _said(entry: Registered[Any], what: str, error: RaisedError) -> ContractError:
+    return ContractError(f"{what} of {entry.plugin.owner}: {error.where}")

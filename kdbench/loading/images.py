@@ -1,0 +1,170 @@
+"""The images of a plugin's dataset, from the process that loaded them to the coordinator.
+
+That process leaves a file for each split, and says what is known of the dataset. The coordinator
+believes nothing of it: it reads the files as data, and computes the digests by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from kdbench.data import Augmentation, Dataset, DatasetRequest, ImageSet, TensorImages
+from kdbench.data.common import split_digest
+from kdbench.data.stream import StreamedImages
+from kdbench.errors import ContractError
+from kdbench.loading.facts import Facts, Line, plain
+
+#: Most bytes of the file of a split.
+LARGEST = 64 << 30
+#: Most pixels a side.
+WIDEST = 4096
+_Text = Annotated[str, StringConstraints(max_length=1000)]
+_Number = Annotated[float | int, Field(ge=-1e6, le=1e6), AfterValidator(plain)]
+
+
+class ImagesFacts(Facts):
+    """What a process says of a dataset that it has loaded."""
+
+    name: _Text
+    """As in the tables of results."""
+    class_names: tuple[_Text, ...] = Field(min_length=1, max_length=100_000)
+    num_classes: int = Field(ge=1, le=100_000)
+    mean: tuple[_Number, _Number, _Number]
+    std: tuple[_Number, _Number, _Number]
+    pad: int = Field(ge=0, le=WIDEST)
+    flip: bool
+    note: Line
+
+    @classmethod
+    def of(cls, name: str, dataset: object) -> ImagesFacts:
+        """The facts of what a loader returned.
+
+        Raises:
+            ContractError: it is no dataset.
+        """
+        if not isinstance(dataset, Dataset):
+            raise ContractError(
+                f"dataset {name!r} is a {type(dataset).__name__}; return what kdbench.data.finish "
+                "returns"
+            )
+        return cls(
+            name=dataset.name,
+            class_names=dataset.class_names,
+            num_classes=dataset.num_classes,
+            mean=dataset.mean,
+            std=dataset.std,
+            pad=dataset.augmentation.pad,
+            flip=dataset.augmentation.flip,
+            note=dataset.note,
+        )
+
+
+def read_dataset(request: DatasetRequest, answer: Any, box: Path) -> Dataset:
+    """The dataset of which a process has left the images in a folder.
+
+    Nobody else can write the folder any more.
+
+    Raises:
+        ContractError: what it says cannot be true.
+    """
+    try:
+        facts = ImagesFacts.model_validate(answer)
+        train, test = (
+            _read(box / f"{split}.safetensors", facts.num_classes, request.data_dir)
+            for split in ("train", "test")
+        )
+        if train.shape != test.shape:
+            raise ValueError(f"training images are {train.shape}, test images {test.shape}")
+        if facts.num_classes != len(facts.class_names):
+            raise ValueError(f"{facts.num_classes} classes have {len(facts.class_names)} names")
+        if facts.pad >= train.shape[1]:
+            raise ValueError(f"a shift by {facts.pad} pixels is too much for {train.shape}")
+    except (ValueError, LookupError, TypeError, OSError, SafetensorError, RecursionError) as error:
+        text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise ContractError(f"dataset {request.name!r} cannot be used: {text}") from error
+    # As kdbench.data.finish does.
+    names = (request.name.partition(":")[0], facts.class_names)
+    settings = (facts.mean, facts.std, facts.pad, facts.flip)
+    return Dataset(
+        facts.name,
+        train,
+        test,
+        facts.num_classes,
+        facts.class_names,
+        facts.mean,
+        facts.std,
+        Augmentation(facts.pad, facts.flip),
+        split_digest((*names, *settings), train),
+        split_digest(names, test),
+        facts.note,
+    )
+
+
+def _read(path: Path, num_classes: int, data_dir: Path | None) -> ImageSet:
+    """The images of a split, checked."""
+    known = os.lstat(path)
+    if not stat.S_ISREG(known.st_mode) or known.st_nlink != 1 or known.st_size > LARGEST:
+        raise ValueError(f"{path.name} is no file of a usual size")
+    with safe_open(path, framework="pt") as file:
+        names = sorted(file.keys())
+        header = file.metadata() or {}
+        streamed = "paths" in header
+        if names != (["appended", "labels", "rows"] if streamed else ["labels", "pixels"]):
+            raise ValueError(f"{path.name} holds {', '.join(names)[:200]}")
+        tensors = {name: file.get_tensor(name) for name in names}
+    labels = _whole(tensors["labels"], "labels", num_classes)
+    if not len(labels):
+        raise ValueError("a split is empty")
+    if streamed:
+        return _streamed(json.loads(header["paths"]), tensors, labels, data_dir)
+    pixels = tensors["pixels"]
+    _check_pixels(pixels, 1)
+    return TensorImages(pixels, labels)
+
+
+def _streamed(
+    files: Any, tensors: dict[str, Tensor], labels: Tensor, data_dir: Path | None
+) -> ImageSet:
+    """Images that stay on disk. They must lie in the folder of the dataset."""
+    paths, size = [str(path) for path in files["paths"]], int(files["size"])
+    if data_dir is None:
+        raise ValueError("it names files although it has no folder")
+    folder = data_dir.resolve()
+    for path in paths:
+        real = Path(path).resolve()
+        if not real.is_relative_to(folder) or not real.is_file():
+            raise ValueError("it names a file that is not in its folder")
+    _check_pixels(tensors["appended"], 3)
+    if tuple(tensors["appended"].shape[1:3]) != (size, size):
+        raise ValueError(f"its added images have not {size} pixels a side")
+    total = len(paths) + len(tensors["appended"])
+    rows = _whole(tensors["rows"], "rows", total)
+    if len(rows) != len(labels):
+        raise ValueError(f"{len(rows)} images have {len(labels)} labels")
+    return StreamedImages.restored(paths, tensors["appended"], rows, labels, size)
+
+
+def _check_pixels(pixels: Tensor, channels_at: int) -> None:
+    """Raise ValueError unless they are images of three channels."""
+    shape = tuple(pixels.shape)
+    if pixels.dtype != torch.uint8 or len(shape) != 4 or shape[channels_at] != 3:
+        raise ValueError(f"its images are {pixels.dtype} {shape}")
+    if not all(1 <= side <= WIDEST for side in shape[1:]):
+        raise ValueError(f"its images are {shape}")
+
+
+def _whole(numbers: Tensor, what: str, below: int) -> Tensor:
+    if numbers.dtype != torch.int64 or numbers.ndim != 1:
+        raise ValueError(f"its {what} are {numbers.dtype} {tuple(numbers.shape)}")
+    if len(numbers) and not (int(numbers.min()) >= 0 and int(numbers.max()) < below):
+        raise ValueError(f"its {what} are not all from 0 to {below - 1}")
+    return numbers
