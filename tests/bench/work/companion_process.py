@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from torch import nn
 
+from kdbench.bench.work.companions import serve
 from kdbench.models.files import save_module
 
 CLASSES, SIZE = 3, 16
@@ -63,6 +64,18 @@ def companion(told: dict) -> Iterator[int]:
         near.shutdown(socket.SHUT_RDWR)
         near.close()
         assert process.wait(20) == 0
+
+
+@contextmanager
+def thread(told: dict) -> Iterator[int]:
+    """As :func:`companion`, in a thread: it starts at once, and shares everything."""
+
+    def act(far: socket.socket) -> None:
+        with closing(socket.socket()) as channel:
+            serve(channel, told, {"job": far.fileno()})
+
+    with liar(act) as descriptor:
+        yield descriptor
 
 
 @contextmanager
