@@ -205,7 +205,8 @@ def _question(job: socket.socket, side: int) -> Tensor | None:
 
 def _answers(told: Order, numerics: Numerics) -> Callable[[Tensor], Tensor]:
     """The function that answers. Only here code of a plugin is imported."""
-    if any(importlib.util.find_spec(package) is None for package in told.packages):
+    new = [package for package in told.packages if package not in sys.modules]
+    if any(importlib.util.find_spec(package) is None for package in new):
         sys.path.append(told.plugins)
     module, record = load_module(Path(told.file), told.packages)
     return _ROLES[told.role](told, module, record, numerics)
