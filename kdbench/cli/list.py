@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -83,7 +82,7 @@ def _of_kdbench(kind: str) -> list[Entry]:
     """What no plugin brings: presets and imported teachers."""
     if kind == "teachers":
         return _teachers()
-    from kdbench.bench.request.presets import preset_names
+    from kdbench.bench.request.preset_files import preset_names
 
     return [{"name": name, "about": _about(name)} for name in preset_names()]
 
@@ -164,11 +163,9 @@ def _about_source(entry: Registered[Any], *options: str) -> str:
 
 def _about(preset: str) -> str:
     """The comment on the first line of a preset's file."""
-    lines = (
-        (resources.files("kdbench.bench.request.presets") / f"{preset}.toml")
-        .read_text(encoding="utf-8")
-        .splitlines()
-    )
+    from kdbench.bench.request.preset_files import preset_text
+
+    lines = preset_text(preset).splitlines()
     return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
 
 

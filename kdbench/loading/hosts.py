@@ -24,14 +24,13 @@ from kdbench import errors
 from kdbench.errors import ContractError, KdbenchError
 from kdbench.loading.candidates import Definition, Plugin, broken
 from kdbench.loading.facts import PluginReport
-from kdbench.untrusted.processes.client import wait
+from kdbench.untrusted.processes.client import Walled, Zygote, wait
 from kdbench.untrusted.processes.environment import allowed_environment, temporary_environment
 from kdbench.untrusted.processes.order import View
 from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
     from kdbench.data import Dataset, DatasetRequest
-    from kdbench.untrusted.processes.client import Walled, Zygote
 
 #: What :meth:`Zygote.start` calls in such a process.
 ENTRY = "kdbench.loading.host:serve"
@@ -377,9 +376,8 @@ def _answer(parts: Generator[Any, None, Any]) -> Any:
 
 def _wait(hosts: Sequence[_Host]) -> None:
     """Wait until a process has something to say, and no longer than a moment."""
-    if any(host.lines for host in hosts):
-        return
-    wait([host.walled for host in hosts], 0.1)
+    if not any(host.lines for host in hosts):
+        wait([host.walled for host in hosts], 0.1)
 
 
 def _end(walled: Walled) -> None:
@@ -387,7 +385,7 @@ def _end(walled: Walled) -> None:
     walled.kill()
     deadline = time.monotonic() + 10
     while walled.exit is None and time.monotonic() < deadline:
-        wait([walled], 0.05)
+        wait([walled], 0.1)
         walled.hear()
         walled.look()
     walled.close()

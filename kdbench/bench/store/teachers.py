@@ -6,9 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from kdbench._files import write_record
 from kdbench.bench.keys import MODEL, digest
@@ -16,9 +14,11 @@ from kdbench.bench.kinds import Kind
 from kdbench.bench.store.artefacts import Store, file_digest
 from kdbench.bench.store.teacher_names import check_teacher_name, is_teacher_name
 from kdbench.errors import ConfigError, IntegrityError, UnknownMethodError, unknown
-from kdbench.models import ModelSource, blank_model
-from kdbench.models.builtin import MODELS
-from kdbench.models.files import save_module
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from kdbench.models import ModelSource
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def save_teacher(
     dataset: str,
     num_classes: int,
     image_size: int,
-    sources: Mapping[str, ModelSource] = MODELS,
+    sources: Mapping[str, ModelSource] | None = None,
     code: str = "",
 ) -> str:
     """Keep checked weights as a suspect teacher, and return its key in the store.
@@ -63,15 +63,21 @@ def save_teacher(
     Args:
         state: the weights.
         origin: where they are from.
-        sources: networks by name (``Registry.models``).
+        sources: networks by name (``Registry.models``). None: kdbench's own.
         code: which code the network is of (``Registry.origin_of_model``).
 
     Raises:
         UsageError: the name is taken by other weights, or is no name.
     """
+    # Looking a teacher up takes no torch.
+    from kdbench.models import blank_model
+    from kdbench.models.builtin import MODELS
+    from kdbench.models.files import save_module
+
     check_teacher_name(name)
     store = Store(store_root)
     store.check_writable()
+    sources = MODELS if sources is None else sources
     network = blank_model(model, num_classes, image_size=image_size, sources=sources)
     _load_state(network, state, model)
     with store.scratch() as folder:

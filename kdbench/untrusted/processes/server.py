@@ -24,6 +24,8 @@ from kdbench.untrusted.wall.paths import interpreter_paths
 
 #: Most descriptors of a message; the kernel allows no more.
 _MOST_HANDLES = 253
+#: Seconds without a request after which there is time to import more.
+_IDLE_S = 0.2
 
 
 def main() -> None:
@@ -33,19 +35,21 @@ def main() -> None:
     adopt_orphans()
     # Now, while this process is small.
     namespaces = Namespaces()
-    # The first optimiser of a process imports it, which takes a second. Here that happens once, and
-    # not in each child.
-    for name in ("torch._dynamo", *sys.argv[1:]):
+    for name in ("torch", *sys.argv[1:]):
         importlib.import_module(name)
+    # The first optimiser of a process imports it, which takes a second. Here that happens once, and
+    # not in each child. Whoever asks for a child before need not wait for it.
+    later = ["torch._dynamo"]
     needed = tuple(interpreter_paths())
-    # What is there now stays: a child shall not copy it only to look whether it is in use.
-    gc.collect()
-    gc.freeze()
+    _freeze()
     asked = socket.socket(fileno=os.dup(0))
     wake = supervisor.wake_on_child()
     children: set[int] = set()
     while True:
-        ready, _, _ = select.select([asked.fileno(), wake], [], [])
+        ready, _, _ = select.select([asked.fileno(), wake], [], [], _IDLE_S if later else None)
+        if not ready and later:
+            importlib.import_module(later.pop())
+            _freeze()
         if wake in ready:
             os.read(wake, 4096)
             _reap(children, namespaces.mapper)
@@ -67,6 +71,12 @@ def main() -> None:
             os.kill(child, signal.SIGTERM)
     while children:
         _reap(children, namespaces.mapper, wait=True)
+
+
+def _freeze() -> None:
+    """Leave alone what is there now: a child shall not copy it only to look whether it is used."""
+    gc.collect()
+    gc.freeze()
 
 
 def _handles(asked: socket.socket) -> list[int] | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from importlib import resources
 from typing import Any
 
 from pydantic import Field
 
+from kdbench.bench.request.preset_files import preset_names, preset_text
 from kdbench.errors import UnknownMethodError, unknown
 from kdbench.method import Params
 from kdbench.training import Recipe
@@ -41,15 +41,6 @@ class Preset(Params):
         return self.datasets.get(dataset.partition(":")[0], DatasetSizes())
 
 
-def preset_names() -> list[str]:
-    """Sorted names of the presets that the package holds."""
-    return sorted(
-        entry.name[:-5]
-        for entry in resources.files(__name__).iterdir()
-        if entry.name.endswith(".toml")
-    )
-
-
 def read_preset(name: str) -> dict[str, Any]:
     """The preset's table as written.
 
@@ -58,4 +49,4 @@ def read_preset(name: str) -> dict[str, Any]:
     """
     if name not in preset_names():
         raise UnknownMethodError(unknown("preset", name, preset_names()))
-    return tomllib.loads((resources.files(__name__) / f"{name}.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(preset_text(name))
