@@ -24,6 +24,7 @@ STAGE_CODE = (
     "bench/kinds.py",
     "bench/work/companions.py",
     "bench/work/distill.py",
+    "bench/work/results.py",
     "bench/work/stages.py",
     "bench/work/task.py",
     "bench/work/workbench.py",
