@@ -15,9 +15,7 @@ from kdbench.data import cache
 from kdbench.errors import IntegrityError
 from kdbench.untrusted.archive.limits import DEFAULT, ArchiveLimits
 from kdbench.untrusted.archive.unpack import leftovers, unpack
-from kdbench.untrusted.files import open_regular
-
-_CHUNK = 1 << 20
+from kdbench.untrusted.files import chunks, open_regular
 
 
 def unpacked(archive: Path, cache_dir: Path, limits: ArchiveLimits = DEFAULT) -> Path:
@@ -30,8 +28,7 @@ def unpacked(archive: Path, cache_dir: Path, limits: ArchiveLimits = DEFAULT) ->
         IntegrityError: the archive is refused, or changes meanwhile.
         OSError: the archive cannot be read, or the cache cannot be written.
     """
-    facts = _facts(archive)
-    digest = _sha256(archive, facts[0])
+    facts, digest = _facts(archive), _sha256(archive)
     target = cache_dir / "archives" / digest
     with cache.one_at_a_time(target) as alone:
         if _intact(target):
@@ -60,17 +57,10 @@ def _facts(archive: Path) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
-def _sha256(archive: Path, size: int) -> str:
+def _sha256(archive: Path) -> str:
     sha256 = hashlib.sha256()
     with open_regular(archive) as file:
-        while chunk := file.read(_CHUNK):
-            size -= len(chunk)
-            # Some files have no end although they are regular and of size 0, as in /proc.
-            if size < 0:
-                raise IntegrityError(
-                    f"archive {archive} has more bytes than its size says; try again when it is "
-                    "whole"
-                )
+        for chunk in chunks(file):
             sha256.update(chunk)
     return sha256.hexdigest()
 

@@ -54,7 +54,7 @@ def _check(tables: dict[str, Any]) -> None:
             left += [(inner, depth + 1) for inner in value.values()]
         elif isinstance(value, list):
             left += [(inner, depth + 1) for inner in value]
-        elif isinstance(value, int) and value.bit_length() > 63:
+        elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
             raise ValueError("a whole number in it has more than 64 bits")
         elif isinstance(value, date | time):
             raise ValueError(f"{value} is a date or a time; put it in quotes if it is a text")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+_CHUNK = 1 << 22
 
 
 def open_regular(path: str | Path, most: int | None = None) -> BinaryIO:
@@ -19,36 +22,45 @@ def open_regular(path: str | Path, most: int | None = None) -> BinaryIO:
         OSError: there is no such file, it may not be read, it is a folder, a pipe, a socket or a
             device, or it is too large.
     """
+    file = open(path, "rb", opener=_open)  # noqa: SIM115 - handed to the caller
+    if most is not None and os.fstat(file.fileno()).st_size > most:
+        file.close()
+        raise OSError(errno.EFBIG, f"it is larger than {size_in_words(most)}", str(path))
+    return file
+
+
+def _open(path: str, flags: int) -> int:
     # O_NONBLOCK: opening a pipe would wait until somebody writes into it.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        if most is not None and facts.st_size > most:
-            raise _too_large(path, most)
-        return os.fdopen(handle, "rb")
-    except BaseException:
+    handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return handle
+
+
+def chunks(file: BinaryIO) -> Iterator[bytes]:
+    """The content of an open regular file, piece by piece.
+
+    Raises:
+        OSError: there is more of it than its size was. Some files have no end although they are
+            regular and of size 0, as in /proc. Others grow while they are read.
+    """
+    left = os.fstat(file.fileno()).st_size
+    while chunk := file.read(min(_CHUNK, left + 1)):
+        left -= len(chunk)
+        if left < 0:
+            raise OSError(errno.EFBIG, "it has more bytes than its size says", file.name)
+        yield chunk
 
 
 def read_regular(path: str | Path, most: int) -> bytes:
     """The content of a regular file of at most ``most`` bytes.
 
     Raises:
-        OSError: as :func:`open_regular`.
+        OSError: as :func:`open_regular` and :func:`chunks`.
     """
     with open_regular(path, most) as file:
-        # Some files have no end although they are regular and of size 0, as in /proc.
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise _too_large(path, most)
-    return content
-
-
-def _too_large(path: str | Path, most: int) -> OSError:
-    return OSError(errno.EFBIG, f"it is larger than {size_in_words(most)}", str(path))
+        return b"".join(chunks(file))
 
 
 def size_in_words(size: int) -> str:

@@ -225,3 +225,31 @@ def test_merge_keeps_each_cell_once_in_order(tmp_path):
         )
         files.append(read_results(tmp_path / f"{name}.csv"))
     assert [(row["seed"], row["wall_s"]) for row in merge(files)] == [(0, 0.0), (1, 0.0), (2, 1.0)]
+
+
+def test_many_foreign_columns_are_counted_once_and_five_are_named(tmp_path):
+    path = tmp_path / "results.csv"
+    write_results([cell()], path)
+    foreign = [f"x{n}" for n in range(50_000)] + ["long" * 100]
+    header, line = path.read_text().splitlines()
+    path.write_text(f"{header},{','.join(foreign)}\n{line}{',' * len(foreign)}\n")
+    with pytest.raises(ConfigError) as caught:
+        read_results(path)
+    message = str(caught.value)
+    named = f"unknown columns of schema {SCHEMA}: x0, x1, x2, x3, x4 and 49996 more;"
+    assert named in message
+    assert len(message) < len(str(path)) + 200
+    path.write_text(f"schema,{'long' * 100_000}\n{SCHEMA},\n")
+    with pytest.raises(ConfigError) as caught:
+        read_results(path)
+    assert len(str(caught.value)) < len(str(path)) + 400
+
+
+def test_a_file_larger_than_any_table_is_refused(tmp_path):
+    with (tmp_path / "results.csv").open("wb") as file:
+        file.truncate((1 << 28) + 1)
+    refused(tmp_path, "it is larger than 256 MiB")
+
+
+def test_a_number_of_many_digits_is_no_number(edited):
+    refused(edited(",12.5,", "," + "1" * 500 + ","), "column wall_s", "is no number")

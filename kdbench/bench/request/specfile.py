@@ -73,7 +73,9 @@ def read_spec(path: Path) -> dict[str, Any]:
     for block in also:
         _check_axes(path, block, _BLOCK)
     if "data_dir" in request:
-        request["data_dir"] = (path.parent / str(request["data_dir"])).expanduser()
+        if not isinstance(request["data_dir"], str):
+            raise ConfigError(f'spec {path}: data_dir must be a text, e.g. data_dir = "DATA"')
+        request["data_dir"] = (path.parent / request["data_dir"]).expanduser()
     request["overrides"] = {
         key: value if isinstance(value, str) else _toml(value) for key, value in _flat("", values)
     }

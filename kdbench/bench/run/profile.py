@@ -30,8 +30,8 @@ PROFILE_COLUMNS: dict[str, str] = {
     "status": "how it ended",
     "wall_s": "seconds from laying out its inputs to its outcome; of several that shared a "
     "process, of all of them",
-    "seconds": "seconds in its process from loading plugins to the last file written; of several "
-    "in a process, an equal share",
+    "seconds": "seconds from its confinement to the end of its process; of several in a process, "
+    "an equal share",
     "steps": "optimiser steps and measured batches",
     "batch_s": "seconds of gathering and augmenting batches",
     "teacher_s": "seconds of the frozen teacher's forward pass",

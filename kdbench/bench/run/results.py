@@ -18,6 +18,8 @@ from kdbench.bench.run.events import Reporter
 from kdbench.bench.run.rows import Measured, row
 from kdbench.bench.run.schedule import Schedule
 from kdbench.bench.store.artefacts import Store
+from kdbench.bench.work.job import Outcome
+from kdbench.bench.work.report import misfit
 from kdbench.errors import IntegrityError
 from kdbench.loading.answers import Answers, base_name
 from kdbench.report.confinement import confinement_text
@@ -99,6 +101,10 @@ class RunResults:
                     self._measure_again(n, key)
                     return
                 measured[role] = manifest.facts
+        images = len(self.prepared.parts[cell.part].dataset.test)
+        known = [facts for facts in measured.values() if not isinstance(facts, Outcome)]
+        if (why := misfit(known, images)) is not None:
+            measured = dict.fromkeys(measured, Outcome("failed", f"it cannot be counted: {why}"))
         del self.left[n]
         self.rows[n] = self._row(cell, measured)
         self.reporter.cell_finished(self.rows[n])

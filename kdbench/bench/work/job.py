@@ -13,11 +13,11 @@ from typing import Any, Literal, Protocol
 from kdbench._progress import Step
 from kdbench.bench.kinds import Kind, Side
 
-#: Names of the files by which a job and its process talk.
-TASK, OUTCOME, LOG = "task.json", "outcome.json", "log.txt"
 #: What lies in a job's folder: its inputs, one-off plugins, and the only folder that its process
 #: may write.
 IN, PLUGINS, BOX = "in", "plugins", "box"
+#: The file beside them that takes what the processes print.
+LOG = "log.txt"
 #: What lies in the box: results, checkpoints, the traces of a profile, temporary files.
 OUT, CHECKPOINTS, TRACES, TEMPORARY = "out", "checkpoints", "traces", "tmp"
 
@@ -32,7 +32,7 @@ class Companion:
     #: By this name the process of the job finds the socket, in ``links``.
     name: str
     #: What the process calls, as ``module:function(channel, order, links)``. The job's end of the
-    #: socket is ``links["job"]``. The channel leads to the coordinator, which reads nothing there.
+    #: socket is ``links["job"]``. The channel leads to the coordinator, which drops what comes.
     entry: str
     #: All that the process is told, in strict JSON.
     order: dict[str, Any]

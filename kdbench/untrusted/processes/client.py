@@ -126,6 +126,11 @@ class Walled:
         """
         return self._heard.closed
 
+    @property
+    def overlong(self) -> bool:
+        """Whether a line was left out because it is too long."""
+        return self._heard.lines.dropped > 0
+
     def say(self, line: bytes) -> None:
         """Send a line to the process. It waits here until the process reads."""
         self._unsent += line + b"\n"

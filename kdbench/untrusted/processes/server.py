@@ -8,6 +8,7 @@ them. It reads no order, so a child holds nothing of another child.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import select
@@ -17,8 +18,9 @@ import sys
 
 from kdbench.untrusted.processes import supervisor
 from kdbench.untrusted.processes.tree import processes
-from kdbench.untrusted.wall.namespaces import available
+from kdbench.untrusted.wall.namespaces import Namespaces
 from kdbench.untrusted.wall.parents import adopt_orphans
+from kdbench.untrusted.wall.paths import interpreter_paths
 
 #: Most descriptors of a message; the kernel allows no more.
 _MOST_HANDLES = 253
@@ -32,12 +34,14 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     adopt_orphans()
     # Now, while this process is small.
-    namespaces = available()
+    namespaces = Namespaces()
     for name in ("torch", *sys.argv[1:]):
         importlib.import_module(name)
     # The first optimiser of a process imports it, which takes a second. Here that happens once, and
     # not in each child. Whoever asks for a child before need not wait for it.
     later = ["torch._dynamo"]
+    needed = tuple(interpreter_paths())
+    _freeze()
     asked = socket.socket(fileno=os.dup(0))
     wake = supervisor.wake_on_child()
     children: set[int] = set()
@@ -45,9 +49,10 @@ def main() -> None:
         ready, _, _ = select.select([asked.fileno(), wake], [], [], _IDLE_S if later else None)
         if not ready and later:
             importlib.import_module(later.pop())
+            _freeze()
         if wake in ready:
             os.read(wake, 4096)
-            _reap(children)
+            _reap(children, namespaces.mapper)
         if asked.fileno() in ready:
             handles = _handles(asked)
             if handles is None:
@@ -56,15 +61,22 @@ def main() -> None:
             if not child:
                 asked.close()
                 os.close(wake)
-                supervisor.run(handles, namespaces=namespaces)
+                supervisor.run(handles, namespaces, needed)
             children.add(child)
             for handle in handles:
                 os.close(handle)
+    namespaces.close()
     for child in children:
         with contextlib.suppress(OSError):
             os.kill(child, signal.SIGTERM)
     while children:
-        _reap(children, wait=True)
+        _reap(children, namespaces.mapper, wait=True)
+
+
+def _freeze() -> None:
+    """Leave alone what is there now: a child shall not copy it only to look whether it is used."""
+    gc.collect()
+    gc.freeze()
 
 
 def _handles(asked: socket.socket) -> list[int] | None:
@@ -76,7 +88,7 @@ def _handles(asked: socket.socket) -> list[int] | None:
     return handles if data else None
 
 
-def _reap(children: set[int], *, wait: bool = False) -> None:
+def _reap(children: set[int], mapper: int | None, *, wait: bool = False) -> None:
     """Take note of children that ended."""
     with contextlib.suppress(ChildProcessError):
         while True:
@@ -85,15 +97,15 @@ def _reap(children: set[int], *, wait: bool = False) -> None:
                 break
             if child in children and status:
                 # Whoever ended a supervisor left its processes to this one.
-                _end_orphans(children - {child})
+                _end_orphans(children - {child}, mapper)
             children.discard(child)
     if wait:
         children.clear()
 
 
-def _end_orphans(children: set[int]) -> None:
+def _end_orphans(children: set[int], mapper: int | None) -> None:
     for pid in processes(fresh_s=0.0).children.get(os.getpid(), []):
-        if pid not in children:
+        if pid not in children and pid != mapper:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 

@@ -11,15 +11,17 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from kdbench.untrusted.processes import walled
 from kdbench.untrusted.processes.handles import close_others
 from kdbench.untrusted.processes.order import View
 from kdbench.untrusted.processes.tree import processes
-from kdbench.untrusted.wall import namespaces
-from kdbench.untrusted.wall.build import Wall, plan_wall
+from kdbench.untrusted.wall.build import Wall
+from kdbench.untrusted.wall.namespaces import Namespaces, build
 from kdbench.untrusted.wall.parents import adopt_orphans, die_with_parent, hide
+from kdbench.untrusted.wall.paths import device_paths, network_paths
 
 #: Seconds to end processes that keep starting others.
 _ENDING_S = 5.0
@@ -37,18 +39,20 @@ def wake_on_child() -> int:
     return wake_read
 
 
-def run(handles: list[int], *, namespaces: bool) -> NoReturn:
+def run(handles: list[int], namespaces: Namespaces, needed: tuple[Path, ...]) -> NoReturn:
     """Be the supervisor of one child, from the server's fork to its own end.
 
     Args:
         handles: its order, its control stream, its channel, its log and its links.
-        namespaces: whether the kernel gives them.
+        namespaces: makes them where the kernel gives them.
+        needed: what the interpreter has to read.
     """
     code = _NEVER_BEGAN
     try:
         signal.set_wakeup_fd(-1)
-        close_others(set(handles))
-        _Supervisor(*handles[:2]).run(*handles[2:], possible=namespaces)
+        close_others({*handles, *namespaces.handles()})
+        order, control, *others = handles
+        _Supervisor(order, control, namespaces, needed).run(*others)
         code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -65,14 +69,17 @@ class _End:
 
 
 class _Supervisor:
-    def __init__(self, order: int, control: int) -> None:
+    def __init__(
+        self, order: int, control: int, namespaces: Namespaces, needed: tuple[Path, ...]
+    ) -> None:
+        self.namespaces, self.needed = namespaces, needed
         self.coordinator = socket.socket(fileno=control)
         self._say(pid=os.getpid())
         with open(order, "rb") as file:
             self.message: dict[str, Any] = json.loads(file.read())
         self.view = View.from_json(self.message["view"])
 
-    def run(self, channel: int, log: int, *links: int, possible: bool) -> None:
+    def run(self, channel: int, log: int, *links: int) -> None:
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
@@ -81,10 +88,11 @@ class _Supervisor:
         with contextlib.suppress(OSError):
             os.setsid()
         adopt_orphans()
-        wall = _wall(self.view)
-        apart = possible and wall is not None and "namespaces" not in self.view.without
-        if apart:
-            namespaces.enter()
+        wall = self._wall()
+        wanted = wall is not None and "namespaces" not in self.view.without
+        if apart := wanted and self.namespaces.available:
+            self.namespaces.enter()
+        self.namespaces.close()
         # Not before: the kernel forgets it when a process changes its namespaces.
         die_with_parent(signal.SIGTERM)
         heard, saying = os.pipe()
@@ -108,6 +116,20 @@ class _Supervisor:
         if said:
             end = _End(**json.loads(said))
         self._say(exit=end.code, peak_mb=end.peak_mb)
+
+    def _wall(self) -> Wall | None:
+        view = self.view
+        if not view.confined:
+            return None
+        return Wall(
+            (*self.needed, *(network_paths() if view.network else ()), *view.read),
+            view.write,
+            tuple(device_paths()) if view.devices else (),
+            network=view.network,
+            shm_mb=view.shm_mb,
+            processes=view.processes,
+            file_mb=view.file_mb,
+        )
 
     def _watch(self, child: int, wake: int) -> _End:
         """Wait for the child's end, or end it on SIGTERM or when the coordinator says so."""
@@ -140,20 +162,6 @@ class _Supervisor:
             self.coordinator.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _wall(view: View) -> Wall | None:
-    if not view.confined:
-        return None
-    return plan_wall(
-        view.read,
-        view.write,
-        devices=view.devices,
-        network=view.network,
-        shm_mb=view.shm_mb,
-        processes=view.processes,
-        file_mb=view.file_mb,
-    )
-
-
 def _begin_namespace(view: View, wall: Wall, saying: int) -> None:
     """Be the first process of a namespace. Its one child returns; it itself never does."""
     die_with_parent()
@@ -161,7 +169,7 @@ def _begin_namespace(view: View, wall: Wall, saying: int) -> None:
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     mounts = wall.mounts(own_proc="proc" not in view.without)
-    namespaces.build(mounts, network=view.network, processes=view.processes)
+    build(mounts, network=view.network, processes=view.processes)
     child = os.fork()
     if not child:
         return
@@ -183,14 +191,14 @@ def _end_rest() -> None:
     """End what the child left behind. All of it became, or becomes, a child of this process."""
     deadline = time.monotonic() + _ENDING_S
     while time.monotonic() < deadline:
-        for pid in processes(fresh_s=0.0).below(os.getpid()):
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         except ChildProcessError:
             return
+        for pid in processes(fresh_s=0.0).below(os.getpid()):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _peak_mb(of: int) -> float:

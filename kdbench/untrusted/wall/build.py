@@ -17,11 +17,9 @@ from kdbench.untrusted.wall import kernel
 from kdbench.untrusted.wall.calls import number
 from kdbench.untrusted.wall.confine import confine
 from kdbench.untrusted.wall.limits import limit
-from kdbench.untrusted.wall.paths import device_paths, interpreter_paths, network_paths
 from kdbench.untrusted.wall.root import Mounts
 from kdbench.untrusted.wall.seccomp import filter_calls
 
-LAYERS = ("namespaces", "landlock", "seccomp")
 _JOIN_SESSION_KEYRING = 1
 
 
@@ -47,26 +45,6 @@ class Wall:
     def mounts(self, *, own_proc: bool) -> Mounts:
         """What it sees of the machine's files."""
         return Mounts(self.read, self.write, self.devices, self.shm_mb, own_proc)
-
-
-def plan_wall(
-    read: tuple[Path, ...],
-    write: tuple[Path, ...],
-    *,
-    devices: bool,
-    network: bool,
-    shm_mb: int | None,
-    processes: int | None,
-    file_mb: int | None,
-) -> Wall:
-    """The wall of a process that is to read and write the files named.
-
-    Call it before the process is confined or its folder for temporary files is set: it has to know
-    which folders are private.
-    """
-    needed = interpreter_paths() + (network_paths() if network else [])
-    nodes = tuple(device_paths()) if devices else ()
-    return Wall((*needed, *read), write, nodes, network, shm_mb, processes, file_mb)
 
 
 def build_wall(wall: Wall, *, namespaces: bool, without: tuple[str, ...] = ()) -> list[str]:

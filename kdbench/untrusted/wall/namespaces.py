@@ -1,15 +1,20 @@
 """Namespaces: a process sees only a few folders, and no other process, network or shared memory.
 
-They are made in two steps. The supervisor calls :func:`enter`. From then on its children live in
-the new namespaces. Its first child calls :func:`build`, and becomes their first process.
+They are made in two steps. The supervisor calls :meth:`Namespaces.enter`. From then on its children
+live in the new namespaces. Its first child calls :func:`build`, and becomes their first process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import struct
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
 from kdbench.untrusted.wall.kernel import checked, libc
 from kdbench.untrusted.wall.root import Mounts, new_root
@@ -21,43 +26,92 @@ _NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
     0x20000000,
     0x40000000,
 )
+#: Seconds to wait for a map of users.
+_MAPPING_S = 2.0
 #: The kernel takes no smaller number of processes.
 _FEWEST = 301
 
 
-def enter() -> None:
-    """Let the children of this process live in new user and PID namespaces.
+class Namespaces:
+    """Makes namespaces for the children of this process and of its forks.
 
-    Root keeps its users and groups in them, to read files of any owner. Anybody else is alone.
-
-    Raises:
-        OSError: the kernel does not give them.
+    It makes itself while this process is small: a process of its own writes the maps of root's
+    users. Call :meth:`close` at the end.
     """
-    ids = [_ids(kind) for kind in ("uid", "gid")] if os.geteuid() == 0 else []
-    user, group, pid = os.geteuid(), os.getegid(), os.getpid()
-    unshared_read, unshared_write = os.pipe()
-    # Only a process outside has the right to write the map of several users.
-    writer = os.fork() if ids else 0
-    if ids and not writer:
-        code = 1
-        try:
-            os.close(unshared_write)
-            os.read(unshared_read, 1)
-            for kind, table in zip(("uid", "gid"), ids, strict=True):
-                _write(f"/proc/{pid}/{kind}_map", table)
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(unshared_read)
-    try:
+
+    def __init__(self) -> None:
+        #: The process that writes the maps of users; None without one.
+        self.mapper: int | None = None
+        self._pipe: int | None = None
+        if sys.platform.startswith("linux") and os.geteuid() == 0:
+            self._start_mapper()
+        #: Whether the kernel gives them.
+        self.available = sys.platform.startswith("linux") and _works(self._attempt)
+
+    def enter(self) -> None:
+        """Let the children of this process live in new user and PID namespaces.
+
+        Root keeps its users and groups in them, to read files of any owner. Anybody else is alone.
+
+        Raises:
+            OSError: the kernel does not give them.
+        """
+        user, group = os.geteuid(), os.getegid()
         checked("namespaces", libc().unshare(_NEWUSER | _NEWPID))
+        if not self._map_users():
+            _write("/proc/self/setgroups", "deny")
+            _write("/proc/self/uid_map", f"{user} {user} 1")
+            _write("/proc/self/gid_map", f"{group} {group} 1")
+        self.close()
+
+    def handles(self) -> list[int]:
+        """Its descriptors."""
+        return [] if self._pipe is None else [self._pipe]
+
+    def close(self) -> None:
+        """End what belongs to it. Each fork closes its own."""
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+
+    def _attempt(self) -> None:
+        self.enter()
+        if not _works(lambda: build(Mounts(), network=False, processes=None)):
+            raise OSError
+
+    def _start_mapper(self) -> None:
+        read, write = os.pipe()
+        self.mapper = os.fork()
+        if not self.mapper:
+            os.close(write)
+            _map_for_others(read)
+        os.close(read)
+        self._pipe = write
+
+    def _map_users(self) -> bool:
+        """Whether every user is known in the new namespace. Only another process may write that."""
+        if self._pipe is None:
+            return False
+        os.write(self._pipe, struct.pack("=i", os.getpid()))
+        deadline = time.monotonic() + _MAPPING_S
+        while time.monotonic() < deadline:
+            # The groups come last.
+            if Path("/proc/self/gid_map").read_text():
+                return True
+            time.sleep(0.0005)
+        return False
+
+
+def _map_for_others(read: int) -> NoReturn:
+    try:
+        rows = {kind: _ids(kind) for kind in ("uid", "gid")}
+        while pid := os.read(read, 4):
+            # A container's root may lack the right. The process then maps its own user only.
+            with contextlib.suppress(OSError):
+                for kind, text in rows.items():
+                    _write(f"/proc/{struct.unpack('=i', pid)[0]}/{kind}_map", text)
     finally:
-        os.close(unshared_write)
-        mapped = bool(writer) and os.waitpid(writer, 0)[1] == 0
-    if not mapped:
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"{user} {user} 1")
-        _write("/proc/self/gid_map", f"{group} {group} 1")
+        os._exit(0)
 
 
 def build(mounts: Mounts, *, network: bool, processes: int | None) -> None:
@@ -68,20 +122,6 @@ def build(mounts: Mounts, *, network: bool, processes: int | None) -> None:
     """
     checked("namespaces", libc().unshare(_NEWNS | _NEWIPC | (0 if network else _NEWNET)))
     new_root(mounts, lambda: _forbid_more(processes))
-
-
-def available() -> bool:
-    """Whether the kernel gives namespaces here. It tries them in a child.
-
-    Call it while there is one thread only.
-    """
-
-    def attempt() -> None:
-        enter()
-        if not _works(lambda: build(Mounts(), network=False, processes=None)):
-            raise OSError
-
-    return sys.platform.startswith("linux") and _works(attempt)
 
 
 def _works(action: Callable[[], None]) -> bool:

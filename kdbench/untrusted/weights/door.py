@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kdbench import __version__
 from kdbench.errors import ConfigError, IntegrityError, UsageError
-from kdbench.untrusted.files import open_regular
+from kdbench.untrusted.files import chunks, open_regular
 from kdbench.untrusted.header import shown
 from kdbench.untrusted.text import strip_control
 from kdbench.untrusted.weights.child import WEIGHTS
@@ -38,7 +38,6 @@ _SECONDS, _BYTES_A_SECOND = 4.0, 25 << 20
 _LEAST_MEMORY = 1 << 30
 #: A copy may take this long, and no disk is slower.
 _COPY_SECONDS, _COPY_BYTES_A_SECOND = 60.0, 1 << 20
-_CHUNK = 4 << 20
 _HEADER = 8 << 20
 """The most bytes that safetensors takes besides the tensors themselves."""
 
@@ -173,22 +172,20 @@ def _copy(path: Path, to: Path, most: int) -> tuple[int, str]:
             )
         patience = _COPY_SECONDS + known / _COPY_BYTES_A_SECOND
         until = time.monotonic() + patience
-        with to.open("xb", buffering=0) as target:
-            while chunk := source.read(_CHUNK):
-                size += len(chunk)
-                # Some files have no end although they are regular and of size 0, as in /proc.
-                # Others grow while they are read.
-                if size > known:
-                    raise IntegrityError(
-                        "it has more bytes than its size says; copy it to a place of its own, and "
-                        "try again when it is whole"
-                    )
-                if time.monotonic() > until:
-                    raise IntegrityError(
-                        f"copying it takes more than {patience:.0f} s; copy it to a faster disk"
-                    )
-                sha256.update(chunk)
-                target.write(chunk)
+        try:
+            with to.open("xb", buffering=0) as target:
+                for chunk in chunks(source):
+                    sha256.update(chunk)
+                    target.write(chunk)
+                    size += len(chunk)
+                    if time.monotonic() > until:
+                        raise IntegrityError(
+                            f"copying it takes more than {patience:.0f} s; copy it to a faster disk"
+                        )
+        except OSError as error:
+            raise IntegrityError(
+                f"it cannot be copied ({error.strerror or error}); try again when it is whole"
+            ) from None
     return size, sha256.hexdigest()
 
 

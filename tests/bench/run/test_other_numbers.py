@@ -64,6 +64,7 @@ def test_runs_with_other_numbers_are_refused_or_shown_apart(runs, tmp_path):
     apart = json.loads(call("compare", "--split", "--json", *folders).output)
     assert (apart["shared"], len(apart["only_in_a"]), len(apart["only_in_b"])) == (0, 1, 1)
     assert rows[0]["reason_code"] == "controls_skipped"
+    assert rows[0]["confinement"] == "none (inline: both sides in one process)"
 
 
 def test_verify_says_which_rows_were_made_with_other_numbers(runs, registry):

@@ -12,7 +12,13 @@ from kdbench.bench.run.rows import row
 from kdbench.bench.work.job import Outcome, Status
 from kdbench.metrics import Evaluation, Rate
 from kdbench.report.columns import COLUMNS, REASON_CODES, STATUSES
+from kdbench.report.read import CELL, read_results
+from kdbench.report.settings import DIGESTS
+from kdbench.report.tables import write_results
+from tests.report.report_rows import cell
 
+#: What a measurement does not hold.
+STATED = (*CELL, *DIGESTS, "setting_digest", "config_digest", "dataset_digest")
 ROLES = ("clean", "teacher", "student", "c1", "c2", "c3")
 BOOM = Outcome("crashed", "distill wrn10_1: boom")
 
@@ -56,11 +62,15 @@ def made(controls=True, **measured):
         ),
     ],
 )
-def test_a_reason_is_one_of_a_closed_set(measured, code, verdict, final):
+def test_a_reason_is_one_of_a_closed_set(measured, code, verdict, final, tmp_path):
     found, is_final = made(**measured)
     assert (found["reason_code"], found["verdict"], is_final) == (code, verdict, final)
     assert found["reason"]
     assert list(found) == list(COLUMNS)
+    # What a run writes, the reader takes for consistent.
+    rest = {name: value for name, value in cell().items() if name in STATED}
+    write_results([found | rest], tmp_path / "results.csv")
+    assert read_results(tmp_path).rows[0]["reason_code"] == code
 
 
 def test_every_code_and_status_is_in_the_table():

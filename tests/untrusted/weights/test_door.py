@@ -164,6 +164,32 @@ def test_a_file_larger_than_memory_is_not_copied(tmp_path):
     assert time.monotonic() - started < 0.5
 
 
+@pytest.mark.skipif(not Path("/proc/self/pagemap").exists(), reason="no file without an end")
+def test_a_file_without_an_end_is_not_copied(tmp_path, monkeypatch):
+    written = []
+    (tmp_path / "weights").symlink_to("/proc/self/pagemap")
+    monkeypatch.setattr(door, "Reader", lambda *_: pytest.fail("it was read"))
+    copy = door._copy
+
+    def watched(path, to, most):
+        try:
+            return copy(path, to, most)
+        finally:
+            written.append(to.stat().st_size)
+
+    monkeypatch.setattr(door, "_copy", watched)
+    with pytest.raises(IntegrityError, match="it has more bytes than its size says"):
+        read(tmp_path / "weights")
+    assert written == [0]
+
+
+def test_a_copy_that_takes_too_long_ends(tmp_path, monkeypatch):
+    (tmp_path / "weights").write_bytes(b"x" * 100)
+    monkeypatch.setattr(door, "_COPY_SECONDS", -1.0)
+    with pytest.raises(IntegrityError, match=r"copying it takes more than -1 s; copy it to a fast"):
+        read(tmp_path / "weights")
+
+
 def test_the_result_is_plain_data():
     assert set(Foreign.__annotations__) == {"state", "origin"}
 

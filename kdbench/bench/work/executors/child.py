@@ -1,20 +1,19 @@
-"""What happens inside the process of one job.
+"""What happens inside the process of one job, once it is confined.
 
-It gives up the rights that it does not need, computes, and leaves its outcome in a file. It is told
-nothing but a folder. All that it may know lies there.
+It computes, and says how it goes on. All that it may know came with its order, and lies in its
+folder.
 """
 
 from __future__ import annotations
 
-import faulthandler
-import json
+import contextlib
 import os
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -22,9 +21,19 @@ from typing import Any
 
 import torch
 
-from kdbench._files import jsonable
 from kdbench.bench.kinds import Kind
-from kdbench.bench.work.job import BOX, OUTCOME, PLUGINS, TASK, TEMPORARY, TRACES, Outcome
+from kdbench.bench.work.job import PLUGINS, TEMPORARY, TRACES
+from kdbench.bench.work.report import (
+    REASON,
+    HelloReport,
+    NonsenseError,
+    OutcomeReport,
+    OutcomesReport,
+    StepReport,
+    check_facts,
+    clean_facts,
+    encode,
+)
 from kdbench.bench.work.stages import perform, perform_together
 from kdbench.bench.work.task import Product, Task
 from kdbench.errors import DivergedError
@@ -33,26 +42,66 @@ from kdbench.loading.registry import Registry
 from kdbench.numerics import device_name, peak_mib
 from kdbench.training import Progress, Step
 from kdbench.training.profiling import profiled, span
-from kdbench.untrusted.confine import confine, device_paths, interpreter_paths
 from kdbench.untrusted.text import strip_control
 
-#: Longest message. A pipe takes up to 4096 bytes at once, and never a part of them.
-_MESSAGE = 3500
 #: Seconds between two reports of steps.
 _STEP_EVERY_S = 0.2
 #: By these words an error is known to be a lack of memory. Libraries raise it as RuntimeError.
 _MEMORY_MESSAGES = ("can't allocate memory", "out of memory", "Cannot allocate memory", "bad_alloc")
 
 
-def ended(error: BaseException, seconds: float = 0.0) -> Outcome:
-    """The outcome of a job that raised."""
-    reason = strip_control(f"{type(error).__name__}: {error}")[:2000]
-    if isinstance(error, DivergedError):
-        return Outcome("diverged", reason, seconds)
-    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        part in str(error) for part in _MEMORY_MESSAGES
+def run(channel: socket.socket, order: dict[str, Any], links: dict[str, int]) -> None:
+    """Body of the process: greet, compute, report.
+
+    Args:
+        channel: to the coordinator.
+        order: ``tasks``, as the jobs of the process carry them.
+        links: companion -> descriptor of the socket that leads to it.
+    """
+    records = order["tasks"]
+    task = make_task(records[0])
+    (task.box / TEMPORARY).mkdir(parents=True, exist_ok=True)
+    os.chdir(task.box)
+    sys.path.append(str(task.folder / PLUGINS))  # one-off plugins, each in a file
+    channel.sendall(
+        encode(HelloReport(hello=strip_control(device_name(torch.device(task.device)))))
     )
-    return Outcome("out of memory" if memory else "failed", reason, seconds)
+
+    def progressed(place: int, step: Step) -> None:
+        # A method may report what no step can be. That is not worth its training.
+        with contextlib.suppress(ValueError):
+            channel.sendall(encode(StepReport.of(place, step)))
+
+    values = {name: value for record in records for name, value in record["points"].items()}
+    points = [EntryPoint(name, value, GROUP) for name, value in values.items()]
+    reports = compute(records, lambda: Registry.load(points), progressed, links)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    channel.sendall(encode(OutcomesReport(outcomes=reports)))
+
+
+def compute(
+    records: Sequence[dict[str, Any]],
+    registry: Callable[[], Registry],
+    progressed: Callable[[int, Step], None],
+    links: Mapping[str, int],
+) -> list[OutcomeReport]:
+    """Compute the tasks of a job and of those beside it in this process.
+
+    Args:
+        records: a task each, as the jobs carry them.
+        progressed: called for some of the steps, with the place of the task in ``records``.
+        links: companion -> descriptor of the socket that leads to it.
+    """
+    tasks = [make_task(record) for record in records]
+    torch.set_num_threads(tasks[0].threads)
+    watchers = [_Throttled(partial(progressed, place)) for place in range(len(tasks))]
+    if not records[0]["profile"]:
+        return attempt(tasks, registry, watchers, links)
+    with profiled(tasks[0].box / TRACES, torch.device(tasks[0].device)) as profile:
+        reports = attempt(tasks, registry, watchers, links)
+        shares = profile.facts(among=len(tasks))
+    return [report.model_copy(update={"profile": shares}) for report in reports]
 
 
 def attempt(
@@ -60,13 +109,11 @@ def attempt(
     registry: Callable[[], Registry],
     progress: Sequence[Progress],
     links: Mapping[str, int],
-) -> list[Outcome]:
+) -> list[OutcomeReport]:
     """Compute a task, or several tasks that share their teacher.
 
-    Whatever a plugin raises is an outcome, even SystemExit. Tracebacks go to standard error. Tasks
-    that are computed together get an equal part of the time.
+    Whatever a plugin raises is an outcome, even SystemExit. Tracebacks go to standard error.
     """
-    start = time.perf_counter()
     products: list[Product | BaseException]
     try:
         with span("files"):
@@ -77,27 +124,34 @@ def attempt(
             products = list(perform_together(tasks, methods, progress))
     except (Exception, SystemExit) as error:
         products = [error] * len(tasks)
-    seconds = (time.perf_counter() - start) / len(tasks)
-    return [
-        _outcome(task, product, seconds, len(tasks))
-        for task, product in zip(tasks, products, strict=True)
-    ]
+    return [_report(task, product) for task, product in zip(tasks, products, strict=True)]
 
 
-def _outcome(
-    task: Task, product: Product | BaseException, seconds: float, together: int
-) -> Outcome:
+def _report(task: Task, product: Product | BaseException) -> OutcomeReport:
     try:
         if isinstance(product, BaseException):
             raise product
-        facts = jsonable(product.facts)
+        facts = clean_facts(product.facts)
+        check_facts(task.kind, task.inputs, facts)
+    except NonsenseError as error:
+        return OutcomeReport(status="failed", reason=f"its facts cannot be kept: {error}")
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        return ended(error, seconds)
-    facts["device"] = device_name(torch.device(task.device))
-    if together > 1:
-        facts["cohort"] = together
-    return Outcome("ok", "", seconds, peak_mib(torch.device(task.device)), facts)
+        return ended(error)
+    device = torch.device(task.device)
+    peak_mb = None if device.type == "cpu" else peak_mib(device)
+    return OutcomeReport(status="ok", facts=facts, device_peak_mb=peak_mb)
+
+
+def ended(error: BaseException) -> OutcomeReport:
+    """The outcome of a task that raised."""
+    reason = strip_control(f"{type(error).__name__}: {error}")[:REASON]
+    if isinstance(error, DivergedError):
+        return OutcomeReport(status="diverged", reason=reason)
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        part in str(error) for part in _MEMORY_MESSAGES
+    )
+    return OutcomeReport(status="out of memory" if memory else "failed", reason=reason)
 
 
 class _Throttled:
@@ -111,84 +165,6 @@ class _Throttled:
         if now >= self._next or step.done == step.total:
             self._next = now + _STEP_EVERY_S
             self._hand_on(step)
-
-
-def compute(
-    records: Sequence[dict[str, Any]],
-    registry: Callable[[], Registry],
-    progressed: Callable[[int, Step], None],
-    confinement: str,
-    links: Mapping[str, int],
-) -> list[Outcome]:
-    """Compute the tasks of a job and of those beside it in this process.
-
-    Args:
-        records: a task each, as the jobs carry them.
-        progressed: called for some of the steps, with the place of the task in ``records``.
-        confinement: how this process is confined. It becomes a fact of each outcome.
-        links: companion -> descriptor of the socket that leads to it.
-    """
-    tasks = [make_task(record) for record in records]
-    torch.set_num_threads(tasks[0].threads)
-    watchers = [_Throttled(partial(progressed, place)) for place in range(len(tasks))]
-    with (
-        profiled(tasks[0].box / TRACES, torch.device(tasks[0].device))
-        if records[0]["profile"]
-        else nullcontext() as profile
-    ):
-        outcomes = attempt(tasks, registry, watchers, links)
-        if profile is not None:
-            for outcome in outcomes:
-                outcome.facts["profile"] = profile.facts(among=len(tasks))
-    for outcome in outcomes:
-        outcome.facts["confinement"] = confinement
-    return outcomes
-
-
-def run(folder: Path, token: str, events: int) -> None:
-    """Body of the process.
-
-    Args:
-        folder: of the job.
-        token: marks each message as one of this job.
-        events: a pipe for messages, which are lines of JSON.
-    """
-
-    def send(message: dict[str, Any]) -> None:
-        line = json.dumps({"job": token, **message}).encode() + b"\n"
-        if len(line) <= _MESSAGE:
-            os.write(events, line)
-
-    box = folder / BOX
-    temporary = box / TEMPORARY
-    temporary.mkdir(parents=True, exist_ok=True)
-    os.chdir(box)
-    for name in ("TMPDIR", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
-        os.environ[name] = str(temporary)
-    faulthandler.enable()  # a crash leaves its traceback in the log
-    message = json.loads((folder / TASK).read_text())
-    # A plugin must not find in a file what its stage was told.
-    (folder / TASK).unlink()
-    reads = [Path(path) for path in message["reads"]]
-    sys.path.append(str(folder / PLUGINS))  # one-off plugins, each in a file
-    records = [message, *message["beside"]]
-    values = {name: value for record in records for name, value in record["points"].items()}
-    writes = [Path(record["folder"]) for record in records]
-    wall = "none"
-    if message["confine"]:
-        wall = confine([*interpreter_paths(), *reads], [*writes, Path("/dev/shm"), *device_paths()])
-    # Only now: confine has to know the real home folder, so that no rule opens it.
-    os.environ["HOME"] = str(temporary)
-    points = [EntryPoint(name, value, GROUP) for name, value in values.items()]
-
-    def progressed(place: int, step: Step) -> None:
-        send({"step": jsonable(asdict(step)), "place": place})
-
-    outcomes = compute(records, lambda: Registry.load(points), progressed, wall, {})
-    sys.stdout.flush()
-    sys.stderr.flush()
-    reports = [asdict(outcome) for outcome in outcomes]
-    (folder / OUTCOME).write_text(json.dumps(reports, allow_nan=False))
 
 
 def make_task(record: dict[str, Any]) -> Task:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pkgutil
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ import torch
 
 from kdbench.bench.work.executors.child import compute
 from kdbench.bench.work.job import Companion, Done, Job, Progressed
+from kdbench.bench.work.report import known_facts
 from kdbench.loading.registry import Registry
+from kdbench.numerics import device_name, peak_mib
 from kdbench.training import Step
 
 #: What the facts of a stage say of its confinement.
@@ -48,21 +51,21 @@ class InlineExecutor:
         def progressed(place: int, step: Step) -> None:
             self._events.append(Progressed(jobs[place].key, step))
 
+        began = time.monotonic()
         # The task sets the threads of this process, which the caller goes on to use.
         threads = torch.get_num_threads()
         try:
             with _beside(job.companions) as links:
-                outcomes = compute(
-                    [each.task for each in jobs],
-                    lambda: self.registry,
-                    progressed,
-                    CONFINEMENT,
-                    links,
-                )
+                tasks = [each.task for each in jobs]
+                reports = compute(tasks, lambda: self.registry, progressed, links)
         finally:
             torch.set_num_threads(threads)
+        seconds = (time.monotonic() - began) / len(jobs)
+        device = torch.device(job.task["device"])
+        known = known_facts(device_name(device), CONFINEMENT, len(jobs))
         self._events += [
-            Done(each.key, outcome) for each, outcome in zip(jobs, outcomes, strict=True)
+            Done(each.key, report.outcome(seconds, peak_mib(device), known))
+            for each, report in zip(jobs, reports, strict=True)
         ]
 
     def wait(self, timeout: float) -> list[Progressed | Done]:

@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import secrets
-import select
-import signal
-import subprocess
-import sys
+import socket
 import time
-from collections import defaultdict
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from kdbench._progress import Step
-from kdbench.bench.work.job import LOG, OUTCOME, TASK, Done, Job, Outcome, Progressed
-
-_LIST = ("PATH", "LANG", "LANGUAGE", "TZ", "HOME", "VIRTUAL_ENV")
-_PREFIXES = (
-    "LC_",
-    "LD_",
-    "CUDA",
-    "NVIDIA_",
-    "OMP_",
-    "GOMP_",
-    "KMP_",
-    "MKL_",
-    "ONEDNN_",
-    "DNNL_",
-    "PYTORCH_",
-    "TORCH_",
-    "HF_",
-    "TIMM_",
+from kdbench.bench.work.executors.running import RunningJob
+from kdbench.bench.work.job import (
+    BOX,
+    IN,
+    LOG,
+    PLUGINS,
+    TEMPORARY,
+    Companion,
+    Done,
+    Job,
+    Outcome,
+    Progressed,
 )
-_STATUSES = ("ok", "failed", "diverged", "out of memory")
-_MOST = 8 << 20  # bytes of an outcome
-_LARGEST = 2**53  # of a count; every float up to it is exact
-_NONSENSE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+from kdbench.untrusted.processes.client import Walled, Zygote, wait
+from kdbench.untrusted.processes.environment import temporary_environment
+from kdbench.untrusted.processes.order import View
+
+#: What the processes of jobs have imported when they begin.
+_IMPORTS = ("kdbench.bench.work.executors.child",)
+_ENTRY = "kdbench.bench.work.executors.child:run"
+#: Limits that no honest job comes near: processes and threads, and MiB of one file.
+_MOST_PROCESSES, _MOST_FILE_MB = 4096, 16 << 10
+#: Seconds between two looks at what the limits are about.
+_LOOK_EVERY_S = 0.2
+#: Seconds to wait for a job that has to be looked at although nothing comes from it.
+_SHORT_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,33 +44,25 @@ class JobLimits:
 
     #: Wall time.
     seconds: float | None = None
-    #: Resident memory, MiB.
+    #: Resident memory of its processes, MiB.
     memory_mb: float | None = None
 
 
 @dataclass
-class _Running:
-    job: Job
-    slot: int
-    started: float
-    pid: int = 0
-    verdict: Outcome | None = None
-    peak_mb: float = 0.0
-
-
-@dataclass
 class LocalExecutor:
-    """``jobs`` processes side by side; on GPUs as many a card as there are jobs, evenly."""
+    """``jobs`` jobs side by side; on GPUs as many a card as there are jobs, evenly."""
 
     jobs: int = 1
     limits: JobLimits = JobLimits()
     #: Values for CUDA_VISIBLE_DEVICES, handed out in turn.
     devices: tuple[str, ...] = ()
-    #: Whether each process gives up what it does not need; see kdbench.untrusted.confine.
+    #: Whether each process gives up what it does not need; see kdbench.untrusted.wall.
     confined: bool = True
-    _zygote: subprocess.Popen[bytes] | None = None
-    _pending: bytes = b""
-    _running: dict[str, _Running] = field(default_factory=dict)
+    #: Seconds that a process may go on after it said all that it had to say.
+    grace_s: float = 10.0
+    _zygote: Zygote | None = None
+    _running: list[RunningJob] = field(default_factory=list)
+    _refused: list[Done] = field(default_factory=list)
     _next_look: float = 0.0
 
     @property
@@ -89,133 +77,134 @@ class LocalExecutor:
 
     def warm_up(self) -> None:
         """Start importing now, while the caller does something else."""
-        if self._zygote is None:
-            self._pending = b""
-            # -P: the current folder, where the results may lie, is no place to import from.
-            self._zygote = subprocess.Popen(
-                [sys.executable, "-P", "-m", "kdbench.bench.work.executors.zygote"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=_environment(),
-                cwd="/",
-                start_new_session=True,
-            )
+        self._processes()
 
     def start(self, job: Job) -> None:
-        self.warm_up()
-        assert self._zygote is not None
-        assert self._zygote.stdin is not None
-        token = secrets.token_hex(8)
-        slot = min(set(range(self.jobs)) - {r.slot for r in self._running.values()})
-        order: dict[str, Any] = {"token": token, "folder": str(job.folder)}
-        if self.devices:
-            order["device"] = self.devices[slot % len(self.devices)]
-        message = {**job.task, "reads": [str(path) for path in job.reads], "confine": self.confined}
-        message["beside"] = [other.task for other in job.beside]
-        for name in (OUTCOME, LOG):
-            (job.folder / name).unlink(missing_ok=True)
-        (job.folder / TASK).write_text(json.dumps(message, allow_nan=False))
-        self._running[token] = _Running(job, slot, time.monotonic())
-        with contextlib.suppress(BrokenPipeError):  # its death is noticed in wait
-            self._zygote.stdin.write(json.dumps(order).encode() + b"\n")
-            self._zygote.stdin.flush()
+        try:
+            self._running.append(self._start(job))
+        except OSError as error:  # no descriptors, or no place for a log
+            outcome = Outcome("failed", f"cannot be started: {error.strerror or error}")
+            self._refused += [Done(each.key, outcome) for each in (job, *job.beside)]
 
     def wait(self, timeout: float) -> list[Progressed | Done]:
-        if self._zygote is None:
-            return []
-        assert self._zygote.stdout is not None
         self._enforce()
-        handle = self._zygote.stdout.fileno()
-        ready, _, _ = select.select(
-            [handle], [], [], min(timeout, 0.25) if self._limited() else timeout
-        )
-        if not ready:
-            return []
-        data = os.read(handle, 1 << 20)
-        if not data:
-            return self._lost()
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        events: list[Progressed | Done] = []
-        for line in lines:
-            with contextlib.suppress(*_NONSENSE):
-                events += self._heard(json.loads(line))
+        events = self._look()
+        if not events:
+            self._sleep(timeout)
+            events = self._look()
         return events
 
     def close(self) -> None:
-        idle = not self._running
-        for running in self._running.values():
-            _kill(running.pid)
-        self._running.clear()
+        for running in self._running:
+            running.end("crashed", "the run has ended")
         if self._zygote is not None:
-            with contextlib.suppress(OSError):
-                self._zygote.stdin.close()  # type: ignore[union-attr]
-            try:
-                # Without a job it has nobody to take along, and may still be importing what nobody
-                # needed.
-                self._zygote.wait(0 if idle else 2)
-            except subprocess.TimeoutExpired:
-                self._zygote.kill()
-                self._zygote.wait()
-            self._zygote.stdout.close()  # type: ignore[union-attr]
+            self._zygote.close()
             self._zygote = None
-
-    # -- what the processes say ----------------------------------------------------------------
-
-    def _heard(self, message: dict[str, Any]) -> list[Progressed | Done]:
-        running = self._running.get(message.get("job", ""))
-        if running is None:
-            return []
-        # A job's own process can write here, too: what it says must not name another process, or
-        # fail whoever shows it.
-        if "pid" in message and not running.pid:
-            running.pid = int(message["pid"])
-        elif "step" in message:
-            whose = dict(enumerate((running.job, *running.job.beside)))[message["place"]]
-            return [Progressed(whose.key, _step(message["step"]))]
-        elif "exit" in message:
-            del self._running[message["job"]]
-            return _ends(running.job, self._outcomes(running, int(message["exit"])))
-        return []
-
-    def _lost(self) -> list[Progressed | Done]:
-        """The process that forks is gone, and its children with it."""
-        assert self._zygote is not None
-        code = self._zygote.wait()
-        self._zygote.stdout.close()  # type: ignore[union-attr]
-        self._zygote = None
-        events: list[Progressed | Done] = []
-        for running in self._running.values():
-            _kill(running.pid)
-            events += _ends(
-                running.job,
-                [running.verdict or Outcome("crashed", f"the worker processes {_ending(code)}")],
-            )
+        for running in self._running:
+            running.close()
         self._running.clear()
+
+    # -- starting ------------------------------------------------------------------------------
+
+    def _processes(self) -> Zygote:
+        if self._zygote is None:
+            self._zygote = Zygote(_IMPORTS)
+        return self._zygote
+
+    def _start(self, job: Job) -> RunningJob:
+        slot = min(set(range(self.jobs)) - {running.slot for running in self._running})
+        running = RunningJob(job, slot, grace_s=self.grace_s)
+        near: dict[str, int] = {}
+        with contextlib.ExitStack() as ours:
+            try:
+                log, running.log = _open_log(job)
+                ours.callback(os.close, log)
+                for companion in job.companions:
+                    end, far = socket.socketpair()
+                    ours.enter_context(end)
+                    ours.enter_context(far)
+                    near[companion.name] = end.fileno()
+                    process = self._accompany(running, companion, log, far.fileno())
+                    running.processes.append(process)
+                running.processes.append(self._compute(running, log, near))
+            except OSError:
+                running.close()
+                raise
+        return running
+
+    def _compute(self, running: RunningJob, log: int, links: Mapping[str, int]) -> Walled:
+        """The process that computes a job."""
+        jobs, folder = running.jobs, running.job.folder
+        inside = [each.folder / name for each in jobs for name in (IN, PLUGINS)]
+        return self._processes().start(
+            _ENTRY,
+            {"tasks": [each.task for each in jobs]},
+            self._view(
+                running,
+                (*inside, *(path for each in jobs for path in each.reads)),
+                tuple(each.folder / BOX for each in jobs),
+            ),
+            log=log,
+            environment=self._environment(running, folder / BOX / TEMPORARY),
+            links=links,
+        )
+
+    def _accompany(self, running: RunningJob, companion: Companion, log: int, job: int) -> Walled:
+        """The process of a companion. Its temporary files are no other process's."""
+        temporary = running.job.folder / f"{TEMPORARY}-{companion.name}"
+        temporary.mkdir(exist_ok=True, mode=0o700)
+        return self._processes().start(
+            companion.entry,
+            companion.order,
+            self._view(running, companion.reads, (temporary,)),
+            log=log,
+            environment=self._environment(running, temporary),
+            links={"job": job},
+        )
+
+    def _view(self, running: RunningJob, read: tuple[Path, ...], write: tuple[Path, ...]) -> View:
+        memory_mb = self.limits.memory_mb
+        return View(
+            read,
+            write,
+            devices=running.on_gpu,
+            confined=self.confined,
+            # What lies there is memory, although no process may have it mapped.
+            shm_mb=None if memory_mb is None else int(memory_mb),
+            processes=_MOST_PROCESSES,
+            file_mb=_MOST_FILE_MB,
+        )
+
+    def _environment(self, running: RunningJob, temporary: Path) -> dict[str, str]:
+        environment = temporary_environment(temporary)
+        if self.devices:
+            environment["CUDA_VISIBLE_DEVICES"] = self.devices[running.slot % len(self.devices)]
+        return environment
+
+    # -- what happens --------------------------------------------------------------------------
+
+    def _look(self) -> list[Progressed | Done]:
+        events: list[Progressed | Done] = [*self._refused]
+        self._refused.clear()
+        for running in list(self._running):
+            events += running.look()
+            if running.done:
+                self._running.remove(running)
+                outcomes = running.outcomes()
+                running.close()
+                events += [
+                    Done(job.key, outcome)
+                    for job, outcome in zip(running.jobs, outcomes, strict=True)
+                ]
         return events
 
-    def _outcomes(self, running: _Running, code: int) -> list[Outcome]:
-        """One for each job of the process; a single one where it is that of all."""
-        _kill(running.pid)  # what it may have started
-        seconds = time.monotonic() - running.started
-        log = _tail(running.job.folder / LOG)
-        if running.verdict is not None:
-            verdict = running.verdict
-            return [Outcome(verdict.status, verdict.reason, seconds, running.peak_mb, log=log)]
-        if code != 0:
-            return [
-                Outcome(
-                    "crashed", f"the process {_ending(code)}", seconds, running.peak_mb, log=log
-                )
-            ]
-        try:
-            with (running.job.folder / OUTCOME).open("rb") as file:
-                reports = json.loads(file.read(_MOST))
-            if len(reports) != 1 + len(running.job.beside):
-                raise ValueError
-            return [_outcome(report, log) for report in reports]
-        except (OSError, *_NONSENSE):
-            reason = "the process ended without an outcome (os._exit?)"
-            return [Outcome("crashed", reason, seconds, running.peak_mb, log=log)]
+    def _sleep(self, timeout: float) -> None:
+        """Until something comes from a process, or something else has to be done."""
+        if any(running.waits for running in self._running):
+            timeout = min(timeout, _SHORT_S)
+        elif self._running and self._limited():
+            timeout = min(timeout, _LOOK_EVERY_S)
+        wait((process for running in self._running for process in running.processes), timeout)
 
     # -- limits --------------------------------------------------------------------------------
 
@@ -226,111 +215,26 @@ class LocalExecutor:
         now = time.monotonic()
         if not self._limited() or now < self._next_look:
             return
-        self._next_look = now + 0.2
-        used_mb = {} if self.limits.memory_mb is None else _groups_mb()
-        for running in self._running.values():
-            if running.verdict is not None or not running.pid:
-                continue
-            seconds, memory = self.limits.seconds, self.limits.memory_mb
-            if seconds is not None and now - running.started > seconds:
-                running.verdict = Outcome(
-                    "timeout", f"it took longer than the limit of {seconds:g} s"
+        self._next_look = now + _LOOK_EVERY_S
+        seconds, memory_mb = self.limits.seconds, self.limits.memory_mb
+        for running in self._running:
+            if seconds is not None and now - running.since > seconds:
+                running.end("timeout", f"it took longer than the limit of {seconds:g} s")
+            elif memory_mb is not None and (used := running.memory_mb()) > memory_mb:
+                running.end(
+                    "out of memory", f"it used {used:.0f} MiB; the limit is {memory_mb:.0f} MiB"
                 )
-            elif memory is not None:
-                used = used_mb.get(running.pid, 0.0)
-                running.peak_mb = max(running.peak_mb, used)
-                if used > memory:
-                    running.verdict = Outcome(
-                        "out of memory", f"it used {used:.0f} MiB; the limit is {memory:.0f} MiB"
-                    )
-            if running.verdict is not None:
-                _kill(running.pid)
 
 
-def _step(record: dict[str, Any]) -> Step:
-    """A step as a job's process tells it; an error where a value is none that a step can have."""
-    values = {part.name: record[part.name] for part in fields(Step)}
-    loss = values.pop("loss")
-    if any(type(count) is not int or not 0 <= count <= _LARGEST for count in values.values()):
-        raise ValueError
-    return Step(**values, loss=None if loss is None else float(loss))
+def _open_log(job: Job) -> tuple[int, int]:
+    """(a descriptor to which the processes of a job print, another to read it).
 
-
-def _outcome(report: dict[str, Any], log: str) -> Outcome:
-    """What a process says of one job, which a plugin may have written."""
-    if report["status"] not in _STATUSES or not isinstance(report["facts"], dict):
-        raise ValueError
-    seconds, peak = float(report["seconds"]), float(report["peak_mb"])
-    return Outcome(report["status"], str(report["reason"]), seconds, peak, report["facts"], log)
-
-
-def _ends(job: Job, outcomes: list[Outcome]) -> list[Progressed | Done]:
-    jobs = (job, *job.beside)
-    return [
-        Done(one.key, outcome)
-        for one, outcome in zip(
-            jobs, outcomes * len(jobs) if len(outcomes) == 1 else outcomes, strict=True
-        )
-    ]
-
-
-def _environment() -> dict[str, str]:
-    """What a worker needs of the environment, and nothing that could say where a run's results or
-    its store are."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _LIST or name.startswith(_PREFIXES)
-    }
-    inside = (sys.prefix, sys.base_prefix)
-    entries = [
-        entry
-        for entry in sys.path
-        if entry and os.path.isabs(entry) and not entry.startswith(inside)
-    ]
-    script = os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else ""
-    kept["PYTHONPATH"] = os.pathsep.join(
-        entry for entry in entries if entry not in (os.getcwd(), script)
-    )
-    kept["OPENBLAS_NUM_THREADS"] = "1"  # numpy's threads would be lost in a fork
-    kept.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
-    return kept
-
-
-def _kill(pid: int) -> None:
-    if pid:
-        with contextlib.suppress(OSError):
-            os.killpg(pid, signal.SIGKILL)
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exited with code {code}"
-    name = (
-        signal.Signals(-code).name
-        if -code in signal.Signals.__members__.values()
-        else f"signal {-code}"
-    )
-    hint = " (by the kernel, if memory ran out)" if code == -signal.SIGKILL else ""
-    return f"was killed by {name}{hint}"
-
-
-def _tail(path: Path, most: int = 20000) -> str:
+    It lies where none of them may write, and nobody opens it again.
+    """
+    flags = os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    log = os.open(job.folder / LOG, flags | os.O_WRONLY | os.O_APPEND, 0o600)
     try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - most))
-            return file.read(most).decode(errors="replace")
+        return log, os.open(job.folder / LOG, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return ""
-
-
-def _groups_mb() -> dict[int, float]:
-    """Resident memory of every process group, MiB, in one look; empty where /proc is missing."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    groups: dict[int, float] = defaultdict(float)
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            resident = int((entry / "statm").read_text().split()[1])
-            groups[os.getpgid(int(entry.name))] += resident * page / 2**20
-    return groups
+        os.close(log)
+        raise

@@ -1,0 +1,237 @@
+"""The images of a stage are a file of their own, and hold nothing that the stage may not see."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kdbench.bench.plan.build import build_plan
+from kdbench.bench.plan.prepare import Prepared
+from kdbench.bench.request.spec import RunSpec
+from kdbench.bench.run import runner
+from kdbench.bench.run.events import Quiet
+from kdbench.bench.store.artefacts import Store
+from kdbench.bench.store.images import Seen, keep_images
+from kdbench.bench.work.executors.child import make_task
+from kdbench.bench.work.executors.inline import InlineExecutor
+from kdbench.bench.work.workbench import Workbench
+from kdbench.data import Augmentation
+from kdbench.data.files import image_files, load_images, save_images
+from kdbench.data.fraction import defender_images
+from kdbench.data.stream import StreamedImages
+from kdbench.numerics import Numerics
+from tests.bench.run.test_scale import part_of
+from tests.data.pictures import save, seeded
+
+SHARE = 0.25
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def batches(images):
+    """Everything that a pass gives."""
+    return [
+        (batch.images, batch.labels, batch.positions)
+        for batch in images.batches(7, generator=seeded(), augmentation=Augmentation(2))
+    ]
+
+
+def assert_same(images, others):
+    assert images.shape == others.shape
+    for some, other in zip(batches(images), batches(others), strict=True):
+        for a, b in zip(some, other, strict=True):
+            assert torch.equal(a, b)
+
+
+def kept(store, seen, tmp_path):
+    target = tmp_path / f"{os.urandom(4).hex()}.safetensors"
+    keep_images(store, seen, target)
+    return target
+
+
+def test_a_share_is_a_file_of_its_own(store, stripes, tmp_path):
+    share, whole = Seen(stripes, "train", SHARE, seed=3), Seen(stripes, "train")
+    expected = defender_images(stripes.train, SHARE, 3)
+    assert len(expected) == 60
+    assert_same(load_images(kept(store, share, tmp_path)), expected)
+    assert_same(load_images(kept(store, whole, tmp_path)), stripes.train)
+    assert_same(load_images(kept(store, Seen(stripes, "test"), tmp_path)), stripes.test)
+    keys = {seen.key for seen in (share, whole, replace(share, seed=4), replace(share, fraction=1))}
+    assert len(keys) == 3
+    assert len(list(store)) == 3
+
+
+def test_a_job_gets_a_further_name_of_the_file_or_a_copy(store, stripes, tmp_path, monkeypatch):
+    seen = Seen(stripes, "train")
+    linked = kept(store, seen, tmp_path)
+    assert linked.samefile(store.folder(seen.key) / "images.safetensors")
+    assert linked.stat().st_mode & 0o222 == 0
+
+    def refused(*_):
+        raise OSError(31, "Too many links")
+
+    monkeypatch.setattr(os, "link", refused)
+    copied = kept(store, seen, tmp_path)
+    assert copied.stat().st_nlink == 1
+    assert copied.read_bytes() == linked.read_bytes()
+
+
+def test_damaged_images_are_written_again(store, stripes, tmp_path):
+    seen = Seen(stripes, "train", SHARE)
+    path = kept(store, seen, tmp_path)
+    path.chmod(0o644)
+    path.write_bytes(b"?")  # a further name of what the store has
+    assert_same(load_images(kept(store, seen, tmp_path)), seen.images)
+
+
+def test_only_defenses_before_and_after_distillation_get_the_share(
+    registry, stripes, store, tmp_path
+):
+    class Looking(InlineExecutor):
+        seen = {}
+
+        def start(self, job):
+            for each in (job, *job.beside):
+                path = each.folder / "in" / (each.task["train"] or each.task["test"])
+                self.seen.setdefault(each.kind, set()).add(len(load_images(path)))
+            super().start(job)
+
+    spec = RunSpec(
+        attacks=("badnets",),
+        defenses=("none", "nad", "robustkd"),
+        pairs=(("wrn10_1", "wrn10_1"),),
+        controls=False,
+        numerics="fp32",
+        clean_fraction=SHARE,
+        overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill", "repair")}
+        | {"defense.robustkd.steps": "2"},
+    )
+    part = part_of(stripes, spec, registry)
+    ready = Prepared(spec, build_plan([part]), [part], Numerics(torch.device("cpu"), False, 1))
+    executor = Looking(registry)
+    rows = runner.run(ready, registry, tmp_path / "run", Quiet(), store, executor)
+    assert {row["status"] for row in rows} == {"ok"}
+    assert executor.seen == {
+        "clean": {240},
+        "backdoor": {240},
+        "distill": {240},
+        "cleanse": {60},
+        "repair": {60},
+        "evaluate": {120},
+        "picture": {120},
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "fraction"), [("repair", SHARE), ("repair", 1.0), ("distill", SHARE)]
+)
+def test_a_defense_gets_the_same_images_as_ever(registry, stripes, store, tmp_path, kind, fraction):
+    """The share that a process used to draw by itself from all images."""
+    recipe = {"epochs": 1, "batch_size": 8, "lr": 0.1}
+    values = {"clean_fraction": fraction, "recipe": recipe}
+    seen = Seen(stripes, "train", fraction if kind == "repair" else 1.0, seed=5)
+    for name in ("in", "box"):
+        (tmp_path / "job" / name).mkdir(parents=True)
+    keep_images(store, seen, tmp_path / "job" / "in" / "train.safetensors")
+    task = make_task(
+        {
+            "kind": kind,
+            "values": values if kind == "repair" else {"defense": values},
+            "seed": 5,
+            "random_seed": 1,
+            "stream_seed": 1,
+            "folder": str(tmp_path / "job"),
+            "inputs": {},
+            "train": "train.safetensors",
+            "test": None,
+            "num_classes": 3,
+            "image_size": 16,
+            "mean": [0.3] * 3,
+            "std": [0.25] * 3,
+            "pad": 1,
+            "flip": False,
+            "device": "cpu",
+            "bf16": False,
+            "threads": 1,
+            "packages": [],
+            "checkpoint_s": 60.0,
+        }
+    )
+    setting = Workbench.of(task, registry, None, {}).defense_setting()
+    assert_same(setting.clean, defender_images(stripes.train, fraction, 5))
+
+
+# -- streamed sets --------------------------------------------------------------------------------
+
+
+def streamed(paths):
+    return StreamedImages(paths, torch.arange(len(paths)) % 3, 8, workers=0)
+
+
+def pictures(folder, count, level=0):
+    paths = [folder / f"{n:02d}.png" for n in range(count)]
+    for n, path in enumerate(paths):
+        save(path, level + n)
+    return [str(path) for path in paths]
+
+
+def of_files(stripes, train, test):
+    return replace(stripes, train=train, test=test)
+
+
+def test_a_streamed_file_names_the_images_of_its_split_only(stripes, tmp_path):
+    paths = pictures(tmp_path / "all", 10)
+    everything = streamed(paths)
+    train, test = everything.subset(torch.arange(7)), everything.subset(torch.tensor([8, 7, 9, 8]))
+    extra = torch.rand(2, 3, 8, 8)
+    grown = test.extended(extra, torch.tensor([0, 1])).subset(torch.tensor([5, 0, 4, 1]))
+    for images, used in ((train, paths[:7]), (test, paths[7:]), (grown, paths[7:9])):
+        assert image_files(images) == used
+        save_images(images, tmp_path / "images.safetensors")
+        data = (tmp_path / "images.safetensors").read_bytes()
+        assert [path for path in paths if path.encode() in data] == used
+        back = load_images(tmp_path / "images.safetensors")
+        back._workers = 0
+        assert_same(back, images)
+        more = torch.tensor([2])
+        assert_same(back.extended(extra[:1], more), images.extended(extra[:1], more))
+
+
+def test_a_stage_may_open_single_files_where_splits_share_a_folder(stripes, tmp_path):
+    paths = pictures(tmp_path / "all", 10)
+    everything = streamed(paths)
+    shared = of_files(
+        stripes, everything.subset(torch.arange(7)), everything.subset(torch.arange(7, 10))
+    )
+    for split, used in (("train", paths[:7]), ("test", paths[7:])):
+        assert [str(path) for path in Seen(shared, split).reads] == used
+
+
+def test_a_stage_may_open_a_folder_that_holds_nothing_else(stripes, tmp_path):
+    train, test = pictures(tmp_path / "train", 6), pictures(tmp_path / "test", 3)
+    apart = of_files(stripes, streamed(train), streamed(test))
+    assert Seen(apart, "train").reads == (tmp_path / "train",)
+    assert Seen(apart, "test").reads == (tmp_path / "test",)
+    everything = Seen(apart, "train", 0.5, seed=1)  # two images of each class at least
+    assert everything.reads == (tmp_path / "train",)
+    few = of_files(stripes, streamed(pictures(tmp_path / "many", 60)), streamed(test))
+    share = Seen(few, "train", 0.5, seed=1)
+    assert [str(path) for path in share.reads] == image_files(share.images)
+    assert len(share.reads) == 30
+
+
+def test_a_folder_with_the_other_split_below_it_is_no_folder_to_open(stripes, tmp_path):
+    train, test = pictures(tmp_path / "set", 4), pictures(tmp_path / "set" / "a" / "test", 3)
+    nested = of_files(stripes, streamed(train), streamed(test))
+    assert [str(path) for path in Seen(nested, "train").reads] == train
+    assert Seen(nested, "test").reads == (tmp_path / "set" / "a" / "test",)
+
+
+def test_images_in_memory_need_no_further_file(stripes):
+    assert Seen(stripes, "train").reads == ()
