@@ -28,7 +28,7 @@ from kdbench.untrusted.processes.environment import temporary_environment
 from kdbench.untrusted.processes.order import View
 
 #: What the processes of jobs have imported when they begin.
-_IMPORTS = ("kdbench.bench.work.executors.child",)
+IMPORTS = ("kdbench.bench.work.executors.child",)
 _ENTRY = "kdbench.bench.work.executors.child:run"
 #: Limits that no honest job comes near: processes and threads, and MiB of one file.
 _MOST_PROCESSES, _MOST_FILE_MB = 4096, 16 << 10
@@ -62,7 +62,9 @@ class LocalExecutor:
     without: tuple[str, ...] = ()
     #: Seconds that a process may go on after it said all that it had to say.
     grace_s: float = 10.0
-    _zygote: Zygote | None = None
+    #: Forks the processes. None: one of its own, which ends with it.
+    zygote: Zygote | None = None
+    _own: Zygote | None = None
     _running: list[RunningJob] = field(default_factory=list)
     _refused: list[Done] = field(default_factory=list)
     _next_look: float = 0.0
@@ -99,9 +101,9 @@ class LocalExecutor:
     def close(self) -> None:
         for running in self._running:
             running.end("crashed", "the run has ended")
-        if self._zygote is not None:
-            self._zygote.close()
-            self._zygote = None
+        if self._own is not None:
+            self._own.close()
+            self._own = None
         for running in self._running:
             running.close()
         self._running.clear()
@@ -109,9 +111,11 @@ class LocalExecutor:
     # -- starting ------------------------------------------------------------------------------
 
     def _processes(self) -> Zygote:
-        if self._zygote is None:
-            self._zygote = Zygote(_IMPORTS)
-        return self._zygote
+        if self.zygote is not None:
+            return self.zygote
+        if self._own is None:
+            self._own = Zygote(IMPORTS)
+        return self._own
 
     def _start(self, job: Job) -> RunningJob:
         slot = min(set(range(self.jobs)) - {running.slot for running in self._running})
