@@ -122,7 +122,7 @@ class Execution:
         """
         memory = None if self.memory_limit is None else self.memory_limit * 1024
         limits = JobLimits(self.time_limit, memory)
-        return make_executor(self.executor, lambda: processes.registry, limits)
+        return make_executor(self.executor, lambda: processes.registry, limits, processes.zygote)
 
 
 def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -100,6 +100,7 @@ def import_teacher_command(
         classes, size = _sizes(dataset, num_classes, image_size, known.datasets)
         name = name if name is not None else path.stem
         check_teacher_name(name)
+        blank = known.blank_network(model, classes, size)
         from kdbench.untrusted.weights import read_foreign
 
         foreign = read_foreign(
@@ -110,7 +111,7 @@ def import_teacher_command(
             memory_bytes=int(memory * 2**30),
             seconds=time_limit,
             expect_sha256=sha256,
-            sources=known.models,
+            state=None if blank is None else blank.state,
         )
         foreign.origin.update(origin)
         from kdbench.bench.store.teachers import save_teacher
@@ -124,8 +125,8 @@ def import_teacher_command(
             dataset=dataset,
             num_classes=classes,
             image_size=size,
-            sources=known.models,
             code=known.origin_of_model(model),
+            save=None if blank is None else blank.save,
         )
     for line in _summary(name, key, model, dataset, classes, size, foreign):
         click.echo(strip_control(line))

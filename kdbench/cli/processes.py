@@ -21,7 +21,7 @@ def start_zygote() -> Zygote:
     """A process that forks the others. It imports what they need while this one goes on."""
     from kdbench.untrusted.processes.client import Zygote
 
-    return Zygote(("kdbench.loading.host",))
+    return Zygote(("kdbench.loading.host",), later=("kdbench.bench.work.executors.child",))
 
 
 class Processes:

@@ -146,7 +146,7 @@ def _compute_again(
     from kdbench.cli.watch import make_display
 
     with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as temporary:
-        worker = make_executor(executor, lambda: processes.registry)
+        worker = make_executor(executor, lambda: processes.registry, zygote=processes.zygote)
         display = make_display(quiet=False, as_json=False, live=worker.apart)
         try:
             place(worker, jobs, prepared.numerics)

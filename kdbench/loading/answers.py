@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kdbench.loading.facts import MethodFacts
     from kdbench.loading.settling import Settled, Wanted
     from kdbench.models import ModelSource
+    from kdbench.models.named import NetworkFacts
 
 T = TypeVar("T")
 
@@ -71,6 +72,10 @@ class Answers(ABC):
     """Datasets by name."""
     plugins: list[Plugin] = field(default_factory=list)
     """All plugins, broken and blocked ones too. kdbench itself is not among them."""
+    _networks: dict[tuple[str, int, int], NetworkFacts] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    """By name, classes and image size: what was asked before."""
 
     # -- what only a plugin knows ------------------------------------------------------------------
 
@@ -100,14 +105,21 @@ class Answers(ABC):
     def datasets(self) -> Mapping[str, DatasetSource]:
         """Every dataset by name, kdbench's own and those of plugins."""
 
-    @abstractmethod
-    def check_model(self, name: str, num_classes: int, image_size: int) -> None:
-        """Build a network once, with blank weights.
+    def network(self, name: str, num_classes: int, image_size: int) -> NetworkFacts:
+        """What a network is made of. It is built once, with blank weights.
 
         Raises:
             KdbenchError: there is no such network, or it is none.
             Exception: whatever a library raises for a size that it does not support.
         """
+        known = (name, num_classes, image_size)
+        if known not in self._networks:
+            self._networks[known] = self._network(*known)
+        return self._networks[known]
+
+    @abstractmethod
+    def _network(self, name: str, num_classes: int, image_size: int) -> NetworkFacts:
+        """As :meth:`network`, not known yet."""
 
     @abstractmethod
     def close(self) -> None:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from kdbench.errors import ContractError, KdbenchError
 from kdbench.loading.answers import Answers, Registered
 from kdbench.loading.candidates import CORE, Plugin, candidates, digest_of, without_rivals
 from kdbench.loading.choice import PluginChoice
-from kdbench.loading.facts import CheckFacts, DatasetFacts, Facts, MethodFacts
+from kdbench.loading.facts import CheckFacts, DatasetFacts, MethodFacts
 from kdbench.loading.hosts import Hosts, RaisedError
 from kdbench.loading.settling import Settled, Wanted
 
 if TYPE_CHECKING:
     from kdbench.data import Dataset, DatasetRequest, DatasetSource
+    from kdbench.loading.blank import BlankNetwork
     from kdbench.loading.groups import NetworkGroups
     from kdbench.models import ModelSource
     from kdbench.models.base import FeatureModel
+    from kdbench.models.named import NetworkFacts
 
-F = TypeVar("F", bound=Facts)
+F = TypeVar("F", bound=BaseModel)
 
 
 @dataclass
@@ -131,19 +134,36 @@ class Catalogue(Answers):
         known = entry.value.model_dump(exclude={"kind", "name", "options"})
         return DatasetSource(load, **known)
 
-    def check_model(self, name: str, num_classes: int, image_size: int) -> None:
-        if not (entries := self.entries([("model", name)])):
-            from kdbench.models import blank_model
+    def _network(self, name: str, num_classes: int, image_size: int) -> NetworkFacts:
+        from kdbench.models.named import NetworkFacts, named_facts
 
-            blank_model(name, num_classes, image_size=image_size)
-            return
-        self.hosts.ask(
-            entries[0].plugin,
-            "check_model",
-            name=name,
-            num_classes=num_classes,
-            image_size=image_size,
+        if not (entries := self.entries([("model", name)])):
+            return named_facts(name, num_classes, image_size)
+        answer = self.hosts.ask(
+            entries[0].plugin, "network", name=name, num_classes=num_classes, image_size=image_size
         )
+        facts = _checked(NetworkFacts, answer, entries[0])
+        if facts.name != name:
+            raise _nonsense(entries[0])
+        return facts
+
+    def blank_network(self, name: str, num_classes: int, image_size: int) -> BlankNetwork | None:
+        """A plugin's network with blank weights. None: it is kdbench's own or a library's.
+
+        Raises:
+            KdbenchError: there is no such network, or it cannot be built.
+        """
+        from kdbench.loading.blank import read_blank
+        from kdbench.models import model_source
+
+        model_source(name, self.models)
+        if not (entries := self.entries([("model", name)])):
+            return None
+        facts = self.network(name, num_classes, image_size)
+        with self.hosts.written(
+            entries[0].plugin, "blank", name=name, num_classes=num_classes, image_size=image_size
+        ) as (_, box):
+            return read_blank(box / "blank.safetensors", facts)
 
     def groups(self, name: str, image_size: int) -> NetworkGroups:
         """The feature groups of a network at an image size.
@@ -184,8 +204,9 @@ def _identity(plugin: Plugin) -> tuple[Any, ...]:
 
 def _checked(model: type[F], answer: Any, entry: Registered[Any]) -> F:
     try:
-        return model.model_validate(answer)
-    except (ValidationError, RecursionError):
+        # As JSON, where a list is what a tuple is here.
+        return model.model_validate_json(json.dumps(answer))
+    except (ValidationError, ValueError, RecursionError):
         raise _nonsense(entry) from None
 
 

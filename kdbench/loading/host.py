@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from kdbench.data import DatasetRequest, DatasetSource
 from kdbench.data.files import save_images
@@ -27,7 +27,8 @@ from kdbench.loading.plugin import load, worded
 from kdbench.loading.registry import Registry
 from kdbench.loading.settling import Wanted
 from kdbench.method import METHOD_KINDS
-from kdbench.models import ModelSource
+from kdbench.models import ModelSource, blank_model
+from kdbench.models.files import save_module
 
 #: Answers one question, in one JSON value or in several.
 Question = Callable[..., Any]
@@ -73,7 +74,7 @@ def serve(
 
 
 def _json(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, Facts) else value
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 def _error(error: Exception) -> dict[str, Any]:
@@ -133,8 +134,14 @@ def _settle(registry: Registry, wanted: Mapping[str, Any]) -> Facts:
     return registry.settle(Wanted(**wanted))
 
 
-def _check_model(registry: Registry, name: str, num_classes: int, image_size: int) -> None:
-    registry.check_model(name, num_classes, image_size)
+def _network(registry: Registry, name: str, num_classes: int, image_size: int) -> BaseModel:
+    return registry.network(name, num_classes, image_size)
+
+
+def _blank(registry: Registry, name: str, num_classes: int, image_size: int, box: str) -> None:
+    """Write a network with blank weights into a folder."""
+    network = blank_model(name, num_classes, image_size=image_size, sources=registry.models)
+    save_module(network.eval(), Path(box) / "blank.safetensors")
 
 
 def _groups(registry: Registry, name: str, image_size: int) -> Facts:
@@ -154,7 +161,8 @@ def _dataset(registry: Registry, dataset: str, request: Mapping[str, Any], box: 
 
 QUESTIONS: Mapping[str, Question] = {
     "settle": _settle,
-    "check_model": _check_model,
+    "network": _network,
+    "blank": _blank,
     "groups": _groups,
     "dataset": _dataset,
 }

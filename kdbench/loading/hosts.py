@@ -38,6 +38,8 @@ ENTRY = "kdbench.loading.host:serve"
 CHECKS = "kdbench.testing.host:serve"
 #: Seconds between the end of a channel and the end of its process.
 _CLOSED_S = 2.0
+#: Largest file of a blank network, MiB.
+_NETWORK_MB = 8192
 _NONSENSE = "its process said nonsense"
 _ERRORS: Mapping[str, type[KdbenchError]] = {
     name: value
@@ -230,26 +232,48 @@ class Hosts:
         from kdbench.loading.images import LARGEST, read_dataset
 
         data = () if request.data_dir is None else (request.data_dir.absolute(),)
-        box = self._box()
-        view = View(
-            read=data,
-            write=(box, *(data if request.download else ())),
-            network=request.download,
-            file_mb=LARGEST >> 20,
-        )
         values = {
             key: str(value) if isinstance(value, Path) else value
             for key, value in asdict(request).items()
         }
         if data:
             values["data_dir"] = str(data[0])
-        with self._alone(plugin, view, ENTRY, memory_mb=None) as host:
-            arguments = {"dataset": name, "request": values, "box": str(box)}
-            seconds = self.limits.dataset_s
-            answer = _answer(self._parts(host, plugin, "dataset", arguments, seconds))
-        # It has ended, with all that it started, so nobody changes the files any more.
-        try:
+        view = View(
+            read=data,
+            write=data if request.download else (),
+            network=request.download,
+            file_mb=LARGEST >> 20,
+        )
+        written = self.written(
+            plugin, "dataset", view, self.limits.dataset_s, dataset=name, request=values
+        )
+        with written as (answer, box):
             return read_dataset(request, answer, box)
+
+    @contextlib.contextmanager
+    def written(
+        self,
+        plugin: Plugin,
+        question: str,
+        view: View | None = None,
+        seconds: float | None = None,
+        **arguments: Any,
+    ) -> Iterator[tuple[Any, Path]]:
+        """Ask a process of its own that writes into a folder: (its answer, the folder).
+
+        The process has ended by then, with all that it started. So nobody changes the files any
+        more. The folder is removed in the end.
+        """
+        box = self._box()
+        view = view or View(file_mb=_NETWORK_MB)
+        view = replace(view, write=(box, *view.write))
+        try:
+            with self._alone(plugin, view, ENTRY) as host:
+                asked = {**arguments, "box": str(box)}
+                answer = _answer(
+                    self._parts(host, plugin, question, asked, seconds or self.limits.answer_s)
+                )
+            yield answer, box
         finally:
             shutil.rmtree(box, ignore_errors=True)
 

@@ -23,7 +23,8 @@ from kdbench.loading.facts import MethodFacts, method_facts
 from kdbench.loading.plugin import load
 from kdbench.loading.settling import Settled, Wanted, settle
 from kdbench.method import Method
-from kdbench.models import ModelSource, blank_model
+from kdbench.models import ModelSource
+from kdbench.models.named import NetworkFacts, named_facts
 
 __all__ = ["Registered", "Registry", "base_name", "built_in"]
 
@@ -98,8 +99,8 @@ class Registry(Answers):
     def settle(self, wanted: Wanted) -> Settled:
         return settle(self.get(wanted.kind, wanted.name), wanted)
 
-    def check_model(self, name: str, num_classes: int, image_size: int) -> None:
-        blank_model(name, num_classes, image_size=image_size, sources=self.models)
+    def _network(self, name: str, num_classes: int, image_size: int) -> NetworkFacts:
+        return named_facts(name, num_classes, image_size, self.models)
 
     def close(self) -> None:
         """There is no process to end."""

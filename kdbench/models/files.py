@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,24 @@ def save_module(module: nn.Module, path: Path, record: dict[str, Any] | None = N
     Raises:
         ContractError: an attribute or a hook that a file cannot hold (says which).
     """
+    structure, tensors = describe(module)
+    save_structure(structure, tensors, path, record)
+
+
+def save_structure(
+    structure: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    record: dict[str, Any] | None = None,
+) -> None:
+    """Write a module of which only its description is at hand, as :func:`save_module` does."""
     from safetensors.torch import save_file
 
-    structure, tensors = describe(module)
     # Not sorted: a Sequential runs its children in this order, and sorted, child 10 would come
     # before child 2.
     held = json.dumps({"structure": structure, "record": record or {}})
     # One key only, since safetensors writes several in random order.
-    save_file(tensors, path, metadata={_KEY: held})
+    save_file(dict(tensors), path, metadata={_KEY: held})
 
 
 def read_structure(path: Path) -> tuple[dict[str, Any], dict[str, Any], Header]:

@@ -150,7 +150,7 @@ def check_models(resolved: Resolved, dataset: Dataset, registry: Answers) -> Non
     size = dataset.image_size
     for name in dict.fromkeys(name for pair in resolved.spec.pairs for name in pair):
         try:
-            registry.check_model(name, dataset.num_classes, size)
+            registry.network(name, dataset.num_classes, size)
         except KdbenchError:
             raise
         # A library may raise anything for a size or a number of classes that it does not support.

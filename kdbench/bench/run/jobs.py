@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.images import Seen, keep_images
 from kdbench.bench.work.job import IN, PLUGINS, Job
 from kdbench.loading.answers import Answers
-from kdbench.models.named import named_facts
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Jobs:
             "threads": numerics.threads,
             "packages": self.measures.packages(stage, folder, inputs),
             "network": stage.networks[0] if stage.networks else "",
-            "points": self.registry.points(_methods(values)),
+            "points": self.registry.points(_methods(stage, values)),
             "checkpoint_s": self.checkpoint_s,
             "profile": self.profile,
         }
@@ -115,12 +114,13 @@ class Jobs:
     @cached_property
     def measures(self) -> Measures:
         """Which code inputs are made of, and which companions measure them."""
-        facts = partial(named_facts, sources=self.registry.models)
-        return Measures(self.prepared.plan.stages, self.registry.points, cache(facts))
+        return Measures(self.prepared.plan.stages, self.registry.points, self.registry.network)
 
 
-def _methods(values: dict[str, Any]) -> list[tuple[str, str]]:
-    """(kind, name) of every method, and of the network, that a stage is told to use."""
+def _methods(stage: Stage, values: dict[str, Any]) -> list[tuple[str, str]]:
+    """(kind, name) of every method that a stage is told to use, and of the network that it must
+    leave. A stage that measures gets no code of a plugin."""
     nested = [values, values.get("distiller"), values.get("defense")]
     methods = [(v["kind"], v["name"]) for v in nested if isinstance(v, dict) and "kind" in v]
-    return [*methods, ("model", values["model"])] if "model" in values else methods
+    leaves = [("model", stage.networks[0])] if MODEL in stage.kind.files else []
+    return [*methods, *leaves]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import time
 from pathlib import Path
@@ -30,8 +31,8 @@ PROFILE_COLUMNS: dict[str, str] = {
     "status": "how it ended",
     "wall_s": "seconds from laying out its inputs to its outcome; of several that shared a "
     "process, of all of them",
-    "seconds": "seconds in its process from loading plugins to the last file written; of several "
-    "in a process, an equal share",
+    "seconds": "seconds from its confinement to the end of its process; of several in a process, "
+    "an equal share",
     "steps": "optimiser steps and measured batches",
     "batch_s": "seconds of gathering and augmenting batches",
     "teacher_s": "seconds of the frozen teacher's forward pass",
@@ -64,6 +65,7 @@ class ProfileFolder:
         wall = time.monotonic() - self._since[stage.key]
         told = outcome.facts.pop("profile", None)
         parts = told if isinstance(told, dict) else {}
+        steps = _number(parts.get("steps"))
         self.rows.append(
             {
                 "number": stage.number,
@@ -73,10 +75,8 @@ class ProfileFolder:
                 "wall_s": wall,
                 "seconds": outcome.seconds,
                 "peak_mem_mb": outcome.peak_mb,
-                **{
-                    name: _number(parts.get(name))
-                    for name in ("steps", *(f"{part}_s" for part in PARTS))
-                },
+                "steps": None if steps is None else round(steps),
+                **{f"{part}_s": _number(parts.get(f"{part}_s")) for part in PARTS},
             }
         )
         self._take(stage, traces)
@@ -101,4 +101,7 @@ class ProfileFolder:
 
 
 def _number(value: object) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """The value, if it is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if math.isfinite(value) else None

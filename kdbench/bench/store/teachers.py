@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,7 @@ def save_teacher(
     image_size: int,
     sources: Mapping[str, ModelSource] | None = None,
     code: str = "",
+    save: Callable[[Mapping[str, Tensor], Path, dict[str, Any]], None] | None = None,
 ) -> str:
     """Keep checked weights as a suspect teacher, and return its key in the store.
 
@@ -65,23 +66,21 @@ def save_teacher(
         origin: where they are from.
         sources: networks by name (``Registry.models``). None: kdbench's own.
         code: which code the network is of (``Registry.origin_of_model``).
+        save: writes a network with these weights, and a record, to a file. None: the named network
+            is built here.
 
     Raises:
         UsageError: the name is taken by other weights, or is no name.
     """
-    # Looking a teacher up takes no torch.
-    from kdbench.models import blank_model
-    from kdbench.models.builtin import MODELS
-    from kdbench.models.files import save_module
-
     check_teacher_name(name)
     store = Store(store_root)
     store.check_writable()
-    sources = MODELS if sources is None else sources
-    network = blank_model(model, num_classes, image_size=image_size, sources=sources)
-    _load_state(network, state, model)
+    record = {"normalization": "dataset"}
     with store.scratch() as folder:
-        save_module(network.eval(), folder / MODEL, {"normalization": "dataset"})
+        if save is not None:
+            save(state, folder / MODEL, record)
+        else:
+            _save(folder / MODEL, record, model, num_classes, image_size, sources, state)
         weights = file_digest(folder / MODEL)
         key = digest(
             ["imported", weights, model, num_classes, image_size, *([code] if code else [])]
@@ -111,6 +110,26 @@ def save_teacher(
     facts |= {"code": code} if code else {}
     write_record({**facts, "origin": origin}, path)
     return key
+
+
+def _save(
+    path: Path,
+    record: dict[str, Any],
+    model: str,
+    num_classes: int,
+    image_size: int,
+    sources: Mapping[str, ModelSource] | None,
+    state: dict[str, Tensor],
+) -> None:
+    # Looking a teacher up takes no torch.
+    from kdbench.models import blank_model
+    from kdbench.models.builtin import MODELS
+    from kdbench.models.files import save_module
+
+    sources = MODELS if sources is None else sources
+    network = blank_model(model, num_classes, image_size=image_size, sources=sources)
+    _load_state(network, state, model)
+    save_module(network.eval(), path, record)
 
 
 def _load_state(network: nn.Module, state: dict[str, Tensor], model: str) -> None:

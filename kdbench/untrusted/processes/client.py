@@ -198,10 +198,11 @@ class Zygote:
 
     Args:
         imports: modules of kdbench itself that it imports, so that no child has to.
+        later: the same, as soon as nobody wants a child for a moment.
     """
 
-    def __init__(self, imports: Sequence[str] = ()) -> None:
-        self._imports = tuple(imports)
+    def __init__(self, imports: Sequence[str] = (), later: Sequence[str] = ()) -> None:
+        self._modules = (*imports, "--", *later)
         self._bait = Bait()
         self._started: weakref.WeakSet[Walled] = weakref.WeakSet()
         self._begin()
@@ -274,7 +275,7 @@ class Zygote:
         with theirs:
             # -P: the current folder, where the results may lie, is no place to import from.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "kdbench.untrusted.processes.server", *self._imports],
+                [sys.executable, "-P", "-m", "kdbench.untrusted.processes.server", *self._modules],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=allowed_environment(),

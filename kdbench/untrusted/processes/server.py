@@ -1,4 +1,4 @@
-"""``python -m kdbench.untrusted.processes.server MODULE...``: forks whenever it is asked to.
+"""``python -m kdbench.untrusted.processes.server MODULE... -- MODULE...``: forks when asked to.
 
 It has imported torch and the modules named, and has loaded nothing. Standard input is a stream
 socket. Each byte on it comes with the descriptors of one child. The server forks at once and closes
@@ -35,11 +35,12 @@ def main() -> None:
     adopt_orphans()
     # Now, while this process is small.
     namespaces = Namespaces()
-    for name in ("torch", *sys.argv[1:]):
+    at = sys.argv.index("--")
+    for name in ("torch", *sys.argv[1:at]):
         importlib.import_module(name)
     # The first optimiser of a process imports it, which takes a second. Here that happens once, and
     # not in each child. Whoever asks for a child before need not wait for it.
-    later = ["torch._dynamo"]
+    later = ["torch._dynamo", *sys.argv[at + 1 :]]
     needed = tuple(interpreter_paths())
     _freeze()
     asked = socket.socket(fileno=os.dup(0))
@@ -47,8 +48,8 @@ def main() -> None:
     children: set[int] = set()
     while True:
         ready, _, _ = select.select([asked.fileno(), wake], [], [], _IDLE_S if later else None)
-        if not ready and later:
-            importlib.import_module(later.pop())
+        while not ready and later:
+            importlib.import_module(later.pop(0))
             _freeze()
         if wake in ready:
             os.read(wake, 4096)

@@ -71,6 +71,7 @@ def read_foreign(
     seconds: float | None = None,
     expect_sha256: str | None = None,
     sources: Mapping[str, ModelSource] | None = None,
+    state: Callable[[], dict[str, Tensor]] | None = None,
 ) -> Foreign:
     """Read the weights of a named network from a file that nobody has to trust.
 
@@ -88,6 +89,7 @@ def read_foreign(
             Starting the process and importing torch do not count.
         expect_sha256: 64 hexadecimal digits that the file has to have.
         sources: networks by name (``Registry.models``); None: kdbench's own.
+        state: what the network's ``state_dict()`` holds when it is new; None: of the named network.
 
     Raises:
         IntegrityError: the file is damaged, hostile, takes too much, or does not hold the weights
@@ -111,7 +113,7 @@ def read_foreign(
         raise ConfigError(f"{expect_sha256!r} is no SHA-256; it has 64 hexadecimal digits")
     path = Path(path)
     try:
-        network = partial(_state, model, num_classes, image_size, sources)
+        network = state or partial(_state, model, num_classes, image_size, sources)
         return _read(path, network, memory_bytes, seconds, expect_sha256)
     except IntegrityError as error:
         raise IntegrityError(f"{shown(path.name)} was not imported: {error}") from None

@@ -132,7 +132,8 @@ def test_a_profiled_run(run, tmp_path, capsys):
     assert [int(row["number"]) for row in table] == list(range(1, len(stages) + 1))
     for row in table:
         parts = {name: float(row[f"{name}_s"]) for name in profiling.PARTS}
-        assert sum(parts.values()) == pytest.approx(float(row["seconds"]), abs=0.05)
+        # The process began before the profile did, and ended after it.
+        assert 0 < sum(parts.values()) <= float(row["seconds"]) + 0.01
         assert float(row["seconds"]) <= float(row["wall_s"])
         trained, measured = (
             row["kind"] in ("clean", "backdoor", "distill"),

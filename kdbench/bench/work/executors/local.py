@@ -28,7 +28,7 @@ from kdbench.untrusted.processes.environment import temporary_environment
 from kdbench.untrusted.processes.order import View
 
 #: What the processes of jobs have imported when they begin.
-_IMPORTS = ("kdbench.bench.work.executors.child",)
+IMPORTS = ("kdbench.bench.work.executors.child",)
 _ENTRY = "kdbench.bench.work.executors.child:run"
 #: Limits that no honest job comes near: processes and threads, and MiB of one file.
 _MOST_PROCESSES, _MOST_FILE_MB = 4096, 16 << 10
@@ -58,9 +58,13 @@ class LocalExecutor:
     devices: tuple[str, ...] = ()
     #: Whether each process gives up what it does not need; see kdbench.untrusted.wall.
     confined: bool = True
+    #: Layers of the wall that are left out, see View. For tests.
+    without: tuple[str, ...] = ()
     #: Seconds that a process may go on after it said all that it had to say.
     grace_s: float = 10.0
-    _zygote: Zygote | None = None
+    #: Forks the processes. None: one of its own, which ends with it.
+    zygote: Zygote | None = None
+    _own: Zygote | None = None
     _running: list[RunningJob] = field(default_factory=list)
     _refused: list[Done] = field(default_factory=list)
     _next_look: float = 0.0
@@ -97,9 +101,9 @@ class LocalExecutor:
     def close(self) -> None:
         for running in self._running:
             running.end("crashed", "the run has ended")
-        if self._zygote is not None:
-            self._zygote.close()
-            self._zygote = None
+        if self._own is not None:
+            self._own.close()
+            self._own = None
         for running in self._running:
             running.close()
         self._running.clear()
@@ -107,9 +111,11 @@ class LocalExecutor:
     # -- starting ------------------------------------------------------------------------------
 
     def _processes(self) -> Zygote:
-        if self._zygote is None:
-            self._zygote = Zygote(_IMPORTS)
-        return self._zygote
+        if self.zygote is not None:
+            return self.zygote
+        if self._own is None:
+            self._own = Zygote(IMPORTS)
+        return self._own
 
     def _start(self, job: Job) -> RunningJob:
         slot = min(set(range(self.jobs)) - {running.slot for running in self._running})
@@ -169,6 +175,7 @@ class LocalExecutor:
             write,
             devices=running.on_gpu,
             confined=self.confined,
+            without=self.without,
             # What lies there is memory, although no process may have it mapped.
             shm_mb=None if memory_mb is None else int(memory_mb),
             processes=_MOST_PROCESSES,

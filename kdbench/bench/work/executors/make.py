@@ -10,6 +10,7 @@ from kdbench.bench.work.job import Executor
 
 if TYPE_CHECKING:
     from kdbench.loading.registry import Registry
+    from kdbench.untrusted.processes.client import Zygote
 
 __all__ = ["EXECUTORS", "ExecutorName", "JobLimits", "make_executor"]
 
@@ -19,16 +20,20 @@ EXECUTORS: tuple[ExecutorName, ...] = get_args(ExecutorName)
 
 
 def make_executor(
-    name: ExecutorName, registry: Callable[[], Registry], limits: JobLimits | None = None
+    name: ExecutorName,
+    registry: Callable[[], Registry],
+    limits: JobLimits | None = None,
+    zygote: Zygote | None = None,
 ) -> Executor:
     """A new executor of one job at a time. The caller closes it.
 
     Args:
         registry: loads the plugins. Called only if jobs are computed in this process.
         limits: of each job's process. None: no limits.
+        zygote: forks the processes of jobs. None: the executor starts one.
     """
     if name == "local":
-        return LocalExecutor(limits=limits or JobLimits())
+        return LocalExecutor(limits=limits or JobLimits(), zygote=zygote)
     from kdbench.bench.work.executors.inline import InlineExecutor
 
     return InlineExecutor(registry())
