@@ -22,7 +22,9 @@ DEFENSES = [
     *("imports.nothing", "imports.listen"),
     *("networks.own_class", "networks.own_part", "networks.own_attribute"),
     *("networks.another_network", "networks.more_classes", "networks.a_wrapper"),
-    *("networks.own_teacher", "networks.editing"),
+    *("networks.own_class_late", "networks.own_part_late", "networks.own_attribute_late"),
+    *("networks.another_network_late", "networks.more_classes_late", "networks.a_wrapper_late"),
+    *("networks.own_teacher", "networks.own_teacher_late", "networks.editing"),
     *("searching.searches", "searching.share"),
     *("outcomes.no_files", "outcomes.manifest", "outcomes.other_files", "outcomes.nested"),
     "outcomes.a_list_for_a_word",
@@ -36,7 +38,7 @@ DEFENSES = [
     *("processes.swap", "processes.survive", "processes.crowd"),
     *("system.network", "system.memory_of_others", "system.letter", "system.keyring"),
     *("system.files_of_others", "system.watch", "system.about_the_machine"),
-    "system.other_processes",
+    *("system.first_process", "system.uncounted", "system.other_processes"),
 ]
 
 

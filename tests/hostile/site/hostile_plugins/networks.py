@@ -8,7 +8,7 @@ import functools
 from pathlib import Path
 
 import torch
-from hostile_kit import alive, defense, folders, frames, named
+from hostile_kit import alive, defense, folders, forge, frames, named, results
 from safetensors import safe_open
 from torch import nn
 
@@ -17,6 +17,7 @@ from kdbench.attack import Trigger
 from kdbench.hookspecs import hookimpl
 from kdbench.models import create_model
 from kdbench.models.base import FeatureOutput
+from kdbench.models.files import save_module
 from kdbench.models.views import Edited
 from kdbench.models.wrn import WideResNet
 
@@ -165,12 +166,30 @@ def cheating_network(num_classes, image_size):
     return Cheat("cheatnet", 10, 1, num_classes)
 
 
+def late(act):
+    """The same, put in the place of the honest file after all that core code does in the job."""
+
+    def put(network, setting):
+        def write():
+            changed = act(network, setting)
+            for path in results():
+                path.unlink()
+                save_module((network if changed is None else changed).eval(), path)
+
+        forge(lambda outcome: None, write)
+
+    put.__name__ = f"{act.__name__}_late"
+    return put
+
+
 ACTS = [own_class, own_part, own_attribute, another_network, more_classes, a_wrapper]
+TEACHERS = [own_teacher, editing]
 
 
 @hookimpl
 def kdbench_defenses():
-    return [defense("networks", named(ACTS), named([own_teacher, editing]))]
+    repairing = named([*ACTS, *map(late, ACTS)])
+    return [defense("networks", repairing, named([*TEACHERS, late(own_teacher)]))]
 
 
 @hookimpl
