@@ -53,15 +53,16 @@ HOSTILE = {
     "digs": (f"{SAY}say(b'[' * 200_000 + b'\\n')", NONSENSE),
     "floods": (f"{SAY}say(b'x' * (10 << 20))\nos._exit(0)", "its process exited with code 0"),
     "claims": (f"{SAY}say({CLAIM!r})", NONSENSE),
-    "colours": (f"{SAY}say({COLOURED!r})", " [2J"),
+    "colours": (f"{SAY}say({COLOURED!r})", NONSENSE),
+    "shouts": ("raise ValueError('\\x1b[2J\\nboom')", "ValueError:  [2J boom"),
     "closes": ("import os\nos.closerange(3, 64)", "while it was imported"),
-    "long": (GOOD.replace("NAME", "x" * 300), "defines.0"),
+    "long": (GOOD.replace("NAME", "x" * 300), "at most 100 characters"),
 }
 #: Patches what it can reach, and is a good plugin besides.
 PATCHES = (
     "import builtins, json, kdbench.errors, kdbench.loading.candidates, pydantic\n"
     "def evil(*a, **k): raise SystemExit(9)\n"
-    "builtins.sorted = kdbench.errors.unknown = kdbench.loading.candidates.digest_of = evil\n"
+    "builtins.print = json.loads = kdbench.errors.unknown = kdbench.loading.candidates.digest_of = evil\n"
     f"print('hello')\n{GOOD.replace('NAME', 'patches')}"
 )
 
@@ -203,7 +204,7 @@ def test_a_plugin_that_does_not_answer_fails_whoever_asks_for_it(load):
     for name, says in (
         ("steps", "exited with code 5 while it was asked"),
         ("raises", "ValueError: no steps today"),
-        ("lies", ""),
+        ("lies", "got 'win' for steps"),
     ):
         with pytest.raises(ContractError, match=says) as caught:
             settle(name)
@@ -224,7 +225,7 @@ def test_a_registry_settles_in_json(registry):
     params = resolve(spec, registry).method("attack", "ckd.described").params
     assert params == to_jsonable_python(params) == json.loads(json.dumps(params))
     with pytest.raises(ConfigError, match=r"attack\.ckd"):
-        resolve(spec.model_copy(update={"overrides": {"attack.ckd.layers": "x"}}), registry)
+        resolve(spec.model_copy(update={"overrides": {"attack.ckd.described.layers": "x"}}), registry)
 
 
 #: Runs commands in one process, and prints which modules of plugins it has imported then.
