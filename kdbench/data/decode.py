@@ -25,6 +25,8 @@ MOST_PIXELS = 1 << 26
 LARGE = 1 << 22
 """Pixels above which a picture is large. The largest that is not takes 40 MiB while it is
 decoded."""
+_MOST_SIDE = 65_535
+"""Pixels of its longer side. Each row takes memory of its own."""
 _MOST_BYTES = 1 << 29
 """Bytes of the largest image file."""
 _STRIP = 1 << 20
@@ -47,7 +49,7 @@ def decode_image(
             file.
     """
     import numpy as np
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with (
@@ -58,6 +60,11 @@ def decode_image(
             # draft() lets PIL decode a large JPEG at a fraction of its size, which is faster.
             image.draft("RGB", (size, size))
             picture = _rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+    except UnidentifiedImageError as error:
+        raise DatasetError(
+            f"cannot decode image {path}: cannot identify it as one of "
+            f"{', '.join(FORMATS)}; replace or remove the file"
+        ) from error
     except Exception as error:
         # On a damaged file PIL raises whatever its parser meets: OSError, struct.error, IndexError,
         # zlib.error and others.
@@ -77,10 +84,10 @@ def _turn(
         ValueError: it is too large.
     """
     width, height = image.size
-    if width * height > MOST_PIXELS:
+    if width * height > MOST_PIXELS or max(width, height) > _MOST_SIDE:
         raise ValueError(
             f"it has {width} x {height} pixels, and at most {MOST_PIXELS / 1e6:.0f} million are "
-            "decoded; make it smaller"
+            f"decoded, {_MOST_SIDE} a side; make it smaller"
         )
     return alone if alone is not None and width * height > LARGE else nullcontext()
 

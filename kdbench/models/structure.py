@@ -74,10 +74,15 @@ def parts_of(structure: Any) -> Parts:
             elif item.keys() == {"same"}:
                 _text(item["same"])
             elif item.keys() == {"model", "tensors"}:
-                libraries.add(_text(item["model"][0]))
+                name, *sizes = item["model"]
+                libraries.add(_text(name))
+                if not all(size is None or type(size) is int for size in sizes):
+                    raise TypeError(f"{shown(name)} of a size that is no number")
                 tensors |= _tensors(item["tensors"])
             elif item.keys() == _FIELDS:
                 modules.add(_text(item["class"]))
+                for text in (*item["frozen"], *item["transient"]):
+                    _text(text)
                 tensors |= _tensors(item["parameters"]) | _tensors(item["buffers"])
                 left += [(False, value, depth + 1) for value in item["plain"].values()]
                 children = [child for child in item["modules"].values() if child is not None]

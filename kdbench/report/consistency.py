@@ -26,6 +26,11 @@ _UNCOUNTED = {
 _BOOTSTRAPPED = ("transferred", "removed")
 #: What a row of a failed cell cannot have.
 _RESULTS = (*RATES, *_UNCOUNTED, *_BOOTSTRAPPED, "verdict")
+_NOT_NEGATIVE = [
+    name
+    for name, column in COLUMNS.items()
+    if column.kind == "number" and (column.unit in ("s", "MiB") or "_variance" in name)
+]
 #: The counts that a verdict rests on.
 _JUDGED_BY = ("student_asr", "c1_asr", "c3_asr", "student_acc", "c3_acc")
 _CONTROLS = ("c1_acc", "c1_asr", "c2_acc", "c2_asr", "c3_acc", "c3_asr")
@@ -45,6 +50,11 @@ def check_row(where: str, row: Row, there: Collection[str]) -> None:
         for name in _RESULTS:
             if row[name] is not None:
                 raise _contradiction(where, row, name, f"a cell that {row['status']} has none")
+    for name in _NOT_NEGATIVE:
+        if row[name] is not None and row[name] < 0:
+            raise _contradiction(where, row, name, "it cannot be below 0")
+    if row["clean_fraction"] is not None and not 0 < row["clean_fraction"] <= 1:
+        raise _contradiction(where, row, "clean_fraction", "a share is above 0 and at most 1")
     _check_rates(where, row, there)
     _check_judgement(where, row)
     if "reason_code" in there:

@@ -35,6 +35,8 @@ _PART_OF = {
     "repair": "defense",
 }
 _SEPARATOR = "; "
+#: Numbers that a message names.
+_NAMED = 20
 
 
 def part_of(number: str) -> str:
@@ -111,7 +113,7 @@ def check_numbers(rows: Iterable[tuple[Row, Path, int]]) -> None:
 
 def difference_in_words(a: Row, b: Row, *parts: str) -> tuple[str, str]:
     """For each of two rows the numbers that the other has not, of some parts or of all."""
-    of_a, of_b = changes(a, *parts), changes(b, *parts)
+    of_a, of_b = (dict.fromkeys(changes(row, *parts)) for row in (a, b))
     only = [entry for entry in of_a if entry not in of_b], [e for e in of_b if e not in of_a]
     return _words(a, only[0], any(only), *parts), _words(b, only[1], any(only), *parts)
 
@@ -120,7 +122,8 @@ def _words(row: Row, only: list[str], named: bool, *parts: str) -> str:
     if row.get("setting_digest") is None:
         return f"numbers that schema {row.get('schema')} did not record"
     if only:
-        return _SEPARATOR.join(only)
+        more = f" and {len(only) - _NAMED} more" if len(only) > _NAMED else ""
+        return _SEPARATOR.join(only[:_NAMED]) + more
     if named:
         return "what the names promise"
     # The two changed the same numbers. Another version promises other ones, or the images differ.

@@ -19,6 +19,7 @@ import os
 import secrets
 import stat
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,25 +138,54 @@ def remove_tree(path: Path, seconds: float = math.inf) -> int:
         The bytes that were freed.
     """
     end = time.monotonic() + seconds
-    try:
-        above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        if not _is_folder(above, path.name):
-            return _unlink(above, path.name)
-        top = _open_folder(above, path.name)
+    with contextlib.suppress(OSError), _opened(path.parent) as above:
+        return _remove(above, path.name, end)
+    return 0
+
+
+def prune(
+    folder: Path, keep: Callable[[str, os.stat_result], bool], seconds: float = math.inf
+) -> None:
+    """Delete what is in a folder as :func:`remove_tree` does, except what is to be kept.
+
+    Args:
+        folder: a link in its place is left alone.
+        keep: whether to keep a name, and what it stands for. Links are not followed.
+        seconds: as there.
+    """
+    end = time.monotonic() + seconds
+    with contextlib.suppress(OSError), _opened(folder.parent) as above:
+        handle = _open_folder(above, folder.name)
         try:
-            freed = _empty(top, end)
+            for name in os.listdir(handle):
+                if not keep(name, os.stat(name, dir_fd=handle, follow_symlinks=False)):
+                    _remove(handle, name, end)
         finally:
-            os.close(top)
-        with contextlib.suppress(OSError):
-            os.rmdir(path.name, dir_fd=above)
-        return freed
-    except OSError:
-        return 0
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A descriptor of a folder that is out of reach of hostile code."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield handle
     finally:
-        os.close(above)
+        os.close(handle)
+
+
+def _remove(above: int, name: str, end: float) -> int:
+    """Delete a name in a folder, with all below it."""
+    if not _is_folder(above, name):
+        return _unlink(above, name)
+    top = _open_folder(above, name)
+    try:
+        freed = _empty(top, end)
+    finally:
+        os.close(top)
+    with contextlib.suppress(OSError):
+        os.rmdir(name, dir_fd=above)
+    return freed
 
 
 def _empty(top: int, end: float) -> int:

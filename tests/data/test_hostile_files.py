@@ -113,6 +113,23 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(
         decode_module.decode_image(tmp_path / "x.png", 8)
 
 
+@pytest.mark.parametrize("size", [(1, 1 << 20), (1 << 20, 1)])
+def test_a_picture_of_too_many_rows_is_refused(tmp_path, size):
+    """A picture of 76 bytes took 2.3 GiB, for each row has a place of its own."""
+    (tmp_path / "x.png").write_bytes(png(*size, 8, 0, 1))
+    with pytest.raises(DatasetError, match=r"and at most 67 million are decoded, 65535 a side"):
+        decode_module.decode_image(tmp_path / "x.png", 8)
+
+
+def test_what_is_no_picture_is_named_as_such(tmp_path):
+    for number, content in enumerate((b"", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg/>")):
+        (tmp_path / f"{number}.png").write_bytes(content)
+        with pytest.raises(
+            DatasetError, match=rf"{number}\.png: cannot identify it as one of BMP, JPEG, PNG"
+        ):
+            decode_module.decode_image(tmp_path / f"{number}.png", 8)
+
+
 def test_a_file_of_too_many_bytes_is_refused(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(png(8, 8, 8, 2, 8))

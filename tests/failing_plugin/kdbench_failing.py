@@ -210,7 +210,7 @@ class Cheats(Defense):
             ):
                 yield f"open file: {name}"
         for folder in [Path.cwd(), *Path.cwd().parents, *map(Path, self.params.roots)]:
-            for depth in ("", "*/", "*/*/", "*/*/*/"):
+            for depth in ("", "*/", "*/*/", "*/*/*/", "*/*/*/*/"):
                 for name in _RUN_FILES:
                     if self._any_readable(folder, depth + name):
                         yield f"file: {name}"

@@ -192,6 +192,13 @@ def deep(record, tensors):
         node = child
 
 
+def nested(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 ALTERED = {
     "a class of the standard library": tops(**{"class": "subprocess:Popen"}),
     "another class of kdbench": tops(**{"class": "kdbench.models.resnet:ResNet"}),
@@ -214,6 +221,19 @@ ALTERED = {
     "a loop": lambda record, tensors: record["structure"]["modules"].update(fc={"same": ""}),
     "a library inside": lambda record, tensors: record["structure"]["modules"].update(
         fc={"model": ["timm/resnet18", 4, 32], "tensors": {}}
+    ),
+    "a deep list of frozen parameters": lambda record, tensors: record["structure"].update(
+        frozen=[nested(900)]
+    ),
+    "a deep list of buffers": lambda record, tensors: record["structure"].update(
+        transient=nested(900)
+    ),
+    "a deep attribute": of_plain(x=[[[[[[[[[["x"]]]]]]]]]] * 3),
+    "a deeper attribute": lambda record, tensors: record["structure"]["plain"].update(
+        x=nested(900)
+    ),
+    "a library of a strange size": lambda record, tensors: record.update(
+        structure={"model": ["timm/resnet18", nested(900), 32], "tensors": {}}
     ),
     "no structure": lambda record, tensors: record.update(structure=[]),
     "a list of lists": lambda record, tensors: record.update(structure={"modules": [[[]]]}),

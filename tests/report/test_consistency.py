@@ -54,6 +54,11 @@ CASES = [
     ("cleansed_asr", "-1.0", "cannot be 0 of 900 images"),
     ("transferred_low", "83.0", "transferred_high is 82.0"),
     ("removed_high", "1.0", "removed_high is 1.0"),
+    ("wall_s", "-1e300", "it cannot be below 0"),
+    ("peak_mem_mb", "-5", "it cannot be below 0"),
+    ("teacher_variance", "-0.1", "it cannot be below 0"),
+    ("clean_fraction", "7.0", "a share is above 0 and at most 1"),
+    ("clean_fraction", "0.0", "a share is above 0 and at most 1"),
     ("config_digest", "", "nothing in config_digest"),
     ("dataset_digest", "", "nothing in dataset_digest"),
 ]

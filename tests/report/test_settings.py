@@ -19,7 +19,14 @@ from kdbench.report.merge import merge
 from kdbench.report.notes import notes
 from kdbench.report.paired import against_control, comparisons
 from kdbench.report.read import Results, read_results
-from kdbench.report.settings import attack_label, changes, changes_text, defense_label, part_of
+from kdbench.report.settings import (
+    attack_label,
+    changes,
+    changes_text,
+    defense_label,
+    difference_in_words,
+    part_of,
+)
 from kdbench.report.tables import write_results
 from tests.report.rankings import save
 from tests.report.report_rows import cell
@@ -299,3 +306,14 @@ def test_a_digest_is_one(tmp_path):
     write_results([cell(setting_digest="no digest")], tmp_path / "r.csv")
     with pytest.raises(ConfigError, match="line 2, column setting_digest: 'no digest' is no SHA"):
         read_results(tmp_path / "r.csv")
+
+
+def test_many_numbers_are_told_apart_at_once_and_twenty_are_named():
+    """A cell of a stranger's table may hold any number of entries."""
+    a, b = (
+        cell(changed="; ".join(f"distill.k{n}={value}" for n in range(100_000))) for value in (1, 2)
+    )
+    words = difference_in_words(a, b, "shared")
+    assert [text.count(";") for text in words] == [19, 19]
+    assert words[0].startswith("distill.k0=1; distill.k1=1; ")
+    assert words[1].endswith("distill.k19=2 and 99980 more")

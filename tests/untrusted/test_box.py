@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from kdbench.errors import IntegrityError
-from kdbench.untrusted.box import Copied, copy_file, file_names, remove_tree
+from kdbench.untrusted.box import Copied, copy_file, file_names, prune, remove_tree
 from tests.sizes import size
 from tests.untrusted.trees import make_outside, plant, state, trees
 
@@ -326,6 +327,21 @@ def test_a_single_file_or_link_is_removed(out, outside):
         remove_tree(out / name)
     assert os.listdir(out) == []
     assert (outside / "folder" / "kept").exists()
+
+
+def test_pruning_keeps_what_is_named_and_follows_no_link(out, outside):
+    for name in ("kept", "gone"):
+        (out / name).touch()
+        (out / f"{name} folder").mkdir()
+        (out / f"{name} folder" / "link").symlink_to(outside / "folder")
+    (out / "link").symlink_to(outside)
+    (out.parent / "link").symlink_to(outside / "folder")
+    before = state(outside)
+    prune(out, lambda name, facts: name.startswith("kept") and not stat.S_ISLNK(facts.st_mode))
+    assert sorted(os.listdir(out)) == ["kept", "kept folder"]
+    prune(out.parent / "link", lambda name, facts: False)
+    prune(out.parent / "nowhere", lambda name, facts: False)
+    assert state(outside) == before
 
 
 #: Makes folders in each other: their path is longer than a path may be.

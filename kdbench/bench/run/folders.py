@@ -15,6 +15,7 @@ import contextlib
 import os
 import re
 import secrets
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.care import LAST_JOB, last_job
 from kdbench.bench.work.job import BOX, CHECKPOINTS, IN, OUT, PLUGINS, TEMPORARY, TRACES
 from kdbench.errors import IntegrityError
-from kdbench.untrusted.box import copy_file, file_names, remove_tree
+from kdbench.untrusted.box import copy_file, file_names, prune, remove_tree
 
 _CHECKPOINT = re.compile(r"fit-[0-9]{1,6}\.safetensors")
 #: Names that are looked at where checkpoints lie.
@@ -78,8 +79,10 @@ class JobFolders:
         folder = last_job(self.store, key)
         if folder is None:
             return
-        for name in (IN, PLUGINS, f"{BOX}/{OUT}", f"{BOX}/{TRACES}", f"{BOX}/{TEMPORARY}"):
-            remove_tree(folder / name, _PATIENCE_S)
+        prune(folder, lambda name, _: name == BOX, _PATIENCE_S)
+        prune(folder / BOX, lambda name, _: name == CHECKPOINTS, _PATIENCE_S)
+        # A link that a job left is followed by nobody, but by the tools of the user perhaps.
+        prune(folder / BOX / CHECKPOINTS, _may_be_checkpoint, _PATIENCE_S)
         with contextlib.suppress(OSError):
             os.utime(self.store.workspace(key) / LAST_JOB)  # it is kept from today on
 
@@ -89,6 +92,11 @@ class JobFolders:
         if folder is not None:
             remove_tree(folder, _PATIENCE_S)
         remove_tree(self.store.workspace(key))
+
+
+def _may_be_checkpoint(name: str, facts: os.stat_result) -> bool:
+    alone = stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1
+    return alone and _CHECKPOINT.fullmatch(name) is not None
 
 
 def _copy_checkpoints(source: Path, target: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import time
 from pathlib import Path
@@ -64,6 +65,7 @@ class ProfileFolder:
         wall = time.monotonic() - self._since[stage.key]
         told = outcome.facts.pop("profile", None)
         parts = told if isinstance(told, dict) else {}
+        steps = _number(parts.get("steps"))
         self.rows.append(
             {
                 "number": stage.number,
@@ -73,10 +75,8 @@ class ProfileFolder:
                 "wall_s": wall,
                 "seconds": outcome.seconds,
                 "peak_mem_mb": outcome.peak_mb,
-                **{
-                    name: _number(parts.get(name))
-                    for name in ("steps", *(f"{part}_s" for part in PARTS))
-                },
+                "steps": None if steps is None else round(steps),
+                **{f"{part}_s": _number(parts.get(f"{part}_s")) for part in PARTS},
             }
         )
         self._take(stage, traces)
@@ -101,4 +101,7 @@ class ProfileFolder:
 
 
 def _number(value: object) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """The value, if it is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if math.isfinite(value) else None

@@ -74,16 +74,16 @@ def check_private(path: Path, alone: bool = True) -> None:
     """
     facts = path.lstat()
     if stat.S_ISLNK(facts.st_mode):
-        why = "is a link"
+        why = f"{path} is a link"
     elif facts.st_uid not in (os.geteuid(), 0):
-        why = "belongs to another user"
+        why = f"{path} belongs to another user"
     elif alone and facts.st_mode & _OTHERS_MAY_WRITE:
-        why = "can be written by other users"
+        why = f"other users may write {path}"
     else:
         return
     raise ConfigError(
-        f"{path} {why}, who could change results; use it only after `chmod -R go-w` and `chown`, "
-        f"or {_ELSEWHERE}"
+        f"{why}, so results may be changed by others; if you trust them as they are, use `chown` "
+        f"and `chmod go-w`, or {_ELSEWHERE}"
     )
 
 

@@ -14,12 +14,12 @@ So an answer can lie about nothing but its numbers.
 from __future__ import annotations
 
 import importlib.util
-import os
 import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,14 +56,14 @@ class Link:
     """Questions to one companion. Nothing that it does can raise anything but ContractError here.
 
     Args:
-        descriptor: the socket that leads to it. A copy is used.
+        descriptor: the socket that leads to it. The caller closes it.
         what: what runs there, in words.
         limit_s: seconds for each answer.
     """
 
     def __init__(self, descriptor: int, what: str, limit_s: float | None = None) -> None:
-        self._socket = socket.socket(fileno=os.dup(descriptor))
-        self._what, self._limit_s = what, ANSWER_S if limit_s is None else limit_s
+        self._descriptor, self._what = descriptor, what
+        self._limit_s = ANSWER_S if limit_s is None else limit_s
 
     def ask(self, images: Tensor, values: int) -> Tensor:
         """``values`` numbers for each of the images, float32 (N, values) on the CPU.
@@ -73,13 +73,14 @@ class Link:
         """
         deadline = time.monotonic() + self._limit_s
         try:
-            self._expect_silence()
-            self._send(images, deadline)
-            (failed,) = self._receive(1, deadline)
-            if failed:
-                raise ContractError(f"{self._what} failed: {self._text(deadline)}")
-            data = self._receive(len(images) * values * _FLOAT, deadline)
-            self._expect_silence()
+            with _borrowed(self._descriptor) as companion:
+                self._expect_silence(companion)
+                _send(companion, images, deadline)
+                (failed,) = receive(companion, 1, deadline)
+                if failed:
+                    raise ContractError(f"{self._what} failed: {_text(companion, deadline)}")
+                data = receive(companion, len(images) * values * _FLOAT, deadline)
+                self._expect_silence(companion)
         except TimeoutError:
             raise ContractError(f"{self._what} did not answer within {self._limit_s:g} s") from None
         except OSError as error:
@@ -88,30 +89,39 @@ class Link:
             ) from None
         return torch.frombuffer(data, dtype=torch.float32).view(len(images), values)
 
-    def _send(self, images: Tensor, deadline: float) -> None:
-        self._socket.settimeout(_left(deadline))
-        self._socket.sendall(_COUNT.pack(len(images)))
-        self._socket.settimeout(_left(deadline))
-        self._socket.sendall(_bytes(images))
-
-    def _receive(self, size: int, deadline: float) -> bytearray:
-        return receive(self._socket, size, deadline)
-
-    def _text(self, deadline: float) -> str:
-        (length,) = _LENGTH.unpack(self._receive(_LENGTH.size, deadline))
-        text = self._receive(min(length, _MOST_TEXT), deadline).decode(errors="replace")
-        return strip_control(text)
-
-    def _expect_silence(self) -> None:
+    def _expect_silence(self, companion: socket.socket) -> None:
         """Refuse what was sent without a question."""
-        self._socket.settimeout(0)
+        companion.settimeout(0)
         try:
-            data = self._socket.recv(1, socket.MSG_PEEK)
+            data = companion.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return
         if not data:
             raise ConnectionResetError
         raise ContractError(f"{self._what} sent more than it was asked for")
+
+
+@contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """A socket on a descriptor that stays open."""
+    borrowed = socket.socket(fileno=descriptor)
+    try:
+        yield borrowed
+    finally:
+        borrowed.detach()
+
+
+def _send(companion: socket.socket, images: Tensor, deadline: float) -> None:
+    for data in (_COUNT.pack(len(images)), _bytes(images)):
+        companion.settimeout(_left(deadline))
+        companion.sendall(data)
+
+
+def _text(companion: socket.socket, deadline: float) -> str:
+    """Why a companion failed. Its words, so they are cut and lose their control characters."""
+    (length,) = _LENGTH.unpack(receive(companion, _LENGTH.size, deadline))
+    text = receive(companion, min(length, _MOST_TEXT), deadline).decode(errors="replace")
+    return strip_control(text)
 
 
 def remote_network(descriptor: int, num_classes: int) -> Network:
@@ -167,7 +177,7 @@ def serve(channel: socket.socket, order: Mapping[str, Any], links: Mapping[str, 
     numerics = Numerics(torch.device(told.device), told.bf16, told.threads)
     torch.set_num_threads(told.threads)
     answer: Callable[[Tensor], Tensor] | None = None
-    with socket.socket(fileno=os.dup(links["job"])) as job:
+    with _borrowed(links["job"]) as job:
         while (images := _question(job, told.image_size)) is not None:
             try:
                 if answer is None:
@@ -195,7 +205,8 @@ def _question(job: socket.socket, side: int) -> Tensor | None:
 
 def _answers(told: Order, numerics: Numerics) -> Callable[[Tensor], Tensor]:
     """The function that answers. Only here code of a plugin is imported."""
-    if any(importlib.util.find_spec(package) is None for package in told.packages):
+    new = [package for package in told.packages if package not in sys.modules]
+    if any(importlib.util.find_spec(package) is None for package in new):
         sys.path.append(told.plugins)
     module, record = load_module(Path(told.file), told.packages)
     return _ROLES[told.role](told, module, record, numerics)

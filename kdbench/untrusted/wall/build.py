@@ -67,8 +67,10 @@ def build_wall(wall: Wall, *, namespaces: bool, without: tuple[str, ...] = ()) -
         processes=wall.processes if namespaces else None,
     )
     if "landlock" not in without:
-        write = (*wall.write, Path("/dev/shm"), *wall.devices)
-        how = confine(wall.read, write, network=wall.network)
+        # Where /dev/shm is everybody's, the names in it are all that keeps a neighbour's memory.
+        shared = [Path("/dev/shm")]
+        write = [*wall.write, *wall.devices, *(shared if namespaces else [])]
+        how = confine(wall.read, write, [] if namespaces else shared, network=wall.network)
         layers += [how] if how != "none" else []
     if sys.platform.startswith("linux"):
         kernel.no_new_privileges()

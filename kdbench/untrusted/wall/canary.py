@@ -24,7 +24,8 @@ from kdbench.untrusted.wall.kernel import libc
 _MPTCP = 262
 _IN_CREATE = 0x100
 _GET_KEYRING_ID, _USER_KEYRING = 0, -4
-_KINDS = ("pid", "ipc", "net")
+_SHARED = Path("/dev/shm")
+_KINDS = ("pid", "ipc", "user")
 
 
 class Bait:
@@ -37,12 +38,17 @@ class Bait:
         name = f"kdbench-bait-{os.getpid()}-{self._folder.name}"
         if sys.platform.startswith("linux"):
             self._sockets.append(self._listen(socket.AF_UNIX, f"\0{name}"))
+        #: A file among those by which processes share memory.
+        self._shared: Path | None = None
+        if _SHARED.is_dir():
+            self._shared = Path(tempfile.mkstemp(prefix="kdbench-bait-", dir=_SHARED)[1])
         tcp = self._listen(socket.AF_INET, ("127.0.0.1", 0))
         self._sockets.append(tcp)
         #: What the canary has to know, as JSON can hold it.
         self.told: dict[str, Any] = {
             "folder": str(self._folder),
             "abstract": name,
+            "shared": self._shared.name if self._shared else "",
             "port": tcp.getsockname()[1],
             "pid": os.getpid(),
             "namespaces": namespaces(),
@@ -53,6 +59,8 @@ class Bait:
         for listener in self._sockets:
             listener.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self._shared is not None:
+            self._shared.unlink(missing_ok=True)
 
     @staticmethod
     def _listen(family: int, address: Any) -> socket.socket:
@@ -83,12 +91,12 @@ def reached(bait: Mapping[str, Any]) -> tuple[str, ...]:
         "chmod": lambda: os.chmod(folder, 0o700),
         "rename": lambda: os.rename(folder / "file", folder / "file"),
         "inotify": lambda: _watch(folder),
+        "shared files": lambda: _SHARED.joinpath(_named(_SHARED, bait["shared"])).read_bytes(),
         "unix socket": lambda: _connect(socket.AF_UNIX, str(folder / "socket")),
         "abstract socket": lambda: _connect(socket.AF_UNIX, f"\0{bait['abstract']}"),
         "tcp": lambda: _connect(socket.AF_INET, ("127.0.0.1", bait["port"])),
         "mptcp": lambda: _connect(socket.AF_INET, ("127.0.0.1", bait["port"]), _MPTCP),
         "udp": lambda: _send(bait["port"]),
-        "keyring": _find_keyring,
     }
     # The same number may be another process in a namespace of its own.
     if "pid" in shared:
@@ -97,6 +105,8 @@ def reached(bait: Mapping[str, Any]) -> tuple[str, ...]:
         attempts["processes"] = lambda: os.stat(f"/proc/{pid}")
     if "ipc" in shared:
         attempts["shared memory"] = _find_shared_memory
+    if "user" in shared:
+        attempts["keyring"] = _find_keyring
     return tuple(name for name, attempt in attempts.items() if _works(attempt))
 
 
@@ -106,6 +116,13 @@ def _works(attempt: Callable[[], object]) -> bool:
     except (OSError, AttributeError):
         return False
     return True
+
+
+def _named(folder: Path, name: str) -> str:
+    """A name that the folder's list holds."""
+    if not name or name not in os.listdir(folder):
+        raise FileNotFoundError(name)
+    return name
 
 
 def _connect(family: int, address: Any, protocol: int = 0) -> None:

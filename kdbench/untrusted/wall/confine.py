@@ -51,13 +51,20 @@ _WRITE = (
     | _MAKE_FIFO
 )
 _WRITE |= _MAKE_SYM | _REFER | _TRUNCATE | _IOCTL_DEV
+_UNLISTED = _READ_FILE | _WRITE_FILE | _REMOVE_FILE | _MAKE_REG | _TRUNCATE
 # The kernel refuses a rule for a file that names any other right.
 _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _BIND_AND_CONNECT_TCP = 0b11
 _SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS = 0b11
 
 
-def confine(read: Iterable[Path], write: Iterable[Path], *, network: bool = False) -> str:
+def confine(
+    read: Iterable[Path],
+    write: Iterable[Path],
+    unlisted: Iterable[Path] = (),
+    *,
+    network: bool = False,
+) -> str:
     """Restrict this process, and all that it starts, to the files named. This cannot be undone.
 
     TCP and signals to other processes are forbidden, too. Root loses the capabilities that lead
@@ -74,6 +81,8 @@ def confine(read: Iterable[Path], write: Iterable[Path], *, network: bool = Fals
             in them may be executed by its path or made a device node. (An interpreter or a loader
             may still be given one, and so may memory.) A device that is named here may be
             controlled (``ioctl``). /dev/null is always one of them.
+        unlisted: folders in which files may be made, read, changed and removed, but not listed. A
+            process reaches there only what it knows by its name.
         network: leave TCP alone.
 
     Returns:
@@ -102,7 +111,8 @@ def confine(read: Iterable[Path], write: Iterable[Path], *, network: bool = Fals
     ruleset = kernel.call("Landlock", kernel.LANDLOCK_CREATE_RULESET, attributes, size, 0)
     try:
         # subprocess.DEVNULL opens /dev/null for reading and writing, even as an input.
-        for paths, rights in ((read, _READ), ((Path(os.devnull), *write), _WRITE)):
+        writes = (Path(os.devnull), *write)
+        for paths, rights in ((read, _READ), (writes, _WRITE), (unlisted, _UNLISTED)):
             for path in paths:
                 _allow(ruleset, path, rights & handled)
         # The kernel demands it: a set-uid program must not get out of the restriction.

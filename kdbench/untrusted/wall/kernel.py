@@ -10,7 +10,7 @@ OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, MOUNT_SETATTR = 428, 429, 430,
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
 
 _CAPABILITIES_VERSION = 0x20080522
-_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1 << 1, 1 << 2
+_CAP_DAC_OVERRIDE = 1 << 1
 _PR_SET_NO_NEW_PRIVS = 38
 
 
@@ -44,12 +44,14 @@ def no_new_privileges() -> None:
 
 
 def drop_capabilities() -> None:
-    """Root keeps two rights: to read, and to write, files of any owner. Nobody else keeps any.
+    """Root keeps one right: to read and write files of any owner. Nobody else keeps any.
+
+    The right to read alone goes, too. With it root could open files by their numbers.
 
     Call :func:`no_new_privileges` too, or a program that is started gains them back.
     """
     header, held = ((ctypes.c_uint32 * 2)(_CAPABILITIES_VERSION, 0), (ctypes.c_uint32 * 6)())
     checked("the capabilities cannot be read", libc().capget(header, held))
-    keep = _CAP_DAC_OVERRIDE | _CAP_DAC_READ_SEARCH if os.geteuid() == 0 else 0
+    keep = _CAP_DAC_OVERRIDE if os.geteuid() == 0 else 0
     kept = (ctypes.c_uint32 * 6)(held[0] & keep, held[1] & keep, 0, 0, 0, 0)
     checked("the capabilities cannot be dropped", libc().capset(header, kept))

@@ -21,6 +21,7 @@ HARMLESS = {
     "kdbench.bench.work.executors": "empty",
     "kdbench.bench.work.executors.child": "sets the threads of numerics, which are in the key",
     "kdbench.bench.work.job": "what a process is told and says",
+    "kdbench.bench.work.report": "limits of what a process says; it refuses and changes nothing",
     "kdbench.data": "finds datasets; the pixels are in the dataset's digest",
     "kdbench.data.common": "loads datasets; the pixels are in the dataset's digest",
     "kdbench.data.glyphs": "draws the built-in dataset; the pixels are in its digest",
@@ -35,6 +36,8 @@ HARMLESS = {
     "kdbench.report": "empty",
     "kdbench.untrusted": "empty",
     "kdbench.untrusted.confine": "takes rights away",
+    "kdbench.untrusted.files": "opens files with limits; it refuses and changes nothing",
+    "kdbench.untrusted.header": "reads headers with limits; it refuses and changes nothing",
     "kdbench.untrusted.text": "text for people",
     "kdbench.report.pictures": "draws a trigger for people; a picture is no number",
 }

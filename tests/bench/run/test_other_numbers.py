@@ -91,6 +91,12 @@ def test_verify_finds_a_row_that_claims_other_numbers(runs, registry):
     refused = call("verify", folders[0], "--store", store.root, "--cells", "0")
     assert refused.exit_code == 4
     assert "the settings of 1 rows (lines 2)" in refused.output
+    # A row without its key would pass for one of another machine, which nothing is compared with.
+    table.loc[0, "config_digest"] = ""
+    table.to_csv(folders[0] / "results.csv", index=False)
+    refused = call("verify", folders[0], "--store", store.root, "--cells", "0")
+    assert refused.exit_code == 2
+    assert "line 2: nothing in config_digest" in refused.output
 
 
 def test_a_row_of_an_older_schema_or_of_another_machine_is_not_compared(runs, registry):

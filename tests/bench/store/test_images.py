@@ -159,7 +159,8 @@ def test_a_defense_gets_the_same_images_as_ever(registry, stripes, store, tmp_pa
             "device": "cpu",
             "bf16": False,
             "threads": 1,
-            "packages": [],
+            "packages": {},
+            "network": "",
             "checkpoint_s": 60.0,
         }
     )

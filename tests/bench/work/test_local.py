@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdbench.bench.kinds import Kind
@@ -131,7 +131,7 @@ def test_a_gpus_peak_is_taken_from_jobs_that_have_one():
     assert done.outcome.peak_mb == 70.0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.binary() | JSON.map(line) | st.sampled_from([HELLO, line(STEP)]), max_size=6))
 def test_whatever_a_process_says_its_job_ends_once(said):
     events = events_of(JOB, [*said, line({"outcomes": [GOOD]})])

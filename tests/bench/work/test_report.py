@@ -9,7 +9,7 @@ import math
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdbench.bench.kinds import Kind
@@ -276,7 +276,7 @@ def test_an_honest_plugins_facts_are_made_harmless():
     check_facts(*DISTILL, facts)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.binary()
     | JSON.map(lambda value: json.dumps(value).encode())
@@ -305,7 +305,7 @@ def test_any_line_is_a_report_or_nonsense(line, tasks):
             json.dumps(outcome.facts, allow_nan=False)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.fixed_dictionaries(
         {}, optional={name: JSON | st.just(value) for name, value in MEASURED.items()} | {"x": JSON}

@@ -41,7 +41,10 @@ def test_an_order_and_links_reach_the_process(zygote, tmp_path, monkeypatch):
         ({"code": 0}, 0),
         ({"code": 3}, 3),
         ({"abort": True}, -signal.SIGABRT),
-        *(({"signal": int(number)}, -number) for number in (signal.SIGKILL, signal.SIGSEGV)),
+        *(
+            ({"signal": int(number)}, -number)
+            for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM)
+        ),
     ],
 )
 def test_its_end_is_told_as_it_was(zygote, tmp_path, order, code):

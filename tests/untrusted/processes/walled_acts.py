@@ -58,3 +58,124 @@ def survive(channel, order, links):
     if not order["leaves"]:
         time.sleep(600)
     channel.recv(1)
+
+
+def work(channel, order, links):
+    """What a plugin may need: threads, workers of a data loader, pictures, files, a program."""
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    import matplotlib
+    import safetensors.torch
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    box = Path(order["box"])
+    torch.set_num_threads(2)
+    images, labels = torch.rand(32, 3, 16, 16), torch.arange(32) % 4
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8 * 14 * 14, 4),
+    )
+    optimiser = torch.optim.SGD(net.parameters(), 0.01)
+    seen = 0
+    for batch, target in DataLoader(TensorDataset(images, labels), 8, num_workers=2):
+        torch.nn.functional.cross_entropy(net(batch), target).backward()
+        optimiser.step()
+        seen += len(batch)
+    safetensors.torch.save_file(net.state_dict(), box / "weights")
+    loaded = safetensors.torch.load_file(box / "weights")
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    pyplot.title("text")
+    pyplot.savefig(box / "picture.png")
+    program = "import os, torch; print(os.getpid() > 1)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    answer(
+        channel,
+        {
+            "seen": seen,
+            "threads": torch.get_num_threads(),
+            "weights": len(loaded),
+            "picture": (box / "picture.png").stat().st_size > 100,
+            "program": said.stdout + said.stderr,
+        },
+    )
+
+
+def kill_everybody(channel, order, links):
+    """Everybody but itself: its supervisor, its neighbours, the coordinator."""
+    import signal
+
+    if order["kill"] and os.getpid() > 10:
+        return  # it would really end everybody
+    for pid in (-1 if order["kill"] else os.getppid(), 1):
+        try:
+            os.kill(pid, signal.SIGKILL if order["kill"] else 0)
+        except OSError as error:
+            answer(channel, error.errno)
+        else:
+            answer(channel, 0)
+    time.sleep(0.2)
+    answer(channel, "still here")
+
+
+def multiply(channel, order, links):
+    """As many processes as it can get."""
+    children = 0
+    try:
+        while children < 2000:
+            if not os.fork():
+                time.sleep(600)
+            children += 1
+    except OSError as error:
+        answer(channel, [children, type(error).__name__])
+    else:
+        answer(channel, [children, "no limit"])
+
+
+def fill(channel, order, links):
+    """Too large a file, and too much shared memory."""
+    errors = []
+    for place in (order["box"] + "/file", "/dev/shm/file"):
+        try:
+            with open(place, "wb", 0) as file:
+                for _ in range(16):
+                    file.write(bytes(1 << 20))
+            errors.append(0)
+        except OSError as error:
+            errors.append(error.errno)
+    answer(channel, errors)
+
+
+def search(channel, order, links):
+    """Look for a word in its whole memory. The order holds it in reverse."""
+    from pathlib import Path
+
+    word = order["drow"][::-1].encode()
+    places = 0
+    with open("/proc/self/mem", "rb", 0) as memory:
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            span, rights, *_ = line.split()
+            begin, end = (int(part, 16) for part in span.split("-"))
+            if rights[0] != "r" or "[v" in line:
+                continue
+            try:
+                memory.seek(begin)
+                places += memory.read(end - begin).count(word)
+            except (OSError, ValueError, OverflowError):
+                continue
+    # Its own copies: the word that it looks for, and none that came from elsewhere.
+    answer(channel, places)
+
+
+def hand_over(channel, order, links):
+    """Send descriptors to the coordinator, who never asked for any."""
+    import socket
+
+    for _ in range(50):
+        socket.send_fds(channel, [b'"x"\n'], [0] * 20)
