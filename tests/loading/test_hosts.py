@@ -60,15 +60,12 @@ HOSTILE = {
 }
 #: Patches what it can reach, and is a good plugin besides.
 PATCHES = (
-    "import builtins, json, kdbench.errors, kdbench.loading.candidates, pydantic\n"
+    "import builtins, json, kdbench.errors, kdbench.loading.candidates as candidates\n"
+    "print('hello')\n"
     "def evil(*a, **k): raise SystemExit(9)\n"
-    "builtins.print = json.loads = kdbench.errors.unknown = kdbench.loading.candidates.digest_of = evil\n"
-    f"print('hello')\n{GOOD.replace('NAME', 'patches')}"
+    "builtins.print = json.loads = kdbench.errors.unknown = candidates.digest_of = evil\n"
+    f"{GOOD.replace('NAME', 'patches')}"
 )
-
-
-def entry(name):
-    return EntryPoint(name, f"kdbench_{name}", "kdbench")
 
 
 @pytest.fixture
@@ -224,8 +221,9 @@ def test_a_registry_settles_in_json(registry):
     spec = RunSpec(attacks=("ckd.described",), pairs=(("wrn10_1", "wrn10_1"),))
     params = resolve(spec, registry).method("attack", "ckd.described").params
     assert params == to_jsonable_python(params) == json.loads(json.dumps(params))
+    wrong = {"attack.ckd.described.layers": "x"}
     with pytest.raises(ConfigError, match=r"attack\.ckd"):
-        resolve(spec.model_copy(update={"overrides": {"attack.ckd.described.layers": "x"}}), registry)
+        resolve(spec.model_copy(update={"overrides": wrong}), registry)
 
 
 #: Runs commands in one process, and prints which modules of plugins it has imported then.
