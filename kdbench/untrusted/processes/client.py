@@ -197,7 +197,7 @@ class Zygote:
     """A process with torch imported, which forks in milliseconds.
 
     Args:
-        imports: modules of kdbench itself that it imports, so that no child has to.
+        imports: modules that it imports besides torch, so that no child has to. None of a plugin.
         later: the same, as soon as nobody wants a child for a moment.
     """
 
