@@ -262,6 +262,8 @@ class Zygote:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        for walled in list(self._started):
+            walled.close()
         self._bait.close()
 
     def _begin(self) -> None:

@@ -37,7 +37,7 @@ def sleep(channel, order, links):
 
 def flood(channel, order, links):
     while True:
-        channel.sendall(b"x" * 65536 + order["end"].encode())
+        channel.sendall(b'"' + b"x" * 65536 + b'"' + order["end"].encode())
 
 
 def repeat(channel, order, links):
