@@ -128,7 +128,7 @@ def multiply(channel, order, links):
     """As many processes as it can get."""
     children = 0
     try:
-        while children < 2000:
+        while children < 600:
             if not os.fork():
                 time.sleep(600)
             children += 1
