@@ -215,6 +215,10 @@ def test_what_is_settled_needs_no_process_any_more(load):
     first = resolve(spec, known)
     known.close()
     assert resolve(spec, known) == first
+    assert known.hosts._hosts == []
+    # A question that is new starts a process again.
+    other = spec.model_copy(update={"attacks": ("ckd",)})
+    assert resolve(other, known).method("attack", "ckd").params
 
 
 def test_a_registry_settles_in_json(registry):
