@@ -28,8 +28,8 @@ def cheated(honest, hints, tmp_path_factory):
     each of them."""
     ground = Ground(tmp_path_factory.mktemp("g"), hints=dict(hints))
     yield ground.run(
-        ["everything", "neighbours", "quits"],
-        [*CHEATERS, "neighbours.ruins", *RIVALS],
+        ["everything", "neighbours", "liar", "quits"],
+        [*CHEATERS, "neighbours.ruins", "liar.ruins", *RIVALS],
         *("--jobs", "2"),
     )
     end(hints["comm"])
@@ -63,14 +63,17 @@ def assert_honest_or_failed(row, undefended):
 
 
 def test_an_objective_cannot_reach_the_students_of_others(request, honest, tmp_path):
-    """All are trained in the same run, and would be side by side if all were kdbench's own."""
+    """All are trained in the same run, and would be side by side if all were kdbench's own. The
+    liar says that it is."""
     run = (
-        Ground(tmp_path / "g").run(["neighbours"], ["neighbours.ruins", *RIVALS])
+        Ground(tmp_path / "g").run(
+            ["neighbours", "liar"], ["neighbours.ruins", "liar.ruins", *RIVALS]
+        )
         if SOAK
         else request.getfixturevalue("cheated")
     )
     assert ended_well(run), run.tail
-    assert run.rows["neighbours.ruins"]["status"] == "ok"
+    assert {run.rows[name]["status"] for name in ("neighbours.ruins", "liar.ruins")} == {"ok"}
     assert {name: run.rows[name] for name in RIVALS} == honest.rows
 
 
