@@ -15,7 +15,8 @@ from kdbench.loading.answers import Answers, Registered
 from kdbench.loading.candidates import CORE, Plugin, candidates, digest_of, without_rivals
 from kdbench.loading.choice import PluginChoice
 from kdbench.loading.facts import CheckFacts, DatasetFacts, MethodFacts
-from kdbench.loading.hosts import Hosts, RaisedError
+from kdbench.loading.hosted import RaisedError
+from kdbench.loading.hosts import Hosts
 from kdbench.loading.settling import Settled, Wanted
 
 if TYPE_CHECKING:

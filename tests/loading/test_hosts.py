@@ -15,7 +15,8 @@ from kdbench.errors import ConfigError, ContractError, KdbenchError
 from kdbench.loading.candidates import describe_file
 from kdbench.loading.catalogue import Catalogue
 from kdbench.loading.choice import PluginChoice
-from kdbench.loading.hosts import HostLimits, Hosts
+from kdbench.loading.hosted import HostLimits
+from kdbench.loading.hosts import Hosts
 from tests.loading.strangers import GOOD
 
 #: Writes to whatever may be the channel.
