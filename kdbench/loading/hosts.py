@@ -75,8 +75,8 @@ class Hosts:
         self._hosts: list[Host] = []
         #: Plugins that one process has loaded.
         self._together: list[Sequence[Plugin]] = []
-        self._folder = Path(tempfile.mkdtemp(prefix="kdbench-hosts-"))
-        self._count = 0
+        #: Holds a folder for each process. Made when it is needed.
+        self._folder: Path | None = None
 
     def begin(self, plugins: Iterable[Plugin]) -> None:
         """Start a process for each distribution and each file. It imports its plugins at once."""
@@ -187,16 +187,17 @@ class Hosts:
         for host in self._hosts:
             host.walled.close()
         self._hosts = []
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
     # -- one process -------------------------------------------------------------------------------
 
     def _box(self) -> Path:
         """A new folder for one process."""
-        self._count += 1
-        box = self._folder / str(self._count)
-        box.mkdir(parents=True)
-        return box
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="kdbench-hosts-"))
+        return Path(tempfile.mkdtemp(dir=self._folder))
 
     def _start(
         self,

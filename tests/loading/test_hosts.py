@@ -11,7 +11,7 @@ import pytest
 from pydantic_core import to_jsonable_python
 
 from kdbench.bench.request.spec import RunSpec, resolve
-from kdbench.errors import ConfigError, ContractError, KdbenchError
+from kdbench.errors import ConfigError, ContractError, KdbenchError, UsageError
 from kdbench.loading.candidates import describe_file
 from kdbench.loading.catalogue import Catalogue
 from kdbench.loading.choice import PluginChoice
@@ -220,6 +220,16 @@ def test_what_is_settled_needs_no_process_any_more(load):
     # A question that is new starts a process again.
     other = spec.model_copy(update={"attacks": ("ckd",)})
     assert resolve(other, known).method("attack", "ckd").params
+
+
+def test_nothing_is_left_of_the_processes(zygote, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    hosts = Hosts(zygote)
+    with pytest.raises(UsageError, match="unknown plugin"):
+        Catalogue.load(hosts, [], PluginChoice(without=frozenset({"nothing"})))
+    assert list(tmp_path.iterdir()) == []
+    Catalogue.load(hosts, []).close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_registry_settles_in_json(registry):
