@@ -268,6 +268,8 @@ class Zygote:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        for walled in list(self._started):
+            walled.close()
         self._bait.close()
 
     def _begin(self) -> None:
