@@ -77,7 +77,9 @@ class Catalogue(Answers):
         ]
         plugins = without_rivals([*known.refused, *loaded], core)
         catalogue = cls(
-            plugins=sorted(plugins, key=lambda plugin: (plugin.name, plugin.owner)), hosts=hosts
+            plugins=sorted(plugins, key=lambda plugin: (plugin.name, plugin.owner)),
+            confinement=hosts.confinement,
+            hosts=hosts,
         )
         catalogue.add([core, *catalogue.plugins])
         return catalogue

@@ -73,6 +73,8 @@ class Hosts:
     def __init__(self, starter: Starter | Zygote, limits: HostLimits | None = None) -> None:
         self.starter, self.limits = starter, limits or HostLimits()
         self._hosts: list[Host] = []
+        #: How they are walled in, as one that answered said. None: none has answered.
+        self.confinement: str | None = None
         #: Plugins that one process has loaded.
         self._together: list[Sequence[Plugin]] = []
         #: Holds a folder for each process. Made when it is needed.
@@ -102,6 +104,8 @@ class Hosts:
                     waiting += again
                 if host.ready:
                     waiting.remove(host)
+                    if host.walled.report is not None:
+                        self.confinement = host.walled.report.text
                     plugins += host.loaded
                     self._together.append(host.loaded)
         return plugins
