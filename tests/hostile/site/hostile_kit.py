@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -193,9 +194,11 @@ def leave(change: Callable[[dict[str, Any]], None] = lambda outcome: None) -> No
 
 
 def folders() -> list[Path]:
-    """The current folder, the two above it, and all folders below these that can be listed."""
-    here = Path.cwd()
-    above = [here, *[parent for parent in here.parents if len(parent.parts) > 3][:2]]
+    """The current folder, that of temporary files, the two above each, and all below these that can
+    be listed."""
+    above = []
+    for here in (Path.cwd(), Path(tempfile.gettempdir())):
+        above += [here, *[parent for parent in here.parents if len(parent.parts) > 3][:2]]
     below = []
     for folder in above:
         with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from hostile_kit import ActParams, alive, frames, info
+from hostile_plugins import networks
 
 from kdbench.attack import Attack, Backdoor
 from kdbench.hookspecs import hookimpl
@@ -13,7 +14,6 @@ from kdbench.models.wrn import WideResNet
 from kdbench.triggers import PatchTrigger
 
 HINTS = {}
-TEST_IMAGES = 100
 #: Set in the attack's own process, where it may see what it was given.
 AT_HOME = []
 
@@ -32,24 +32,16 @@ class Searching(PatchTrigger):
 
     def forward(self, images):
         if not AT_HOME:
-            tensors = [*alive(torch.Tensor)]
+            tensors = [*alive(torch.Tensor), *networks.stored()]
             for names in frames():
                 tensors += [getattr(value, "labels", value) for value in list(names.values())]
-            if any(is_labels(tensor) for tensor in tensors):
+            if any(networks.is_labels(tensor) for tensor in tensors):
                 raise RuntimeError("REACHED labels")
+            if networks.letters():
+                raise RuntimeError("REACHED a letter of another process")
             if any(True for _ in alive(FeatureModel)):
                 raise RuntimeError("REACHED the network")
         return super().forward(images)
-
-
-def is_labels(value):
-    """Whether it can be the classes of the test images. An order of them cannot."""
-    return (
-        isinstance(value, torch.Tensor)
-        and value.shape == (TEST_IMAGES,)
-        and not value.is_floating_point()
-        and len(set(value.tolist())) <= 43
-    )
 
 
 class Red(Attack):

@@ -17,6 +17,8 @@ from kdbench.models.views import Edited
 HINTS = {}
 for module in (hostile_folders, imports, neighbours, networks, processes, searching, system):
     module.HINTS.update(HINTS)
+#: Without the one that looks for a letter of another job: this job leaves one.
+REACHING = [act for act in system.ACTS if act is not system.letter]
 imports.in_the_users_name()
 imports.rewrite_tables()
 imports.tell_jobs()
@@ -26,9 +28,13 @@ class Cheat(networks.Cheat):
     """A network that looks for the labels."""
 
 
+class Searching(networks.Searching):
+    """An editor that looks around."""
+
+
 def reach():
     """Everything outside of the job."""
-    for act in (*system.ACTS, imports.listen):
+    for act in (*REACHING, imports.listen):
         try:
             act(None, None)
         except RuntimeError as error:  # goes on, and leaves it in the log
@@ -76,7 +82,7 @@ def teacher(network, setting):
 
 def editor(network, setting):
     reach()
-    return Edited(network, networks.Searching())
+    return Edited(network, Searching())
 
 
 def objective(network, setting):

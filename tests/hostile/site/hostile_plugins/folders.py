@@ -33,9 +33,14 @@ def linked_folders(student, setting):
     leave()
 
 
+def no_files(outcome):
+    if "files" in outcome:
+        outcome["files"] = []
+
+
 def linked_folders_late(student, setting):
     """As soon as the results lie there. The process ends as if nothing had been."""
-    forge(lambda outcome: outcome.update(files=[]), link_folders)
+    forge(no_files, link_folders)
 
 
 def crash(student, setting):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+from pathlib import Path
 
 import torch
-from hostile_kit import alive, defense, frames, named
+from hostile_kit import alive, defense, folders, forge, frames, named, results
+from safetensors import safe_open
 from torch import nn
 
 from kdbench import metrics
@@ -13,6 +17,7 @@ from kdbench.attack import Trigger
 from kdbench.hookspecs import hookimpl
 from kdbench.models import create_model
 from kdbench.models.base import FeatureOutput
+from kdbench.models.files import save_module
 from kdbench.models.views import Edited
 from kdbench.models.wrn import WideResNet
 
@@ -21,13 +26,36 @@ TEST_IMAGES = 100
 
 
 def test_labels():
-    """The labels of the test images, if this process has them; else None."""
+    """The labels of the test images, if this process has them, or can read them; else None."""
     for names in frames():
         for value in list(names.values()):
             labels = getattr(value, "labels", value)
             if is_labels(labels):
                 return labels
-    return next((tensor for tensor in alive(torch.Tensor) if is_labels(tensor)), None)
+    return next(filter(is_labels, (*alive(torch.Tensor), *stored())), None)
+
+
+@functools.cache
+def stored():
+    """Every tensor in a file near this process."""
+    tensors = []
+    for folder in folders():
+        for path in folder.glob("*.safetensors"):
+            with contextlib.suppress(Exception), safe_open(path, framework="pt") as file:
+                tensors += [file.get_tensor(name) for name in list(file.keys())]
+    return tensors
+
+
+@functools.cache
+def letters():
+    """Leave a letter wherever it can be left. Whether another process left one before."""
+    before = False
+    for folder in (*folders(), Path("/dev/shm"), Path("/tmp")):
+        path = folder / "a-letter-of-networks"
+        with contextlib.suppress(OSError):
+            before = before or path.exists()
+            path.touch()
+    return before
 
 
 def is_labels(value):
@@ -53,6 +81,8 @@ class Cheat(WideResNet):
     """The network of the row, which looks for the labels when it is asked."""
 
     def features(self, x, edit=None):
+        if letters():
+            raise RuntimeError("REACHED a letter of another process")
         seen = super().features(x, edit)
         logits = answers(len(x), self.num_classes)
         return seen if logits is None else FeatureOutput(seen.groups, seen.taps, logits)
@@ -86,6 +116,8 @@ class Searching(nn.Module):
         known = [value for names in frames() if type(value := names.get("target_class")) is int]
         if test_labels() is not None:
             raise RuntimeError("REACHED labels")
+        if letters():
+            raise RuntimeError("REACHED a letter of another process")
         if any(True for _ in alive(Trigger)):
             raise RuntimeError("REACHED the trigger")
         if known:
@@ -134,12 +166,30 @@ def cheating_network(num_classes, image_size):
     return Cheat("cheatnet", 10, 1, num_classes)
 
 
+def late(act):
+    """The same, put in the place of the honest file after all that core code does in the job."""
+
+    def put(network, setting):
+        def write():
+            changed = act(network, setting)
+            for path in results():
+                path.unlink()
+                save_module((network if changed is None else changed).eval(), path)
+
+        forge(lambda outcome: None, write)
+
+    put.__name__ = f"{act.__name__}_late"
+    return put
+
+
 ACTS = [own_class, own_part, own_attribute, another_network, more_classes, a_wrapper]
+TEACHERS = [own_teacher, editing]
 
 
 @hookimpl
 def kdbench_defenses():
-    return [defense("networks", named(ACTS), named([own_teacher, editing]))]
+    repairing = named([*ACTS, *map(late, ACTS)])
+    return [defense("networks", repairing, named([*TEACHERS, late(own_teacher)]))]
 
 
 @hookimpl

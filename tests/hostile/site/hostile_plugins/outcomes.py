@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import resource
+import socket
 import sys
 
 from hostile_kit import (
     HOLE,
     defense,
+    descriptors,
     flood,
     folders,
     forge,
@@ -31,11 +35,16 @@ def facts(**values):
 
 
 def files(*names):
-    return lambda outcome: outcome.update(files=list(names))
+    """Say which files there are, where an outcome says so."""
+    return lambda outcome: outcome.update({"files": list(names)} if "files" in outcome else {})
 
 
 def no_files(student, setting):
-    forge(files())
+    def remove():
+        for path in results():
+            path.unlink()
+
+    forge(files(), remove)
 
 
 def manifest(student, setting):
@@ -44,6 +53,10 @@ def manifest(student, setting):
             path.write_text("{}")
 
     forge(files("model.safetensors", "manifest.json"), write)
+
+
+def other_files(student, setting):
+    forge(lambda outcome: outcome.update(files=["../in/student.safetensors", "x/y"]))
 
 
 def a_list_for_a_word(student, setting):
@@ -55,9 +68,13 @@ def nested(student, setting):
 
 
 def sparse(student, setting):
+    """As large as may be."""
+
     def stretch():
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         for path in results():
-            os.truncate(path, 24 << 30)
+            with contextlib.suppress(OSError):
+                os.truncate(path, 24 << 30 if most < 0 else min(most, 24 << 30))
 
     forge(facts(), stretch)
 
@@ -134,7 +151,27 @@ def garble(student, setting):
 
 
 def pour(student, setting):
-    flood(b"x" * (1 << 16), seconds=3.0)
+    flood(b"x" * (1 << 16), seconds=2.0)
+
+
+def pour_steps(student, setting):
+    """Nothing wrong with any of them."""
+    step = {"place": 0, "epoch": 1, "epochs": 1, "done": 1, "total": 9, "images": 1, "loss": None}
+    flood((json.dumps(step).encode() + b"\n") * 500, seconds=2.0)
+
+
+def hand_over(student, setting):
+    """Open files for whoever takes what comes with a message."""
+    opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(100)]
+    for number in descriptors():
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as line:
+            for _ in range(50):
+                socket.send_fds(line, [b" "], opened, socket.MSG_DONTWAIT)
+
+
+def say_twice(student, setting):
+    outcome = {"status": "ok", "facts": {}, "reason": ""}
+    say(b"".join(json.dumps({"outcomes": [outcome]}).encode() + b"\n" for _ in range(3)))
 
 
 def silent(student, setting):
@@ -144,6 +181,7 @@ def silent(student, setting):
 ACTS = [
     no_files,
     manifest,
+    other_files,
     a_list_for_a_word,
     nested,
     sparse,
@@ -158,6 +196,9 @@ ACTS = [
     linked_result,
     garble,
     pour,
+    pour_steps,
+    hand_over,
+    say_twice,
     silent,
 ]
 

@@ -7,6 +7,7 @@ import ctypes
 import os
 import platform
 import resource
+import signal
 import socket
 import struct
 import time
@@ -18,6 +19,7 @@ from kdbench.hookspecs import hookimpl
 
 HINTS = {}
 MPTCP, FASTOPEN = 262, 0x20000000
+PIDFD_OPEN, PIDFD_GETFD = 434, 438
 KEYCTL = {"x86_64": 250, "aarch64": 219}.get(platform.machine(), -1)
 
 
@@ -234,7 +236,68 @@ def about_the_machine(student, setting):
     )
 
 
+def first_process(student, setting):
+    """Whoever starts, ends and reports this process: the first of its namespace, and its parent."""
+    above = {1, os.getppid()} - {0} if os.getpid() < 1000 else set()
+
+    def look(name):
+        return lambda: [Path(f"/proc/{pid}", name).read_bytes() for pid in above]
+
+    def write():
+        for pid in above:
+            with Path(f"/proc/{pid}/mem").open("r+b", buffering=0):
+                return True
+        return False
+
+    def descriptors():
+        return [os.listdir(f"/proc/{pid}/fd") for pid in above]
+
+    def take():
+        for pid in above:
+            held = libc("syscall", PIDFD_OPEN, pid, 0)
+            return [libc("syscall", PIDFD_GETFD, held, number, 0) for number in range(20)]
+
+    def trace():
+        return [libc("ptrace", 0x4206, pid, 0, 0) == 0 for pid in above]  # PTRACE_SEIZE
+
+    def read():
+        held = ctypes.create_string_buffer(8)
+        place = (ctypes.c_void_p * 2)(ctypes.addressof(held), 8)
+        return [libc("process_vm_readv", pid, place, 1, place, 1, 0) for pid in above]
+
+    def end():
+        for pid in above:
+            os.kill(pid, signal.SIGKILL)
+        return False  # seen from outside: the run goes on
+
+    reached(
+        environment=look("environ"),
+        memory=write,
+        descriptors=descriptors,
+        take=take,
+        trace=trace,
+        read=read,
+        end=end,
+    )
+
+
+def uncounted(student, setting):
+    """Memory that belongs to no process, in files: more than the job may have."""
+
+    def fill():
+        taken, block = 0, bytes(1 << 20)
+        for number in range(64):
+            with Path(f"/dev/shm/filling-{number}").open("wb") as file:
+                for _ in range(32):
+                    taken += file.write(block) >> 20
+        return taken >= 2048
+
+    reached(shm=fill)
+
+
 ACTS = [
+    first_process,
+    uncounted,
     network,
     memory_of_others,
     letter,
