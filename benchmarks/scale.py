@@ -8,6 +8,7 @@ under ``--folder``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import resource
@@ -16,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import click
 import numpy as np
@@ -25,6 +28,7 @@ from kdbench.bench.plan.prepare import Prepared, prepare
 from kdbench.bench.request.spec import RunSpec
 from kdbench.bench.run.events import Quiet
 from kdbench.bench.run.forecast import forecast
+from kdbench.bench.run.measures import Measures
 from kdbench.bench.run.runner import run
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.work.job import BOX, OUT, Done, Job, Outcome, Progressed
@@ -78,6 +82,17 @@ class Instant:
         return
 
 
+@contextlib.contextmanager
+def any_result() -> Iterator[None]:
+    """Let runs keep what :class:`Instant` leaves, although it is no network."""
+    answers = {"check": None, "packages": {}, "companions": ()}
+    with contextlib.ExitStack() as stack:
+        for name, answer in answers.items():
+            patch = mock.patch.object(Measures, name, lambda *_, answer=answer: answer)
+            stack.enter_context(patch)
+        yield
+
+
 def request(cells: int) -> RunSpec:
     """A request of about so many cells."""
     pairs = tuple((teacher, student) for teacher in MODELS for student in MODELS)
@@ -113,7 +128,8 @@ def measure(phase: str, cells: int, folder: Path) -> dict[str, object]:
 
 def _carry_out(ready: Prepared, registry: Registry, store: Store, out: Path) -> dict[str, object]:
     executor = Instant(80)
-    rows = run(ready, registry, out, Quiet(), store, executor)
+    with any_result():
+        rows = run(ready, registry, out, Quiet(), store, executor)
     bad = [row["reason"] for row in rows if row["status"] != "ok"]
     if bad:
         raise SystemExit(f"{len(bad)} cells failed: {bad[0]}")

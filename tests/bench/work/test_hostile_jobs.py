@@ -27,7 +27,7 @@ def shared():
 
 @pytest.fixture
 def executor(shared):
-    shared.limits = JobLimits()
+    shared.limits, shared.without = JobLimits(), ()
     yield shared
     left = [each.job.key for each in shared._running]
     for each in shared._running:
@@ -202,7 +202,13 @@ os._exit(0)
 """
 
 
-def test_no_job_ends_another(executor, tmp_path):
+#: Layers of the wall that a kernel may lack.
+LACKING = [(), ("namespaces",), ("namespaces", "seccomp"), ("namespaces", "seccomp", "landlock")]
+
+
+@pytest.mark.parametrize("without", LACKING)
+def test_no_job_ends_another(executor, tmp_path, without):
+    executor.without = without
     victim = job(tmp_path / "victim", WAITS, key="victim")
     executor.start(victim)
     outcomes, _ = carry_out(executor, job(tmp_path / "attacker", ATTACK, key="attacker"))
@@ -300,9 +306,10 @@ def alive(mark):
     return found
 
 
+@pytest.mark.parametrize("without", LACKING)
 @pytest.mark.parametrize("ending", ["end()", "os._exit(3)", "time.sleep(600)"])
-def test_what_a_job_starts_ends_with_it(executor, tmp_path, ending):
-    executor.limits = JobLimits(seconds=5)
+def test_what_a_job_starts_ends_with_it(executor, tmp_path, ending, without):
+    executor.limits, executor.without = JobLimits(seconds=2), without
     mark = f"survivor-{time.monotonic_ns()}"
     code = SURVIVOR + (
         f"survive('import sys, time; print(1, flush=True); time.sleep(600)', {mark!r}); {ending}"

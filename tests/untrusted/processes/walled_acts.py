@@ -113,7 +113,7 @@ def kill_everybody(channel, order, links):
 
     if order["kill"] and os.getpid() > 10:
         return  # it would really end everybody
-    for pid in (-1, 1):
+    for pid in (-1 if order["kill"] else os.getppid(), 1):
         try:
             os.kill(pid, signal.SIGKILL if order["kill"] else 0)
         except OSError as error:

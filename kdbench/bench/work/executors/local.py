@@ -58,6 +58,8 @@ class LocalExecutor:
     devices: tuple[str, ...] = ()
     #: Whether each process gives up what it does not need; see kdbench.untrusted.wall.
     confined: bool = True
+    #: Layers of the wall that are left out, see View. For tests.
+    without: tuple[str, ...] = ()
     #: Seconds that a process may go on after it said all that it had to say.
     grace_s: float = 10.0
     #: Forks the processes. None: one of its own, which ends with it.
@@ -173,6 +175,7 @@ class LocalExecutor:
             write,
             devices=running.on_gpu,
             confined=self.confined,
+            without=self.without,
             # What lies there is memory, although no process may have it mapped.
             shm_mb=None if memory_mb is None else int(memory_mb),
             processes=_MOST_PROCESSES,
