@@ -51,7 +51,7 @@ def zygote():
 
 @pytest.fixture(autouse=True)
 def _one_zygote(zygote, monkeypatch):
-    monkeypatch.setattr("kdbench.cli.processes.start_zygote", lambda: zygote)
+    monkeypatch.setattr("kdbench.cli.processes.start_zygote", lambda computes: zygote)
 
 
 @pytest.fixture

@@ -48,14 +48,15 @@ def plan_command(
     """Show what a request comes to: its stages, which are in the store, which will run and why,
     time and disk."""
     from kdbench.bench.store.artefacts import Store
-    from kdbench.cli.processes import catalogue
+    from kdbench.cli.processes import Processes
 
     if spec_file is not None:
         if options["spec"] is not None:
             raise ConfigError("SPEC.toml and --spec name two files; give one of them")
         options["spec"] = spec_file
     store = Store(store_dir)
-    with catalogue(choice) as known:
+    with Processes(choice, computes=False) as processes:
+        known = processes.answers()
         spec = build_spec(known, store, **options)
         if as_toml:
             from kdbench.bench.request.specfile import write_spec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -17,20 +18,36 @@ if TYPE_CHECKING:
     from kdbench.untrusted.processes.client import Zygote
 
 
-def start_zygote() -> Zygote:
-    """A process that forks the others. It imports what they need while this one goes on."""
+def start_zygote(computes: bool) -> Zygote:
+    """A process that forks the others. It imports what they need while this one goes on.
+
+    Args:
+        computes: it will fork the processes of stages, too.
+    """
     from kdbench.untrusted.processes.client import Zygote
 
-    return Zygote(("kdbench.loading.host",), later=("kdbench.bench.work.executors.child",))
+    if not computes:
+        return Zygote(("kdbench.loading.host",))
+    from kdbench.bench.work.executors.local import IMPORTS
+
+    return Zygote(("kdbench.loading.host",), later=IMPORTS)
 
 
 class Processes:
-    """What a command starts. The executor ``inline`` starts nothing: it imports plugins here."""
+    """What a command starts. The executor ``inline`` starts nothing: it imports plugins here.
 
-    def __init__(self, choice: PluginChoice, executor: ExecutorName = "local") -> None:
+    Args:
+        choice: which plugins are wanted.
+        executor: what computes stages.
+        computes: whether any stage will be computed.
+    """
+
+    def __init__(
+        self, choice: PluginChoice, executor: ExecutorName = "local", computes: bool = True
+    ) -> None:
         self.choice = choice
         #: Forks what this command starts. None for ``inline``.
-        self.zygote = None if executor == "inline" else start_zygote()
+        self.zygote = None if executor == "inline" else start_zygote(computes)
 
     def __enter__(self) -> Processes:
         return self
@@ -47,8 +64,12 @@ class Processes:
             self.zygote.close()
 
     def answers(self) -> Answers:
-        """What is known of the plugins."""
-        return self.registry if self.zygote is None else self.catalogue
+        """What is known of the plugins, for a command that plans."""
+        if self.zygote is None:
+            return self.registry
+        # It takes as long as the zygote's own import of torch, and is needed next.
+        importlib.import_module("kdbench.bench.plan.prepare")
+        return self.catalogue
 
     @functools.cached_property
     def catalogue(self) -> Catalogue:
@@ -70,5 +91,5 @@ class Processes:
 @contextlib.contextmanager
 def catalogue(choice: PluginChoice) -> Iterator[Catalogue]:
     """What is known of the plugins of a choice, for a command that computes nothing."""
-    with Processes(choice) as processes:
+    with Processes(choice, computes=False) as processes:
         yield processes.catalogue

@@ -81,7 +81,7 @@ def reproduce_command(
         for target in (target_names() if name == _ALL else [name])
     }
     store = Store(store_dir)
-    with Processes(choice, how.executor) as processes:
+    with Processes(choice, how.executor, computes=not dry_run) as processes:
         known = processes.answers()
         specs = {
             name: build_spec(known, store, **(options | {"spec": target_path(name)}))

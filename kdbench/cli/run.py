@@ -54,17 +54,17 @@ def run_command(
     from kdbench.cli.processes import Processes
 
     # Its processes import torch while we import the rest.
-    with Processes(choice, how.executor) as processes:
+    with Processes(choice, how.executor, computes=not dry_run) as processes:
         executor = how.make_executor(processes)
         try:
             if not dry_run:
                 executor.warm_up()
+            from kdbench.bench.plan.prepare import prepare
             from kdbench.bench.store.artefacts import Store
 
             known, store = processes.answers(), Store(store_dir)
             spec = build_spec(known, store, **options)
             if dry_run:
-                from kdbench.bench.plan.prepare import prepare
                 from kdbench.cli.plan import show_plan
 
                 show_plan(prepare(spec, known, store), store, how.jobs, how.as_json)

@@ -171,6 +171,8 @@ class Hosts:
     def __init__(self, starter: Starter | Zygote, limits: HostLimits | None = None) -> None:
         self.starter, self.limits = starter, limits or HostLimits()
         self._hosts: list[_Host] = []
+        #: Plugins that one process has loaded.
+        self._together: list[Sequence[Plugin]] = []
         self._folder = Path(tempfile.mkdtemp(prefix="kdbench-hosts-"))
         self._count = 0
 
@@ -199,6 +201,7 @@ class Hosts:
                 if host.ready:
                     waiting.remove(host)
                     plugins += host.loaded
+                    self._together.append(host.loaded)
         return plugins
 
     def ask(self, plugin: Plugin, question: str, **arguments: Any) -> Any:
@@ -208,7 +211,7 @@ class Hosts:
             KdbenchError: what the process raised; ContractError if it did not answer.
             RaisedError: it raised something else.
         """
-        host = next(h for h in self._hosts if any(_same(p, plugin) for p in h.loaded))
+        host = self._host_of(plugin)
         return _answer(self._parts(host, plugin, question, arguments, self.limits.answer_s))
 
     def check(self, plugin: Plugin, kind: str, name: str, variant: str) -> Iterator[Any]:
@@ -278,10 +281,10 @@ class Hosts:
             shutil.rmtree(box, ignore_errors=True)
 
     def close(self) -> None:
-        """End all processes."""
+        """End all processes. One that is asked later is started again."""
         for host in self._hosts:
             host.walled.close()
-            host.lost = host.lost or "its process was ended when the plan was made"
+        self._hosts = []
         shutil.rmtree(self._folder, ignore_errors=True)
 
     # -- one process -------------------------------------------------------------------------------
@@ -322,17 +325,33 @@ class Hosts:
         """A further process with one plugin loaded. It has ended when this returns."""
         host = self._start([plugin], view, entry, memory_mb)
         try:
-            try:
-                while not host.ready:
-                    _wait([host])
-                    self._load(host)
-            except _LostError as why:
-                raise _contract_error(plugin, str(why)) from None
+            self._finish(host, plugin)
             if host.loaded[0].status != "ok":
                 raise _contract_error(plugin, host.loaded[0].cause)
             yield host
         finally:
             _end(host.walled)
+
+    def _host_of(self, plugin: Plugin) -> _Host:
+        """The process that has a plugin loaded, started again if it was ended."""
+        for host in self._hosts:
+            if any(_same(other, plugin) for other in host.loaded):
+                return host
+        together = next(group for group in self._together if any(_same(p, plugin) for p in group))
+        host = self._start(together, memory_mb=self.limits.memory_mb)
+        self._hosts.append(host)
+        self._finish(host, plugin)
+        return host
+
+    def _finish(self, host: _Host, plugin: Plugin) -> None:
+        """Wait until a process has loaded its plugins. ``plugin`` is whom a message names."""
+        try:
+            while not host.ready:
+                _wait([host])
+                self._load(host)
+        except _LostError as why:
+            host.lost = str(why)
+            raise _contract_error(plugin, str(why)) from None
 
     def _load(self, host: _Host) -> None:
         """Take in what a process says of its plugins."""

@@ -13,8 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 #: Numbers of add_key and keyctl.
 KEY_CALLS = {"x86_64": (248, 250), "aarch64": (217, 219)}.get(platform.machine())
@@ -170,6 +172,44 @@ def busy(folder: Path) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+
+
+@dataclass
+class Machine:
+    """What else goes on, to be looked at when the runs are over."""
+
+    listeners: Listeners
+    segment: Path
+    """A file in /dev/shm."""
+    shared: Callable[[], bytes]
+    """Reads a System V segment."""
+    victim: subprocess.Popen[str]
+    """Another process."""
+    hints: dict[str, Any]
+    """How a plugin could find all that."""
+
+
+def machine(stack: ExitStack, folder: Path) -> Machine:
+    """Start everything. It ends with the stack.
+
+    Args:
+        folder: somebody makes and removes files there.
+    """
+    listeners = Listeners(folder)
+    stack.callback(listeners.close)
+    shm_key, shared = stack.enter_context(shared_memory())
+    path = stack.enter_context(segment())
+    other = stack.enter_context(victim())
+    stack.enter_context(busy(folder))
+    hints = {
+        "addresses": listeners.addresses,
+        "shm_key": shm_key,
+        "segment": path.name,
+        "key": stack.enter_context(user_key()),
+        "victim": other.pid,
+        "watched": str(folder),
+    }
+    return Machine(listeners, path, shared, other, hints)
 
 
 def named(comm: str) -> list[int]:

@@ -22,7 +22,8 @@ HERE = Path(__file__).parent
 #: A cell of seconds. What is measured is of no interest, so that one epoch of everything will do.
 CELL = (
     *("run", "--attack", "badnets", "--pair", "wrn10_1-wrn10_1", "--target-class", "7"),
-    *("--train-size", "200", "--test-size", "100", "--threads", "1", "--no-controls"),
+    *("--train-size", "200", "--test-size", "100", "--clean-fraction", "0.5"),
+    *("--threads", "1", "--no-controls", "--time-limit", "120"),
     *[
         word
         for kind in ("clean", "poison", "distill", "repair")
@@ -32,7 +33,7 @@ CELL = (
 #: Columns that differ between two runs of the same.
 TIMES = ("wall_s", "peak_mem_mb")
 #: A run that takes longer hangs. On an idle core a run of many acts takes half a minute.
-PATIENCE_S = size(240, 60)
+PATIENCE_S = size(300, 60)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Ended:
 
     @property
     def tail(self) -> str:
-        """The end of what it printed, for the message of a test that fails."""
+        """The end of what it printed."""
         return self.text[-3000:]
 
     @property
@@ -96,7 +97,9 @@ class Ground:
         for name in ("notes.txt", "deeper/more.txt", "private.key"):
             (self.user / name).write_text(f"the user's own words in {name}")
         (self.user / "private.key").chmod(0o600)
-        self.hints |= {"user": str(self.user), "store": str(self.store)}
+        # The same for every run, so that a stage that runs again has the same key.
+        self.hints |= {name: str(self.folder / name) for name in ("user", "store")}
+        self.hints["results"] = str(self.folder / "out1")
         self.untouched = snapshot(self.user)
 
     @property
@@ -152,25 +155,29 @@ class Ground:
 
 @dataclass
 class Acts:
-    """Acts of one plugin. The suite plays all in one run, and ``make soak`` each in a run of its
-    own."""
+    """What plugins play: in the suite all in one run, in ``make soak`` each in a run of its own.
+
+    A defense is named after its plugin and its act.
+    """
 
     ground: Ground
-    plugin: str
     defenses: list[str]
-    beside: tuple[str, ...] = ()
-    """Defenses of others, named after the plugin's."""
+    beside: list[str]
+    """Defenses of others. They come after those of the plugins."""
     options: tuple[str, ...] = ()
     _ended: dict[str, Ended] = field(default_factory=dict)
 
     def of(self, name: str) -> Ended:
-        """The run in which an act was played."""
+        """The run in which a defense played."""
         key = name if SOAK else ""
         if key not in self._ended:
-            wanted = [name] if SOAK else self.defenses
             ground = self._apart(name) if SOAK else self.ground
-            self._ended[key] = ground.run([self.plugin], [*wanted, *self.beside], *self.options)
+            self._ended[key] = self.play(ground, [name] if SOAK else self.defenses)
         return self._ended[key]
+
+    def play(self, ground: Ground, defenses: list[str]) -> Ended:
+        plugins = list(dict.fromkeys(name.partition(".")[0] for name in defenses))
+        return ground.run(plugins, [*defenses, *self.beside], *self.options)
 
     def _apart(self, name: str) -> Ground:
         """A ground of its own, with the same store and hints."""

@@ -53,21 +53,19 @@ HOSTILE = {
     "digs": (f"{SAY}say(b'[' * 200_000 + b'\\n')", NONSENSE),
     "floods": (f"{SAY}say(b'x' * (10 << 20))\nos._exit(0)", "its process exited with code 0"),
     "claims": (f"{SAY}say({CLAIM!r})", NONSENSE),
-    "colours": (f"{SAY}say({COLOURED!r})", " [2J"),
+    "colours": (f"{SAY}say({COLOURED!r})", NONSENSE),
+    "shouts": ("raise ValueError('\\x1b[2J\\nboom')", "ValueError:  [2J boom"),
     "closes": ("import os\nos.closerange(3, 64)", "while it was imported"),
-    "long": (GOOD.replace("NAME", "x" * 300), "defines.0"),
+    "long": (GOOD.replace("NAME", "x" * 300), "at most 100 characters"),
 }
 #: Patches what it can reach, and is a good plugin besides.
 PATCHES = (
-    "import builtins, json, kdbench.errors, kdbench.loading.candidates, pydantic\n"
+    "import builtins, json, kdbench.errors, kdbench.loading.candidates as candidates\n"
+    "print('hello')\n"
     "def evil(*a, **k): raise SystemExit(9)\n"
-    "builtins.sorted = kdbench.errors.unknown = kdbench.loading.candidates.digest_of = evil\n"
-    f"print('hello')\n{GOOD.replace('NAME', 'patches')}"
+    "builtins.print = json.loads = kdbench.errors.unknown = candidates.digest_of = evil\n"
+    f"{GOOD.replace('NAME', 'patches')}"
 )
-
-
-def entry(name):
-    return EntryPoint(name, f"kdbench_{name}", "kdbench")
 
 
 @pytest.fixture
@@ -203,7 +201,7 @@ def test_a_plugin_that_does_not_answer_fails_whoever_asks_for_it(load):
     for name, says in (
         ("steps", "exited with code 5 while it was asked"),
         ("raises", "ValueError: no steps today"),
-        ("lies", ""),
+        ("lies", "got 'win' for steps"),
     ):
         with pytest.raises(ContractError, match=says) as caught:
             settle(name)
@@ -217,14 +215,19 @@ def test_what_is_settled_needs_no_process_any_more(load):
     first = resolve(spec, known)
     known.close()
     assert resolve(spec, known) == first
+    assert known.hosts._hosts == []
+    # A question that is new starts a process again.
+    other = spec.model_copy(update={"attacks": ("ckd",)})
+    assert resolve(other, known).method("attack", "ckd").params
 
 
 def test_a_registry_settles_in_json(registry):
     spec = RunSpec(attacks=("ckd.described",), pairs=(("wrn10_1", "wrn10_1"),))
     params = resolve(spec, registry).method("attack", "ckd.described").params
     assert params == to_jsonable_python(params) == json.loads(json.dumps(params))
+    wrong = {"attack.ckd.described.layers": "x"}
     with pytest.raises(ConfigError, match=r"attack\.ckd"):
-        resolve(spec.model_copy(update={"overrides": {"attack.ckd.layers": "x"}}), registry)
+        resolve(spec.model_copy(update={"overrides": wrong}), registry)
 
 
 #: Runs commands in one process, and prints which modules of plugins it has imported then.
@@ -236,7 +239,7 @@ from kdbench.untrusted.processes.client import Zygote
 
 shared = Zygote(("kdbench.loading.host",))
 end, shared.close = shared.close, lambda: None
-processes.start_zygote = lambda: shared
+processes.start_zygote = lambda computes: shared
 codes = []
 for arguments in json.loads(sys.argv[1]):
     try:

@@ -197,7 +197,7 @@ class Zygote:
     """A process with torch imported, which forks in milliseconds.
 
     Args:
-        imports: modules of kdbench itself that it imports, so that no child has to.
+        imports: modules that it imports besides torch, so that no child has to. None of a plugin.
         later: the same, as soon as nobody wants a child for a moment.
     """
 
@@ -268,6 +268,8 @@ class Zygote:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        for walled in list(self._started):
+            walled.close()
         self._bait.close()
 
     def _begin(self) -> None:

@@ -38,9 +38,8 @@ def main() -> None:
     at = sys.argv.index("--")
     for name in ("torch", *sys.argv[1:at]):
         importlib.import_module(name)
-    # The first optimiser of a process imports it, which takes a second. Here that happens once, and
-    # not in each child. Whoever asks for a child before need not wait for it.
-    later = ["torch._dynamo", *sys.argv[at + 1 :]]
+    # Whoever asks for a child before need not wait for these.
+    later = sys.argv[at + 1 :]
     needed = tuple(interpreter_paths())
     _freeze()
     asked = socket.socket(fileno=os.dup(0))

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import IntegrityError
-from kdbench.untrusted.confine import confine, die_with_parent, interpreter_paths, limit
+from kdbench.untrusted.wall.confine import confine
+from kdbench.untrusted.wall.limits import limit
+from kdbench.untrusted.wall.parents import die_with_parent
+from kdbench.untrusted.wall.paths import interpreter_paths
 
 WEIGHTS = "weights"
 _STARTING_CPU_S = 300

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import kdbench
 from kdbench.errors import IntegrityError, KdbenchError
-from kdbench.untrusted.confine import import_paths
 from kdbench.untrusted.text import strip_control
+from kdbench.untrusted.wall.paths import import_paths
 from kdbench.untrusted.weights.kinds import FILE_KINDS
 
 if TYPE_CHECKING:

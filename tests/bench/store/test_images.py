@@ -160,7 +160,7 @@ def test_a_defense_gets_the_same_images_as_ever(registry, stripes, store, tmp_pa
             "bf16": False,
             "threads": 1,
             "packages": {},
-            "network": "",
+            "network": "wrn10_1",
             "checkpoint_s": 60.0,
         }
     )

@@ -14,8 +14,8 @@ _PREAMBLE = """
 import gc, json, os, signal, socket, subprocess, sys, time
 
 BOX = os.getcwd()
-channel = next(thing for thing in gc.get_objects()
-               if isinstance(thing, socket.socket) and thing.family == socket.AF_UNIX and thing.fileno() >= 0)
+channel = next(thing for thing in gc.get_objects() if isinstance(thing, socket.socket)
+               and thing.family == socket.AF_UNIX and thing.fileno() >= 0)
 STEP = {"place": 0, "epoch": 1, "epochs": 2, "done": 3, "total": 4, "images": 5, "loss": 0.5}
 GOOD = {"status": "ok", "facts": {"loss": 0.5}}
 

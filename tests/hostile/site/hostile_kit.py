@@ -38,23 +38,53 @@ def info(name: str) -> Info:
     return Info(name, "title", "authors", "venue", 2020, "https://example.org")
 
 
-def defense(defense_name: str, acts: dict[str, Act]) -> type[Defense]:
-    """A defense that repairs, with an act for each variant.
+def defense(
+    defense_name: str,
+    repairing: dict[str, Act],
+    cleansing: dict[str, Act] | None = None,
+    training: dict[str, Act] | None = None,
+) -> type[Defense]:
+    """A defense with an act for each variant, and each act in its steps.
 
-    An act gets student and setting. What it returns is the repaired student. None stands for the
-    student as it came.
+    An act gets a network and the setting: the student, or the teacher if it cleanses. What it
+    returns is handed on. None stands for the network as it came, or for no loss.
     """
+    by_step = {
+        "repair_student": repairing,
+        "cleanse_teacher": cleansing or {},
+        "objective": training or {},
+    }
 
     class Hostile(Defense):
         info = info(defense_name)
         Params = ActParams
-        variants = {name: Variant(f"plays {name}", {"act": name}) for name in acts}
+        variants = {
+            name: Variant(f"plays {name}", {"act": name})
+            for acts in by_step.values()
+            for name in acts
+        }
+
+        def steps(self):
+            return frozenset(step for step, acts in by_step.items() if self.params.act in acts)
+
+        def play(self, step, network, setting):
+            changed = by_step[step][self.params.act](network, setting)
+            return network if changed is None else changed
 
         def repair_student(self, student, teacher, setting):
-            changed = acts[self.params.act](student, setting)
-            return student if changed is None else changed
+            return self.play("repair_student", student, setting)
+
+        def cleanse_teacher(self, teacher, setting):
+            return self.play("cleanse_teacher", teacher, setting)
+
+        def objective(self, teacher, student, setting):
+            return by_step["objective"][self.params.act](student, setting)
 
     return Hostile
+
+
+def named(acts: list[Act]) -> dict[str, Act]:
+    return {act.__name__: act for act in acts}
 
 
 def reached(**ways: Callable[[], Any]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdbench.untrusted.processes.lines import Lines
 
 
+@settings(deadline=None)  # a loaded machine may take its time
 @given(st.lists(st.binary(max_size=12).map(lambda part: part.replace(b"a", b"\n"))), st.data())
 def test_parts_make_no_difference(parts, data):
     longest = data.draw(st.integers(0, 10))

@@ -57,14 +57,14 @@ def test_without_namespaces_it_may_signal_nobody(zygote):
 
 
 def test_processes_are_limited(zygote):
-    walled = start(zygote, "multiply", processes=400)
+    walled = start(zygote, "multiply", processes=310)
     ((count, error),) = ended(walled)
     if "namespaces" not in walled.report.text:
         pytest.skip("this kernel gives no namespaces")
     kernel = tuple(int(part) for part in os.uname().release.split(".")[:2])
     if os.geteuid() == 0 and kernel < (6, 14):
         pytest.skip("this kernel has no such limit for root")
-    assert count < 400
+    assert count < 310
     assert error == "BlockingIOError"
     assert walled.exit.code == 0
 

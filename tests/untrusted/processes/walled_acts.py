@@ -37,7 +37,7 @@ def sleep(channel, order, links):
 
 def flood(channel, order, links):
     while True:
-        channel.sendall(b"x" * 65536 + order["end"].encode())
+        channel.sendall(b'"' + b"x" * 65536 + b'"' + order["end"].encode())
 
 
 def repeat(channel, order, links):
@@ -128,7 +128,7 @@ def multiply(channel, order, links):
     """As many processes as it can get."""
     children = 0
     try:
-        while children < 2000:
+        while children < 600:
             if not os.fork():
                 time.sleep(600)
             children += 1

@@ -263,7 +263,9 @@ def table(told, box):
         "copy a tree": lambda: asked("open_tree", -100, b"/nothing", 0),
         "change the root": lambda: asked("pivot_root", b"/nothing", b"/nothing"),
         "new user namespace": lambda: asked("unshare", ctypes.c_ulong(0x10000000 | 1 << 40)),
-        "clone into a namespace": lambda: asked("clone", ctypes.c_ulong(0x10000000 | 0x200), 0, 0, 0, 0),
+        "clone into a namespace": lambda: asked(
+            "clone", ctypes.c_ulong(0x10000000 | 0x200), 0, 0, 0, 0
+        ),
         "enter a namespace": lambda: asked("setns", -1, 0),
         # the kernel
         "io_uring": lambda: asked("io_uring_setup", 0, none),

@@ -27,8 +27,9 @@ from kdbench.untrusted.processes.client import Walled, Zygote, wait
 from kdbench.untrusted.processes.environment import temporary_environment
 from kdbench.untrusted.processes.order import View
 
-#: What the processes of jobs have imported when they begin.
-IMPORTS = ("kdbench.bench.work.executors.child",)
+#: What the processes of jobs have imported when they begin. The first optimiser of a process
+#: imports torch._dynamo, which takes a second.
+IMPORTS = ("torch._dynamo", "kdbench.bench.work.executors.child")
 _ENTRY = "kdbench.bench.work.executors.child:run"
 #: Limits that no honest job comes near: processes and threads, and MiB of one file.
 _MOST_PROCESSES, _MOST_FILE_MB = 4096, 16 << 10

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
+import sys
 from pathlib import Path
 
-from hostile_kit import ActParams, flood, folders, forge, info, link_to, replace, results, say
+from hostile_kit import defense, flood, folders, forge, link_to, named, replace, results, say
 from hostile_plugins import folders as hostile_folders
 from hostile_plugins import imports, neighbours, networks, processes, searching, system
 
-from kdbench.defense import Defense
 from kdbench.hookspecs import hookimpl
-from kdbench.method import Variant
 from kdbench.models.views import Edited
 
 HINTS = {}
@@ -30,11 +28,11 @@ class Cheat(networks.Cheat):
 
 def reach():
     """Everything outside of the job."""
-    for act in system.ACTS:
-        with contextlib.suppress(RuntimeError):
+    for act in (*system.ACTS, imports.listen):
+        try:
             act(None, None)
-    with contextlib.suppress(RuntimeError):
-        imports.listen(None, None)
+        except RuntimeError as error:  # goes on, and leaves it in the log
+            print(error, file=sys.stderr)
     letter_box()
     processes.survive(None, None)
 
@@ -71,43 +69,39 @@ def break_files():
             replace(folder, link_to(user))
 
 
-class Everything(Defense):
-    info = info("everything")
-    Params = ActParams
-    variants = {
-        name: Variant(name, {"act": name})
-        for name in ("teacher", "editor", "objective", "student", "outcome", "crash")
-    }
+def teacher(network, setting):
+    reach()
+    network.__class__ = Cheat
 
-    def steps(self):
-        step = {"teacher": "cleanse_teacher", "editor": "cleanse_teacher", "objective": "objective"}
-        return frozenset([step.get(self.params.act, "repair_student")])
 
-    def cleanse_teacher(self, teacher, setting):
-        reach()
-        if self.params.act == "editor":
-            return Edited(teacher, networks.Searching())
-        teacher.__class__ = Cheat
-        return teacher
+def editor(network, setting):
+    reach()
+    return Edited(network, networks.Searching())
 
-    def objective(self, teacher, student, setting):
-        reach()
-        return neighbours.Zero(student)
 
-    def repair_student(self, student, teacher, setting):
-        reach()
-        if self.params.act == "student":
-            student.__class__ = Cheat
-        if self.params.act == "outcome":
-            forge(spoil, break_files)
-            say(b'{"exit": 0}\n{"hello": "\x1b[2J"}\n')
-        if self.params.act == "crash":
-            flood(b"{" * (1 << 16), seconds=1.0)
-            time.sleep(0.1)
-            hostile_folders.crash(student, setting)
-        return student
+def objective(network, setting):
+    reach()
+    return neighbours.Zero(network)
+
+
+def student(network, setting):
+    reach()
+    network.__class__ = Cheat
+
+
+def outcome(network, setting):
+    reach()
+    forge(spoil, break_files)
+
+
+def crash(network, setting):
+    reach()
+    say(b'{"exit": 0}\n{"hello": "\x1b[2J"}\n')
+    flood(b"{" * (1 << 16), seconds=1.0)
+    hostile_folders.crash_with_links(network, setting)
 
 
 @hookimpl
 def kdbench_defenses():
-    return [Everything]
+    repairing, cleansing = named([student, outcome, crash]), named([teacher, editor])
+    return [defense("everything", repairing, cleansing, named([objective]))]

@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from hostile_kit import defense, folders, forge, leave, link_to, replace
+from hostile_kit import defense, folders, forge, leave, link_to, named, replace
 
 from kdbench.hookspecs import hookimpl
 
@@ -71,4 +71,4 @@ ACTS = [linked_folders, linked_folders_late, crash, crash_with_links, crash_with
 
 @hookimpl
 def kdbench_defenses():
-    return [defense("red", {act.__name__: act for act in ACTS})]
+    return [defense("folders", named(ACTS))]

@@ -10,22 +10,17 @@ import re
 import time
 
 import torch
-from hostile_kit import alive, defense, descriptors, frames, info, say
+from hostile_kit import alive, defense, descriptors, frames, say
 
-from kdbench.defense import Defense
 from kdbench.hookspecs import hookimpl
 from kdbench.models.base import FeatureModel
 
 HINTS = {}
 
 
-class Ruins(Defense):
+def ruins(student, setting):
     """Zeroes every other network that trains in its process."""
-
-    info = info("ruins")
-
-    def objective(self, teacher, student, setting):
-        return Zero(student)
+    return Zero(student)
 
 
 class Zero(torch.nn.Module):
@@ -90,4 +85,4 @@ def words_in(value):
 @hookimpl
 def kdbench_defenses():
     acts = {"sleeps": sleeps, "sleeps_too": sleeps, "steals": steals}
-    return [defense("red", acts), Ruins]
+    return [defense("neighbours", acts, training={"ruins": ruins})]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 
 import torch
-from hostile_kit import alive, defense, frames, info
+from hostile_kit import alive, defense, frames, named
 from torch import nn
 
 from kdbench import metrics
 from kdbench.attack import Trigger
-from kdbench.defense import Defense
 from kdbench.hookspecs import hookimpl
 from kdbench.models import create_model
 from kdbench.models.base import FeatureOutput
@@ -123,24 +121,13 @@ def placed(model, setting):
     return setting.numerics.place(model)
 
 
-class OwnTeacher(Defense):
-    """Hands on a teacher of its own class."""
-
-    info = info("own_teacher")
-
-    def cleanse_teacher(self, teacher, setting):
-        teacher = copy.deepcopy(teacher)
-        teacher.__class__ = Cheat
-        return teacher
+def own_teacher(teacher, setting):
+    teacher.__class__ = Cheat
 
 
-class Editing(Defense):
-    """Hands on a teacher with an editor, as a defense may."""
-
-    info = info("editing")
-
-    def cleanse_teacher(self, teacher, setting):
-        return Edited(teacher, Searching())
+def editing(teacher, setting):
+    """As a defense may."""
+    return Edited(teacher, Searching())
 
 
 def cheating_network(num_classes, image_size):
@@ -152,7 +139,7 @@ ACTS = [own_class, own_part, own_attribute, another_network, more_classes, a_wra
 
 @hookimpl
 def kdbench_defenses():
-    return [defense("red", {act.__name__: act for act in ACTS}), OwnTeacher, Editing]
+    return [defense("networks", named(ACTS), named([own_teacher, editing]))]
 
 
 @hookimpl

@@ -6,7 +6,19 @@ import contextlib
 import os
 import sys
 
-from hostile_kit import HOLE, defense, flood, folders, forge, leave, link_to, replace, results, say
+from hostile_kit import (
+    HOLE,
+    defense,
+    flood,
+    folders,
+    forge,
+    leave,
+    link_to,
+    named,
+    replace,
+    results,
+    say,
+)
 
 from kdbench.hookspecs import hookimpl
 from kdbench.training import Step
@@ -152,4 +164,4 @@ ACTS = [
 
 @hookimpl
 def kdbench_defenses():
-    return [defense("red", {act.__name__: act for act in ACTS})]
+    return [defense("outcomes", named(ACTS))]

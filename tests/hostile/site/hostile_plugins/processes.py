@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from hostile_kit import defense, forge, libc, results
+from hostile_kit import defense, forge, libc, named, results
 
 from kdbench.hookspecs import hookimpl
 
@@ -110,4 +110,4 @@ assert Path("/proc").exists()
 
 @hookimpl
 def kdbench_defenses():
-    return [defense("red", {act.__name__: act for act in ACTS})]
+    return [defense("processes", named(ACTS))]

@@ -18,36 +18,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from hostile_kit import defense, folders, frames, info
+from hostile_kit import defense, folders, frames
 from safetensors import safe_open
 
 from kdbench.attack import AttackSetting, Backdoor, Trigger
-from kdbench.defense import Defense
 from kdbench.hookspecs import hookimpl
 
 HINTS = {}
 _KEY = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
-class Searches(Defense):
-    """In all three steps."""
-
-    info = info("searches")
-
-    def cleanse_teacher(self, teacher, setting):
-        search()
-        return teacher
-
-    def objective(self, teacher, student, setting):
-        search()
-        return None
-
-    def repair_student(self, student, teacher, setting):
-        search()
-        return student
-
-
-def search():
+def searches(network, setting):
+    """In every step of a defense."""
     through = {
         *in_objects(),
         *in_variables(),
@@ -247,4 +229,5 @@ def images_in(thing) -> int:
 
 @hookimpl
 def kdbench_defenses():
-    return [defense("red", {"share": share}), Searches]
+    acts = {"searches": searches}
+    return [defense("searching", acts | {"share": share}, acts, acts)]

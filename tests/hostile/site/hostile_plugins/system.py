@@ -12,7 +12,7 @@ import struct
 import time
 from pathlib import Path
 
-from hostile_kit import defense, libc, reached
+from hostile_kit import defense, libc, named, reached
 
 from kdbench.hookspecs import hookimpl
 
@@ -249,4 +249,4 @@ assert struct.calcsize("P") == 8, "the numbers of calls are those of 64 bits"
 
 @hookimpl
 def kdbench_defenses():
-    return [defense("red", {act.__name__: act for act in ACTS})]
+    return [defense("system", named(ACTS))]

@@ -12,7 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kdbench.untrusted.wall.confine import confine, interpreter_paths
+from kdbench.untrusted.wall.confine import confine
+from kdbench.untrusted.wall.paths import interpreter_paths
 
 request = json.loads(sys.stdin.read())
 out, secret, parent = Path(request["out"]), Path(request["secret"]), Path(f"/proc/{os.getppid()}")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.untrusted.wall.confine import _holds_private, confine, device_paths, interpreter_paths
+from kdbench.untrusted.wall.confine import confine
+from kdbench.untrusted.wall.paths import _holds_private, device_paths, interpreter_paths
 from tests.untrusted.kernel import landlock, python
 
 _SINCE = {"truncate": 3, "connect": 4, "listen": 4, "signal the parent": 6}
@@ -106,7 +107,7 @@ def test_an_older_kernel_is_asked_for_what_it_knows(monkeypatch, abi, rights, si
 
         capget = capset = prctl
 
-    monkeypatch.setattr("kdbench.untrusted.wall.confine.ctypes.CDLL", lambda *_, **__: OldKernel())
+    monkeypatch.setattr("kdbench.untrusted.wall.kernel.ctypes.CDLL", lambda *_, **__: OldKernel())
     monkeypatch.setattr("kdbench.untrusted.wall.confine._threads", lambda: 1)
     assert confine([], []) == f"landlock {abi}"
     ((attributes, length),) = rulesets
@@ -150,17 +151,16 @@ def test_devices_of_a_gpu_are_found_by_their_names(monkeypatch):
     threads = Path("/proc/self/task")
     assert all(path.is_char_device() for path in device_paths() if path != threads)
     monkeypatch.setattr(
-        "kdbench.untrusted.wall.confine.Path.glob",
-        lambda self, name: [self / name.replace("*", "0")],
+        "kdbench.untrusted.wall.paths.Path.glob", lambda self, name: [self / name.replace("*", "0")]
     )
     monkeypatch.setattr(
-        "kdbench.untrusted.wall.confine.Path.is_char_device", lambda self: self.name != "kfd"
+        "kdbench.untrusted.wall.paths.Path.is_char_device", lambda self: self.name != "kfd"
     )
     assert device_paths() == [
         Path("/dev", name) for name in ("nvidia0", "nvidia-caps/0", "dri/render0")
     ] + [threads]
     monkeypatch.setattr(
-        "kdbench.untrusted.wall.confine.Path.is_char_device", lambda self: self.name == "kfd"
+        "kdbench.untrusted.wall.paths.Path.is_char_device", lambda self: self.name == "kfd"
     )
     assert device_paths() == [Path("/dev/kfd")]  # AMD's driver names no threads
 
@@ -182,11 +182,11 @@ def test_devices_of_a_gpu_are_found_by_their_names(monkeypatch):
     ],
 )
 def test_limits_hold(tmp_path, limited, action, error):
-    code = "import sys\nfrom kdbench.untrusted.wall.confine import limit\n{}\n" + action
+    code = "import sys\nfrom kdbench.untrusted.wall.limits import limit\n{}\n" + action
     assert error in python(code.format(f"limit({limited})"), tmp_path / "file").stderr
     assert python(code.format("limit()"), tmp_path / "file").returncode == 0
 
 
 def test_processor_time_is_limited():
-    code = "from kdbench.untrusted.wall.confine import limit\nlimit(cpu_s=1)\nwhile True: pass"
+    code = "from kdbench.untrusted.wall.limits import limit\nlimit(cpu_s=1)\nwhile True: pass"
     assert python(code).returncode < 0
