@@ -35,7 +35,8 @@ _latest = Processes()
 def processes(fresh_s: float = _FRESH_S) -> Processes:
     """The processes of the machine, looked at no longer than ``fresh_s`` seconds ago."""
     global _latest
-    if time.monotonic() - _latest.at > fresh_s:
+    # A clock that went back, as in tests, would make an old look fresh for ever.
+    if not 0 <= time.monotonic() - _latest.at <= fresh_s:
         _latest = _look()
     return _latest
 
