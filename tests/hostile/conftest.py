@@ -77,7 +77,8 @@ def hints(outside, honest_ground, honest) -> dict[str, Any]:
     return {
         **outside.hints,
         "comm": f"kdb-{secrets.token_hex(5)}",
-        "network": os.readlink("/proc/self/ns/net") if os.path.exists("/proc/self/ns") else "",
+        "network": os.readlink("/proc/self/ns/net"),
+        "processes": os.readlink("/proc/self/ns/pid"),
         "keys": [(key[0], key[1:]) for key in keys],
         "texts": texts,
         "trigger": digests_of_trigger(honest_ground),

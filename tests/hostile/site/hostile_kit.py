@@ -133,6 +133,7 @@ def flood(data: bytes, seconds: float) -> None:
         for number in numbers:
             with contextlib.suppress(OSError):
                 os.write(number, data)
+        time.sleep(0.001)
     for number in numbers:
         os.set_blocking(number, True)
 

@@ -17,8 +17,8 @@ from kdbench.models.views import Edited
 HINTS = {}
 for module in (hostile_folders, imports, neighbours, networks, processes, searching, system):
     module.HINTS.update(HINTS)
-#: Without the one that looks for a letter of another job: this job leaves one.
-REACHING = [act for act in system.ACTS if act is not system.letter]
+#: Without what this job itself left, and what a run without limits allows.
+REACHING = [act for act in system.ACTS if act not in (system.letter, system.uncounted)]
 imports.in_the_users_name()
 imports.rewrite_tables()
 imports.tell_jobs()

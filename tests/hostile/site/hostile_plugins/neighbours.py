@@ -50,7 +50,7 @@ def steals(student, setting):
             with contextlib.suppress(OSError):
                 os.set_blocking(number, False)
                 os.read(number, 1 << 16)
-        time.sleep(0.5)
+        time.sleep(1)
 
 
 def lines(token):

@@ -151,13 +151,13 @@ def garble(student, setting):
 
 
 def pour(student, setting):
-    flood(b"x" * (1 << 16), seconds=2.0)
+    flood(b"x" * (1 << 16), seconds=1.0)
 
 
 def pour_steps(student, setting):
     """Nothing wrong with any of them."""
     step = {"place": 0, "epoch": 1, "epochs": 1, "done": 1, "total": 9, "images": 1, "loss": None}
-    flood((json.dumps(step).encode() + b"\n") * 500, seconds=2.0)
+    flood((json.dumps(step).encode() + b"\n") * 500, seconds=1.0)
 
 
 def hand_over(student, setting):

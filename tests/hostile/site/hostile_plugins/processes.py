@@ -34,7 +34,7 @@ def let_loose(work):
 
 def take(mib):
     """Memory that is really used."""
-    return [bytearray(os.urandom(1 << 20)) for _ in range(mib)]
+    return [bytearray(b"x") * (1 << 20) for _ in range(mib)]
 
 
 def survive(student, setting):

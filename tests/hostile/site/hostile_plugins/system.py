@@ -238,7 +238,9 @@ def about_the_machine(student, setting):
 
 def first_process(student, setting):
     """Whoever starts, ends and reports this process: the first of its namespace, and its parent."""
-    above = {1, os.getppid()} - {0} if os.getpid() < 1000 else set()
+    if os.readlink("/proc/self/ns/pid") == HINTS["processes"]:
+        return  # these would be the machine's
+    above = {1, os.getppid()} - {0}
 
     def look(name):
         return lambda: [Path(f"/proc/{pid}", name).read_bytes() for pid in above]
