@@ -37,7 +37,10 @@ class Trigger(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class AttackSetting:
-    """All an attacker holds. No test image is among it."""
+    """All an attacker holds. No test image is among it, and its process can open none.
+
+    docs/threat-model.md says on which systems, and names the tests.
+    """
 
     teacher: FeatureModel
     """A private copy of the clean teacher, on the device, in eval mode. The attack may train it."""

@@ -19,7 +19,11 @@ STEPS = ("cleanse_teacher", "objective", "repair_student")
 
 @dataclass(frozen=True)
 class DefenseSetting:
-    """All a defender holds: clean labelled images, no trigger, no target class, no test image."""
+    """All a defender holds: clean labelled images, no trigger, no target class, no test image.
+
+    Its process can open none of these, and before and after distillation no other training images.
+    docs/threat-model.md says on which systems, and names the tests.
+    """
 
     clean: ImageSet
     """The defender's share of the training images (``clean_fraction``)."""

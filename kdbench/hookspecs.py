@@ -4,6 +4,9 @@ A plugin is an installed package with an entry point in the group ``kdbench``. I
 any of these hooks with ``@kdbench.hookspecs.hookimpl`` and returns classes or functions; kdbench
 calls them when they are asked for. It may say which versions of this contract it works with:
 ``kdbench_api = ">=1,<2"``. With another one it is not loaded.
+
+The module is imported in walled processes: one that answers questions about it, and the jobs that
+need it. docs/threat-model.md says what they may open, and which tests show it.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 #: Of this page and of what the classes it names promise. The first number changes when a plugin may
 #: have to (CONTRIBUTING.md).
-API_VERSION = "1.1"
+API_VERSION = "1.2"
 
 hookspec = pluggy.HookspecMarker("kdbench")
 hookimpl = pluggy.HookimplMarker("kdbench")

@@ -31,7 +31,7 @@ FLOORS = (
     ("untrusted.files", "untrusted.documents"),
     ("errors", "_files", "_intervals", "_libraries", "_progress", "method"),
     ("untrusted.text", "untrusted.header", "untrusted.box", "untrusted.wall", "untrusted.archive"),
-    ("untrusted.processes", "untrusted.confine"),
+    ("untrusted.processes",),
     ("attention", "matching", "variance", "numerics", "data", "models", "_cuda_graphs"),
     ("training", "capture", "untrusted.weights"),
     ("attack", "defense", "distiller", "metrics"),

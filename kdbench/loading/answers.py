@@ -72,6 +72,8 @@ class Answers(ABC):
     """Datasets by name."""
     plugins: list[Plugin] = field(default_factory=list)
     """All plugins, broken and blocked ones too. kdbench itself is not among them."""
+    confinement: str | None = None
+    """How the processes that import plugins are walled in. None: this process imports them."""
     _networks: dict[tuple[str, int, int], NetworkFacts] = field(
         default_factory=dict, init=False, repr=False
     )

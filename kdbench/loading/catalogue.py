@@ -15,7 +15,8 @@ from kdbench.loading.answers import Answers, Registered
 from kdbench.loading.candidates import CORE, Plugin, candidates, digest_of, without_rivals
 from kdbench.loading.choice import PluginChoice
 from kdbench.loading.facts import CheckFacts, DatasetFacts, MethodFacts
-from kdbench.loading.hosts import Hosts, RaisedError
+from kdbench.loading.hosted import RaisedError
+from kdbench.loading.hosts import Hosts
 from kdbench.loading.settling import Settled, Wanted
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ class Catalogue(Answers):
         ]
         plugins = without_rivals([*known.refused, *loaded], core)
         catalogue = cls(
-            plugins=sorted(plugins, key=lambda plugin: (plugin.name, plugin.owner)), hosts=hosts
+            plugins=sorted(plugins, key=lambda plugin: (plugin.name, plugin.owner)),
+            confinement=hosts.confinement,
+            hosts=hosts,
         )
         catalogue.add([core, *catalogue.plugins])
         return catalogue

@@ -32,6 +32,26 @@ def confinement_of(rows: Iterable[Row]) -> str | None:
     )
 
 
+def wall_warning(text: str | None) -> str:
+    """What the wall of this machine does not keep out, for who starts a run. Empty: nothing.
+
+    Args:
+        text: as in the column. None: there are no processes that a wall could be around.
+    """
+    if text is None:
+        return ""
+    if _REACHED in text:
+        things = text.partition(_REACHED)[2].rpartition(")")[0].strip()
+        start = "has no wall" if text.startswith(_NONE) else "has a wall with gaps"
+        return f"This machine {start}: a plugin can reach {things}; see docs/threat-model.md."
+    if text.startswith(_NONE):
+        return (
+            "This machine has no wall: a plugin has all your rights, and a defense can reach the "
+            "trigger; see docs/threat-model.md."
+        )
+    return ""
+
+
 def without_wall(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """The measured rows whose defender was not kept apart, by what is to be said of them."""
     reasons: dict[str, list[Row]] = {}

@@ -19,7 +19,7 @@ from PIL import Image
 from kdbench.data import decode as decode_module
 from kdbench.data import load as load_module
 from kdbench.data import load_dataset
-from kdbench.data.files import image_folders, load_images, save_images
+from kdbench.data.files import image_files, load_images, save_images
 from kdbench.errors import DatasetError, IntegrityError
 from tests.data.pictures import GTSRB_HEAD, folder, save
 from tests.untrusted.pipes import pipe
@@ -190,7 +190,7 @@ def test_names_that_are_not_utf8(tree, either, tmp_path):
     again = load_images(tmp_path / "images.safetensors")
     rows = torch.arange(len(data.train))
     assert torch.equal(again.read(rows), data.train.read(rows))
-    assert image_folders(again) == image_folders(data.train)
+    assert image_files(again) == image_files(data.train)
     # The second time the pixels come from the cache.
     assert load_dataset(f"imagefolder:{there}", image_size=8, cache_dir=tmp_path / "c").digest == (
         data.digest

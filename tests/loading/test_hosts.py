@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,12 +11,18 @@ from importlib.metadata import EntryPoint
 import pytest
 from pydantic_core import to_jsonable_python
 
+from kdbench.bench.plan.prepare import prepare
 from kdbench.bench.request.spec import RunSpec, resolve
-from kdbench.errors import ConfigError, ContractError, KdbenchError
+from kdbench.bench.run.events import Quiet
+from kdbench.bench.run.runner import run
+from kdbench.bench.store.artefacts import Store
+from kdbench.bench.work.executors.local import LocalExecutor
+from kdbench.errors import ConfigError, ContractError, KdbenchError, UsageError
 from kdbench.loading.candidates import describe_file
 from kdbench.loading.catalogue import Catalogue
 from kdbench.loading.choice import PluginChoice
-from kdbench.loading.hosts import HostLimits, Hosts
+from kdbench.loading.hosted import HostLimits
+from kdbench.loading.hosts import Hosts
 from tests.loading.strangers import GOOD
 
 #: Writes to whatever may be the channel.
@@ -221,6 +228,16 @@ def test_what_is_settled_needs_no_process_any_more(load):
     assert resolve(other, known).method("attack", "ckd").params
 
 
+def test_nothing_is_left_of_the_processes(zygote, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    hosts = Hosts(zygote)
+    with pytest.raises(UsageError, match="unknown plugin"):
+        Catalogue.load(hosts, [], PluginChoice(without=frozenset({"nothing"})))
+    assert list(tmp_path.iterdir()) == []
+    Catalogue.load(hosts, []).close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_registry_settles_in_json(registry):
     spec = RunSpec(attacks=("ckd.described",), pairs=(("wrn10_1", "wrn10_1"),))
     params = resolve(spec, registry).method("attack", "ckd.described").params
@@ -276,3 +293,43 @@ def test_no_command_imports_a_plugin(tmp_path):
     )
     said = json.loads(ran.stderr.splitlines()[-1])
     assert said == {"codes": [0] * len(commands), "plugins": []}, ran.stderr
+
+
+class Gaps:
+    """Starts processes behind a wall without namespaces."""
+
+    def __init__(self, zygote):
+        self.zygote = zygote
+
+    def start(self, entry, order, view, **options):
+        view = dataclasses.replace(view, without=("namespaces", "landlock", "seccomp"))
+        return self.zygote.start(entry, order, view, **options)
+
+
+def test_a_run_says_first_what_its_wall_is_not(zygote, tmp_path):
+    known = Catalogue.load(Hosts(Gaps(zygote)), choice=PluginChoice(only=frozenset({"kdbench"})))
+    spec = RunSpec(
+        attacks=("badnets",), pairs=(("wrn10_1", "wrn10_1"),), train_size=20, test_size=20
+    )
+    prepared, notes = prepare(spec, known, Store(tmp_path / "store")), []
+    known.close()
+
+    class Ended(Exception):
+        pass
+
+    class Listener(Quiet):
+        def run_started(self, stages, to_run, cells, out, note=""):
+            notes.append(note)
+            raise Ended
+
+    with pytest.raises(Ended):
+        run(
+            prepared,
+            known,
+            tmp_path / "run",
+            Listener(),
+            Store(tmp_path / "store"),
+            LocalExecutor(zygote=zygote),
+        )
+    assert known.confinement.startswith("none")
+    assert "This machine has no wall: a plugin can reach" in notes[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from kdbench.cli import main
 from kdbench.report.columns import COLUMNS
 from kdbench.report.compare import compare
-from kdbench.report.confinement import confinement_of, confinement_text, without_wall
+from kdbench.report.confinement import confinement_of, confinement_text, wall_warning, without_wall
 from kdbench.report.leaderboard import leaderboard, overall
 from kdbench.report.merge import merge
 from kdbench.report.notes import notes
@@ -21,6 +22,21 @@ from tests.report.report_rows import cell
 
 WALL = "namespaces, landlock 7, seccomp"
 INLINE = "none (inline: both sides in one process)"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "^$"),
+        (WALL, "^$"),
+        ("landlock 7, seccomp (reached: stat, unix socket)", "gaps: a plugin can reach stat, unix"),
+        ("none (reached: open, udp)", "no wall: a plugin can reach open, udp; see docs/threat"),
+        ("none", "no wall: a plugin has all your rights"),
+    ],
+)
+def test_who_starts_a_run_is_told_what_the_wall_is_not(text, words):
+    assert re.search(words, wall_warning(text))
+    assert "\n" not in wall_warning(text)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,23 @@ def test_an_exception_is_a_failure(monkeypatch):
     assert "ZeroDivisionError: division by zero" in by_name["same_seed"].text
 
 
-def test_the_command(monkeypatch):
+FAILING = """
+from kdbench.hookspecs import hookimpl
+from kdbench_badnets.method import BadNets
+from dataclasses import replace
+
+class Failing(BadNets):
+    info = replace(BadNets.info, name="failing")
+    def implant(self, setting):
+        1 / 0
+
+@hookimpl
+def kdbench_attacks():
+    return [Failing]
+"""
+
+
+def test_the_command(tmp_path):
     ran = CliRunner().invoke(main, ["check", "none", "--json"])
     assert ran.exit_code == 0, ran.output
     report = json.loads(ran.output)
@@ -95,9 +111,10 @@ def test_the_command(monkeypatch):
         "same_seed",
         "zero_strength_is_none",
     }
-    monkeypatch.setattr(BadNets, "implant", lambda self, setting: 1 / 0)
-    ran = CliRunner().invoke(main, ["check", "badnets"])
-    assert ran.exit_code == 1
+    (tmp_path / "failing.py").write_text(FAILING)
+    where = ["--plugin-file", str(tmp_path / "failing.py")]
+    ran = CliRunner().invoke(main, ["check", "failing", *where])
+    assert ran.exit_code == 1, ran.output
     assert "failed         labels" in ran.output
 
 

@@ -45,5 +45,7 @@ def _as_nobody():
 
 def works(command):
     """Whether such a user can run this interpreter at all."""
-    ran = subprocess.run([*command, sys.executable, "-c", "import torch"], capture_output=True)
+    ran = subprocess.run(
+        [*command, sys.executable, "-c", "import torch.version"], capture_output=True
+    )
     return ran.returncode == 0

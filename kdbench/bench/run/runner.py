@@ -27,6 +27,7 @@ from kdbench.bench.store.vault import root_warning
 from kdbench.bench.work.job import BOX, OUT, TRACES, Done, Executor, Outcome, Progressed
 from kdbench.errors import IntegrityError
 from kdbench.loading.answers import Answers
+from kdbench.report.confinement import wall_warning
 from kdbench.untrusted.text import strip_control
 
 _PATIENCE_S = 0.5  # how often a stage that another run computes is looked for
@@ -262,7 +263,8 @@ def run(
     store = CachedStore(store.root)
     work = _Run(prepared, registry, reporter, out, store, executor, checkpoint_s, cohort, profile)
     plan = prepared.plan
-    notes = [root_warning(store.root), *(part.dataset.note for part in prepared.parts)]
+    notes = [wall_warning(registry.confinement), root_warning(store.root)]
+    notes += [part.dataset.note for part in prepared.parts]
     notes = list(filter(None, dict.fromkeys(notes)))
     reporter.run_started(
         len(plan.stages), len(work.schedule.to_run()), len(plan.cells), str(out), " ".join(notes)

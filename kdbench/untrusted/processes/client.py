@@ -22,7 +22,7 @@ from typing import Any
 from kdbench.untrusted.processes.environment import allowed_environment
 from kdbench.untrusted.processes.lines import Lines
 from kdbench.untrusted.processes.order import Exit, View, WallReport
-from kdbench.untrusted.processes.tree import processes
+from kdbench.untrusted.processes.tree import memory_mb, processes
 from kdbench.untrusted.wall.canary import Bait
 
 #: Most bytes that one look takes.
@@ -140,10 +140,7 @@ class Walled:
         """Resident memory of the process and of all that it started, MiB."""
         if self.pid is None or self.exit is not None:
             return 0.0
-        seen = processes()
-        return sum(
-            seen.resident_mb.get(pid, 0.0) for pid in seen.below(self.pid) if pid != self._first
-        )
+        return memory_mb(pid for pid in processes().below(self.pid) if pid != self._first)
 
     def kill(self) -> None:
         """End the process and all that it started. ``look`` will tell of its end."""

@@ -20,7 +20,6 @@ _PREFIXES = (
     "DNNL_",
     "PYTORCH_",
     "TORCH_",
-    "HF_",
     "TIMM_",
 )
 

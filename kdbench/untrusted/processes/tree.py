@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -20,8 +20,6 @@ class Processes:
     at: float = -1e9
     #: The children of each process.
     children: dict[int, list[int]] = field(default_factory=dict)
-    #: The resident memory of each process, MiB.
-    resident_mb: dict[int, float] = field(default_factory=dict)
 
     def below(self, pid: int) -> Iterator[int]:
         """Every descendant of a process."""
@@ -37,13 +35,14 @@ _latest = Processes()
 def processes(fresh_s: float = _FRESH_S) -> Processes:
     """The processes of the machine, looked at no longer than ``fresh_s`` seconds ago."""
     global _latest
-    if time.monotonic() - _latest.at > fresh_s:
+    # A clock that went back, as in tests, would make an old look fresh for ever.
+    if not 0 <= time.monotonic() - _latest.at <= fresh_s:
         _latest = _look()
     return _latest
 
 
 def _look() -> Processes:
-    seen, page_mb = Processes(time.monotonic()), os.sysconf("SC_PAGE_SIZE") / 2**20
+    seen = Processes(time.monotonic())
     with suppress(OSError):
         for entry in os.listdir("/proc"):
             if entry.isdecimal():
@@ -52,7 +51,27 @@ def _look() -> Processes:
                     with open(f"/proc/{entry}/stat", "rb") as file:
                         # The name, in brackets, may hold anything.
                         values = file.read().rpartition(b")")[2].split()
-                    pid, parent, pages = int(entry), int(values[1]), int(values[21])
-                    seen.children.setdefault(parent, []).append(pid)
-                    seen.resident_mb[pid] = pages * page_mb
+                    seen.children.setdefault(int(values[1]), []).append(int(entry))
     return seen
+
+
+def memory_mb(pids: Iterable[int]) -> float:
+    """Resident memory of processes together, MiB.
+
+    Pages of files, mostly libraries, are the same for all, so those of one process count.
+    """
+    own_kb, files_kb = 0, 0
+    for pid in pids:
+        # It may end while it is looked at.
+        with suppress(OSError, ValueError):
+            kb = _resident_kb(pid)
+            own_kb += kb.get("RssAnon", 0) + kb.get("RssShmem", 0)
+            files_kb = max(files_kb, kb.get("RssFile", 0))
+    return (own_kb + files_kb) / 2**10
+
+
+def _resident_kb(pid: int) -> dict[str, int]:
+    with open(f"/proc/{pid}/status", "rb") as file:
+        lines = file.read().decode(errors="replace").splitlines()
+    parts = (line.partition(":") for line in lines if line.startswith("Rss"))
+    return {name: int(text.split()[0]) for name, _, text in parts}

@@ -75,7 +75,9 @@ def build_wall(wall: Wall, *, namespaces: bool, without: tuple[str, ...] = ()) -
     if sys.platform.startswith("linux"):
         kernel.no_new_privileges()
         kernel.drop_capabilities()
-    if "seccomp" not in without and filter_calls(namespaces=namespaces, network=wall.network):
+    if "seccomp" not in without and filter_calls(
+        namespaces=namespaces, network=wall.network, devices=bool(wall.devices)
+    ):
         layers.append("seccomp")
     return layers
 

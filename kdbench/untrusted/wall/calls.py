@@ -22,6 +22,8 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "pidfd_getfd": (438, 438),
     "kcmp": (312, 272),
     "userfaultfd": (323, 282),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
     "perf_event_open": (298, 241),
     "unshare": (272, 97),
     "setns": (308, 268),

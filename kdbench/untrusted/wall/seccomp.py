@@ -90,6 +90,10 @@ _ALWAYS = [
     "move_pages",
 ]
 
+#: Files in memory. Nothing counts their size, and one may be executed. The driver of a GPU needs
+#: them.
+_WITHOUT_DEVICES = ["memfd_create", "memfd_secret"]
+
 #: What namespaces would keep apart: files that are only looked at or marked, and memory by a key.
 _WITHOUT_NAMESPACES = [
     "inotify_init",
@@ -147,19 +151,21 @@ _TERMINAL = (0x5412, 0x541C)
 _FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, 16)  # 16 lists interfaces
 
 
-def filter_calls(*, namespaces: bool, network: bool) -> bool:
+def filter_calls(*, namespaces: bool, network: bool, devices: bool = False) -> bool:
     """Forbid calls to this process and all that it starts. False where the kernel has no filter.
 
     Args:
         namespaces: whether namespaces keep the process from everything else. Otherwise more calls
             are forbidden.
         network: whether it may use the network even without namespaces.
+        devices: whether it computes on a GPU.
     """
     machine = platform.machine()
     if not sys.platform.startswith("linux") or machine not in _ARCHITECTURES:
         return False
     families = _FAMILIES if namespaces or network else _FAMILIES[:1]
-    denied = _ALWAYS if namespaces else _ALWAYS + _WITHOUT_NAMESPACES
+    denied = _ALWAYS + ([] if devices else _WITHOUT_DEVICES)
+    denied += [] if namespaces else _WITHOUT_NAMESPACES
     others = {} if namespaces else _OF_OTHERS
     program = b"".join(_program(machine, denied, families, others))
     held = ctypes.create_string_buffer(program)

@@ -35,7 +35,6 @@ HARMLESS = {
     "kdbench.loading.source": "digests code; another digest gives another key by itself",
     "kdbench.report": "empty",
     "kdbench.untrusted": "empty",
-    "kdbench.untrusted.confine": "takes rights away",
     "kdbench.untrusted.files": "opens files with limits; it refuses and changes nothing",
     "kdbench.untrusted.header": "reads headers with limits; it refuses and changes nothing",
     "kdbench.untrusted.text": "text for people",

@@ -16,8 +16,6 @@ from kdbench.bench.store.care import garbage, verify
 from kdbench.bench.store.vault import make_vault, open_vault, root_warning
 from kdbench.cli import main
 from kdbench.errors import ConfigError
-from kdbench.metrics import Rate
-from kdbench.report.columns import COLUMNS
 from tests.bench.store.test_store import KEY, keep
 from tests.report.report_rows import cell
 
@@ -195,19 +193,6 @@ def forge(store, change):
     path.write_bytes(manifest.encoded())
 
 
-def accuracy(hits):
-    """The columns of an accuracy on 120 images."""
-    rate = Rate(hits, 120)
-    low, high = rate.interval
-    name = "student_acc"
-    return {name: rate.percent, f"{name}_hits": hits, f"{name}_low": low, f"{name}_high": high}
-
-
-def row():
-    known = {"status": "ok", "n_test": 120, "reason_code": "imported_teacher"}
-    return {**dict.fromkeys(COLUMNS), **known, **accuracy(108)}
-
-
 def keep_row(store):
     about = {"kind": "row", "title": "row", "seconds": 0.0, "peak_mb": 0.0, "ingredients": {}}
     return store.publish(KEY, None, (), facts={"row": cell()}, **about)
@@ -244,7 +229,7 @@ def test_a_row_that_is_none_is_damaged_or_empty(store, change):
 def test_verify_says_that_it_finds_damage_and_not_forgery(store):
     """A forgery that is consistent cannot be found without computing it again."""
     keep_row(store)
-    forge(store, lambda row: row.update(accuracy(114)))
+    forge(store, lambda row: row.update(cell(student_acc=940)))
     done = CliRunner().invoke(main, ["store", "verify", "--store", str(store.root)])
     assert done.exit_code == 0
     assert "1 artefacts, no damage found" in done.output

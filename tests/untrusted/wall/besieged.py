@@ -1,6 +1,7 @@
 """``python besieged.py WITHOUT...``: what a hostile process reaches of this process's things.
 
-``WITHOUT`` names parts of the wall to leave out, or is ``all``. It prints JSON.
+Each ``WITHOUT`` names parts of the wall to leave out, or is ``all`` or empty. It prints JSON, a
+result for each of them.
 """
 
 from __future__ import annotations
@@ -69,11 +70,10 @@ def things():
     shutil.rmtree(folder)
 
 
-def main(without):
+def besiege(zygote, without):
     box = tempfile.mkdtemp()
     with things() as told:
         view = View(write=(Path(box),), confined="all" not in without, without=tuple(without))
-        zygote = Zygote()
         walled = zygote.start(
             "walled_attempts:attempt",
             {**told, "box": box},
@@ -86,20 +86,23 @@ def main(without):
             wait([walled], 1.0)
             walled.look()
             lines += walled.hear()
-        zygote.close()
     report = walled.report
-    print(
-        json.dumps(
-            {
-                "wall": report and report.text,
-                "reached": report and report.reached,
-                "code": walled.exit.code,
-                "done": json.loads(lines[0]) if lines else None,
-            }
-        )
-    )
-    for path in (box, ACTS):
-        shutil.rmtree(path)
+    walled.close()
+    shutil.rmtree(box)
+    return {
+        "wall": report and report.text,
+        "reached": report and report.reached,
+        "code": walled.exit.code,
+        "done": json.loads(lines[0]) if lines else None,
+    }
+
+
+def main(variants):
+    zygote = Zygote()
+    results = {without: besiege(zygote, without.split()) for without in variants}
+    zygote.close()
+    print(json.dumps(results))
+    shutil.rmtree(ACTS)
 
 
 if __name__ == "__main__":

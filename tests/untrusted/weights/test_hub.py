@@ -65,7 +65,7 @@ def test_a_teacher_comes_in_by_the_same_door(hub, tmp_path):
     )
     assert ran.exit_code == 0, ran.output
     assert "imported small: timm/resnet10t for signs, 5 classes" in ran.output
-    (entry,) = (tmp_path / "store" / "teachers").glob("*.json")
+    (entry,) = (tmp_path / "store").glob("vault.*/teachers/*.json")
     record = json.loads(entry.read_text())
     assert record["origin"]["hub"] == NAME
     assert record["num_classes"] == 5
