@@ -25,11 +25,11 @@ _IPC_CREAT, _IPC_RMID = 0o1000, 0
 _LIBC = ctypes.CDLL(None, use_errno=True)
 #: A process without capabilities, so that root who lost most of them may still disturb it.
 _VICTIM = """
-import ctypes, struct, time
+import ctypes, struct, sys
 header = struct.pack("=Ii", 0x20080522, 0)
 assert ctypes.CDLL(None).capset(header, struct.pack("=6I", *[0] * 6)) == 0
 print("ready", flush=True)
-time.sleep(600)
+sys.stdin.read()
 """
 
 
@@ -144,15 +144,16 @@ def segment() -> Iterator[Path]:
 @contextmanager
 def victim() -> Iterator[subprocess.Popen[str]]:
     """Another process of the user."""
-    child = subprocess.Popen([sys.executable, "-c", _VICTIM], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", _VICTIM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
     try:
         yield child
     finally:
         child.kill()
-        child.wait()
-        child.stdout.close()
+        child.communicate()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.hostile.outside import namespaces
-from tests.hostile.running import snapshot
+from tests.hostile.running import ended_well, snapshot
 from tests.sizes import SOAK
 
 COMMANDS = {
@@ -29,6 +29,18 @@ def test_a_command_that_only_shows_runs_no_plugin_in_the_name_of_the_user(ground
     if name == "plugins":
         assert "broken" in shown.text
         assert "quits.py" in shown.text
+    assert snapshot(ground.user) == ground.untouched
+
+
+WAYS = ["other_files", "piped", "linked", "folder_linked", "endless", "no_classes"]
+
+
+@pytest.mark.parametrize("way", WAYS if SOAK else WAYS[:1])
+def test_images_of_a_plugin_are_images_or_an_error(ground, way):
+    run = ground.run(["datasets"], ["none"], "--dataset", f"hostile_{way}")
+    assert ended_well(run), run.tail
+    assert "cannot be used" in run.text
+    assert "Traceback" not in run.text
     assert snapshot(ground.user) == ground.untouched
 
 
