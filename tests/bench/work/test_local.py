@@ -162,6 +162,8 @@ def limited(executor, played, **limits):
 
 def test_memory_is_looked_up_once_for_all_jobs(monkeypatch):
     looks = []
+    # It serves every later test of this process, too, so it must be put back.
+    monkeypatch.setattr(tree, "_latest", tree.Processes())
     monkeypatch.setattr(tree, "_look", lambda: looks.append(1) or tree.Processes(at=1e18))
     played = [Played([], None) for _ in range(3)]
     for each, used in zip(played, (50.0, 150.0, 0.0), strict=True):
