@@ -87,8 +87,10 @@ class LocalExecutor:
     def start(self, job: Job) -> None:
         try:
             self._running.append(self._start(job))
-        except OSError as error:  # no descriptors, or no place for a log
-            outcome = Outcome("failed", f"cannot be started: {error.strerror or error}")
+        # No descriptors, no place for a log, or a plugin's parameter that JSON cannot hold.
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            outcome = Outcome("failed", f"cannot be started: {reason}")
             self._refused += [Done(each.key, outcome) for each in (job, *job.beside)]
 
     def wait(self, timeout: float) -> list[Progressed | Done]:
@@ -134,7 +136,7 @@ class LocalExecutor:
                     running.processes.append(process)
                 log = self._log(running, LOG, ours)
                 running.processes.append(self._compute(running, log, near))
-            except OSError:
+            except BaseException:
                 running.close()
                 raise
         return running
