@@ -185,7 +185,7 @@ class _Run:
                 limit_bytes=self.jobs.limit_bytes(stage),
                 check=self.jobs.check(stage),
             )
-        except (OSError, ValueError, IntegrityError) as error:
+        except Exception as error:  # the plugin of a network may raise anything
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             self._fail(stage, Outcome("failed", f"its result cannot be kept: {reason}"))
             return

@@ -16,7 +16,7 @@ from kdbench.bench.kinds import Kind, Side
 #: What lies in a job's folder: its inputs, one-off plugins, and the only folder that its process
 #: may write.
 IN, PLUGINS, BOX = "in", "plugins", "box"
-#: The file beside them that takes what the processes print.
+#: The file beside them that takes what the job's process prints. Each companion has its own.
 LOG = "log.txt"
 #: What lies in the box: results, checkpoints, the traces of a profile, temporary files.
 OUT, CHECKPOINTS, TRACES, TEMPORARY = "out", "checkpoints", "traces", "tmp"

@@ -226,11 +226,11 @@ class Zygote:
             log: a descriptor that becomes its standard output and error; None drops both.
             environment: variables that are set behind the wall.
             links: further descriptors that the process gets. The caller closes its own.
+
+        Raises:
+            ValueError: JSON cannot hold the order.
+            OSError: there are no more descriptors.
         """
-        channel, theirs = socket.socketpair()
-        control, supervisors = socket.socketpair()
-        walled = Walled(channel, control)
-        self._started.add(walled)
         message = {
             "entry": entry,
             "order": dict(order),
@@ -239,9 +239,14 @@ class Zygote:
             "links": list(links),
             "bait": self._bait.told,
         }
+        content = json.dumps(message, allow_nan=False).encode()
+        channel, theirs = socket.socketpair()
+        control, supervisors = socket.socketpair()
+        walled = Walled(channel, control)
+        self._started.add(walled)
         # A file, and not the channel, which would fill up before the process reads.
         with tempfile.TemporaryFile() as file, open(os.devnull, "r+b", 0) as null:
-            file.write(json.dumps(message, allow_nan=False).encode())
+            file.write(content)
             file.flush()
             file.seek(0)
             out = null.fileno() if log is None else log

@@ -57,12 +57,13 @@ def main() -> None:
             handles = _handles(asked)
             if handles is None:
                 break
-            child = os.fork()
-            if not child:
+            child = _fork()
+            if child == 0:
                 asked.close()
                 os.close(wake)
                 supervisor.run(handles, namespaces, needed)
-            children.add(child)
+            if child is not None:
+                children.add(child)
             for handle in handles:
                 os.close(handle)
     namespaces.close()
@@ -77,6 +78,15 @@ def _freeze() -> None:
     """Leave alone what is there now: a child shall not copy it only to look whether it is used."""
     gc.collect()
     gc.freeze()
+
+
+def _fork() -> int | None:
+    """As ``os.fork``. None: the kernel gives no further process."""
+    try:
+        return os.fork()
+    except OSError:
+        # Its descriptors are closed, so it shows as ended. The other children live on.
+        return None
 
 
 def _handles(asked: socket.socket) -> list[int] | None:

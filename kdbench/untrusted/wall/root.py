@@ -24,6 +24,8 @@ _PLAIN = _NO_SUID | _NO_DEVICES | _NO_PROGRAMS
 _MS_REC, _MS_PRIVATE, _MNT_DETACH = 1 << 14, 1 << 18, 2
 #: Where the new root is made before it becomes the root. Every Linux has this folder.
 _STAGE = "/dev"
+#: What root can change of the machine there, even without capabilities.
+_PROC_OF_THE_MACHINE = ("acpi", "bus", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger")
 _LINKS = {"/dev/fd": "/proc/self/fd", "/dev/stdout": "/proc/self/fd/1"}
 
 
@@ -94,7 +96,8 @@ def new_root(mounts: Mounts, prepare: Callable[[], None]) -> None:
         _read_only("/proc")
         return
     # A GPU's driver names its threads, which are files in /proc.
-    for path in ("/proc/sys", "/proc/irq", "/proc/sysrq-trigger"):
+    for name in _PROC_OF_THE_MACHINE:
+        path = f"/proc/{name}"
         if (machine := _cut(Path(path), _READ_ONLY | _PLAIN)) is not None:
             _put(machine.handle, path)
 

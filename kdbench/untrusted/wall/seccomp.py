@@ -145,6 +145,8 @@ _OF_OTHERS = {
     "setpriority": 1,
     "ioprio_set": 1,
 }
+#: Calls that may change all processes of the user: this value of the first argument says so.
+_OF_USER = {"setpriority": 2, "ioprio_set": 3}
 _NEW_NAMESPACES = 0x7E020080
 #: Commands that type into a terminal.
 _TERMINAL = (0x5412, 0x541C)
@@ -166,8 +168,7 @@ def filter_calls(*, namespaces: bool, network: bool, devices: bool = False) -> b
     families = _FAMILIES if namespaces or network else _FAMILIES[:1]
     denied = _ALWAYS + ([] if devices else _WITHOUT_DEVICES)
     denied += [] if namespaces else _WITHOUT_NAMESPACES
-    others = {} if namespaces else _OF_OTHERS
-    program = b"".join(_program(machine, denied, families, others))
+    program = b"".join(_program(machine, denied, families, others=not namespaces))
     held = ctypes.create_string_buffer(program)
     # The kernel's struct: how many instructions, and where.
     told = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(held))
@@ -183,9 +184,13 @@ def filter_calls(*, namespaces: bool, network: bool, devices: bool = False) -> b
 
 
 def _program(
-    machine: str, denied: Iterable[str], families: Iterable[int], others: dict[str, int]
+    machine: str, denied: Iterable[str], families: Iterable[int], *, others: bool
 ) -> Iterator[bytes]:
-    """The filter's instructions. A forward jump counts the instructions that it leaves out."""
+    """The filter's instructions. A forward jump counts the instructions that it leaves out.
+
+    Args:
+        others: whether the process sees others that it could change.
+    """
     refuse = _step(_RETURN, _ERROR | errno.EPERM)
     load = _step(_LOAD, _NUMBER)
     yield _step(_LOAD, _ARCHITECTURE) + _step(_EQUAL, _ARCHITECTURES[machine], 1, 0) + refuse + load
@@ -202,8 +207,11 @@ def _program(
     kinds = list(families)
     jumps = b"".join(_step(_EQUAL, kind, len(kinds) - place, 0) for place, kind in enumerate(kinds))
     yield _when(_known("socket", machine), 0, jumps + refuse)
-    for name, argument in others.items():
-        yield _when(_known(name, machine), argument, _step(_EQUAL, 0, 1, 0) + refuse)
+    if others:
+        for name, argument in _OF_OTHERS.items():
+            yield _when(_known(name, machine), argument, _step(_EQUAL, 0, 1, 0) + refuse)
+        for name, whole in _OF_USER.items():
+            yield _when(_known(name, machine), 0, _step(_EQUAL, whole, 0, 1) + refuse)
     yield _step(_RETURN, _ALLOW)
 
 

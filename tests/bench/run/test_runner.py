@@ -12,8 +12,9 @@ from kdbench import __version__
 from kdbench.attack import Backdoor, Trigger
 from kdbench.bench.plan import prepare
 from kdbench.bench.request.spec import RunSpec
+from kdbench.bench.run.jobs import Jobs
 from kdbench.bench.work import stages
-from kdbench.errors import ConfigError, DivergedError
+from kdbench.errors import ConfigError, ContractError, DivergedError
 from kdbench.loading.plugin import Plugin
 from kdbench.loading.registry import Registered, Registry
 from kdbench.method import Info
@@ -126,6 +127,22 @@ def test_a_broken_attack_is_a_row_and_the_others_are_measured(go):
         "trigger-oddfacts-wrn10_1-seed0.png",
         "trigger-badnets-wrn10_1-seed0.png",
     }
+
+
+def test_a_network_that_cannot_be_described_costs_its_rows_and_not_the_run(go, monkeypatch):
+    """The plugin of a network may raise anything, or be gone, when its result is looked at."""
+    look = Jobs.check
+
+    def refuse(jobs, stage):
+        if stage.kind == "backdoor":
+            raise ContractError("its plugin does not answer")
+        return look(jobs, stage)
+
+    monkeypatch.setattr(Jobs, "check", refuse)
+    rows = go(("badnets",))
+    assert rows["badnets", "none"]["status"] == "failed"
+    reason = rows["badnets", "none"]["reason"]
+    assert "its result cannot be kept: its plugin does not answer" in reason
 
 
 def test_a_control_that_failed_costs_the_verdict_and_not_the_row(go, monkeypatch):

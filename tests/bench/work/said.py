@@ -29,7 +29,7 @@ class Played:
         self.killed = True
 
     def close(self) -> None:
-        self.killed = True
+        self.killed, self.exit = True, self.exit or Exit(None)
 
 
 def events_of(job: Job, lines: list[bytes], code: int | None = 0) -> list[Progressed | Done]:

@@ -92,6 +92,18 @@ def test_what_a_companion_says_to_the_coordinator_is_dropped(executor, tmp_path)
     assert outcomes["key"].status == "ok"
 
 
+def test_a_companion_leaves_no_word_in_the_log_of_its_job(executor, tmp_path):
+    code = """
+with socket.socket(fileno=os.dup(links["one"])) as companion:
+    companion.recv(1)
+end({"facts": {"size": os.fstat(1).st_size, "place": os.lseek(1, 0, os.SEEK_CUR)}})
+"""
+    outcomes, _ = carry_out(executor, with_companion(tmp_path / "job", "writes", code))
+    facts = outcomes["key"].facts
+    assert (facts["size"], facts["place"]) == (0, 0)
+    assert outcomes["key"].log == "x" * 100
+
+
 def test_the_memory_of_a_companion_counts(executor, tmp_path):
     executor.limits = JobLimits(memory_mb=1200)
     outcomes, _ = carry_out(executor, with_companion(tmp_path / "job", "hogs", WAITS))

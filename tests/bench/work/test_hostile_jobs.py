@@ -339,6 +339,14 @@ def test_a_job_that_cannot_be_started_has_failed(executor, tmp_path):
     assert "cannot be started" in outcomes["key"].reason
 
 
+def test_a_job_whose_task_is_no_json_has_failed(executor, tmp_path):
+    each = job(tmp_path / "job")
+    each.task["values"] = {"weight": float("nan")}
+    outcomes, _ = carry_out(executor, each)
+    assert outcomes["key"].status == "failed"
+    assert "cannot be started" in outcomes["key"].reason
+
+
 def test_closing_ends_what_runs(tmp_path):
     executor = LocalExecutor()
     executor.start(job(tmp_path / "job", f"open(BOX + '/began', 'w'); {WAITS}"))

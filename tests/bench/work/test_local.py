@@ -88,6 +88,18 @@ def test_a_process_greets_and_ends_with_its_outcome(said):
     assert done.outcome.reason.startswith(("it reported nonsense", "the process ended without"))
 
 
+def test_a_companion_that_cannot_be_ended_does_not_keep_its_job(monkeypatch):
+    monkeypatch.setattr(running, "_KILL_S", 0.0)
+    stuck = Played([])
+    stuck.exit = None
+    job = RunningJob(JOB, 0, [stuck, Played([HELLO, line({"outcomes": [GOOD]})])])
+    job.look()
+    assert not job.done
+    job.look()
+    assert job.done
+    assert [outcome.status for outcome in job.outcomes()] == ["ok"]
+
+
 def test_each_of_several_jobs_gets_its_own_outcome():
     jobs = [replace(JOB, key=key) for key in "abc"]
     together = replace(jobs[0], beside=tuple(jobs[1:]))
@@ -150,6 +162,8 @@ def limited(executor, played, **limits):
 
 def test_memory_is_looked_up_once_for_all_jobs(monkeypatch):
     looks = []
+    # It serves every later test of this process, too, so it must be put back.
+    monkeypatch.setattr(tree, "_latest", tree.Processes())
     monkeypatch.setattr(tree, "_look", lambda: looks.append(1) or tree.Processes(at=1e18))
     played = [Played([], None) for _ in range(3)]
     for each, used in zip(played, (50.0, 150.0, 0.0), strict=True):
@@ -182,7 +196,7 @@ def test_a_job_has_its_time_from_its_wall_on(monkeypatch):
 
 def test_the_log_is_what_its_descriptor_holds(tmp_path):
     (tmp_path / "log").write_bytes(b"x" * 50_000 + b"\xffend")
-    job = RunningJob(JOB, 0, [Played([HELLO])], log=os.open(tmp_path / "log", os.O_RDONLY))
+    job = RunningJob(JOB, 0, [Played([HELLO])], logs=[os.open(tmp_path / "log", os.O_RDONLY)])
     (tmp_path / "log").unlink()
     (tmp_path / "log").symlink_to("/etc/hostname")
     job.look()

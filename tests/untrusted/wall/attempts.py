@@ -44,6 +44,7 @@ CALLS = {
     "clone": (56, 220),
     "kcmp": (312, 272),
     "sched_setscheduler": (144, 119),
+    "ioprio_set": (251, 30),
 }
 _COLUMN = {"x86_64": 0, "aarch64": 1}.get(os.uname().machine, 0)
 MPTCP, FASTOPEN = 262, 0x20000000
@@ -125,6 +126,12 @@ def sees_processes(told):
 def of_victim(told, action):
     own("pid", told)
     action(told["victim"])
+
+
+def slow_disks_of_everybody(told):
+    """The kernel refuses the class 7, but only after it let the process ask for all of a user."""
+    own("pid", told)
+    asked("ioprio_set", 3, 0, 7 << 13)
 
 
 def write_into(path):
@@ -227,6 +234,7 @@ def table(told, box):
         ),
         "pin it": lambda: of_victim(told, lambda pid: os.sched_setaffinity(pid, {0})),
         "slow it": lambda: of_victim(told, lambda pid: os.setpriority(os.PRIO_PROCESS, pid, 19)),
+        "disks of everybody": lambda: slow_disks_of_everybody(told),
         "idle it": lambda: of_victim(
             told, lambda pid: os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
         ),

@@ -46,7 +46,8 @@ ANYBODY = {
     *("stat", "read", "read in a child", "read through /proc/self/root", "list", "write", "make"),
     *("truncate", "rename", "link", "chmod", "chmod through a descriptor", "chown", "utime"),
     *("inotify", "enter", "see a process", "signal", "read its environment", "limit it", "pin it"),
-    *("slow it", "idle it", "trace it", "read its memory", "shared memory by its file"),
+    *("slow it", "idle it", "disks of everybody", "trace it", "read its memory"),
+    "shared memory by its file",
     *("unix socket", "abstract socket", "tcp", "udp", "listen", "names of sockets", "ports"),
     *("write /tmp", "execute what it wrote", "memory in a file of no name"),
 }

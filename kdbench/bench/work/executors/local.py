@@ -87,8 +87,10 @@ class LocalExecutor:
     def start(self, job: Job) -> None:
         try:
             self._running.append(self._start(job))
-        except OSError as error:  # no descriptors, or no place for a log
-            outcome = Outcome("failed", f"cannot be started: {error.strerror or error}")
+        # No descriptors, no place for a log, or a plugin's parameter that JSON cannot hold.
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            outcome = Outcome("failed", f"cannot be started: {reason}")
             self._refused += [Done(each.key, outcome) for each in (job, *job.beside)]
 
     def wait(self, timeout: float) -> list[Progressed | Done]:
@@ -124,20 +126,30 @@ class LocalExecutor:
         near: dict[str, int] = {}
         with contextlib.ExitStack() as ours:
             try:
-                log, running.log = _open_log(job)
-                ours.callback(os.close, log)
                 for companion in job.companions:
                     end, far = socket.socketpair()
                     ours.enter_context(end)
                     ours.enter_context(far)
                     near[companion.name] = end.fileno()
+                    log = self._log(running, f"{companion.name}-{LOG}", ours)
                     process = self._accompany(running, companion, log, far.fileno())
                     running.processes.append(process)
+                log = self._log(running, LOG, ours)
                 running.processes.append(self._compute(running, log, near))
-            except OSError:
+            except BaseException:
                 running.close()
                 raise
         return running
+
+    def _log(self, running: RunningJob, name: str, ours: contextlib.ExitStack) -> int:
+        """A descriptor to which one process prints; ``ours`` closes it.
+
+        No two processes share it: its place and the size of its file would be a way to talk.
+        """
+        log, reader = _open_log(running.job.folder / name)
+        ours.callback(os.close, log)
+        running.logs.append(reader)
+        return log
 
     def _compute(self, running: RunningJob, log: int, links: Mapping[str, int]) -> Walled:
         """The process that computes a job."""
@@ -234,15 +246,15 @@ class LocalExecutor:
                 )
 
 
-def _open_log(job: Job) -> tuple[int, int]:
-    """(a descriptor to which the processes of a job print, another to read it).
+def _open_log(path: Path) -> tuple[int, int]:
+    """(a descriptor to which a process prints, another to read it).
 
     It lies where none of them may write, and nobody opens it again.
     """
     flags = os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    log = os.open(job.folder / LOG, flags | os.O_WRONLY | os.O_APPEND, 0o600)
+    log = os.open(path, flags | os.O_WRONLY | os.O_APPEND, 0o600)
     try:
-        return log, os.open(job.folder / LOG, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return log, os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         os.close(log)
         raise

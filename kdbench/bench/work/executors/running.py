@@ -34,7 +34,7 @@ _BEGIN_S = 60.0
 _LAST_S = 1.0
 #: Seconds after which a job is done that could not be ended.
 _KILL_S = 20.0
-#: Bytes at the end of what the processes printed.
+#: Bytes at the end of what a process printed.
 _LOG_BYTES = 20_000
 
 
@@ -47,8 +47,8 @@ class RunningJob:
     slot: int
     #: Its companions, and, as the last, the process that computes it.
     processes: list[Walled] = field(default_factory=list)
-    #: The descriptor from which what they print can be read.
-    log: int | None = None
+    #: Descriptors from which what each of them prints can be read.
+    logs: list[int] = field(default_factory=list)
     #: Seconds that the process may go on after it said all that it had to say.
     grace_s: float = 10.0
     #: Most memory of all processes that was seen, MiB.
@@ -95,7 +95,8 @@ class RunningJob:
         if self.main.exit is None:
             self._check_mute(now)
         elif self._ended_at is None:
-            self._ended_at = now
+            # The others end with it, in whatever way it ended.
+            self._ended_at, self._killed_at = now, self._killed_at or now
             for process in self.processes:
                 process.kill()
         if self._killed_at is not None and now - self._killed_at > _KILL_S:
@@ -132,7 +133,7 @@ class RunningJob:
 
     def outcomes(self) -> list[Outcome]:
         """One for each of its jobs, once it is done."""
-        log = self._tail()
+        log = "\n".join(filter(None, map(_tail, self.logs)))
         ended = time.monotonic() if self._ended_at is None else self._ended_at
         seconds = max(0.0, ended - self.since) / len(self.jobs)
         code, peak_mb = None, self.peak_mb
@@ -156,9 +157,8 @@ class RunningJob:
         """End and forget what is left of it."""
         for process in self.processes:
             process.close()
-        if self.log is not None:
-            os.close(self.log)
-            self.log = None
+        while self.logs:
+            os.close(self.logs.pop())
 
     # -- what it says --------------------------------------------------------------------------
 
@@ -221,17 +221,14 @@ class RunningJob:
             return "crashed", "the process ended without an outcome (os._exit?)"
         return None
 
-    def _tail(self) -> str:
-        """The end of what the processes printed."""
-        if self.log is None:
-            return ""
-        try:
-            size = os.fstat(self.log).st_size
-            return os.pread(self.log, _LOG_BYTES, max(0, size - _LOG_BYTES)).decode(
-                errors="replace"
-            )
-        except OSError:
-            return ""
+
+def _tail(log: int) -> str:
+    """The end of what a process printed."""
+    try:
+        size = os.fstat(log).st_size
+        return os.pread(log, _LOG_BYTES, max(0, size - _LOG_BYTES)).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _ending(code: int) -> str:
