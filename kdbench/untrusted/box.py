@@ -107,6 +107,21 @@ def _copy(source: int, copy: int, name: str, limit: int) -> Copied:
     return Copied(digest.hexdigest(), size)
 
 
+def check_file(folder: Path, name: str, limit: int) -> None:
+    """Refuse what is no regular file of a folder. For a folder that nobody writes any more.
+
+    Args:
+        folder: it must not be a link itself.
+        name: of the file in it, without a slash.
+        limit: the most bytes.
+
+    Raises:
+        IntegrityError: there is no such file, it is no regular file, or it is too large.
+        OSError: it cannot be read.
+    """
+    os.close(_open_file(folder, name, limit, shared=False))
+
+
 def file_names(folder: Path, most: int) -> list[str]:
     """Sorted names of what is in a folder, for :func:`copy_file`. Only ``most`` are looked at.
 

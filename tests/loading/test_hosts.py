@@ -17,7 +17,8 @@ from kdbench.bench.run.events import Quiet
 from kdbench.bench.run.runner import run
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.work.executors.local import LocalExecutor
-from kdbench.errors import ConfigError, ContractError, KdbenchError, UsageError
+from kdbench.errors import ConfigError, ContractError, IntegrityError, KdbenchError, UsageError
+from kdbench.loading.blank import _names
 from kdbench.loading.candidates import describe_file
 from kdbench.loading.catalogue import Catalogue
 from kdbench.loading.choice import PluginChoice
@@ -45,7 +46,18 @@ def report(name, **said):
     return json.dumps({"plugin": {"name": name, **values, **said}}).encode() + b"\n"
 
 
+def facts(name, info_name, **fields):
+    """What a process says of an attack."""
+    texts = {"title": "t", "authors": "a", "venue": "v", "year": 2020, "link": "x"}
+    info = {"name": info_name, **texts}
+    tables = {"fields": {}, "variants": {}, "known_failures": {}}
+    return {"kind": "attack", "name": name, "info": info, "class_name": "x", **tables, **fields}
+
+
 CLAIM = report("lba")
+BORROWS = report("borrows", defines=[facts("borrows", "lba")])
+HALF_A_LETTER = {"a": {"text": "", "params": {"x": "\ud800"}}}
+HALF = report("half", defines=[facts("half", "half", variants=HALF_A_LETTER)])
 COLOURED = report("colours", status="broken", cause="\x1b[2J")
 NONSENSE = "its process said nonsense"
 #: Name -> (source, what its cause must say).
@@ -60,6 +72,8 @@ HOSTILE = {
     "digs": (f"{SAY}say(b'[' * 200_000 + b'\\n')", NONSENSE),
     "floods": (f"{SAY}say(b'x' * (10 << 20))\nos._exit(0)", "its process exited with code 0"),
     "claims": (f"{SAY}say({CLAIM!r})", NONSENSE),
+    "borrows": (f"{SAY}say({BORROWS!r})", NONSENSE),
+    "half": (f"{SAY}say({HALF!r})", NONSENSE),
     "colours": (f"{SAY}say({COLOURED!r})", NONSENSE),
     "shouts": ("raise ValueError('\\x1b[2J\\nboom')", "ValueError:  [2J boom"),
     "closes": ("import os\nos.closerange(3, 64)", "while it was imported"),
@@ -184,6 +198,7 @@ ANSWERS = {
     "steps": "    def steps(self):\n        import os\n        os._exit(5)\n",
     "raises": "    def steps(self):\n        raise ValueError('no steps today')\n",
     "lies": "    def steps(self):\n        return ['repair_student', 'win']\n",
+    "chatters": "    def steps(self):\n        while True:\n            say(b'{\"part\": 1}\\n')\n",
 }
 DEFENSE = (
     "from kdbench.defense import Defense\nfrom kdbench.method import Info\n"
@@ -196,7 +211,7 @@ DEFENSE = (
 def test_a_plugin_that_does_not_answer_fails_whoever_asks_for_it(load):
     known = load(
         {
-            name: DEFENSE.replace("NAME", name).replace("STEPS", steps)
+            name: SAY + DEFENSE.replace("NAME", name).replace("STEPS", steps)
             for name, steps in ANSWERS.items()
         }
     )
@@ -209,11 +224,63 @@ def test_a_plugin_that_does_not_answer_fails_whoever_asks_for_it(load):
         ("steps", "exited with code 5 while it was asked"),
         ("raises", "ValueError: no steps today"),
         ("lies", "got 'win' for steps"),
+        ("chatters", NONSENSE),
     ):
         with pytest.raises(ContractError, match=says) as caught:
             settle(name)
         assert name in str(caught.value)
     assert settle("robustkd").method("defense", "robustkd").steps == ("cleanse_teacher",)
+
+
+#: A network that is of kdbench. Its process leaves something else in its box.
+LEAVES = """
+import os, socket
+from kdbench.hookspecs import hookimpl
+from kdbench.loading import host
+from kdbench.models.builtin import MODELS
+
+def blank(registry, box, **_):
+    path = f"{box}/blank.safetensors"
+    WHAT
+
+host.QUESTIONS["blank"] = blank
+
+@hookimpl
+def kdbench_models():
+    return {"NAME": MODELS["wrn10_1"].make}
+"""
+LEFT = {
+    "pipe": ("os.mkfifo(path)", IntegrityError, "is a pipe"),
+    "link": ("os.symlink('/dev/zero', path)", IntegrityError, "is a link"),
+    "nothing": ("pass", IntegrityError, "is missing"),
+    "hole": ("open(path, 'w').truncate(1 << 30)", IntegrityError, "is larger than"),
+    "error": ("1 / 0", ContractError, "model 'error' of local file error.py: ZeroDivisionError"),
+}
+
+
+def test_what_is_left_of_a_blank_network_is_a_file_of_its_size(load):
+    known = load(
+        {
+            name: LEAVES.replace("NAME", name).replace("WHAT", what)
+            for name, (what, _, _) in LEFT.items()
+        }
+    )
+    for name, (_, error, says) in LEFT.items():
+        with pytest.raises(error, match=says):
+            known.blank_network(name, 10, 16)
+
+
+def test_modules_inside_modules_of_several_names_are_no_endless_work():
+    def module(**children):
+        tables = {name: {} for name in ("plain", "parameters", "buffers")}
+        return {"class": "x:X", "frozen": [], "transient": [], **tables, "modules": children}
+
+    node, path = module(), [f"m{number}" for number in range(40)]
+    for number in reversed(range(40)):
+        same = {"same": ".".join(path[: number + 1])}
+        node = module(**{f"m{number}": node, "again": same})
+    with pytest.raises(ValueError, match="modules"):
+        list(_names(node))
 
 
 def test_what_is_settled_needs_no_process_any_more(load):
