@@ -17,8 +17,7 @@ from kdbench.bench.run.events import Quiet
 from kdbench.bench.run.runner import run
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.work.executors.local import LocalExecutor
-from kdbench.errors import ConfigError, ContractError, IntegrityError, KdbenchError, UsageError
-from kdbench.loading.blank import _names
+from kdbench.errors import ConfigError, ContractError, KdbenchError, UsageError
 from kdbench.loading.candidates import describe_file
 from kdbench.loading.catalogue import Catalogue
 from kdbench.loading.choice import PluginChoice
@@ -87,25 +86,6 @@ PATCHES = (
     "builtins.print = json.loads = kdbench.errors.unknown = candidates.digest_of = evil\n"
     f"{GOOD.replace('NAME', 'patches')}"
 )
-
-
-@pytest.fixture
-def load(zygote, tmp_path):
-    """Loads files of plugins, and kdbench's own, by a catalogue."""
-    opened = []
-
-    def catalogue(sources, **limits):
-        files = []
-        for name, source in sources.items():
-            (tmp_path / f"{name}.py").write_text(source)
-            files.append(tmp_path / f"{name}.py")
-        hosts = Hosts(zygote, HostLimits(**limits))
-        opened.append(hosts)
-        return Catalogue.load(hosts, None, PluginChoice(files=tuple(files)))
-
-    yield catalogue
-    for hosts in opened:
-        hosts.close()
 
 
 def test_each_hostile_plugin_is_broken_or_itself_and_harms_nobody(load, registry):
@@ -230,57 +210,6 @@ def test_a_plugin_that_does_not_answer_fails_whoever_asks_for_it(load):
             settle(name)
         assert name in str(caught.value)
     assert settle("robustkd").method("defense", "robustkd").steps == ("cleanse_teacher",)
-
-
-#: A network that is of kdbench. Its process leaves something else in its box.
-LEAVES = """
-import os, socket
-from kdbench.hookspecs import hookimpl
-from kdbench.loading import host
-from kdbench.models.builtin import MODELS
-
-def blank(registry, box, **_):
-    path = f"{box}/blank.safetensors"
-    WHAT
-
-host.QUESTIONS["blank"] = blank
-
-@hookimpl
-def kdbench_models():
-    return {"NAME": MODELS["wrn10_1"].make}
-"""
-LEFT = {
-    "pipe": ("os.mkfifo(path)", IntegrityError, "is a pipe"),
-    "link": ("os.symlink('/dev/zero', path)", IntegrityError, "is a link"),
-    "nothing": ("pass", IntegrityError, "is missing"),
-    "hole": ("open(path, 'w').truncate(1 << 30)", IntegrityError, "is larger than"),
-    "error": ("1 / 0", ContractError, "model 'error' of local file error.py: ZeroDivisionError"),
-}
-
-
-def test_what_is_left_of_a_blank_network_is_a_file_of_its_size(load):
-    known = load(
-        {
-            name: LEAVES.replace("NAME", name).replace("WHAT", what)
-            for name, (what, _, _) in LEFT.items()
-        }
-    )
-    for name, (_, error, says) in LEFT.items():
-        with pytest.raises(error, match=says):
-            known.blank_network(name, 10, 16)
-
-
-def test_modules_inside_modules_of_several_names_are_no_endless_work():
-    def module(**children):
-        tables = {name: {} for name in ("plain", "parameters", "buffers")}
-        return {"class": "x:X", "frozen": [], "transient": [], **tables, "modules": children}
-
-    node, path = module(), [f"m{number}" for number in range(40)]
-    for number in reversed(range(40)):
-        same = {"same": ".".join(path[: number + 1])}
-        node = module(**{f"m{number}": node, "again": same})
-    with pytest.raises(ValueError, match="modules"):
-        list(_names(node))
 
 
 def test_what_is_settled_needs_no_process_any_more(load):
