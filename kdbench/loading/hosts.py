@@ -180,10 +180,9 @@ class Hosts:
         view = replace(view, write=(box, *view.write))
         try:
             with self._alone(plugin, view, ENTRY) as host:
-                asked = {**arguments, "box": str(box)}
-                answer = self._answer(
-                    host, plugin, question, asked, seconds or self.limits.answer_s
-                )
+                limit = seconds or self.limits.answer_s
+                arguments = {**arguments, "box": str(box)}
+                answer = self._answer(host, plugin, question, arguments, limit)
             yield answer, box
         finally:
             shutil.rmtree(box, ignore_errors=True)

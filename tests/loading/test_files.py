@@ -1,12 +1,14 @@
 """One-off plugins: a file of one's own."""
 
 import json
+import os
 
 import pandas
 import pytest
 
 from kdbench import __version__
 from kdbench.errors import UsageError
+from kdbench.loading.candidates import describe_file
 from kdbench.loading.choice import PluginChoice
 from kdbench.loading.registry import Registry
 from tests.cli.calls import call
@@ -88,6 +90,14 @@ def test_a_wrong_file_is_refused(tmp_path, name, says):
         (tmp_path / name).write_text(OWN)
     with pytest.raises(UsageError, match=says):
         Registry.load([], PluginChoice(files=(tmp_path / name,)))
+
+
+def test_a_pipe_or_a_device_is_no_plugin(tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "zero.py").symlink_to("/dev/zero")
+    for name in ("pipe.py", "zero.py"):
+        with pytest.raises(UsageError, match="no regular file"):
+            describe_file(tmp_path / name)
 
 
 def test_a_file_takes_nobodys_name(tmp_path):
