@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import tempfile
 import time
 from collections import defaultdict
@@ -31,6 +30,7 @@ from kdbench.loading.hosted import (
     raised_error,
     wait_for,
 )
+from kdbench.untrusted.box import remove_tree
 from kdbench.untrusted.processes.client import Walled, Zygote
 from kdbench.untrusted.processes.environment import allowed_environment, temporary_environment
 from kdbench.untrusted.processes.order import View
@@ -45,6 +45,8 @@ ENTRY = "kdbench.loading.host:serve"
 CHECKS = "kdbench.testing.host:serve"
 #: Largest file of a blank network, MiB.
 _NETWORK_MB = 8192
+#: Seconds that removing the folder of a process may take. It may have filled it.
+_PATIENCE_S = 10.0
 
 
 class Starter(Protocol):
@@ -185,7 +187,7 @@ class Hosts:
                 answer = self._answer(host, plugin, question, arguments, limit)
             yield answer, box
         finally:
-            shutil.rmtree(box, ignore_errors=True)
+            remove_tree(box, _PATIENCE_S)
 
     def close(self) -> None:
         """End all processes. One that is asked later is started again."""
@@ -193,7 +195,7 @@ class Hosts:
             host.walled.close()
         self._hosts = []
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_tree(self._folder, _PATIENCE_S)
             self._folder = None
 
     # -- one process -------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import math
 import os
 import secrets
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -156,6 +157,16 @@ def remove_tree(path: Path, seconds: float = math.inf) -> int:
     with contextlib.suppress(OSError), _opened(path.parent) as above:
         return _remove(above, path.name, end)
     return 0
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A new folder, removed in the end as by :func:`remove_tree`."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
 
 
 def prune(

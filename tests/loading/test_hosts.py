@@ -75,6 +75,11 @@ HOSTILE = {
     "half": (f"{SAY}say({HALF!r})", NONSENSE),
     "colours": (f"{SAY}say({COLOURED!r})", NONSENSE),
     "shouts": ("raise ValueError('\\x1b[2J\\nboom')", "ValueError:  [2J boom"),
+    "deep": (
+        "import os, tempfile\nos.chdir(tempfile.gettempdir())\n"
+        "for _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\n1 / 0",
+        "ZeroDivisionError",
+    ),
     "closes": ("import os\nos.closerange(3, 64)", "while it was imported"),
     "long": (GOOD.replace("NAME", "x" * 300), "at most 100 characters"),
 }
