@@ -229,12 +229,21 @@ def _nonsense(entry: Registered[Any]) -> ContractError:
 
 @contextlib.contextmanager
 def _named(entry: Registered[Any]) -> Iterator[None]:
-    """An error that a plugin raises is one of what it brings."""
+    """An error that a plugin raises is one of what it brings.
+
+    Except for a file that a dataset cannot use, which is the user's.
+    """
     try:
         yield
-    except RaisedError as error:
+    except (RaisedError, OSError) as error:
+        if isinstance(error, RaisedError):
+            why = error.where
+        elif entry.value.kind != "dataset":
+            why = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
+        else:
+            raise
         what = f"{entry.value.kind} {entry.value.name!r} of {entry.plugin.owner}"
-        raise ContractError(f"{what}: {error.where}") from error
+        raise ContractError(f"{what}: {why}") from error
 
 
 def _base(name: str) -> str:

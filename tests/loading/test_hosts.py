@@ -181,6 +181,7 @@ def test_both_answer_the_same(load, registry, overrides):
 
 ANSWERS = {
     "steps": "    def steps(self):\n        import os\n        os._exit(5)\n",
+    "opens": "    def steps(self):\n        open('/nowhere')\n",
     "raises": "    def steps(self):\n        raise ValueError('no steps today')\n",
     "lies": "    def steps(self):\n        return ['repair_student', 'win']\n",
     "chatters": "    def steps(self):\n        while True:\n            say(b'{\"part\": 1}\\n')\n",
@@ -210,6 +211,7 @@ def test_a_plugin_that_does_not_answer_fails_whoever_asks_for_it(load):
         ("raises", "ValueError: no steps today"),
         ("lies", "got 'win' for steps"),
         ("chatters", NONSENSE),
+        ("opens", "'opens' of local file opens.py: No such file or directory: /nowhere"),
     ):
         with pytest.raises(ContractError, match=says) as caught:
             settle(name)
