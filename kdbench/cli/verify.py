@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from kdbench.cli.choice import plugin_options
 from kdbench.cli.execute import check_executor, executor_option, jobs_option, place
 from kdbench.cli.request import store_option
 from kdbench.errors import IntegrityError
+from kdbench.untrusted.box import temporary_folder
 
 if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
@@ -145,20 +145,13 @@ def _compute_again(
     from kdbench.bench.run import verify
     from kdbench.cli.watch import make_display
 
-    with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as temporary:
+    with temporary_folder("kdbench-verify-") as temporary:
         worker = make_executor(executor, lambda: processes.registry, zygote=processes.zygote)
         display = make_display(quiet=False, as_json=False, live=worker.apart)
         try:
             place(worker, jobs, prepared.numerics)
             return verify.again(
-                results,
-                lines,
-                prepared,
-                processes.answers(),
-                store,
-                Path(temporary),
-                display,
-                worker,
+                results, lines, prepared, processes.answers(), store, temporary, display, worker
             )
         finally:
             display.close()

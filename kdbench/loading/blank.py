@@ -13,6 +13,11 @@ from torch import Tensor
 from kdbench.errors import IntegrityError
 from kdbench.models.files import read_structure, save_structure
 from kdbench.models.named import NetworkFacts, check_network_file
+from kdbench.untrusted.box import check_file
+from kdbench.untrusted.header import MOST_BYTES
+
+#: Most modules, those that have several names counted once for each.
+_MOST_MODULES = 50_000
 
 
 @dataclass(frozen=True)
@@ -40,30 +45,41 @@ def read_blank(path: Path, facts: NetworkFacts) -> BlankNetwork:
     """Read a file that :func:`kdbench.models.files.save_module` wrote. Nothing in it is run.
 
     Raises:
-        IntegrityError: it is another network than the facts say.
+        IntegrityError: it is another network than the facts say, or no file of a usual size.
     """
+    try:
+        check_file(path.parent, path.name, facts.bytes + MOST_BYTES + 8)
+    except OSError as error:
+        raise IntegrityError(f"{path.name} cannot be read: {error.strerror}") from error
     check_network_file(path, facts)
     structure, _, _ = read_structure(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        names = dict(_names(structure, structure, ""))
-    except (SafetensorError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        names = dict(_names(structure))
+    except (SafetensorError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise IntegrityError(f"{path.name} holds no network: {error}") from error
     return BlankNetwork(structure, tensors, {a: b for a, b in names.items() if b in tensors})
 
 
-def _names(node: dict[str, Any], root: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    """(name in a state_dict, name in the file) of what is below a node of the structure."""
-    if "same" in node:
-        same = node["same"]
-        node = root
-        for part in filter(None, same.split(".")):
-            node = node["modules"][part]
-    for kind in ("parameters", "buffers"):
-        for name, inside in node[kind].items():
-            if inside is not None and name not in node["transient"]:
-                yield f"{path}{name}", inside
-    for name, child in node["modules"].items():
-        if child is not None:
-            yield from _names(child, root, f"{path}{name}.")
+def _names(root: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(name in a state_dict, name in the file) of each tensor of a structure."""
+    left, count = [("", root)], 0
+    while left:
+        path, node = left.pop()
+        count += 1
+        # Modules inside modules with several names are many more than the file has.
+        if count > _MOST_MODULES:
+            raise ValueError(f"it has more than {_MOST_MODULES} modules")
+        if "same" in node:
+            same = node["same"]
+            node = root
+            for part in filter(None, same.split(".")):
+                node = node["modules"][part]
+        for kind in ("parameters", "buffers"):
+            for name, inside in node[kind].items():
+                if inside is not None and name not in node["transient"]:
+                    yield f"{path}{name}", inside
+        for name, child in node["modules"].items():
+            if child is not None:
+                left.append((f"{path}{name}.", child))

@@ -18,6 +18,7 @@ from kdbench import __version__
 from kdbench.errors import UsageError
 from kdbench.loading.choice import PluginChoice, owner_of
 from kdbench.loading.source import source_digest
+from kdbench.untrusted.files import read_regular
 
 #: The group of entry points.
 GROUP = "kdbench"
@@ -30,6 +31,8 @@ NAME = r"[a-z0-9][a-z0-9_]*"
 DISTRIBUTION = "kdbench"
 #: The module that brings kdbench's own networks and datasets.
 CORE_MODULE = "kdbench.loading.builtin"
+#: Of a plugin that is one file.
+_MOST_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def describe_file(path: Path) -> Plugin:
     """A file as a plugin, read and not yet run.
 
     Raises:
-        UsageError: there is no such file, or its name is not allowed.
+        UsageError: there is no such file, it is too large, or its name is not allowed.
     """
     name = path.stem
     if path.suffix != ".py" or not re.fullmatch(NAME, name):
@@ -135,7 +138,7 @@ def describe_file(path: Path) -> Plugin:
             f"--plugin-file {path}: its name must be NAME.py, of a-z, 0-9 and, after the first, _"
         )
     try:
-        content = path.read_bytes()
+        content = read_regular(path, _MOST_BYTES)
     except OSError as error:
         raise UsageError(
             f"--plugin-file {path} cannot be read: {error.strerror or error}"
@@ -152,7 +155,10 @@ def digest_of(plugin: Plugin) -> str:
     if plugin.path is None:
         return source_digest({})
     folder, is_package = plugin.path.parent, plugin.path.name == "__init__.py"
-    files = sorted(folder.rglob("*.py")) if is_package else [plugin.path]
+    files = [plugin.path]
+    if is_package:
+        # An editor leaves links to nothing, and opening a pipe would wait.
+        files = sorted(file for file in folder.rglob("*.py") if file.is_file())
     return source_digest({file.relative_to(folder).as_posix(): file.read_bytes() for file in files})
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
@@ -129,10 +131,16 @@ class Catalogue(Answers):
         from kdbench.data import DatasetSource
 
         def load(request: DatasetRequest) -> Dataset:
-            try:
-                return self.hosts.load_dataset(entry.plugin, name, request)
-            except RaisedError as error:
-                raise _said(entry, f"dataset {name!r}", error) from error
+            with _named(entry):
+                dataset = self.hosts.load_dataset(entry.plugin, name, request)
+            # In a table its rows would look like those of the other one.
+            other = _base(dataset.name)
+            if other != name and other in self.registered_datasets:
+                raise ContractError(
+                    f"dataset {name!r} of {entry.plugin.owner} calls itself {dataset.name!r}, and "
+                    "another dataset has that name; give it a name of its own"
+                )
+            return dataset
 
         known = entry.value.model_dump(exclude={"kind", "name", "options"})
         return DatasetSource(load, **known)
@@ -162,11 +170,16 @@ class Catalogue(Answers):
         model_source(name, self.models)
         if not (entries := self.entries([("model", name)])):
             return None
-        facts = self.network(name, num_classes, image_size)
-        with self.hosts.written(
-            entries[0].plugin, "blank", name=name, num_classes=num_classes, image_size=image_size
-        ) as (_, box):
-            return read_blank(box / "blank.safetensors", facts)
+        with _named(entries[0]):
+            facts = self.network(name, num_classes, image_size)
+            with self.hosts.written(
+                entries[0].plugin,
+                "blank",
+                name=name,
+                num_classes=num_classes,
+                image_size=image_size,
+            ) as (_, box):
+                return read_blank(box / "blank.safetensors", facts)
 
     def groups(self, name: str, image_size: int) -> NetworkGroups:
         """The feature groups of a network at an image size.
@@ -188,17 +201,13 @@ class Catalogue(Answers):
             ContractError: that process did not get to the end.
         """
         entry = self.registered(kind, name)
-        try:
+        with _named(entry):
             for result in self.hosts.check(entry.plugin, kind, name, variant):
                 yield _checked(CheckFacts, result, entry)
-        except RaisedError as error:
-            raise _said(entry, f"{kind} {name!r}", error) from error
 
     def _ask(self, entry: Registered[Any], question: str, **arguments: Any) -> Any:
-        try:
+        with _named(entry):
             return self.hosts.ask(entry.plugin, question, **arguments)
-        except RaisedError as error:
-            raise _said(entry, f"{entry.value.kind} {entry.value.name!r}", error) from error
 
 
 def _identity(plugin: Plugin) -> tuple[Any, ...]:
@@ -218,5 +227,25 @@ def _nonsense(entry: Registered[Any]) -> ContractError:
     return ContractError(f"plugin {plugin.name} ({plugin.owner}): its process said nonsense")
 
 
-def _said(entry: Registered[Any], what: str, error: RaisedError) -> ContractError:
-    return ContractError(f"{what} of {entry.plugin.owner}: {error.where}")
+@contextlib.contextmanager
+def _named(entry: Registered[Any]) -> Iterator[None]:
+    """An error that a plugin raises is one of what it brings.
+
+    Except for a file that a dataset cannot use, which is the user's.
+    """
+    try:
+        yield
+    except (RaisedError, OSError) as error:
+        if isinstance(error, RaisedError):
+            why = error.where
+        elif entry.value.kind != "dataset":
+            why = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
+        else:
+            raise
+        what = f"{entry.value.kind} {entry.value.name!r} of {entry.plugin.owner}"
+        raise ContractError(f"{what}: {why}") from error
+
+
+def _base(name: str) -> str:
+    """The dataset that a name in the tables begins with: ``gtsrb`` for ``gtsrb-subset``."""
+    return re.split(r"[^a-z0-9_]", name.strip().lower())[0]

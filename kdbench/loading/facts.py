@@ -9,7 +9,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_core import to_jsonable_python
 
 from kdbench.loading.candidates import NAME
@@ -21,6 +28,10 @@ if TYPE_CHECKING:
 _DEEPEST, _LARGEST = 12, 10_000
 _TEXT, _LONG = 4_000, 40_000
 _MANY = 1_000
+#: Most classes of a dataset. A network for them has at least so many weights.
+MOST_CLASSES = 100_000
+#: Most pixels a side.
+WIDEST = 4096
 
 
 def plain(value: Any) -> Any:
@@ -46,6 +57,7 @@ def plain(value: Any) -> Any:
         elif isinstance(part, str):
             if len(part) > _TEXT:
                 raise ValueError(f"a text has more than {_TEXT} characters")
+            part.encode()  # half a character is a ValueError
         elif isinstance(part, float):
             if not math.isfinite(part):
                 raise ValueError("a number is not finite")
@@ -130,6 +142,12 @@ class MethodFacts(Facts):
     known_failures: dict[Line, Line] = Field(max_length=_MANY)
     """By check of the conformance kit: why it cannot pass it."""
 
+    @model_validator(mode="after")
+    def _one_name(self) -> MethodFacts:
+        if self.info.name != self.name:
+            raise ValueError(f"its info is of {self.info.name!r}, and it is called {self.name!r}")
+        return self
+
 
 class ModelFacts(Facts):
     """What is known of a network by name."""
@@ -149,8 +167,8 @@ class DatasetFacts(Facts):
     downloadable: bool
     takes_path: bool
     options: tuple[Line, ...] = Field(max_length=10)
-    num_classes: Count | None
-    image_size: Count | None
+    num_classes: int | None = Field(ge=1, le=MOST_CLASSES)
+    image_size: int | None = Field(ge=1, le=WIDEST)
     train_size: Count | None
     test_size: Count | None
 

@@ -37,6 +37,8 @@ class HostLimits:
     """Seconds to load a dataset. It may have to be downloaded."""
     check_s: float = 1800.0
     """Seconds for one check of the conformance kit."""
+    checks: int = 1000
+    """Most results of the conformance kit."""
     start_s: float = 180.0
     """Seconds until a process stands behind its wall. No plugin takes part in that."""
     memory_mb: float = 4096.0
@@ -128,15 +130,17 @@ def wait_for(hosts: Sequence[Host]) -> None:
         wait([host.walled for host in hosts], 0.1)
 
 
-def end_process(walled: Walled) -> None:
-    """End a process, and wait until all that it started has ended."""
+def end_process(walled: Walled) -> bool:
+    """End a process, and wait until all that it started has ended: whether it has."""
     walled.kill()
     deadline = time.monotonic() + 10
     while walled.exit is None and time.monotonic() < deadline:
         wait([walled], 0.1)
         walled.hear()
         walled.look()
+    ended = walled.exit is not None
     walled.close()
+    return ended
 
 
 def raised_error(error: Any) -> Exception:

@@ -120,14 +120,16 @@ class Hosts:
             RaisedError: it raised something else.
         """
         host = self._host_of(plugin)
-        return _answer(self._parts(host, plugin, question, arguments, self.limits.answer_s))
+        return self._answer(host, plugin, question, arguments, self.limits.answer_s)
 
     def check(self, plugin: Plugin, kind: str, name: str, variant: str) -> Iterator[Any]:
         """Results of the conformance kit for a method, each as soon as it is there."""
         reads = (plugin.path,) if plugin.is_file and plugin.path is not None else ()
         with self._alone(plugin, View(read=reads), CHECKS) as host:
             arguments = {"kind": kind, "name": name, "variant": variant}
-            yield from self._parts(host, plugin, "check", arguments, self.limits.check_s)
+            yield from self._parts(
+                host, plugin, "check", arguments, self.limits.check_s, self.limits.checks
+            )
 
     def load_dataset(self, plugin: Plugin, name: str, request: DatasetRequest) -> Dataset:
         """Load a plugin's dataset in a process of its own.
@@ -180,10 +182,9 @@ class Hosts:
         view = replace(view, write=(box, *view.write))
         try:
             with self._alone(plugin, view, ENTRY) as host:
-                asked = {**arguments, "box": str(box)}
-                answer = _answer(
-                    self._parts(host, plugin, question, asked, seconds or self.limits.answer_s)
-                )
+                limit = seconds or self.limits.answer_s
+                arguments = {**arguments, "box": str(box)}
+                answer = self._answer(host, plugin, question, arguments, limit)
             yield answer, box
         finally:
             remove_tree(box, _REMOVAL_S)
@@ -239,7 +240,9 @@ class Hosts:
                 raise _contract_error(plugin, host.loaded[0].cause)
             yield host
         finally:
-            end_process(host.walled)
+            ended = end_process(host.walled)
+        if not ended:
+            raise _contract_error(plugin, "its process could not be ended")
 
     def _host_of(self, plugin: Plugin) -> Host:
         """The process that has a plugin loaded, started again if it was ended."""
@@ -287,6 +290,21 @@ class Hosts:
         self._hosts += again
         return again, [lost]
 
+    def _answer(
+        self,
+        host: Host,
+        plugin: Plugin,
+        question: str,
+        arguments: Mapping[str, Any],
+        seconds: float,
+    ) -> Any:
+        """The answer to a question that is answered in one message."""
+        try:
+            next(self._parts(host, plugin, question, arguments, seconds))
+        except StopIteration as end:
+            return end.value
+        raise AssertionError("a part where none is allowed")
+
     def _parts(
         self,
         host: Host,
@@ -294,8 +312,10 @@ class Hosts:
         question: str,
         arguments: Mapping[str, Any],
         seconds: float,
+        most: int = 0,
     ) -> Generator[Any, None, Any]:
-        """The parts of an answer. The generator's value is the answer itself."""
+        """The parts of an answer, so many at most. The generator's value is the answer itself."""
+        parts = 0
         try:
             if host.lost:
                 raise LostError(host.lost)
@@ -306,6 +326,10 @@ class Hosts:
                 host.look(seconds, "while it was asked")
                 while (message := host.message()) is not None:
                     if "part" in message:
+                        parts += 1
+                        # Without a largest number, it could say parts for ever.
+                        if parts > most:
+                            raise LostError(NONSENSE)
                         yield message["part"]
                     elif "answer" in message:
                         return message["answer"]
@@ -315,15 +339,6 @@ class Hosts:
             host.lost = str(why)
             host.walled.close()
             raise _contract_error(plugin, str(why)) from None
-
-
-def _answer(parts: Generator[Any, None, Any]) -> Any:
-    """The answer, its parts left out."""
-    while True:
-        try:
-            next(parts)
-        except StopIteration as end:
-            return end.value
 
 
 def _same(a: Plugin, b: Plugin) -> bool:

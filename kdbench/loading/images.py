@@ -7,8 +7,6 @@ believes nothing of it: it reads the files as data, and computes the digests by 
 from __future__ import annotations
 
 import json
-import os
-import stat
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,13 +18,17 @@ from torch import Tensor
 from kdbench.data import Augmentation, Dataset, DatasetRequest, ImageSet, TensorImages
 from kdbench.data.common import split_digest
 from kdbench.data.stream import StreamedImages
-from kdbench.errors import ContractError
-from kdbench.loading.facts import Facts, Line, plain
+from kdbench.errors import ConfigError, ContractError, IntegrityError
+from kdbench.loading.facts import MOST_CLASSES, WIDEST, Facts, Line, plain
+from kdbench.untrusted.box import check_file
 
 #: Most bytes of the file of a split.
 LARGEST = 64 << 30
-#: Most pixels a side.
-WIDEST = 4096
+#: What reading something that is no dataset may raise.
+_WRONG = (
+    *(ValueError, LookupError, TypeError, ArithmeticError, OSError, RecursionError),
+    *(SafetensorError, IntegrityError, ConfigError),
+)
 _Text = Annotated[str, StringConstraints(max_length=1000)]
 _Number = Annotated[float | int, Field(ge=-1e6, le=1e6), AfterValidator(plain)]
 
@@ -34,10 +36,10 @@ _Number = Annotated[float | int, Field(ge=-1e6, le=1e6), AfterValidator(plain)]
 class ImagesFacts(Facts):
     """What a process says of a dataset that it has loaded."""
 
-    name: _Text
+    name: Line = Field(max_length=1000)
     """As in the tables of results."""
-    class_names: tuple[_Text, ...] = Field(min_length=1, max_length=100_000)
-    num_classes: int = Field(ge=1, le=100_000)
+    class_names: tuple[_Text, ...] = Field(min_length=1, max_length=MOST_CLASSES)
+    num_classes: int = Field(ge=1, le=MOST_CLASSES)
     mean: tuple[_Number, _Number, _Number]
     std: tuple[_Number, _Number, _Number]
     pad: int = Field(ge=0, le=WIDEST)
@@ -88,7 +90,7 @@ def read_dataset(request: DatasetRequest, answer: Any, box: Path) -> Dataset:
             raise ValueError(f"{facts.num_classes} classes have {len(facts.class_names)} names")
         if facts.pad >= train.shape[1]:
             raise ValueError(f"a shift by {facts.pad} pixels is too much for {train.shape}")
-    except (ValueError, LookupError, TypeError, OSError, SafetensorError, RecursionError) as error:
+    except _WRONG as error:
         text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise ContractError(f"dataset {request.name!r} cannot be used: {text}") from error
     # As kdbench.data.finish does.
@@ -111,9 +113,7 @@ def read_dataset(request: DatasetRequest, answer: Any, box: Path) -> Dataset:
 
 def _read(path: Path, num_classes: int, data_dir: Path | None) -> ImageSet:
     """The images of a split, checked."""
-    known = os.lstat(path)
-    if not stat.S_ISREG(known.st_mode) or known.st_nlink != 1 or known.st_size > LARGEST:
-        raise ValueError(f"{path.name} is no file of a usual size")
+    check_file(path.parent, path.name, LARGEST)
     with safe_open(path, framework="pt") as file:
         names = sorted(file.keys())
         header = file.metadata() or {}

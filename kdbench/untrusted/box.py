@@ -18,6 +18,7 @@ import math
 import os
 import secrets
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -107,6 +108,21 @@ def _copy(source: int, copy: int, name: str, limit: int) -> Copied:
     return Copied(digest.hexdigest(), size)
 
 
+def check_file(folder: Path, name: str, limit: int) -> None:
+    """Refuse what is no regular file of a folder. For a folder that nobody writes any more.
+
+    Args:
+        folder: it must not be a link itself.
+        name: of the file in it, without a slash.
+        limit: the most bytes.
+
+    Raises:
+        IntegrityError: there is no such file, it is no regular file, or it is too large.
+        OSError: it cannot be read.
+    """
+    os.close(_open_file(folder, name, limit, shared=False))
+
+
 def file_names(folder: Path, most: int) -> list[str]:
     """Sorted names of what is in a folder, for :func:`copy_file`. Only ``most`` are looked at.
 
@@ -141,6 +157,16 @@ def remove_tree(path: Path, seconds: float = math.inf) -> int:
     with contextlib.suppress(OSError), _opened(path.parent) as above:
         return _remove(above, path.name, end)
     return 0
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A new folder, removed in the end as by :func:`remove_tree`."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
 
 
 def prune(

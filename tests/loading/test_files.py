@@ -1,14 +1,17 @@
 """One-off plugins: a file of one's own."""
 
 import json
+import os
 
 import pandas
 import pytest
 
 from kdbench import __version__
 from kdbench.errors import UsageError
+from kdbench.loading.candidates import describe_file
 from kdbench.loading.choice import PluginChoice
 from kdbench.loading.registry import Registry
+from tests.cli.calls import call
 from tests.loading.strangers import GOOD, SMALL, install, kdbench
 
 #: Its trigger is a class of the file, which every later stage has to find again.
@@ -37,11 +40,10 @@ def kdbench_attacks():
 
 def test_a_file_runs_from_end_to_end(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
-    ran = kdbench(
-        tmp_path / "nothing",
+    ran = call(
         "run",
         "--plugin-file",
-        tmp_path / "own.py",
+        str(tmp_path / "own.py"),
         "--attack",
         "own",
         "--defense",
@@ -50,10 +52,10 @@ def test_a_file_runs_from_end_to_end(tmp_path):
         "--set",
         "repair.epochs=1",
         "--out",
-        tmp_path / "o",
+        str(tmp_path / "o"),
         "--quiet",
     )
-    assert ran.returncode == 0, ran.stderr
+    assert ran.exit_code == 0, ran.output
     (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
     assert row["status"] == "ok"
     assert row["plugins"] == f"kdbench {__version__}; local file own.py"
@@ -88,6 +90,14 @@ def test_a_wrong_file_is_refused(tmp_path, name, says):
         (tmp_path / name).write_text(OWN)
     with pytest.raises(UsageError, match=says):
         Registry.load([], PluginChoice(files=(tmp_path / name,)))
+
+
+def test_a_pipe_or_a_device_is_no_plugin(tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "zero.py").symlink_to("/dev/zero")
+    for name in ("pipe.py", "zero.py"):
+        with pytest.raises(UsageError, match="no regular file"):
+            describe_file(tmp_path / name)
 
 
 def test_a_file_takes_nobodys_name(tmp_path):

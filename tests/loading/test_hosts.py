@@ -45,7 +45,18 @@ def report(name, **said):
     return json.dumps({"plugin": {"name": name, **values, **said}}).encode() + b"\n"
 
 
+def facts(name, info_name, **fields):
+    """What a process says of an attack."""
+    texts = {"title": "t", "authors": "a", "venue": "v", "year": 2020, "link": "x"}
+    info = {"name": info_name, **texts}
+    tables = {"fields": {}, "variants": {}, "known_failures": {}}
+    return {"kind": "attack", "name": name, "info": info, "class_name": "x", **tables, **fields}
+
+
 CLAIM = report("lba")
+BORROWS = report("borrows", defines=[facts("borrows", "lba")])
+HALF_A_LETTER = {"a": {"text": "", "params": {"x": "\ud800"}}}
+HALF = report("half", defines=[facts("half", "half", variants=HALF_A_LETTER)])
 COLOURED = report("colours", status="broken", cause="\x1b[2J")
 NONSENSE = "its process said nonsense"
 #: Name -> (source, what its cause must say).
@@ -60,8 +71,15 @@ HOSTILE = {
     "digs": (f"{SAY}say(b'[' * 200_000 + b'\\n')", NONSENSE),
     "floods": (f"{SAY}say(b'x' * (10 << 20))\nos._exit(0)", "its process exited with code 0"),
     "claims": (f"{SAY}say({CLAIM!r})", NONSENSE),
+    "borrows": (f"{SAY}say({BORROWS!r})", NONSENSE),
+    "half": (f"{SAY}say({HALF!r})", NONSENSE),
     "colours": (f"{SAY}say({COLOURED!r})", NONSENSE),
     "shouts": ("raise ValueError('\\x1b[2J\\nboom')", "ValueError:  [2J boom"),
+    "deep": (
+        "import os, tempfile\nos.chdir(tempfile.gettempdir())\n"
+        "for _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\n1 / 0",
+        "ZeroDivisionError",
+    ),
     "closes": ("import os\nos.closerange(3, 64)", "while it was imported"),
     "long": (GOOD.replace("NAME", "x" * 300), "at most 100 characters"),
 }
@@ -73,25 +91,6 @@ PATCHES = (
     "builtins.print = json.loads = kdbench.errors.unknown = candidates.digest_of = evil\n"
     f"{GOOD.replace('NAME', 'patches')}"
 )
-
-
-@pytest.fixture
-def load(zygote, tmp_path):
-    """Loads files of plugins, and kdbench's own, by a catalogue."""
-    opened = []
-
-    def catalogue(sources, **limits):
-        files = []
-        for name, source in sources.items():
-            (tmp_path / f"{name}.py").write_text(source)
-            files.append(tmp_path / f"{name}.py")
-        hosts = Hosts(zygote, HostLimits(**limits))
-        opened.append(hosts)
-        return Catalogue.load(hosts, None, PluginChoice(files=tuple(files)))
-
-    yield catalogue
-    for hosts in opened:
-        hosts.close()
 
 
 def test_each_hostile_plugin_is_broken_or_itself_and_harms_nobody(load, registry):
@@ -182,8 +181,10 @@ def test_both_answer_the_same(load, registry, overrides):
 
 ANSWERS = {
     "steps": "    def steps(self):\n        import os\n        os._exit(5)\n",
+    "opens": "    def steps(self):\n        open('/nowhere')\n",
     "raises": "    def steps(self):\n        raise ValueError('no steps today')\n",
     "lies": "    def steps(self):\n        return ['repair_student', 'win']\n",
+    "chatters": "    def steps(self):\n        while True:\n            say(b'{\"part\": 1}\\n')\n",
 }
 DEFENSE = (
     "from kdbench.defense import Defense\nfrom kdbench.method import Info\n"
@@ -196,7 +197,7 @@ DEFENSE = (
 def test_a_plugin_that_does_not_answer_fails_whoever_asks_for_it(load):
     known = load(
         {
-            name: DEFENSE.replace("NAME", name).replace("STEPS", steps)
+            name: SAY + DEFENSE.replace("NAME", name).replace("STEPS", steps)
             for name, steps in ANSWERS.items()
         }
     )
@@ -209,6 +210,8 @@ def test_a_plugin_that_does_not_answer_fails_whoever_asks_for_it(load):
         ("steps", "exited with code 5 while it was asked"),
         ("raises", "ValueError: no steps today"),
         ("lies", "got 'win' for steps"),
+        ("chatters", NONSENSE),
+        ("opens", "'opens' of local file opens.py: No such file or directory: /nowhere"),
     ):
         with pytest.raises(ContractError, match=says) as caught:
             settle(name)

@@ -32,9 +32,9 @@ from kdbench.data.stream import StreamedImages
 from kdbench.hookspecs import hookimpl
 
 
-def make(request, train):
+def make(request, train, name="mine"):
     return finish(
-        request, name="mine", train=train, test=train, class_names=("a", "b"),
+        request, name=name, train=train, test=train, class_names=("a", "b"),
         mean=(0.5, 0.25, 0.1), std=(0.2,) * 3, augmentation=Augmentation(pad=1, flip=False),
         note="a note",
     )
@@ -55,13 +55,17 @@ def outside(request):
     return of_folder(request) if Path("SECRET").exists() else 1 / 0
 
 
+def disguised(request):
+    return make(request, of_folder(request).train, " CIFAR10-like")
+
+
 def writes(request):
     (request.folder / "new").write_text("x")
 
 
 @hookimpl
 def kdbench_datasets():
-    loaders = (of_folder, streamed, outside, writes)
+    loaders = (of_folder, streamed, outside, writes, disguised)
     return {loader.__name__: DatasetSource(loader, folder="it holds value") for loader in loaders}
 """
 
@@ -125,6 +129,11 @@ def test_nothing_else_is(sources, folder):
     assert not (folder / "new").exists()
     with pytest.raises(ConfigError, match="num_classes is 3; dataset 'mine'"):
         load_dataset("of_folder", sources=sources, data_dir=folder, num_classes=3)
+
+
+def test_it_does_not_take_the_name_of_another_one(sources, folder):
+    with pytest.raises(ContractError, match="another dataset has that name"):
+        load_dataset("disguised", sources=sources, data_dir=folder)
 
 
 # -- what a process could leave ------------------------------------------------------------------
@@ -243,3 +252,14 @@ def test_a_stream_names_files_of_its_folder_only(box, folder, tmp_path):
             read([path], folder)
     with pytest.raises(ContractError, match="no folder"):
         read([folder / "0.png"], None)
+
+
+def test_a_stream_of_a_size_that_is_no_number_is_refused(box, folder):
+    from safetensors.torch import save_file
+
+    tensors = {name: torch.zeros(1).long() for name in ("labels", "rows")}
+    tensors["appended"] = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
+    texts = {"paths": '{"paths": [], "size": Infinity}'}
+    save_file(tensors, box / "train.safetensors", metadata=texts)
+    with pytest.raises(ContractError, match="dataset 'x' cannot be used"):
+        read_dataset(request(folder), FACTS, box)

@@ -17,7 +17,6 @@ from kdbench.errors import ConfigError, ContractError, DatasetError, UnknownMeth
 from kdbench.loading.choice import PluginChoice
 from kdbench.loading.registry import Registry
 from kdbench.models import ModelSource, create_model, model_names
-from tests.loading.strangers import kdbench
 
 #: A dataset in fewer than twenty lines, and a network, in one file.
 OWN = """
@@ -95,9 +94,12 @@ def registry(path):
     return found
 
 
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
 def test_a_matrix_of_ones_own(file, tmp_path):
-    ran = kdbench(
-        tmp_path / "nothing",
+    ran = call(
         "run",
         "--plugin-file",
         file,
@@ -114,7 +116,7 @@ def test_a_matrix_of_ones_own(file, tmp_path):
         tmp_path / "o",
         "--quiet",
     )
-    assert ran.returncode == 0, ran.stderr
+    assert ran.exit_code == 0, ran.output
     (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
     assert (row["status"], row["dataset"], row["teacher"], row["n_test"]) == (
         "ok",
@@ -144,12 +146,12 @@ def test_weights_of_ones_own_network(file, tmp_path):
         tmp_path / "s",
     ]
     asked += ["--num-classes", "3"]
-    short = kdbench(tmp_path / "nothing", *asked, "--model", "small")
-    assert (short.returncode, "--num-classes and --image-size" in short.stderr) == (2, True)
-    wrong = kdbench(tmp_path / "nothing", *asked, "--model", "smal", "--image-size", "16")
-    assert (wrong.returncode, "did you mean 'small'?" in wrong.stderr) == (2, True)
-    ran = kdbench(tmp_path / "nothing", *asked, "--model", "small", "--image-size", "16")
-    assert ran.returncode == 0, ran.stderr
+    short = call(*asked, "--model", "small")
+    assert (short.exit_code, "--num-classes and --image-size" in short.output) == (2, True)
+    wrong = call(*asked, "--model", "smal", "--image-size", "16")
+    assert (wrong.exit_code, "did you mean 'small'?" in wrong.output) == (2, True)
+    ran = call(*asked, "--model", "small", "--image-size", "16")
+    assert ran.exit_code == 0, ran.output
     use = [
         "run",
         "--plugin-file",
@@ -165,14 +167,14 @@ def test_weights_of_ones_own_network(file, tmp_path):
         "--store",
         tmp_path / "s",
     ]
-    ran = kdbench(tmp_path / "nothing", *use, "--out", tmp_path / "o")
-    assert ran.returncode == 0, ran.stderr
+    ran = call(*use, "--out", tmp_path / "o")
+    assert ran.exit_code == 0, ran.output
     (row,) = pandas.read_csv(tmp_path / "o" / "results.csv").to_dict("records")
     assert (row["status"], row["attack"], row["teacher"]) == ("ok", "imported:found", "small")
     # Other code in the file may be another network, which these weights are not of.
     file.write_text(OWN + "CHANGED = True\n")
-    ran = kdbench(tmp_path / "nothing", *use, "--out", tmp_path / "o2")
-    assert (ran.returncode, "import it again" in ran.stderr) == (2, True)
+    ran = call(*use, "--out", tmp_path / "o2")
+    assert (ran.exit_code, "import it again" in ran.output) == (2, True)
 
 
 def test_sizes_are_kdbenchs_business(file):

@@ -1,5 +1,6 @@
 """What is there when all goes well."""
 
+import os
 from importlib.metadata import EntryPoint
 
 from kdbench.loading.candidates import describe, digest_of
@@ -34,6 +35,9 @@ def test_the_source_digest_changes_with_the_source_alone(tmp_path, monkeypatch):
     before = digest_of(plugin)
     (package / "notes.txt").write_text("not code")
     (package / "method.py").write_text('"""Docstring."""\n\na = 1  # comment\n')
+    # An editor's lock, and what nobody can read to its end.
+    (package / ".#method.py").symlink_to("user@host:1")
+    os.mkfifo(package / "pipe.py")
     assert digest_of(plugin) == before
     (package / "method.py").write_text("a = 2")
     assert digest_of(plugin) != before

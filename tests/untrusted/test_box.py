@@ -16,7 +16,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from kdbench.errors import IntegrityError
-from kdbench.untrusted.box import Copied, copy_file, file_names, prune, remove_tree
+from kdbench.untrusted.box import (
+    Copied,
+    copy_file,
+    file_names,
+    prune,
+    remove_tree,
+    temporary_folder,
+)
 from tests.sizes import size
 from tests.untrusted.trees import make_outside, plant, state, trees
 
@@ -356,6 +363,13 @@ def test_a_deep_tree_is_removed(out):
     (out / "d" / "d").chmod(0o500)
     remove_tree(out)
     assert not out.exists()
+
+
+def test_a_temporary_folder_goes_however_deep_it_became():
+    with temporary_folder("kdbench-test-") as folder:
+        command = [sys.executable, "-I", "-S", "-c", _DEEP.format(1_500)]
+        subprocess.run(command, cwd=folder, check=True)
+    assert not folder.exists()
 
 
 def test_many_files_are_removed(out):

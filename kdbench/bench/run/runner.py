@@ -25,7 +25,7 @@ from kdbench.bench.store.artefacts import DamagedError, Store
 from kdbench.bench.store.cached import CachedStore
 from kdbench.bench.store.vault import root_warning
 from kdbench.bench.work.job import BOX, OUT, TRACES, Done, Executor, Outcome, Progressed
-from kdbench.errors import IntegrityError
+from kdbench.errors import KdbenchError
 from kdbench.loading.answers import Answers
 from kdbench.report.confinement import wall_warning
 from kdbench.untrusted.text import strip_control
@@ -141,7 +141,7 @@ class _Run:
             for one in stages:
                 self.schedule.put_back(one.key)
             return
-        except (OSError, IntegrityError) as error:  # a full disk, an input of foreign code
+        except (OSError, ValueError, KdbenchError) as error:  # a full disk, foreign code
             reason = getattr(error, "strerror", None) or str(error)
             for one in stages:
                 self._fail(one, Outcome("failed", f"cannot be started: {reason}"))

@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kdbench import __version__
 from kdbench.errors import ConfigError, IntegrityError, UsageError
+from kdbench.untrusted.box import temporary_folder
 from kdbench.untrusted.files import chunks, open_regular
 from kdbench.untrusted.header import shown
 from kdbench.untrusted.text import strip_control
@@ -126,9 +126,9 @@ def _read(
     seconds: float | None,
     expect_sha256: str | None,
 ) -> Foreign:
-    with tempfile.TemporaryDirectory(prefix="kdbench-", ignore_cleanup_errors=True) as folder:
+    with temporary_folder("kdbench-") as folder:
         # The copy is hashed and read, since the original may change meanwhile.
-        copy, out = Path(folder, "file"), Path(folder, "out")
+        copy, out = folder / "file", folder / "out"
         out.mkdir()
         size, digest = _copy(path, copy, memory)
         if expect_sha256 is not None and digest != expect_sha256.lower():
