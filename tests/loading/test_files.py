@@ -51,6 +51,7 @@ def test_a_file_runs_from_end_to_end(tmp_path):
         *SMALL,
         "--set",
         "repair.epochs=1",
+        "--no-controls",
         "--out",
         str(tmp_path / "o"),
         "--quiet",
