@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from kdbench.errors import ContractError, KdbenchError
 from kdbench.loading.answers import Answers, Registered
-from kdbench.loading.candidates import CORE, Plugin, candidates, digest_of, without_rivals
+from kdbench.loading.candidates import CORE, Plugin, broken, candidates, digest_of, without_rivals
 from kdbench.loading.choice import PluginChoice
 from kdbench.loading.facts import CheckFacts, DatasetFacts, MethodFacts
 from kdbench.loading.hosted import RaisedError
@@ -64,7 +64,7 @@ class Catalogue(Answers):
         try:
             hosts.begin([CORE, *known.wanted])
             # Meanwhile they import.
-            sources = {_identity(plugin): digest_of(plugin) for plugin in known.wanted}
+            sources = {_identity(plugin): _source(plugin) for plugin in known.wanted}
             described = hosts.describe()
         except BaseException:
             hosts.close()
@@ -73,7 +73,7 @@ class Catalogue(Answers):
         if core.status != "ok":
             raise KdbenchError(f"kdbench's own networks and datasets are broken: {core.cause}")
         loaded = [
-            replace(plugin, source=sources[_identity(plugin)]) if plugin.status == "ok" else plugin
+            _with_source(plugin, sources[_identity(plugin)])
             for plugin in described
             if not plugin.is_core
         ]
@@ -212,6 +212,23 @@ class Catalogue(Answers):
 
 def _identity(plugin: Plugin) -> tuple[Any, ...]:
     return (plugin.name, plugin.distribution, plugin.path)
+
+
+def _source(plugin: Plugin) -> str | OSError:
+    """The digest of a plugin's source, or why it cannot be read."""
+    try:
+        return digest_of(plugin)
+    except OSError as error:
+        return error
+
+
+def _with_source(plugin: Plugin, source: str | OSError) -> Plugin:
+    """A plugin with the digest of its source. Without one it could not be part of a key."""
+    if plugin.status != "ok":
+        return plugin
+    if isinstance(source, OSError):
+        return broken(plugin, f"its source cannot be read ({source.strerror}: {source.filename})")
+    return replace(plugin, source=source)
 
 
 def _checked(model: type[F], answer: Any, entry: Registered[Any]) -> F:

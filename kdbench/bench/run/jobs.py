@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from kdbench.bench.run.folders import JobFolders
 from kdbench.bench.run.measures import Measures
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.images import Seen, keep_images
-from kdbench.bench.work.job import IN, PLUGINS, Job
+from kdbench.bench.work.job import IN, PLUGINS, Companion, Job
 from kdbench.loading.answers import Answers
 
 
@@ -77,17 +77,26 @@ class Jobs:
             "checkpoint_s": self.checkpoint_s,
             "profile": self.profile,
         }
+        companions = self.measures.companions(stage, folder, task)
+        self._write_plugins(folder, task, companions)
+        return Job(stage.key, stage.kind, stage.title, folder, task, seen.reads, companions)
+
+    def _write_plugins(
+        self, folder: Path, task: dict[str, Any], companions: Iterable[Companion]
+    ) -> None:
+        """Write those plugins that are files and that a job needs. Others would tell it which
+        attacks and defenses the run has."""
+        needed = {module.partition(":")[0] for module in task["points"].values()}
+        needed |= {name for names in task["packages"].values() for name in names}
+        self._write(folder / PLUGINS, needed)
+        for companion in companions:
+            (folder / PLUGINS / companion.name).mkdir()
+            self._write(folder / PLUGINS / companion.name, companion.order["packages"])
+
+    def _write(self, folder: Path, needed: Collection[str]) -> None:
         for name, content in self.registry.files().items():
-            (folder / PLUGINS / f"{name}.py").write_bytes(content)
-        return Job(
-            stage.key,
-            stage.kind,
-            stage.title,
-            folder,
-            task,
-            seen.reads,
-            self.measures.companions(stage, folder, task),
-        )
+            if name in needed:
+                (folder / f"{name}.py").write_bytes(content)
 
     def _seen(self, stage: Stage) -> Seen:
         """The images that the process of a stage may open. Values with a share of their own are

@@ -100,16 +100,16 @@ class Measures:
         self, stage: Stage, folder: Path, task: Mapping[str, Any], name: str, role: str
     ) -> Companion:
         path = folder / IN / task["inputs"][role]
+        packages = self._packages(stage, role, path)
         alike = ("num_classes", "image_size", "mean", "std", "device", "bf16", "threads")
         order = {
             "role": "trigger" if role == "trigger" else "network",
             "file": str(path),
-            "packages": self._packages(stage, role, path),
-            "plugins": str(folder / PLUGINS),
+            "packages": packages,
+            "plugins": str(folder / PLUGINS / name),
             **{key: task[key] for key in alike},
         }
-        plugins = folder / PLUGINS
-        return Companion(name, ENTRY, order, (path, *([plugins] if plugins.is_dir() else [])))
+        return Companion(name, ENTRY, order, (path, folder / PLUGINS / name))
 
     def _packages(self, stage: Stage, role: str, path: Path) -> list[str]:
         """Packages that an input names, sorted."""

@@ -53,7 +53,8 @@ def read_request(folder: Path) -> RunSpec:
     """
     try:
         record = read_record(folder / "run.json")
-        return RunSpec(**record["config"]["request"])
+        # The folder may be a stranger's, who could name any folder to download into.
+        return RunSpec(**record["config"]["request"] | {"download": False})
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise ConfigError(
             f"{folder} has no run.json that can be read ({type(error).__name__}); name the folder "

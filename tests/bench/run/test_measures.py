@@ -122,7 +122,10 @@ def test_companions_of_a_job(measures, folder, key, modules, names):
         role = "trigger" if companion.name == "trigger" else "model"
         assert companion.entry == ENTRY
         # Its own file, and nothing else of the job.
-        assert companion.reads == (folder / "in" / f"{role}.safetensors",)
+        assert companion.reads == (
+            folder / "in" / f"{role}.safetensors",
+            folder / "plugins" / companion.name,
+        )
         assert companion.order.keys() == {
             *("role", "file", "packages", "plugins", "num_classes", "image_size"),
             *("mean", "std", "device", "bf16", "threads"),

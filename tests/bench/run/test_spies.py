@@ -40,11 +40,12 @@ def look(kept, tells=False):
     """In a companion: its own file is ``kept``, and nothing else of the job is there."""
     if os.environ.get("SPY_INLINE"):
         return
-    inputs = Path(__file__).parents[1] / "in"
+    places = (folder / "in" for folder in Path(__file__).parents)
+    inputs = next((p for p in places if readable(p / f"{kept}.safetensors")), None)
+    if inputs is None:
+        return  # a training, or a check of a method
     others = {"test", "train", "model", "trigger", "clean", "teacher"} - {kept}
     found = [str(p) for name in others if readable(p := inputs / f"{name}.safetensors")]
-    if not readable(inputs / f"{kept}.safetensors"):
-        return  # a training, or a check of a method
     for folder in (inputs.parent / "box", inputs.parents[1]):
         try:
             found += [str(p) for p in folder.iterdir() if p != inputs.parent]
