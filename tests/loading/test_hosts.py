@@ -255,9 +255,8 @@ COMMANDS = """
 import json, sys
 import kdbench.cli
 from kdbench.cli import processes
-from kdbench.untrusted.processes.client import Zygote
 
-shared = Zygote(("kdbench.loading.host",))
+shared = processes.start_zygote(computes=True)
 end, shared.close = shared.close, lambda: None
 processes.start_zygote = lambda computes: shared
 codes = []
