@@ -90,7 +90,7 @@ def hints(outside, honest_ground, honest) -> dict[str, Any]:
 def acts(honest_ground, honest, hints, tmp_path_factory) -> Acts:
     ground = copied(Ground(tmp_path_factory.mktemp("a")), honest_ground.store)
     ground.hints |= hints
-    return Acts(ground, DEFENSES, RIVALS, ("--memory-limit", "1.3"))
+    return Acts(ground, DEFENSES, RIVALS, ("--memory-limit", "1.7"))
 
 
 def digests_of_trigger(ground: Ground) -> list[str]:
