@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from kdbench import errors
 from kdbench.errors import KdbenchError
 from kdbench.loading.candidates import Plugin
 from kdbench.untrusted.processes.client import Walled, wait
+from kdbench.untrusted.processes.order import signal_name
 
 #: Seconds between the end of a channel and the end of its process.
 _CLOSED_S = 2.0
@@ -119,8 +119,7 @@ def _ending(code: int | None) -> str:
     if code is None:
         return "ended"
     if code < 0:
-        names = {int(number): number.name for number in signal.Signals}
-        return f"was ended by {names.get(-code, f'signal {-code}')}"
+        return f"was ended by {signal_name(code)}"
     return f"exited with code {code}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -53,6 +54,12 @@ class WallReport:
     text: str
     #: Names of the attempts that should have failed and did not.
     reached: tuple[str, ...] = ()
+
+
+def signal_name(code: int) -> str:
+    """The signal of a negative exit code: ``SIGKILL``, or its number where it has no name."""
+    names = {int(number): number.name for number in signal.Signals}
+    return names.get(-code, f"signal {-code}")
 
 
 @dataclass(frozen=True)

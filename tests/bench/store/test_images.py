@@ -24,6 +24,7 @@ from kdbench.data.fraction import defender_images
 from kdbench.data.stream import StreamedImages
 from kdbench.numerics import Numerics
 from tests.bench.run.test_scale import part_of
+from tests.bench.work.tasks import task_record
 from tests.data.pictures import save, seeded
 
 SHARE = 0.25
@@ -140,29 +141,19 @@ def test_a_defense_gets_the_same_images_as_ever(registry, stripes, store, tmp_pa
         (tmp_path / "job" / name).mkdir(parents=True)
     keep_images(store, seen, tmp_path / "job" / "in" / "train.safetensors")
     task = make_task(
-        {
-            "kind": kind,
-            "values": values if kind == "repair" else {"defense": values},
-            "seed": 5,
-            "random_seed": 1,
-            "stream_seed": 1,
-            "folder": str(tmp_path / "job"),
-            "inputs": {},
-            "train": "train.safetensors",
-            "test": None,
-            "num_classes": 3,
-            "image_size": 16,
-            "mean": [0.3] * 3,
-            "std": [0.25] * 3,
-            "pad": 1,
-            "flip": False,
-            "device": "cpu",
-            "bf16": False,
-            "threads": 1,
-            "packages": {},
-            "network": "wrn10_1",
-            "checkpoint_s": 60.0,
-        }
+        task_record(
+            tmp_path / "job",
+            kind,
+            values=values if kind == "repair" else {"defense": values},
+            seed=5,
+            random_seed=1,
+            stream_seed=1,
+            train="train.safetensors",
+            image_size=16,
+            mean=[0.3] * 3,
+            std=[0.25] * 3,
+            pad=1,
+        )
     )
     setting = Workbench.of(task, registry, None, {}).defense_setting()
     assert_same(setting.clean, defender_images(stripes.train, fraction, 5))

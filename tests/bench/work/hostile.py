@@ -8,6 +8,7 @@ from pathlib import Path
 from kdbench.bench.kinds import Kind
 from kdbench.bench.work.executors.local import LocalExecutor
 from kdbench.bench.work.job import BOX, IN, OUT, PLUGINS, Done, Job, Outcome, Progressed
+from tests.bench.work.tasks import task_record
 
 #: The plugin finds the way to the coordinator, as a hostile one would.
 _PREAMBLE = """
@@ -35,31 +36,7 @@ def job(folder: Path, code: str = "end()", key: str = "key", kind=Kind.DISTILL, 
     for name in (IN, PLUGINS, f"{BOX}/{OUT}"):
         (folder / name).mkdir(parents=True)
     (folder / PLUGINS / "hostile_plugin.py").write_text(_PREAMBLE + code)
-    task = {
-        "kind": kind,
-        "values": {},
-        "seed": 0,
-        "random_seed": 0,
-        "stream_seed": 0,
-        "folder": str(folder),
-        "inputs": {},
-        "train": None,
-        "test": None,
-        "num_classes": 3,
-        "image_size": 32,
-        "mean": [0.5] * 3,
-        "std": [0.5] * 3,
-        "pad": 0,
-        "flip": False,
-        "device": "cpu",
-        "bf16": False,
-        "threads": 1,
-        "packages": {},
-        "network": "wrn10_1",
-        "points": {"hostile": "hostile_plugin"},
-        "checkpoint_s": 60.0,
-        "profile": False,
-    }
+    task = task_record(folder, kind, points={"hostile": "hostile_plugin"})
     return Job(key, kind, "title", folder, task, **changes)
 
 

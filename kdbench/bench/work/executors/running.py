@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 from kdbench.bench.work.job import Job, Outcome, Progressed, Status
 from kdbench.bench.work.report import (
@@ -24,6 +23,7 @@ from kdbench.bench.work.report import (
     parse,
 )
 from kdbench.untrusted.processes.client import Walled
+from kdbench.untrusted.processes.order import signal_name
 
 #: Lines of one look that are read: the first, which may be the greeting, and the last ones. A job
 #: that says more says nothing that anybody could follow.
@@ -234,7 +234,5 @@ def _tail(log: int) -> str:
 def _ending(code: int) -> str:
     if code >= 0:
         return f"exited with code {code}"
-    known: Any = signal.Signals.__members__.values()
-    name = signal.Signals(-code).name if -code in known else f"signal {-code}"
     hint = " (by the kernel, if memory ran out)" if code == -signal.SIGKILL else ""
-    return f"was killed by {name}{hint}"
+    return f"was killed by {signal_name(code)}{hint}"
