@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from kdbench.data.base import Augmentation, Dataset
 from kdbench.data.common import DatasetRequest, finish, padding
 from kdbench.data.layout import what_it_holds
-from kdbench.data.members import folders_and_others
+from kdbench.data.members import folders_and_others, ignored
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import DatasetError
 from kdbench.untrusted.files import open_regular
@@ -36,8 +35,7 @@ def load_cifar(request: DatasetRequest) -> Dataset:
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[request.name]
     size = request.side
     folder = _holder(request.folder, kind.base_folder)
-    listed = [name for name, _ in (*kind.train_list, *kind.test_list)]
-    _check_files(folder / kind.base_folder, [*listed, kind.meta["filename"]])
+    _check_files(folder / kind.base_folder)
     try:
         # The batches are pickles. torchvision compares all MD5 sums before it opens one, so none is
         # unpickled without a check.
@@ -93,10 +91,10 @@ def _holder(folder: Path, name: str) -> Path:
     return inner[0] if len(inner) == 1 else folder
 
 
-def _check_files(folder: Path, names: Sequence[str]) -> None:
+def _check_files(folder: Path) -> None:
     """Refuse files whose MD5 sum would take for ever, before torchvision computes it."""
-    for path in (folder / name for name in names):
-        if path.exists() and not path.is_dir():
+    for path in sorted(folder.glob("*")):
+        if not ignored(path.name) and not path.is_dir():
             with open_regular(path, _MOST_BYTES) as file:
                 # Some files have no end although they are regular and of size 0, as in /proc.
                 if not os.fstat(file.fileno()).st_size:
