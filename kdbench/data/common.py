@@ -148,7 +148,7 @@ def _sized(part: ImageSet, size: int | None, split: str, seed: int, left_out: Le
     if not 1 <= size <= len(part):
         line = left_out.of_split(split).line()
         raise ConfigError(
-            f"{split}_size is {size}; the dataset allows 1..{len(part)}{line and f' ({line})'}"
+            f"{split}_size is {size}; the dataset allows 1..{len(part)}{line and f'; {line}'}"
         )
     return part.subset(stratified_rows(part.labels, size, torch.Generator().manual_seed(seed)))
 

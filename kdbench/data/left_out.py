@@ -63,11 +63,10 @@ class LeftOut:
         """All of it in one line. Empty: nothing was left out."""
         if not self.total:
             return ""
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in self.by_reason().items())
-        places = self.by_place()
-        (first, count), *others = places.items()
-        where = f"most in {first}: {count}" if others else f"in {first}"
-        return f"left out {self.total} files or folders ({reasons}), {where}"
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in self.by_reason().items())
+        (first, count), *others = self.by_place().items()
+        where = f"most in {first} ({count})" if others else f"all in {first}"
+        return f"left out {self.total} files or folders: {reasons}; {where}"
 
 
 NOTHING = LeftOut()
