@@ -14,6 +14,10 @@ from typing import Any, Literal
 
 SCHEMA = 6
 
+#: The largest whole number of a table, and of a request. It fits into 64 bits, as most programs
+#: that read tables and TOML want.
+MOST_WHOLE = 2**63 - 1
+
 ValueKind = Literal["text", "word", "digest", "whole", "number"]
 #: A row of results.csv, or of a table made of it: values by the names of their columns.
 Row = dict[str, Any]

@@ -12,9 +12,10 @@ from collections.abc import Collection, Iterator
 from kdbench._intervals import wilson
 from kdbench.errors import ConfigError
 from kdbench.report.columns import COLUMNS, RATES, Row, hits_of
+from kdbench.report.tables import DECIMALS
 from kdbench.report.verdict import shares, verdict
 
-#: Points. A percentage is written with four decimals.
+#: Points. A percentage is written with :data:`kdbench.report.tables.DECIMALS`.
 ROUNDING = 1e-4
 UNCHANGED = "use the file as kdbench wrote it"
 #: Rates of which no schema has the count, each with the column of the total.
@@ -96,9 +97,17 @@ def _check_rate(
         or hits > total
         or abs(percent - 100 * hits / total) > ROUNDING
     ):
+        why = "" if not total or hits is None else _rounded(percent, 100 * hits / total)
         raise ConfigError(
-            f"{where}: {rate} {percent} cannot be {hits} of {total} images; {UNCHANGED}"
+            f"{where}: {rate} {percent} cannot be {hits} of {total} images{why}; {UNCHANGED}"
         )
+
+
+def _rounded(written: float | None, value: float) -> str:
+    """Whether a spreadsheet rounded a value, in words for a message. Empty: it did not."""
+    if written is None or not any(_same(written, round(value, n)) for n in range(DECIMALS)):
+        return ""
+    return f" (a spreadsheet rounded it; kdbench writes {DECIMALS} decimals)"
 
 
 def _check_whole(where: str, row: Row, rate: str, out_of: str) -> None:
@@ -113,7 +122,8 @@ def _check_interval(where: str, row: Row, rate: str, out_of: str, there: Collect
     hits, total = hits_of(row, rate), row[out_of]
     for name, end in zip((f"{rate}_low", f"{rate}_high"), wilson(hits, total), strict=True):
         if name in there and (row[name] is None or abs(row[name] - end) > ROUNDING):
-            raise _contradiction(where, row, name, f"{hits} of {total} images make it {end:.4f}")
+            why = f"{hits} of {total} images make it {end:.4f}{_rounded(row[name], end)}"
+            raise _contradiction(where, row, name, why)
 
 
 def _check_judgement(where: str, row: Row) -> None:
@@ -123,7 +133,7 @@ def _check_judgement(where: str, row: Row) -> None:
     )
     for name, value in (("transferred", transferred), ("removed", removed)):
         if not _same(row[name], value):
-            words = "nothing" if value is None else f"{value:.4f}"
+            words = "nothing" if value is None else f"{value:.4f}{_rounded(row[name], value)}"
             raise _contradiction(where, row, name, f"the counts ({images} images) make it {words}")
         low, high = row[f"{name}_low"], row[f"{name}_high"]
         if value is None and (low, high) != (None, None):
