@@ -27,6 +27,7 @@ _UNCOUNTED = {
 _BOOTSTRAPPED = ("transferred", "removed")
 #: What a row of a failed cell cannot have.
 _RESULTS = (*RATES, *_UNCOUNTED, *_BOOTSTRAPPED, "verdict")
+_EXACT_FRACTION_SINCE = 7
 _NOT_NEGATIVE = [
     name
     for name, column in COLUMNS.items()
@@ -54,7 +55,10 @@ def check_row(where: str, row: Row, there: Collection[str]) -> None:
     for name in _NOT_NEGATIVE:
         if row[name] is not None and row[name] < 0:
             raise _contradiction(where, row, name, "it cannot be below 0")
-    if row["clean_fraction"] is not None and not 0 < row["clean_fraction"] <= 1:
+    fraction = row["clean_fraction"]
+    # Until schema 6 it was rounded to four decimals, and a small share became 0.
+    rounded_away = fraction == 0 and row["schema"] < _EXACT_FRACTION_SINCE
+    if fraction is not None and not rounded_away and not 0 < fraction <= 1:
         raise _contradiction(where, row, "clean_fraction", "a share is above 0 and at most 1")
     _check_rates(where, row, there)
     _check_judgement(where, row)

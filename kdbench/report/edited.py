@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from kdbench.report.columns import COLUMNS, Column
+from kdbench.report.column import Column
+from kdbench.report.columns import COLUMNS
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 #: Names of columns that a header of another table has, and what that table is.

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import ConfigError
-from kdbench.report.columns import COLUMNS, MOST_WHOLE, SCHEMA, Column, Row, columns_in
+from kdbench.report.column import Column
+from kdbench.report.columns import COLUMNS, MOST_WHOLE, SCHEMA, Row, columns_in
 from kdbench.report.consistency import UNCHANGED, check_row
 from kdbench.report.edited import (
     edited_fields,
@@ -35,7 +36,7 @@ from kdbench.untrusted.files import read_regular
 from kdbench.untrusted.recognised import decoded
 
 #: The names of a cell. The seed is last.
-CELL = ("dataset", "attack", "defense", "distiller", "teacher", "student", "preset", "seed")
+CELL = tuple(name for name, column in COLUMNS.items() if column.role == "name")
 #: These differ between two measurements of one cell, even where every number that counts is the
 #: same.
 UNSTEADY = ("wall_s", "peak_mem_mb", "confinement")
