@@ -83,17 +83,17 @@ def parse_json(content: str | bytes) -> Any:
 
 def _check(tables: dict[str, Any]) -> None:
     """Look at every value, without recursion."""
-    left: list[tuple[Any, int]] = [(tables, 0)]
+    left: list[tuple[Any, int, str]] = [(tables, 0, "")]
     while left:
-        value, depth = left.pop()
+        value, depth, name = left.pop()
         if depth > _MOST_DEPTH:
             raise _too_deep()
         if isinstance(value, dict):
-            left += [(inner, depth + 1) for inner in value.values()]
+            left += [(inner, depth + 1, key) for key, inner in value.items()]
         elif isinstance(value, list):
-            left += [(inner, depth + 1) for inner in value]
+            left += [(inner, depth + 1, name) for inner in value]
         elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-            raise ValueError("a whole number in it has more than 64 bits")
+            raise ValueError(f"a whole number in {name} has more than 64 bits")
         elif isinstance(value, date | time):
             raise ValueError(f"{value} is a date or a time; put it in quotes if it is a text")
 

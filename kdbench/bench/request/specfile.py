@@ -24,9 +24,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,7 +65,7 @@ _PAIRS: Any = Annotated[
 
 def _types(model: type[RunSpec | Block]) -> dict[str, TypeAdapter[Any]]:
     """The fields that a file has -> the type of each, which is that of the request."""
-    types = {
+    types: dict[str, Any] = {
         name: Annotated[field.annotation, field]
         for name, field in model.model_fields.items()
         if name != "overrides"
@@ -166,19 +165,23 @@ def write_spec(spec: RunSpec) -> str:
     fields = spec.model_dump(mode="json", exclude_defaults=True)
     overrides, also = fields.pop("overrides", {}), fields.pop("also", [])
     if "data_dir" in fields:
-        fields["data_dir"] = os.path.abspath(fields["data_dir"])
+        fields["data_dir"] = str(Path(fields["data_dir"]).absolute())
     lines = [f"{name} = {_toml(value)}" for name, value in fields.items()]
     for block in also:
         lines += ["", "[[also]]", *(f"{name} = {_toml(value)}" for name, value in block.items())]
     if overrides:
         lines += ["", "[set]"]
-        lines += [f"{_key(key)} = {_word(raw)}" for key, raw in sorted(overrides.items())]
+        lines += [f"{_key(key, overrides)} = {_word(overrides[key])}" for key in sorted(overrides)]
     return "\n".join(lines) + "\n"
 
 
-def _key(key: str) -> str:
-    """A key of ``[set]``, in quotes where TOML wants it so."""
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key) else _toml(key)
+def _key(key: str, keys: Collection[str]) -> str:
+    """A key of ``[set]``, in quotes where TOML wants it so: where it has other characters, or where
+    one of the tables that it would be in is a key itself."""
+    parts = key.split(".")
+    tables = {".".join(parts[:n]) for n in range(1, len(parts))}
+    plain = re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key)
+    return key if plain and not tables & set(keys) else _toml(key)
 
 
 def _word(raw: str) -> str:
@@ -188,8 +191,9 @@ def _word(raw: str) -> str:
         values = parse_toml(f"value = {raw}")
     except ValueError:
         return _toml(raw)
-    same = list(values) == ["value"] and _raw(values["value"]) == raw
-    return raw if same and not isinstance(values["value"], str) else _toml(raw)
+    value = values.pop("value")
+    same = not values and not isinstance(value, str | dict) and _raw(value) == raw
+    return raw if same else _toml(raw)
 
 
 def _raw(value: Any) -> str:
