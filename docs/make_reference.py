@@ -12,7 +12,8 @@ import click
 from kdbench import errors, hookspecs
 from kdbench.bench.run.profile import PROFILE_COLUMNS
 from kdbench.cli import _COMMANDS, _exit_code, main
-from kdbench.report.columns import COLUMNS, SCHEMA, Column
+from kdbench.report.column import Column
+from kdbench.report.columns import COLUMNS, SCHEMA
 from kdbench.report.paired import COLUMNS as PAIRED
 from kdbench.testing.kit import every_check
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench.errors import ConfigError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -37,9 +39,9 @@ def compare_command(a: Path, b: Path, split: bool, as_json: bool) -> None:
     means over these seeds. A change is more than noise if it stays so after Holm's correction for
     the number of differences that were looked at. For single cells noise is that of the test images
     only. A and B that used other numbers under one name are refused. Exits with 0 whatever changed,
-    with 2 where the two cannot be compared.
+    with 2 where the two cannot be compared or share no cell.
     """
-    from kdbench.report.compare import compare
+    from kdbench.report.compare import compare, nothing_shared
     from kdbench.report.read import read_results
 
     files = read_results(a), read_results(b)
@@ -50,8 +52,13 @@ def compare_command(a: Path, b: Path, split: bool, as_json: bool) -> None:
 
         value = {"a": names[0], "b": names[1], **comparison.as_dict()}
         click.echo(json.dumps(jsonable(value), indent=1, sort_keys=True, allow_nan=False))
-        return
-    _show(comparison, names)
+    else:
+        _show(comparison, names)
+    if not comparison.shared and (why := nothing_shared(*files)):
+        raise ConfigError(
+            f"nothing to compare: {names[0]} and {names[1]} share no cell: {why}; name two runs of "
+            "the same cells"
+        )
 
 
 def _show(comparison: Comparison, names: list[str]) -> None:
@@ -85,6 +92,11 @@ def _show(comparison: Comparison, names: list[str]) -> None:
                 f"(Holm: the chance of a false alarm anywhere is at most {100 * LEVEL:.0f} %). "
                 f"Noise: {noise}."
             )
+    if comparison.others:
+        columns = [f"{other['column']} in {other['cells']}" for other in comparison.others]
+        console.print(
+            f"also changed, not tested, of {comparison.shared} cells: {', '.join(columns)}"
+        )
     _show_causes(console, comparison)
 
 

@@ -20,6 +20,7 @@ from kdbench.bench.work.executors.make import EXECUTORS, ExecutorName, JobLimits
 from kdbench.cli.number import Number
 from kdbench.cli.request import divide
 from kdbench.errors import ConfigError, UsageError
+from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 #: A folder with one of these holds results, and no other request may write there.
 _OUTPUTS = ("results.csv", "leaderboard.csv", "run.json")
+#: Differences that a message names.
+_NAMED = 8
 executor_option = click.option(
     "--executor",
     type=click.Choice(EXECUTORS),
@@ -197,18 +200,38 @@ def execute(
         fresh: the folder was made for this request. It is removed if the request is refused.
     """
     from kdbench.bench.plan.prepare import prepare
+    from kdbench.bench.run.earlier import read_earlier
+    from kdbench.bench.run.record import record_of
 
     check_out(folder, spec)
+    earlier = read_earlier(folder)
     try:
         prepared = prepare(spec, registry, store)
     except BaseException:  # the request or one of its files was refused
         if fresh and not any(folder.iterdir()):
             folder.rmdir()
         raise
+    _tell_differences(folder, earlier, record_of(prepared, registry))
     registry.close()  # The run needs no more than what was said.
     place(executor, how.jobs, prepared.numerics)
     code, rows = _watch(prepared, registry, folder, store, executor, how)
     return code, prepared, rows
+
+
+def _tell_differences(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    """Say what has changed since a folder got its results, which this run replaces."""
+    from kdbench.bench.run.earlier import differences
+
+    changed = differences(earlier, now)
+    if changed:
+        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        click.echo(
+            strip_control(
+                f"{folder} holds results of the same request that were made otherwise, and this "
+                f"run replaces them: {'; '.join(changed[:_NAMED])}{more}"
+            ),
+            err=True,
+        )
 
 
 def _watch(

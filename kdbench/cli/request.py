@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdbench.errors import ConfigError
+from kdbench.report.columns import MOST_WHOLE
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -31,6 +32,8 @@ PAPER_PAIRS = (
     "pyramid200-wrn28_4",
     "pyramid200-pyramid110",
 )
+#: Each is a number in memory, and at least one cell.
+_MOST_SEEDS = 100_000
 #: The option of a request's field, where its name is not that of the field.
 _OPTION_OF = {
     "attacks": "--attack",
@@ -100,10 +103,10 @@ _OPTIONS = (
         multiple=True,
         help="Training lengths and rates; repeatable.  [default: quick]",
     ),
-    click.option("--seed", type=click.IntRange(min=0), help="Root seed.  [default: 0]"),
+    click.option("--seed", type=click.IntRange(0, MOST_WHOLE), help="Root seed.  [default: 0]"),
     click.option(
         "--seeds",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, _MOST_SEEDS),
         help="How many seeds, from --seed upwards.  [default: 1]",
     ),
     click.option("--target-class", type=int, help="The attacker's target.  [default: 0]"),

@@ -17,7 +17,7 @@ from kdbench.untrusted.box import temporary_folder
 
 if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
-    from kdbench.bench.run.verify import OtherKeys, RowDifference
+    from kdbench.bench.run.verify import OtherKeys, RowDifference, Stated
     from kdbench.bench.store.artefacts import Store
     from kdbench.cli.processes import Processes
     from kdbench.loading.choice import PluginChoice
@@ -65,6 +65,7 @@ def verify_command(
     """
     from kdbench.bench.plan.prepare import prepare
     from kdbench.bench.run import verify
+    from kdbench.bench.run.origin import stated_columns
     from kdbench.bench.store.artefacts import Store
     from kdbench.cli.processes import Processes
     from kdbench.report.read import read_results
@@ -74,18 +75,20 @@ def verify_command(
     with Processes(choice, executor) as processes:
         known = processes.answers()
         prepared = prepare(verify.read_request(folder), known, store)
+        stated = {cell.key: stated_columns(cell, prepared, known) for cell in prepared.plan.cells}
         known.close()
 
         def compute_again(lines: list[int]) -> list[RowDifference]:
             return _compute_again(results, lines, prepared, processes, store, executor, jobs)
 
-        ctx.exit(_verify(folder, results, prepared, store, cells, seed, compute_again))
+        ctx.exit(_verify(folder, results, prepared, stated, store, cells, seed, compute_again))
 
 
 def _verify(
     folder: Path,
     results: Results,
     prepared: Prepared,
+    stated: Stated,
     store: Store,
     cells: int,
     seed: int | None,
@@ -97,28 +100,28 @@ def _verify(
     from kdbench.bench.run import verify
     from kdbench.cli.display import safe
 
-    others = verify.other_keys(results, prepared.plan)
-    misnamed = verify.misnamed(results, prepared.plan)
+    others = verify.other_keys(results, prepared.plan, stated)
+    misnamed = verify.misnamed(results, prepared.plan, stated)
     total = len(results.rows)
     for line in _other_keys(others, total):
         click.echo(safe(line))
+    if absent := verify.missing(results, prepared.plan):
+        click.echo(f"{absent} of {len(prepared.plan.cells)} cells of the request have no row")
     same, wrong, gone = verify.check_weights(results, prepared.plan, store)
     click.echo(
         f"weights: {same} of {total} rows have theirs in the store, {len(gone)} rows' are not there"
     )
+    there, differences = verify.check_numbers(results, prepared.plan, store)
+    click.echo(f"numbers: {there} of {total} rows have theirs in the store")
     # The message names the seed, so that the same cells can be computed again.
     seed = secrets.randbelow(2**31) if seed is None else seed
     lines = verify.choose(results, prepared.plan, cells, seed)
-    differences: list[RowDifference] = []
     if lines:
         click.echo(f"computing again: line {_few(lines)} of results.csv (--seed {seed})")
-        differences = compute_again(lines)
+        differences += compute_again(lines)
     for d in differences:
         click.echo(
-            safe(
-                f"line {d.line}: {d.column} is {d.table} in the table and {d.again} when computed "
-                "again"
-            )
+            safe(f"line {d.line}: {d.column} is {d.table} in the table and {d.again} {d.source}")
         )
     if wrong or misnamed or differences:
         raise IntegrityError(
@@ -165,12 +168,15 @@ def _other_keys(others: OtherKeys, total: int) -> Iterator[str]:
             others.older,
             "are of an older schema, whose keys nobody makes any more: another kdbench made",
         ),
+        (others.strangers, "are of cells that run.json does not ask for: somebody added"),
     ):
         if lines:
             yield (
                 f"{len(lines)} of {total} rows {why} them (lines {_few(lines)}); they are not "
                 "compared"
             )
+    for what, (*values, here) in list(others.made_by.items())[:_LISTED]:
+        yield f"these rows were made by other software: {what} {', '.join(values)}; here {here}"
     for line, (row, here) in list(others.numbers.items())[:_LISTED]:
         yield f"line {line} was made with other numbers, and is not compared: {row}; here {here}"
     if len(others.numbers) > _LISTED:

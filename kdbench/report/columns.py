@@ -8,59 +8,19 @@ file that is older than the column.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
-SCHEMA = 6
+from kdbench.report.column import Column, ValueKind
 
-ValueKind = Literal["text", "word", "digest", "whole", "number"]
+SCHEMA = 7
+
+#: The largest whole number of a table, and of a request. It fits into 64 bits, as most programs
+#: that read tables and TOML want.
+MOST_WHOLE = 2**63 - 1
+
 #: A row of results.csv, or of a table made of it: values by the names of their columns.
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: its kind of values, their meaning, and the schemas that have it."""
-
-    name: str
-
-    kind: ValueKind
-    """word: one of ``words``. digest: 64 hexadecimal digits. whole: a whole number."""
-
-    about: str
-    """The meaning."""
-
-    unit: str = ""
-
-    since: int = 1
-    """The first schema that had it."""
-
-    formerly: tuple[tuple[str, int], ...] = ()
-    """Older names, oldest first, each with the last schema that used it."""
-
-    until: int | None = None
-    """The last schema in which it had this meaning. None: it still has. Nobody reads a column that
-    has ended, even where a later column has its name."""
-
-    late: bool = False
-    """It came during its schema, so the first files of this schema lack it."""
-
-    words: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """The values of a word, each with its meaning."""
-
-    out_of: str = ""
-    """For a count of images: the column with the count of all of them."""
-
-    def name_in(self, schema: int) -> str:
-        """Its name in files of a schema."""
-        return next((name for name, last in self.formerly if schema <= last), self.name)
-
-    def explained(self) -> str:
-        """The meaning, with that of each of its words."""
-        if not self.words:
-            return self.about
-        return f"{self.about}. " + "; ".join(f"{word}: {text}" for word, text in self.words.items())
 
 
 def _rate(
@@ -90,6 +50,7 @@ def _rate(
             since=first,
             formerly=((f"{formerly}{end}", 4),) if formerly else (),
             out_of=total if end == "_hits" else "",
+            role="result",
         )
 
 
@@ -100,14 +61,13 @@ def _variance(name: str, whose: str, formerly: str = "") -> Iterator[Column]:
     )
     for end, about in (("", f"{whose}: {text}"), ("_triggered", "the same, triggered")):
         old = ((f"{formerly}_variance{end}", 4),) if formerly else ()
-        yield Column(f"{name}_variance{end}", "number", about, since=4, formerly=old)
+        yield Column(f"{name}_variance{end}", "number", about, since=4, formerly=old, role="result")
 
 
 def _bootstrapped(name: str, about: str, unit: str) -> Iterator[Column]:
     end = "end of the 95 % paired bootstrap interval over test images"
-    yield Column(name, "number", about, unit)
-    yield Column(f"{name}_low", "number", f"lower {end}", unit)
-    yield Column(f"{name}_high", "number", "upper end", unit)
+    for tail, text in (("", about), ("_low", f"lower {end}"), ("_high", "upper end")):
+        yield Column(f"{name}{tail}", "number", text, unit, role="result")
 
 
 STATUSES = {
@@ -134,27 +94,36 @@ REASON_CODES = {
     "stage_failed": "the teacher or the student could not be measured; status says how it ended",
 }
 
-#: Every column that any schema had, in the order in which they are written.
+#: Every column that any schema had, in the order in which they are written. The last is a digest,
+#: so that a file that was cut off in its last line is noticed.
 TABLE: tuple[Column, ...] = (
-    Column("schema", "whole", "version of this list of columns"),
-    Column("status", "word", "how the measurement ended", words=STATUSES),
-    Column("reason", "text", "why the cell failed, or why the verdict is what it is, or missing"),
-    Column("reason_code", "word", "the same as one word", since=5, words=REASON_CODES),
-    Column("dataset", "text", "dataset name"),
-    Column("attack", "text", "attack name"),
-    Column("defense", "text", "defense name"),
-    Column("distiller", "text", "distiller name"),
-    Column("teacher", "text", "teacher architecture"),
-    Column("student", "text", "student architecture"),
-    Column("preset", "text", "preset name"),
-    Column("seed", "whole", "root seed"),
-    Column("n_test", "whole", "test images (ACC is out of these)", "images"),
+    Column("schema", "whole", "version of this list of columns", role="origin"),
+    Column("status", "word", "how the measurement ended", words=STATUSES, role="result"),
+    Column(
+        "reason",
+        "text",
+        "why the cell failed, or why the verdict is what it is, or missing",
+        role="result",
+    ),
+    Column(
+        "reason_code", "word", "the same as one word", since=5, words=REASON_CODES, role="result"
+    ),
+    Column("dataset", "text", "dataset name", role="name"),
+    Column("attack", "text", "attack name", role="name"),
+    Column("defense", "text", "defense name", role="name"),
+    Column("distiller", "text", "distiller name", role="name"),
+    Column("teacher", "text", "teacher architecture", role="name"),
+    Column("student", "text", "student architecture", role="name"),
+    Column("preset", "text", "preset name", role="name"),
+    Column("seed", "whole", "root seed", role="name"),
+    Column("n_test", "whole", "test images (ACC is out of these)", "images", role="images"),
     Column(
         "n_asr",
         "whole",
         "test images outside the target class, of the attack's source classes if it has any (ASR, "
         "RA, BASE)",
         "images",
+        role="images",
     ),
     *_rate("teacher_acc", "backdoored teacher: share of untriggered test images classified right"),
     *_rate(
@@ -207,8 +176,9 @@ TABLE: tuple[Column, ...] = (
         "empty without one",
         "%",
         late=True,
+        role="result",
     ),
-    Column("cleansed_asr", "number", "the same: ASR", "%", late=True),
+    Column("cleansed_asr", "number", "the same: ASR", "%", late=True, role="result"),
     *_variance("clean", "the clean teacher", "source"),
     *_variance("teacher", "the backdoored teacher"),
     *_variance(
@@ -217,23 +187,35 @@ TABLE: tuple[Column, ...] = (
     ),
     *_bootstrapped("transferred", "C3 - C1, of ASR", "points"),
     *_bootstrapped("removed", "100 (C3 - ASR) / (C3 - C1)", "%"),
-    Column("verdict", "word", "what the defense did", words=VERDICTS),
+    Column("verdict", "word", "what the defense did", words=VERDICTS, role="result"),
     Column(
         "wall_s",
         "number",
         "time of every stage this cell rests on, controls left out, shared stages counted in full, "
         "when they were run",
         "s",
+        role="free",
+        may_differ="a machine that is busy takes longer for the same numbers",
     ),
-    Column("peak_mem_mb", "number", "peak memory of the process so far", "MiB", until=2),
+    Column(
+        "peak_mem_mb",
+        "number",
+        "peak memory of the process so far",
+        "MiB",
+        until=2,
+        role="free",
+        may_differ="what else a process held changes no number",
+    ),
     Column(
         "peak_mem_mb",
         "number",
         "largest peak memory of these stages (host on a CPU, device on a GPU)",
         "MiB",
         since=3,
+        role="free",
+        may_differ="what else a process held changes no number",
     ),
-    Column("device", "text", "cpu or the name of the GPU"),
+    Column("device", "text", "cpu or the name of the GPU", role="origin"),
     Column(
         "confinement",
         "text",
@@ -241,34 +223,55 @@ TABLE: tuple[Column, ...] = (
         "and what a trial reached all the same. Several stages may have several, separated by /. "
         "none: nothing did",
         since=6,
+        role="free",
+        may_differ="a wall changes no number; a row without one is said in a note",
     ),
     Column(
         "numerics",
         "text",
         "arithmetic of the matrix work, memory layout and, on a CPU, number of threads",
+        role="origin",
     ),
-    Column("kdbench_version", "text", "version of kdbench"),
-    Column("torch_version", "text", "version of torch"),
+    Column("kdbench_version", "text", "version of kdbench", role="origin"),
+    Column("torch_version", "text", "version of torch", role="origin"),
     Column(
         "plugins",
         "text",
         "distributions and versions of the plugins used; what a method is known to fail of the "
         "conformance kit",
+        role="origin",
     ),
-    Column("target_class", "whole", "the attacker's target"),
-    Column("clean_fraction", "number", "the defender's share of the training images, 0-1"),
+    Column("target_class", "whole", "the attacker's target", role="number"),
+    Column(
+        "clean_fraction",
+        "number",
+        "the defender's share of the training images, 0-1",
+        role="number",
+        is_exact=True,
+    ),
+    Column(
+        "software",
+        "text",
+        "what else computed it, sorted: versions of libraries, and the first 12 digits of the "
+        "digests of kdbench's own code and of the code of each method and network that a plugin "
+        "brings",
+        since=7,
+        role="origin",
+    ),
     Column(
         "teacher_sha256",
         "digest",
         "SHA-256 of the backdoored teacher's weights file in the store",
         since=3,
+        role="result",
     ),
-    Column("student_sha256", "digest", "SHA-256 of the student's", since=3),
+    Column("student_sha256", "digest", "SHA-256 of the student's", since=3, role="result"),
     Column(
         "dataset_digest",
         "digest",
         "SHA-256 of the dataset. Schemas 1 and 2 computed it otherwise, so it compares within them "
         "only",
+        role="number",
     ),
     Column(
         "setting_digest",
@@ -276,6 +279,7 @@ TABLE: tuple[Column, ...] = (
         "SHA-256 of every number that shapes this cell, but not of the seed, the code, the "
         "software or the machine. Seeds are averaged only where it is equal",
         since=5,
+        role="number",
     ),
     Column(
         "shared_digest",
@@ -283,18 +287,21 @@ TABLE: tuple[Column, ...] = (
         "the part of these numbers that all attacks and defenses share: images, classes, the "
         "defender's share, the clean teacher's recipe, the distillation",
         since=5,
+        role="number",
     ),
     Column(
         "attack_digest",
         "digest",
         "the attack's part: its parameters, its recipe and the target class",
         since=5,
+        role="number",
     ),
     Column(
         "defense_digest",
         "digest",
         "the defense's part: its parameters and, where it does anything, the recipe of repairs",
         since=5,
+        role="number",
     ),
     Column(
         "changed",
@@ -302,14 +309,24 @@ TABLE: tuple[Column, ...] = (
         "the numbers that differ from what the names of dataset, preset and methods promise, "
         "sorted",
         since=5,
+        role="free",
+        may_differ="words for setting_digest, which decides; another version of kdbench "
+        "may have other words for the same numbers",
     ),
-    Column("config_digest", "digest", "SHA-256 of every resolved number of the run", until=2),
+    Column(
+        "config_digest",
+        "digest",
+        "SHA-256 of every resolved number of the run",
+        until=2,
+        role="result",
+    ),
     Column(
         "config_digest",
         "digest",
         "SHA-256 of everything that this cell depends on: numbers, seed, dataset, code, machine, "
         "software",
         since=3,
+        role="result",
     ),
 )
 

@@ -19,32 +19,40 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from kdbench.report.columns import COLUMNS, Row, conclusive_removed
+from kdbench.report.columns import COLUMNS, RATES, Row, conclusive_removed
 from kdbench.report.leaderboard import verdict_shares
 from kdbench.report.merge import check_datasets, located
 from kdbench.report.noise import LEVEL, Difference, difference, holm
 from kdbench.report.paired import estimate, paired_difference
 from kdbench.report.read import CELL, Results, cell_key
-from kdbench.report.settings import check_numbers
+from kdbench.report.settings import DIGESTS, check_numbers
 
 MEASURED = ("teacher_asr", "teacher_acc", "student_acc", "student_asr", "transferred", "removed")
-#: What may explain a change.
+_FIRST = ("setting_digest", "changed", "config_digest")
+#: What may explain a change: all by which a row was made, and with which numbers. The digests of
+#: the parts of the numbers say no more than ``setting_digest``.
 CAUSES = (
-    "setting_digest",
-    "changed",
-    "config_digest",
-    "dataset_digest",
-    "kdbench_version",
-    "torch_version",
-    "plugins",
-    "device",
-    "numerics",
+    *_FIRST,
+    *(
+        name
+        for name, column in COLUMNS.items()
+        if column.role in ("origin", "number", "images") and name not in (*_FIRST, *DIGESTS)
+    ),
     "confinement",
-    "target_class",
-    "clean_fraction",
     "teacher_sha256",
 )
+#: What else is measured. It is not tested, and no change in it goes unsaid.
+OTHERS = tuple(
+    name
+    for name, column in COLUMNS.items()
+    if column.role == "result"
+    and name not in (*MEASURED, *CAUSES, "status", "verdict")
+    # The count and the interval of a rate change with it.
+    and not any(name == f"{rate}{end}" for rate in RATES for end in ("_low", "_high", "_hits"))
+)
 
+#: Values that a message names.
+_NAMED = 5
 #: The rows of one cell in both files.
 Pair = tuple[Row, Row]
 
@@ -101,6 +109,8 @@ class Comparison:
     over_seeds: Family
     #: Each with ``column``, ``a``, ``b`` and the number of ``cells``.
     causes: list[Row]
+    #: Columns of :data:`OTHERS` that changed, each with ``column`` and the number of ``cells``.
+    others: list[Row]
 
     def as_dict(self) -> dict[str, Any]:
         return {"level": LEVEL, "correction": "holm", **asdict(self)}
@@ -137,7 +147,23 @@ def compare(a: Results, b: Results, split: bool = False) -> Comparison:
             [change for seeds in by_setting.values() for change in _mean_changes(seeds)]
         ),
         causes=_causes(pairs),
+        others=_others(pairs),
     )
+
+
+def nothing_shared(a: Results, b: Results) -> str:
+    """Why two files share no cell, whatever numbers it was made with. Empty: they share one."""
+    if {cell_key(row) for row in a.rows} & {cell_key(row) for row in b.rows}:
+        return ""
+    for name in CELL:
+        in_a, in_b = (list(dict.fromkeys(str(row[name]) for row in file.rows)) for file in (a, b))
+        if not set(in_a) & set(in_b):
+            return f"{name} is {_some(in_a)} in A, and {_some(in_b)} in B"
+    return "no name of theirs alone tells them apart"
+
+
+def _some(values: Sequence[str]) -> str:
+    return ", ".join(values[:_NAMED]) + (", ..." if len(values) > _NAMED else "")
 
 
 def _key(row: Row, split: bool) -> tuple[Any, ...]:
@@ -224,6 +250,17 @@ def _causes(pairs: Sequence[Pair]) -> list[Row]:
             {"column": name, "a": a, "b": b, "cells": count} for (a, b), count in values.items()
         ]
     return causes
+
+
+def _others(pairs: Sequence[Pair]) -> list[Row]:
+    counts = {
+        name: sum(a[name] != b[name] for a, b in pairs if _recorded(name, a, b)) for name in OTHERS
+    }
+    return [{"column": name, "cells": count} for name, count in counts.items() if count]
+
+
+def _recorded(name: str, *rows: Row) -> bool:
+    return all(COLUMNS[name].since <= row["schema"] for row in rows)
 
 
 def _cause(row: Row, other: Row, name: str) -> Any:

@@ -12,9 +12,10 @@ from collections.abc import Collection, Iterator
 from kdbench._intervals import wilson
 from kdbench.errors import ConfigError
 from kdbench.report.columns import COLUMNS, RATES, Row, hits_of
+from kdbench.report.tables import DECIMALS
 from kdbench.report.verdict import shares, verdict
 
-#: Points. A percentage is written with four decimals.
+#: Points. A percentage is written with :data:`kdbench.report.tables.DECIMALS`.
 ROUNDING = 1e-4
 UNCHANGED = "use the file as kdbench wrote it"
 #: Rates of which no schema has the count, each with the column of the total.
@@ -26,6 +27,7 @@ _UNCOUNTED = {
 _BOOTSTRAPPED = ("transferred", "removed")
 #: What a row of a failed cell cannot have.
 _RESULTS = (*RATES, *_UNCOUNTED, *_BOOTSTRAPPED, "verdict")
+_EXACT_FRACTION_SINCE = 7
 _NOT_NEGATIVE = [
     name
     for name, column in COLUMNS.items()
@@ -53,7 +55,10 @@ def check_row(where: str, row: Row, there: Collection[str]) -> None:
     for name in _NOT_NEGATIVE:
         if row[name] is not None and row[name] < 0:
             raise _contradiction(where, row, name, "it cannot be below 0")
-    if row["clean_fraction"] is not None and not 0 < row["clean_fraction"] <= 1:
+    fraction = row["clean_fraction"]
+    # Until schema 6 it was rounded to four decimals, and a small share became 0.
+    rounded_away = fraction == 0 and row["schema"] < _EXACT_FRACTION_SINCE
+    if fraction is not None and not rounded_away and not 0 < fraction <= 1:
         raise _contradiction(where, row, "clean_fraction", "a share is above 0 and at most 1")
     _check_rates(where, row, there)
     _check_judgement(where, row)
@@ -96,9 +101,17 @@ def _check_rate(
         or hits > total
         or abs(percent - 100 * hits / total) > ROUNDING
     ):
+        why = "" if not total or hits is None else _rounded(percent, 100 * hits / total)
         raise ConfigError(
-            f"{where}: {rate} {percent} cannot be {hits} of {total} images; {UNCHANGED}"
+            f"{where}: {rate} {percent} cannot be {hits} of {total} images{why}; {UNCHANGED}"
         )
+
+
+def _rounded(written: float | None, value: float) -> str:
+    """Whether a spreadsheet rounded a value, in words for a message. Empty: it did not."""
+    if written is None or not any(_same(written, round(value, n)) for n in range(DECIMALS)):
+        return ""
+    return f" (a spreadsheet rounded it; kdbench writes {DECIMALS} decimals)"
 
 
 def _check_whole(where: str, row: Row, rate: str, out_of: str) -> None:
@@ -113,7 +126,8 @@ def _check_interval(where: str, row: Row, rate: str, out_of: str, there: Collect
     hits, total = hits_of(row, rate), row[out_of]
     for name, end in zip((f"{rate}_low", f"{rate}_high"), wilson(hits, total), strict=True):
         if name in there and (row[name] is None or abs(row[name] - end) > ROUNDING):
-            raise _contradiction(where, row, name, f"{hits} of {total} images make it {end:.4f}")
+            why = f"{hits} of {total} images make it {end:.4f}{_rounded(row[name], end)}"
+            raise _contradiction(where, row, name, why)
 
 
 def _check_judgement(where: str, row: Row) -> None:
@@ -123,7 +137,7 @@ def _check_judgement(where: str, row: Row) -> None:
     )
     for name, value in (("transferred", transferred), ("removed", removed)):
         if not _same(row[name], value):
-            words = "nothing" if value is None else f"{value:.4f}"
+            words = "nothing" if value is None else f"{value:.4f}{_rounded(row[name], value)}"
             raise _contradiction(where, row, name, f"the counts ({images} images) make it {words}")
         low, high = row[f"{name}_low"], row[f"{name}_high"]
         if value is None and (low, high) != (None, None):

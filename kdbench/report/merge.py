@@ -10,6 +10,7 @@ from kdbench.errors import ConfigError
 from kdbench.report.columns import COLUMNS, Row
 from kdbench.report.read import UNSTEADY, Results, cell_key, in_words, short
 from kdbench.report.settings import DIGESTS, TASK, check_numbers, made_with
+from kdbench.report.tables import cell
 
 #: Since this schema two digests of a dataset are equal exactly if the images are.
 _DATASET_DIGEST_SINCE = 3
@@ -89,9 +90,9 @@ def _check_presets(files: Iterable[Results]) -> None:
 
 
 def _check_conditions(first: Row, row: Row, there: str, where: str) -> None:
-    # Rows of an older schema have no digest that would tell.
+    # Rows of an older schema have no digest that would tell. They have rounded numbers, too.
     for name in ("target_class", "clean_fraction"):
-        if first[name] != row[name]:
+        if cell(first[name]) != cell(row[name]):
             group = " / ".join(str(row[part]) for part in TASK)
             raise ConfigError(
                 f"{group}: {name} is {first[name]} in {there}, and {row[name]} in {where}, so "
@@ -103,17 +104,17 @@ def _check_same(first: Row, row: Row, there: str, where: str) -> None:
     different = [name for name in COLUMNS if name not in UNSTEADY and first[name] != row[name]]
     if not different:
         return
-    cell = in_words(cell_key(row))
+    named = in_words(cell_key(row))
     # Other digests or versions explain why the numbers differ, so the message names these.
     if "config_digest" in different:
         others = [name for name in different if COLUMNS[name].kind in ("text", "digest")]
         others = [name for name in others if name not in ("config_digest", "reason")]
         hint = f" (also different: {', '.join(others)})" if others else ""
         raise ConfigError(
-            f"{cell}: other parameters, machine or software in {there}, than in {where}: "
+            f"{named}: other parameters, machine or software in {there}, than in {where}: "
             f"config_digest differs{hint}; leave one of the two files out"
         )
     name = different[0]
     more = f", and {len(different) - 1} more columns" if len(different) > 1 else ""
     values = f"{short(first[name])} in {there}, and {short(row[name])} in {where}"
-    raise ConfigError(f"{cell}: {name} is {values}{more}; leave one of the two files out")
+    raise ConfigError(f"{named}: {name} is {values}{more}; leave one of the two files out")

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kdbench.report.columns import Row
+from kdbench.report.columns import COLUMNS, Row
 from kdbench.report.confinement import without_wall
 from kdbench.report.paired import GROUP, grouped
 from kdbench.report.read import in_words
+from kdbench.report.settings import TASK
+from kdbench.report.software import differing
 
 _CELL = ("dataset", "attack", "distiller", "teacher", "student", "seed")
 _NUMBERS = ("schema", "shared_digest", "attack_digest")
 #: The same for every defense of a cell, as long as attack, recipe, machine and software are the
 #: same.
 _SHARED = ("teacher_sha256", "c1_asr_hits", "c3_acc_hits", "c3_asr_hits")
-_ENVIRONMENT = ("kdbench_version", "torch_version", "device", "numerics")
+#: What is the same for all rows of a task: they have the same test images.
+_IMAGES = tuple(name for name, column in COLUMNS.items() if column.role == "images")
+#: Differences that a note names.
+_NAMED = 8
 
 
 def notes(rows: list[Row], compared: Sequence[Any]) -> list[str]:
@@ -32,10 +37,14 @@ def notes(rows: list[Row], compared: Sequence[Any]) -> list[str]:
             "comparisons of two defenses need two seeds at which both were measured, and there are "
             "none"
         )
-    for name in _ENVIRONMENT:
-        values = sorted({str(row.get(name)) for row in rows})
-        if len(values) > 1:
-            reservations.append(f"the rows differ in {name}: {', '.join(values)}")
+    differences = differing(rows)
+    for name, values in list(differences.items())[:_NAMED]:
+        reservations.append(f"the rows differ in {name}: {_few(values)}")
+    if len(differences) > _NAMED:
+        reservations.append(f"the rows differ in {_few(list(differences)[_NAMED:])}, too")
+    if "schema" in differences:
+        reservations.append("rows of two schemas are neither averaged nor ranked together")
+    reservations += _other_images(rows)
     for words, members in without_wall(rows).items():
         defenses = sorted({str(row["defense"]) for row in members})
         reservations.append(f"{len(members)} of {len(rows)} rows {words}: {_few(defenses)}")
@@ -45,6 +54,19 @@ def notes(rows: list[Row], compared: Sequence[Any]) -> list[str]:
             "defenses that are ranked together met different teachers or controls, so their tasks "
             f"differed: {_few(apart)}"
         )
+    return reservations
+
+
+def _other_images(rows: list[Row]) -> list[str]:
+    """Tasks whose rows were not measured on the same number of images."""
+    reservations = []
+    for task, members in grouped(rows, GROUP).items():
+        for name in _IMAGES:
+            counts = sorted({row[name] for row in members if row.get(name) is not None})
+            if len(counts) > 1:
+                named = " / ".join(map(str, task[1 : len(TASK) + 1]))
+                words = _few([str(count) for count in counts])
+                reservations.append(f"{named}: the rows differ in {name}: {words}")
     return reservations
 
 

@@ -13,8 +13,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from kdbench.report.column import Column
 from kdbench.report.columns import COLUMNS as RESULTS
-from kdbench.report.columns import RATES, Column, Row, hits_of
+from kdbench.report.columns import RATES, Row, hits_of
 from kdbench.report.noise import LEVEL, Difference, Estimate, holm, over_seeds, rate, with_interval
 from kdbench.report.settings import TASK, changes, changes_text, defense_label
 from kdbench.report.tables import write_csv

@@ -20,14 +20,23 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import ConfigError
-from kdbench.report.columns import COLUMNS, SCHEMA, Column, Row, columns_in
+from kdbench.report.column import Column
+from kdbench.report.columns import COLUMNS, MOST_WHOLE, SCHEMA, Row, columns_in
 from kdbench.report.consistency import UNCHANGED, check_row
+from kdbench.report.edited import (
+    edited_fields,
+    edited_header,
+    edited_names,
+    edited_value,
+    other_table,
+)
 from kdbench.report.settings import DIGESTS
 from kdbench.report.tables import text_of
 from kdbench.untrusted.files import read_regular
+from kdbench.untrusted.recognised import decoded
 
 #: The names of a cell. The seed is last.
-CELL = ("dataset", "attack", "defense", "distiller", "teacher", "student", "preset", "seed")
+CELL = tuple(name for name, column in COLUMNS.items() if column.role == "name")
 #: These differ between two measurements of one cell, even where every number that counts is the
 #: same.
 UNSTEADY = ("wall_s", "peak_mem_mb", "confinement")
@@ -48,10 +57,10 @@ _CONCLUSIVE = ("removed", "removed_low", "removed_high")
 #: Never empty in a file that has them. Without them a row would pass for one of an older schema, or
 #: of another machine, which nothing can be compared with.
 _NUMBERS = ("config_digest", "dataset_digest", "setting_digest", *DIGESTS)
-#: kdbench writes at most 25 characters.
-_NUMBER = re.compile(r"[+-]?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,9})?")
-#: 18 digits fit into 64 bits. No count of kdbench is longer.
-_WHOLE = re.compile(r"[0-9]{1,18}")
+#: kdbench writes at most 25 characters, and never a capital E. A spreadsheet writes one, and has
+#: then rounded.
+_NUMBER = re.compile(r"[+-]?[0-9]{1,400}(\.[0-9]{1,400})?(e[+-]?[0-9]{1,9})?")
+_WHOLE = re.compile(r"[0-9]{1,19}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 #: Columns that a message names.
 _NAMED = 5
@@ -89,10 +98,17 @@ def read_results(path: str | Path) -> Results:
             message names the file and, where there is one, the line.
     """
     path = _find(Path(path))
-    records = _records(path)
+    text = _text(path)
+    records = _records(path, text)
     if not records:
         raise ConfigError(f"{path} is empty; name the results of a run that finished a cell")
     (line, header), *records = records
+    if table := other_table(header):
+        raise ConfigError(
+            f"{path}, line {line}: it is {table}, which is made of results.csv; {_WANTED}"
+        )
+    if words := edited_names(header):
+        raise ConfigError(f"{path}, line {line}: {words}; {UNCHANGED}")
     if "schema" not in header:
         raise ConfigError(
             f"{path}, line {line}: no column 'schema', so this is no results.csv; {_WANTED}"
@@ -104,17 +120,23 @@ def read_results(path: str | Path) -> Results:
     seen: dict[tuple[Any, ...], int] = {}
     for line, fields in records:
         where = f"{path}, line {line}"
-        if len(fields) != len(header):
-            raise ConfigError(
-                f"{where}: {len(fields)} fields under a header of {len(header)}; {UNCHANGED}"
-            )
-        values = dict(zip(header, fields, strict=True))
+        is_cut = line == records[-1][0] and not text.endswith("\n")
+        if words := edited_fields(fields, header, is_cut):
+            raise ConfigError(f"{where}: {words}; {UNCHANGED}")
+        cells = dict(zip(header, fields, strict=True))
         # The schema comes first: a file of another schema has other columns.
-        schema = _schema(where, values["schema"], rows)
+        schema = _schema(where, cells["schema"], rows)
         if not rows:
             columns = columns_in(schema)
             _check_header(path, header, schema, columns)
-        row = _row(where, [(columns[name], text) for name, text in values.items()])
+        try:
+            row = _row(where, [(columns[name], value) for name, value in cells.items()])
+        except ConfigError as error:
+            if not is_cut:
+                raise
+            raise ConfigError(
+                f"{where}: the file ends in this line, which is not whole: it was cut; {UNCHANGED}"
+            ) from error
         first = seen.setdefault(cell_key(row), line)
         if first != line:
             raise ConfigError(
@@ -127,6 +149,10 @@ def read_results(path: str | Path) -> Results:
 
 def _schema(where: str, text: str, before: Sequence[Row]) -> int:
     """The schema of a row, the same for all rows of a file."""
+    if words := edited_value(COLUMNS["schema"], text):
+        raise ConfigError(
+            f"{where}: schema {short(text)!r} is no whole number ({words}); {UNCHANGED}"
+        )
     schema = int(text) if _WHOLE.fullmatch(text) else 0
     if not 1 <= schema <= SCHEMA:
         todo = "install a newer kdbench" if schema > SCHEMA else UNCHANGED
@@ -144,10 +170,7 @@ def _find(path: Path) -> Path:
     try:
         if path.is_dir():
             if not (path / "results.csv").exists():
-                raise ConfigError(
-                    f"the folder {path} holds no results.csv; name the folder of a run that "
-                    "finished a cell"
-                )
+                raise ConfigError(f"the folder {path} holds no results.csv; {_instead(path)}")
             path /= "results.csv"
         elif not path.exists():
             raise ConfigError(f"{path} does not exist; {_WANTED}")
@@ -158,19 +181,31 @@ def _find(path: Path) -> Path:
     return path
 
 
-def _records(path: Path) -> list[tuple[int, list[str]]]:
-    """Every record with the line on which it starts."""
+def _instead(folder: Path) -> str:
+    """What to name in the place of a folder without results."""
+    runs = sorted(inner.parent for inner in folder.glob("*/results.csv"))
+    if not runs:
+        return "name the folder of a run that finished a cell"
+    more = f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else ""
+    return f"it holds folders of runs, so name these: {', '.join(map(str, runs[:_NAMED]))}{more}"
+
+
+def _text(path: Path) -> str:
+    """The text of the file, with line ends as it has them."""
     try:
-        # spreadsheets like to put a byte order mark there
-        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
+        return decoded(read_regular(path, _MOST_BYTES))
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror or error}); {_WANTED}"
         ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is a binary file or not in UTF-8; {_WANTED}") from error
-    if "\0" in text:
-        raise ConfigError(f"{path} is a binary file; {_WANTED}")
+    except ValueError as error:
+        raise ConfigError(f"{path}, {error}; {UNCHANGED}") from error
+
+
+def _records(path: Path, text: str) -> list[tuple[int, list[str]]]:
+    """Every record with the line on which it starts."""
+    if words := edited_header(text.lstrip("\r\n").partition("\n")[0]):
+        raise ConfigError(f"{path}, line 1: {words}; {UNCHANGED}")
     records = []
     reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
     # a plugin's message may be longer than the usual 131072
@@ -182,7 +217,9 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
                 records.append((start, fields))
             start = reader.line_num + 1
     except csv.Error as error:
-        raise ConfigError(f"{path}, line {start}: {error}; {UNCHANGED}") from error
+        cut = "the file ends within a text in quotes, so it was cut"
+        words = cut if "end of data" in str(error) else str(error)
+        raise ConfigError(f"{path}, line {start}: {words}; {UNCHANGED}") from error
     finally:
         csv.field_size_limit(limit)
     return records
@@ -192,16 +229,23 @@ def _check_header(
     path: Path, header: list[str], schema: int, columns: Mapping[str, Column]
 ) -> None:
     times = Counter(header)
-    missing = [name for name, column in columns.items() if not column.late and name not in times]
-    unknown = [name for name in times if name not in columns]
-    repeated = [name for name, count in times.items() if count > 1]
-    for what, names in (("missing", missing), ("unknown", unknown), ("repeated", repeated)):
-        if names:
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            raise ConfigError(
-                f"{path}, line 1: {what} columns of schema {schema}: "
-                f"{', '.join(map(short, names[:_NAMED]))}{more}; {UNCHANGED}"
-            )
+    wrong = {
+        "missing": [n for n, column in columns.items() if not column.late and n not in times],
+        "unknown": [name for name in times if name not in columns],
+        "repeated": [name for name, count in times.items() if count > 1],
+    }
+    problems = [
+        f"{what} columns of schema {schema}: {_listed(names)}"
+        for what, names in wrong.items()
+        if names
+    ]
+    if problems:
+        raise ConfigError(f"{path}, line 1: {'; '.join(problems)}; {UNCHANGED}")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(map(short, names[:_NAMED]))}{more}"
 
 
 def _row(where: str, fields: Sequence[tuple[Column, str]]) -> Row:
@@ -234,23 +278,31 @@ def _value(where: str, column: Column, text: str) -> Any:
         number = float(text) if _NUMBER.fullmatch(text) else math.nan
         if math.isfinite(number):
             return number
-        raise _wrong(where, column, f"{text[:40]!r} is no number")
+        raise _wrong(where, column, text, "no number")
     if column.kind == "whole":
-        if _WHOLE.fullmatch(text):
+        if _WHOLE.fullmatch(text) and int(text) <= MOST_WHOLE:
             return int(text)
-        raise _wrong(where, column, f"{text[:40]!r} is no whole number")
+        raise _wrong(where, column, text, "no whole number")
     if column.kind == "word" and text not in column.words:
+        why = _in_brackets(edited_value(column, text))
         raise ConfigError(
-            f"{where}: unknown {column.name} {short(text)}; known: {', '.join(column.words)}; "
+            f"{where}: unknown {column.name} {short(text)}{why}; known: {', '.join(column.words)}; "
             f"{UNCHANGED}"
         )
     if column.kind == "digest" and not _DIGEST.fullmatch(text):
-        raise _wrong(where, column, f"{text[:40]!r} is no SHA-256")
+        raise _wrong(where, column, text, "no SHA-256")
+    if column.kind == "text" and edited_value(column, text):
+        raise _wrong(where, column, text, "no such name")
     return text_of(text)
 
 
-def _wrong(where: str, column: Column, what: str) -> ConfigError:
-    return ConfigError(f"{where}, column {column.name}: {what}; {UNCHANGED}")
+def _wrong(where: str, column: Column, text: str, what: str) -> ConfigError:
+    why = _in_brackets(edited_value(column, text))
+    return ConfigError(f"{where}, column {column.name}: {text[:40]!r} is {what}{why}; {UNCHANGED}")
+
+
+def _in_brackets(words: str) -> str:
+    return f" ({words})" if words else ""
 
 
 def short(value: Any) -> str:

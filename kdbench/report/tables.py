@@ -30,12 +30,13 @@ _GUARDED = re.compile(f"^'(?={_BEFORE}[{_SIGNS}\t\n])|{_LATER % chr(39)}")
 DECIMALS = 4
 
 
-def cell(value: Any) -> str | int | float:
+def cell(value: Any, exact: bool = False) -> str | int | float:
     """One value as it is written.
 
-    None, NaN and infinities are empty, and floats are rounded. Text has a space for each character
-    that a terminal could obey, except the ends of lines. Where it could be a formula it gets a
-    ``'``. So does text that has this ``'`` already, so that it can be taken off again.
+    None, NaN and infinities are empty, and floats are rounded unless they are to be exact. Text has
+    a space for each character that a terminal could obey, except the ends of lines. Where it could
+    be a formula it gets a ``'``. So does text that has this ``'`` already, so that it can be taken
+    off again.
     """
     if value is None:
         return ""
@@ -45,8 +46,10 @@ def cell(value: Any) -> str | int | float:
         return int(value)
     if isinstance(value, float | Real):
         number = float(value)
+        if not math.isfinite(number):
+            return ""
         # Adding 0.0 turns -0.0 into 0.0.
-        return round(number, DECIMALS) + 0.0 if math.isfinite(number) else ""
+        return number if exact else round(number, DECIMALS) + 0.0
     return _UNGUARDED.sub("'", _printable(str(value)))
 
 
@@ -66,6 +69,12 @@ def _printable(text: str) -> str:
     return "\n".join(map(strip_control, lines))
 
 
+def written(name: str, value: Any) -> str | int | float:
+    """One value as it is written in a column of results.csv."""
+    column = COLUMNS.get(name)
+    return cell(value, exact=column is not None and column.is_exact)
+
+
 def write_csv(columns: Sequence[str], rows: Iterable[Row], path: str | Path) -> None:
     """Write the named columns of the rows. Keys that are no column are left out."""
 
@@ -73,7 +82,7 @@ def write_csv(columns: Sequence[str], rows: Iterable[Row], path: str | Path) -> 
         with target.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(map(cell, columns))
-            writer.writerows([cell(row.get(name)) for name in columns] for row in rows)
+            writer.writerows([written(name, row.get(name)) for name in columns] for row in rows)
 
     write_atomically(path, write)
 

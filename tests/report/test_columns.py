@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from kdbench.report.column import ROLES, ValueKind
 from kdbench.report.columns import (
     COLUMNS,
     RATES,
@@ -16,7 +17,6 @@ from kdbench.report.columns import (
     STATUSES,
     TABLE,
     VERDICTS,
-    ValueKind,
     columns_in,
     hits_of,
 )
@@ -41,6 +41,17 @@ def test_every_column_has_a_kind_and_a_meaning(column):
     assert (column.kind == "word") == bool(column.words)
     assert not column.out_of or COLUMNS[column.out_of].kind == column.kind == "whole"
     assert 1 <= column.since <= (column.until or SCHEMA) <= SCHEMA
+
+
+@pytest.mark.parametrize("column", TABLE, ids=lambda column: column.name)
+def test_every_column_of_the_results_has_a_role(column):
+    """A new column needs one, so that the commands know what to do where rows differ in it."""
+    assert column.role in ROLES
+    assert bool(column.may_differ) == (column.role == "free"), "its reason stands beside it"
+
+
+def test_a_file_that_was_cut_off_in_its_last_value_is_noticed():
+    assert COLUMNS[list(COLUMNS)[-1]].kind == "digest"
 
 
 def test_every_rate_has_its_count():
@@ -70,7 +81,7 @@ def test_no_old_name_has_a_new_meaning():
         "peak_mem_mb",
         "config_digest",
     }
-    for latest in (5, 6):
+    for latest in (5, 6, 7):
         before = {name for schema in range(1, latest) for name in columns_in(schema)}
         new = set(columns_in(latest)) - set(columns_in(latest - 1))
         assert new

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 
 from kdbench.bench.request.presets import DatasetSizes, Preset, read_preset
 from kdbench.data import DatasetSource, dataset_source
@@ -17,64 +17,74 @@ from kdbench.loading.answers import Answers, base_name
 from kdbench.loading.facts import MethodFacts
 from kdbench.loading.settling import Settled, Wanted, build, toml_value
 from kdbench.method import METHOD_KINDS
+from kdbench.report.columns import MOST_WHOLE
+
+#: A list in a file is a tuple here, but its items are as strict as the rest.
+_List = Strict(False)
+_Names = Annotated[tuple[str, ...], _List]
+_Pairs = Annotated[tuple[Annotated[tuple[str, str], _List], ...], _List]
+#: Every file and table takes whole numbers of this range, so a request has no other.
+_Whole = Annotated[int, Field(le=MOST_WHOLE)]
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Block(BaseModel):
     """Further cells of a request. An axis that a block leaves out is the request's."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
-    attacks: tuple[str, ...] | None = Field(None, min_length=1)
+    attacks: _Names | None = Field(None, min_length=1)
     """Names of attacks."""
-    defenses: tuple[str, ...] | None = Field(None, min_length=1)
+    defenses: _Names | None = Field(None, min_length=1)
     """Names of defenses."""
-    distillers: tuple[str, ...] | None = Field(None, min_length=1)
+    distillers: _Names | None = Field(None, min_length=1)
     """Names of distillers."""
-    pairs: tuple[tuple[str, str], ...] | None = Field(None, min_length=1)
+    pairs: _Pairs | None = Field(None, min_length=1)
     """(teacher, student), names of networks."""
-    datasets: tuple[str, ...] | None = Field(None, min_length=1)
+    datasets: _Names | None = Field(None, min_length=1)
     """Names of datasets."""
 
 
 class RunSpec(BaseModel):
     """A request: axes that are crossed, and settings that hold for all of its cells.
 
-    The options of ``kdbench run`` and a spec file have the same fields.
+    The options of ``kdbench run`` and a spec file have the same fields. The types are strict: a
+    number in quotes is no number, ``true`` is not 1, and 32.0 is not 32.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
-    attacks: tuple[str, ...] = ()
+    attacks: _Names = ()
     """Names of attacks."""
-    teacher_from: tuple[str, ...] = ()
+    teacher_from: _Names = ()
     """Names of imported teachers. Each is used as it is, beside the attacks or without any."""
-    defenses: tuple[str, ...] = Field(("none",), min_length=1)
+    defenses: _Names = Field(("none",), min_length=1)
     """Names of defenses."""
-    distillers: tuple[str, ...] = Field(("fkd",), min_length=1)
+    distillers: _Names = Field(("fkd",), min_length=1)
     """Names of distillers."""
-    pairs: tuple[tuple[str, str], ...] = Field(min_length=1)
+    pairs: _Pairs = Field(min_length=1)
     """(teacher, student), names of networks."""
-    datasets: tuple[str, ...] = Field(("signs",), min_length=1)
+    datasets: _Names = Field(("signs",), min_length=1)
     """Names of datasets."""
-    presets: tuple[str, ...] = Field(("quick",), min_length=1)
+    presets: _Names = Field(("quick",), min_length=1)
     """Names of presets."""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    seeds: Annotated[tuple[Annotated[_Whole, Field(ge=0)], ...], _List] = Field((0,), min_length=1)
     """Root seeds."""
-    data_dir: Path | None = None
+    data_dir: Path | None = Field(None, strict=False)
     """Folder of the dataset, where it needs one."""
     download: bool = False
     """Fetch the dataset into ``data_dir`` if that is possible."""
-    image_size: int | None = Field(None, ge=8)
+    image_size: _Whole | None = Field(None, ge=8)
     """Pixels a side. None, here and in the next three: the preset's or the dataset's number."""
-    num_classes: int | None = Field(None, ge=2)
+    num_classes: _Whole | None = Field(None, ge=2)
     """Keep the first so many classes."""
-    train_size: int | None = Field(None, ge=2)
+    train_size: _Whole | None = Field(None, ge=2)
     """Keep so many training images."""
-    test_size: int | None = Field(None, ge=2)
+    test_size: _Whole | None = Field(None, ge=2)
     """Keep so many test images."""
-    data_seed: int = Field(0, ge=0)
+    data_seed: _Whole = Field(0, ge=0)
     """Seed of the choice or the drawing of images."""
-    target_class: int = Field(0, ge=0)
+    target_class: _Whole = Field(0, ge=0)
     """The class that triggered images shall be taken for."""
     clean_fraction: float | None = Field(None, gt=0, le=1)
     """The defender's share of the training images. None: the preset's."""
@@ -88,7 +98,7 @@ class RunSpec(BaseModel):
     """Threads of a stage on a CPU. None: torch's default."""
     overrides: dict[str, str] = Field(default_factory=dict)
     """What ``--set`` says: key -> value as text. See :func:`resolve` for the keys."""
-    also: tuple[Block, ...] = ()
+    also: Annotated[tuple[Block, ...], _List] = ()
     """Further blocks of cells. A cell that two blocks name is one cell."""
 
     @field_validator(

@@ -11,17 +11,17 @@ from typing import Any
 
 from kdbench.bench.keys import MODEL, PICTURE
 from kdbench.bench.kinds import Kind
-from kdbench.bench.plan.machine import software
 from kdbench.bench.plan.plan import CONTROLS, Cell, Stage
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.run.events import Reporter
+from kdbench.bench.run.origin import stated_columns
 from kdbench.bench.run.rows import Measured, row
 from kdbench.bench.run.schedule import Schedule
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.work.job import Outcome
 from kdbench.bench.work.report import misfit
 from kdbench.errors import IntegrityError
-from kdbench.loading.answers import Answers, base_name
+from kdbench.loading.answers import Answers
 from kdbench.report.confinement import confinement_text
 from kdbench.report.leaderboard import write_leaderboard
 from kdbench.report.tables import write_results
@@ -141,15 +141,6 @@ class RunResults:
         }
         whole = all(manifests.values())
         student = manifests[cell.trained["student"]]
-        used = [
-            ("defense", cell.names["defense"]),
-            ("distiller", cell.names["distiller"]),
-            ("attack", cell.names["attack"]),
-        ]
-        used += [("model", cell.names["teacher"]), ("model", cell.names["student"])]
-        used += [("dataset", self.prepared.parts[cell.part].resolved.dataset)]
-        plugins = self.registry.entries((kind, base_name(name)) for kind, name in used)
-        versions = software()
         return {
             "wall_s": round(sum(m.seconds for m in manifests.values() if m), 2) if whole else None,
             "peak_mem_mb": max(m.peak_mb for m in manifests.values() if m) if whole else None,
@@ -159,17 +150,9 @@ class RunResults:
                 for key, manifest in manifests.items()
                 if self.plan.stages[key].kind.side == "defender"
             ),
-            "numerics": str(self.prepared.numerics),
-            "kdbench_version": versions["kdbench"],
-            "torch_version": versions["torch"],
-            "plugins": "; ".join(
-                sorted({f.plugin.owner for f in plugins})
-                + [words for f in plugins for words in f.known_failures]
-            ),
             "teacher_sha256": self._weights(cell.trained["teacher"]),
             "student_sha256": self._weights(cell.trained["student"]),
-            "dataset_digest": self.prepared.parts[cell.part].dataset.digest,
-            "config_digest": cell.key,
+            **stated_columns(cell, self.prepared, self.registry),
         }
 
     def _weights(self, key: str) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,13 +24,20 @@ from kdbench.bench.store.artefacts import Store
 from kdbench.bench.work.job import Executor
 from kdbench.errors import ConfigError
 from kdbench.loading.answers import Answers
-from kdbench.report.columns import COLUMNS
+from kdbench.report import software
+from kdbench.report.columns import COLUMNS, SCHEMA, Row
 from kdbench.report.read import UNSTEADY, Results, cell_key
-from kdbench.report.settings import DIGESTS, difference_in_words
-from kdbench.report.tables import cell
+from kdbench.report.settings import difference_in_words
+from kdbench.report.tables import text_of, written
 
 #: Columns that are the same whenever a row is computed.
 STEADY = tuple(name for name in COLUMNS if name not in UNSTEADY)
+#: Columns that follow from the measurements. Those of the weights are compared with the files.
+_RESULTS = tuple(
+    name
+    for name, column in COLUMNS.items()
+    if column.role == "result" and not name.endswith("_sha256")
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,10 @@ class RowDifference:
     column: str
     #: What the table says.
     table: Any
-    #: What came out when it was computed again.
+    #: What came out when it was computed again, or what the store has.
     again: Any
+    #: Where ``again`` is from, in words.
+    source: str = "when computed again"
 
 
 def read_request(folder: Path) -> RunSpec:
@@ -54,12 +65,25 @@ def read_request(folder: Path) -> RunSpec:
     try:
         record = read_record(folder / "run.json")
         # The folder may be a stranger's, who could name any folder to download into.
-        return RunSpec(**record["config"]["request"] | {"download": False})
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        request = record["config"]["request"] | {"download": False}
+        return RunSpec(**request)
+    except ValidationError as error:
+        field = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ConfigError(
+            f"{folder} has no run.json that can be read: kdbench {__version__} does not take its "
+            f"{field}, and it is from {_version(record)}; verify it with that version"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{folder} has no run.json that can be read ({type(error).__name__}); name the folder "
             "of a run"
         ) from error
+
+
+def _version(record: Any) -> str:
+    versions = record.get("versions")
+    version = versions.get("kdbench") if isinstance(versions, dict) else None
+    return f"kdbench {version}" if isinstance(version, str) else "a kdbench that it does not name"
 
 
 @dataclass(frozen=True)
@@ -75,11 +99,22 @@ class OtherKeys:
     numbers: dict[int, tuple[str, str]]
     """Rows made with other numbers: line -> (numbers of the row, numbers used here)."""
 
+    strangers: list[int] = field(default_factory=list)
+    """Lines of rows of cells that the request does not ask for."""
 
-def other_keys(results: Results, plan: Plan) -> OtherKeys:
+    made_by: dict[str, list[str]] = field(default_factory=dict)
+    """By what the rows of ``machine`` were made, where that differs from here: the values that were
+    recorded, and last the one here."""
+
+
+#: By key of a cell: the columns that say by what its row is made here.
+Stated = Mapping[str, Row]
+
+
+def other_keys(results: Results, plan: Plan, stated: Stated = MappingProxyType({})) -> OtherKeys:
     """The rows that cannot be compared here, by the reason."""
     keys = {cell.key for cell in plan.cells}
-    named = {cell_key(cell.names): cell.names for cell in plan.cells}
+    named = {cell_key(_as_read(cell.names)): cell for cell in plan.cells}
     others = OtherKeys([], [], {})
     for line, row in zip(results.lines, results.rows, strict=True):
         if row["config_digest"] in keys:
@@ -87,24 +122,70 @@ def other_keys(results: Results, plan: Plan) -> OtherKeys:
         here = named.get(cell_key(row))
         if row["setting_digest"] is None:
             others.older.append(line)
-        elif here is None or here["setting_digest"] == row["setting_digest"]:
+        elif here is None:
+            others.strangers.append(line)
+        elif here.names["setting_digest"] == row["setting_digest"]:
             others.machine.append(line)
+            _add_differences(others.made_by, row, stated.get(here.key, {}))
         else:
-            here = {"kdbench_version": __version__, **here}
-            others.numbers[line] = difference_in_words(row, here)
+            names = {"kdbench_version": __version__, **here.names}
+            others.numbers[line] = difference_in_words(row, names)
     return others
 
 
-def misnamed(results: Results, plan: Plan) -> list[int]:
-    """Lines of the rows whose columns do not state the numbers that their key stands for."""
-    known = {cell.key: cell.names for cell in plan.cells}
-    claims = ("setting_digest", *DIGESTS, "changed")
+def _add_differences(made_by: dict[str, list[str]], row: Row, here: Row) -> None:
+    """Add by what a row was made, where that differs from here."""
+    there = dict(software.made_by(row))
+    for what, which in software.made_by({"schema": SCHEMA, **here}):
+        value = there.get(what, which)
+        if value != which:
+            *values, _ = made_by.get(what, [which])
+            made_by[what] = [*dict.fromkeys([*values, value]), which]
+
+
+def missing(results: Results, plan: Plan) -> int:
+    """How many cells of the request have no row."""
+    rows = {cell_key(row) for row in results.rows}
+    return sum(cell_key(_as_read(cell.names)) not in rows for cell in plan.cells)
+
+
+def _as_read(names: Row) -> Row:
+    """The names of a cell as a table has them."""
+    return {
+        name: text_of(str(written(name, value))) if isinstance(value, str) else value
+        for name, value in names.items()
+    }
+
+
+def misnamed(results: Results, plan: Plan, stated: Stated = MappingProxyType({})) -> list[int]:
+    """Lines of the rows whose columns do not state what their key stands for: names, numbers, and
+    by what they were made."""
+    known = {cell.key: {**cell.names, **stated.get(cell.key, {})} for cell in plan.cells}
     return [
         line
         for line, row in zip(results.lines, results.rows, strict=True)
-        if (names := known.get(row["config_digest"])) is not None
-        and any(row[name] != names[name] for name in claims)
+        if (columns := known.get(row["config_digest"])) is not None
+        and any(written(name, row[name]) != written(name, value) for name, value in columns.items())
     ]
+
+
+def check_numbers(results: Results, plan: Plan, store: Store) -> tuple[int, list[RowDifference]]:
+    """Compare the numbers of the rows with those of the same rows in the store.
+
+    Returns (number of rows that are there, the differences).
+    """
+    keys = {cell.key for cell in plan.cells}
+    there, differences = 0, []
+    for line, row in zip(results.lines, results.rows, strict=True):
+        manifest = store.find(row["config_digest"]) if row["config_digest"] in keys else None
+        if manifest is None or not isinstance(kept := manifest.facts.get("row"), dict):
+            continue
+        there += 1
+        for name in _RESULTS:
+            table, stored = written(name, row[name]), written(name, kept.get(name))
+            if table != stored:
+                differences.append(RowDifference(line, name, table, stored, "in the store"))
+    return there, differences
 
 
 def check_weights(results: Results, plan: Plan, store: Store) -> tuple[int, list[int], list[int]]:
@@ -171,7 +252,7 @@ def again(
     for known, row in zip(cells, rows_again, strict=True):
         line = wanted[known.key]
         for name in STEADY:
-            table, computed = cell(rows[line][name]), cell(row[name])
+            table, computed = written(name, rows[line][name]), written(name, row[name])
             if table != computed:
                 differences.append(RowDifference(line, name, table, computed))
     return differences
