@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from kdbench.loading.settling import Wanted
 from kdbench.method import METHOD_KINDS
 from kdbench.models import ModelSource, blank_model
 from kdbench.models.files import save_module
+from kdbench.untrusted.processes.search import SearchPath
 
 #: Answers one question, in one JSON value or in several.
 Question = Callable[..., Any]
@@ -44,7 +44,7 @@ def serve(
 
     Args:
         channel: a blocking stream.
-        order: ``plugins``, and ``paths``: folders to import from besides those of this process.
+        order: ``plugins``, and ``search``: where the coordinator imports from by now.
         links: none are needed.
         more: further questions by name. A question gets the registry and named arguments.
     """
@@ -52,7 +52,7 @@ def serve(
     def say(message: Mapping[str, Any]) -> None:
         channel.sendall(json.dumps(message).encode() + b"\n")
 
-    sys.path += [path for path in order["paths"] if path not in sys.path]
+    SearchPath.from_json(order["search"]).adopt()
     registry = Registry()
     for values in order["plugins"]:
         plugin = load(ordered_plugin(values))
