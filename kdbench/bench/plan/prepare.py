@@ -123,6 +123,7 @@ def load(
         data_dir=spec.data_dir,
         download=spec.download,
         seed=spec.data_seed,
+        class_names=spec.class_names,
         sources=sources,
         **sizes,
     )

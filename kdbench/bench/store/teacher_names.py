@@ -15,10 +15,14 @@ def is_teacher_name(name: str) -> bool:
     return re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) is not None
 
 
-def check_teacher_name(name: str) -> None:
-    """Raise ConfigError for a name that no teacher may have."""
+def check_teacher_name(name: str, option: str = "--name") -> None:
+    """Raise ConfigError for a name that no teacher may have.
+
+    Args:
+        option: where the name can be stated, for the message.
+    """
     if not is_teacher_name(name):
         raise ConfigError(
             f"{name!r} is no name for a teacher; choose one of a-z, 0-9, '_', '.' and '-' (not "
-            "first) with --name"
+            f"first) with {option}"
         )
