@@ -168,13 +168,18 @@ def _check_numbers(**numbers: object) -> None:
 
 
 def _checked(request: DatasetRequest, dataset: object) -> Dataset:
-    """The result of a loader. Raises ContractError if it is no dataset, or not the one requested."""
+    """The result of a loader.
+
+    Raises:
+        ContractError: it is no dataset, or counts its classes in another order than requested.
+    """
     if not isinstance(dataset, Dataset):
         raise ContractError(
             f"dataset {request.name!r} is a {type(dataset).__name__}; return what "
             "kdbench.data.finish returns"
         )
-    if request.class_names is not None and dataset.class_names != request.class_names[: dataset.num_classes]:
+    order = request.class_names
+    if order is not None and dataset.class_names != order[: dataset.num_classes]:
         raise ContractError(
             f"dataset {request.name!r} does not count its classes in the order of the request; "
             "return what kdbench.data.finish returns"

@@ -47,6 +47,22 @@ def _natural(name: str) -> list[Any]:
 ORDERS = {"text": text_order, "number": number_order}
 
 
+def other_orders(names: Sequence[str]) -> dict[str, list[int]]:
+    """The orders with a name in which the classes are counted otherwise than here.
+
+    For each class, by its index here, the index that it has in this order.
+    """
+    orders = {word: order(names) for word, order in ORDERS.items()}
+    places = {
+        word: {name: place for place, name in enumerate(order)} for word, order in orders.items()
+    }
+    return {
+        word: [places[word][name] for name in names]
+        for word, order in orders.items()
+        if order != tuple(names)
+    }
+
+
 def read_order(path: Path) -> tuple[str, ...]:
     """The names of the classes by their index, from a file.
 

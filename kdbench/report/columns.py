@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-SCHEMA = 6
+SCHEMA = 7
 
 ValueKind = Literal["text", "word", "digest", "whole", "number"]
 #: A row of results.csv, or of a table made of it: values by the names of their columns.
@@ -134,12 +134,31 @@ REASON_CODES = {
     "stage_failed": "the teacher or the student could not be measured; status says how it ended",
 }
 
+REMARKS = {
+    "number_order": "far more images are right if its outputs count the classes in number order",
+    "text_order": "far more are right if its outputs count the classes in text order",
+    "other_order": "far more are right if its outputs stand for other classes",
+    "raw_input": "far more are right if its input is not normalised (mean 0, std 1)",
+    "half_input": "far more are right if its input is normalised with mean 0.5, std 0.5",
+    "imagenet_input": "far more are right if its input is normalised with ImageNet's mean and std",
+    "dataset_input": "far more are right if its input is normalised with the dataset's mean and std",
+    "near_chance": "its accuracy is less than 10 points above the share of the largest class",
+}
+
 #: Every column that any schema had, in the order in which they are written.
 TABLE: tuple[Column, ...] = (
     Column("schema", "whole", "version of this list of columns"),
     Column("status", "word", "how the measurement ended", words=STATUSES),
     Column("reason", "text", "why the cell failed, or why the verdict is what it is, or missing"),
     Column("reason_code", "word", "the same as one word", since=5, words=REASON_CODES),
+    Column(
+        "teacher_remark",
+        "word",
+        "what the test images say of how an imported teacher is read; empty: nothing speaks "
+        "against it",
+        since=7,
+        words=REMARKS,
+    ),
     Column("dataset", "text", "dataset name"),
     Column("attack", "text", "attack name"),
     Column("defense", "text", "defense name"),

@@ -12,6 +12,7 @@ from typing import Any
 from kdbench.bench.plan.build import build_plan
 from kdbench.bench.plan.machine import arithmetic, code_digest, software
 from kdbench.bench.plan.plan import LoadedPart, Plan
+from kdbench.bench.plan.suspects import check_imported
 from kdbench.bench.request.presets import DatasetSizes
 from kdbench.bench.request.spec import Resolved, RunSpec, resolve_all
 from kdbench.bench.store.artefacts import Store
@@ -60,7 +61,8 @@ def prepare(spec: RunSpec, registry: Answers, store: Store) -> Prepared:
         dataset = find(resolved)
         check_models(resolved, dataset, registry)
         for teacher in imported.values():
-            check_imported(spec, teacher, dataset, registry.origin_of_model(teacher.model))
+            code = registry.origin_of_model(teacher.model)
+            check_imported(spec, teacher, dataset, code, resolved.dataset)
         parts.append(loaded_part(resolved, dataset, numerics, imported))
     _check_names(parts)
     return Prepared(spec, build_plan(parts), parts, numerics)
@@ -78,6 +80,7 @@ def loaded_part(
         test_digest=dataset.test_digest,
         num_classes=dataset.num_classes,
         train_size=len(dataset.train),
+        class_names=dataset.class_names,
         numerics=arithmetic(numerics),
         code=code_digest(),
         software=software(),
@@ -159,32 +162,3 @@ def check_models(resolved: Resolved, dataset: Dataset, registry: Answers) -> Non
             raise ConfigError(
                 f"model {name!r} cannot be built for {size}x{size} images: {error}"
             ) from error
-
-
-def check_imported(spec: RunSpec, teacher: Imported, dataset: Dataset, code: str = "") -> None:
-    """Raise ConfigError where an imported teacher does not fit the request.
-
-    It must be the pair's network and know the dataset's number of classes. A plugin's network must
-    still have the same code.
-
-    Args:
-        code: the code of the network today, empty for kdbench's own.
-    """
-    wrong = next((pair for pair in spec.pairs if pair[0] != teacher.model), None)
-    if wrong is not None:
-        raise ConfigError(
-            f"--teacher-from {teacher.name} is a {teacher.model}, but the pair {'-'.join(wrong)} "
-            f"asks for a {wrong[0]}; "
-            f"name only a student, or pairs with {teacher.model}"
-        )
-    if teacher.num_classes != dataset.num_classes:
-        raise ConfigError(
-            f"--teacher-from {teacher.name} tells {teacher.num_classes} classes apart, "
-            f"{dataset.name} has {dataset.num_classes}"
-        )
-    if teacher.code != code:
-        raise ConfigError(
-            f"--teacher-from {teacher.name} was imported when {teacher.model} was of "
-            f"{teacher.code or 'kdbench'}, now it is of "
-            f"{code or 'kdbench'}; import it again"
-        )

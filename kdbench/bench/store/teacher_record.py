@@ -92,7 +92,7 @@ class Imported(Reading):
 
     name: str
     """What ``--teacher-from`` calls it."""
-    key: str = Field(pattern="^[0-9a-f]{64}$")
+    key: str
     """Of its artefact in the store."""
     model: str
     """Name of its network."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -194,7 +196,10 @@ def read_entry(store: Store, name: str) -> Imported:
     try:
         entry = read_record(path)
         # JSON once more, since its lists stand for tuples and its texts for no numbers.
-        return Imported.model_validate_json(json.dumps({**entry, "name": name}), strict=True)
+        teacher = Imported.model_validate_json(json.dumps({**entry, "name": name}), strict=True)
+        if not re.fullmatch("[0-9a-f]{64}", teacher.key):
+            raise ValueError("its key is no SHA-256")
+        return teacher
     except (OSError, ValueError, TypeError) as error:
         raise IntegrityError(
             f"the entry of the imported teacher {name!r} is damaged ({_why(error)}); import it "
@@ -205,7 +210,7 @@ def read_entry(store: Store, name: str) -> Imported:
 def _why(error: Exception) -> str:
     """What is wrong with an entry, in a few words."""
     if not isinstance(error, ValidationError):
-        return "it cannot be read" if isinstance(error, OSError) else "it is no table in JSON"
+        return "it cannot be read" if isinstance(error, OSError) else str(error)[:200]
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return strip_control(f"{where}: {first['msg']}" if where else first["msg"])[:200]
@@ -252,10 +257,8 @@ def remove_teacher(store: Store, name: str) -> None:
     Raises:
         UnknownMethodError: there is none of that name.
     """
-    try:
+    with contextlib.suppress(IntegrityError):
         read_entry(store, name)
-    except IntegrityError:
-        pass
     _path(store, name).unlink(missing_ok=True)
 
 

@@ -235,10 +235,27 @@ class VarianceReport(_Report):
     triggered: Variances
 
 
+class OutputsReport(_Report):
+    """Test images that would be right if outputs were read otherwise, see
+    :mod:`kdbench.bench.work.outputs`. It is empty where there are too many classes."""
+
+    largest: Count = 0
+    best: Count = 0
+    by_chance: Count = 0
+    assigned: list[Count] = []
+    orders: dict[Line, Count] = {}
+    normalizations: dict[Line, Count] = {}
+
+    def counts(self) -> list[int]:
+        """Every count of images."""
+        named = [*self.orders.values(), *self.normalizations.values()]
+        return [self.largest, self.best, self.by_chance, *named]
+
+
 class Measurement(BaseModel):
     """The facts from which rows are made, see :class:`kdbench.metrics.Evaluation`.
 
-    Without a trigger there is ``acc`` alone.
+    Without a trigger there is ``acc`` alone, and of an imported teacher ``outputs``.
     """
 
     model_config = _Report.model_config | {"extra": "ignore"}
@@ -250,11 +267,14 @@ class Measurement(BaseModel):
     asr_hits: str | None = None
     """Base64 of packed bits, one an image that the trigger is for."""
     variance: VarianceReport | None = None
+    outputs: OutputsReport | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if not all(0 <= hits <= total and total for hits, total in self._rates()):
             raise ValueError("a rate has more hits than images, or no images")
+        if self.outputs is not None and max(self.outputs.counts()) > self.acc[1]:
+            raise ValueError("more images are right under another reading than there are")
         if (self.asr_hits, self.asr, self.ra, self.base, self.variance) == (None,) * 5:
             return self
         if None in (self.asr_hits, self.asr, self.ra, self.base, self.variance):

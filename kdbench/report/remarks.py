@@ -1,0 +1,86 @@
+"""What the test images say of how an imported teacher is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdbench._intervals import wilson
+
+#: Points that another reading must be better by.
+FAR = 20.0
+#: Points above the share of the largest class. Below it a teacher is near chance.
+NEAR_CHANCE = 10.0
+#: The remark of each reading that has a name.
+_OF_ORDER = {"number": "number_order", "text": "text_order"}
+_OF_NORMALIZATION = {
+    "raw": "raw_input",
+    "half": "half_input",
+    "imagenet": "imagenet_input",
+    "dataset": "dataset_input",
+}
+#: What an import has to state, by the remark.
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "number_order": ("--class-order", "number"),
+    "text_order": ("--class-order", "text"),
+    "raw_input": ("--mean", "0,0,0", "--std", "1,1,1"),
+    "half_input": ("--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"),
+    "imagenet_input": ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"),
+    "dataset_input": (),
+}
+_READINGS = {
+    "number_order": "its outputs count the classes in number order",
+    "text_order": "its outputs count the classes in text order",
+    "other_order": "its outputs stand for other classes",
+    "raw_input": "its input is not normalised (mean 0, std 1)",
+    "half_input": "its input is normalised with mean 0.5 and std 0.5",
+    "imagenet_input": "its input is normalised with ImageNet's mean and std",
+    "dataset_input": "its input is normalised with the dataset's mean and std",
+}
+
+
+def remark_of(acc: tuple[int, int], outputs: Mapping[str, Any]) -> tuple[str | None, str]:
+    """(the remark or None, a sentence for people).
+
+    Args:
+        acc: test images right, and all of them.
+        outputs: images right under other readings, see kdbench.bench.work.outputs.
+    """
+    if not outputs:
+        return None, ""
+    right, total = acc
+    readings = {_OF_ORDER[name]: hits for name, hits in outputs["orders"].items()}
+    tried = outputs.get("normalizations", {})
+    readings |= {_OF_NORMALIZATION[name]: hits for name, hits in tried.items()}
+    far = {word: hits for word, hits in readings.items() if _is_far(hits, right, total)}
+    if far:
+        word = max(far, key=far.__getitem__)
+        return word, _sentence(word, far[word], right, total)
+    beyond_chance = outputs["best"] - outputs["by_chance"]
+    if _is_far(outputs["best"], right, total) and 100 * beyond_chance >= FAR * total:
+        return "other_order", _sentence("other_order", outputs["best"], right, total)
+    if 100 * (right - outputs["largest"]) < NEAR_CHANCE * total:
+        chance = 100 * outputs["largest"] / total
+        return (
+            "near_chance",
+            f"the teacher is right on {100 * right / total:.1f} % of the test images, near chance "
+            f"({chance:.1f} %): is it of this dataset, and are its side, mean and std, and the "
+            "order of its classes as here?",
+        )
+    return None, ""
+
+
+def _is_far(hits: int, right: int, total: int) -> bool:
+    """Whether another reading is better by much, and by more than chance."""
+    by_much = 100 * (hits - right) >= FAR * total
+    return by_much and wilson(hits, total)[0] > wilson(right, total)[1]
+
+
+def _sentence(word: str, hits: int, right: int, total: int) -> str:
+    option = f"with {' '.join(OPTIONS.get(word, ('--class-order', 'FILE')))}"
+    if word == "dataset_input":
+        option = "without --mean and --std"
+    return (
+        f"the teacher is right on {100 * right / total:.1f} % of the test images, and on "
+        f"{100 * hits / total:.1f} % if {_READINGS[word]}: import it again {option}"
+    )
