@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kdbench.bench.store.teacher_names import check_teacher_name
-from kdbench.cli.choice import plugin_options
+from kdbench.cli.choice import plugin_options, same_options
 from kdbench.cli.number import Number
 from kdbench.cli.request import store_option
-from kdbench.errors import ConfigError
+from kdbench.errors import ConfigError, IntegrityError, KdbenchError, UnknownMethodError
 from kdbench.loading.choice import PluginChoice
 from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
     from kdbench.bench.plan.teacher_reading import TeacherReading
     from kdbench.bench.store.teacher_record import Imported
+    from kdbench.cli.processes import Processes
+    from kdbench.data import Dataset
     from kdbench.untrusted.weights import Foreign
 
 
@@ -93,6 +95,11 @@ def _channels(
     metavar="S",
     help="Seconds for reading it.  [default: 4, and 1 per 25 MiB]",
 )
+@click.option(
+    "--check/--no-check",
+    default=True,
+    help="Measure it on up to 1000 test images, where the dataset is here.  [default: check]",
+)
 def import_teacher_command(
     file: str,
     choice: PluginChoice,
@@ -110,6 +117,7 @@ def import_teacher_command(
     sha256: str | None,
     memory: float,
     time_limit: float | None,
+    check: bool,
 ) -> None:
     """Read foreign weights, confined, and keep them as safetensors.
 
@@ -134,9 +142,10 @@ def import_teacher_command(
             "models`"
         )
     # Everything is checked before the file is read, which takes the longest.
-    from kdbench.cli.processes import catalogue
+    from kdbench.cli.processes import Processes
 
-    with catalogue(choice) as known:
+    with Processes(choice, computes=check) as processes:
+        known = processes.catalogue
         stated = Stated(dataset, data_dir, num_classes, image_size, mean, std, class_order, hints)
         how = TeacherReading(stated, known.datasets)
         (size, _), (classes, _) = how.image_size, how.num_classes
@@ -159,7 +168,7 @@ def import_teacher_command(
         from kdbench.bench.store.teacher_record import Imported
         from kdbench.bench.store.teachers import save_teacher
 
-        reading = how.reading()
+        reading, before = how.reading(), _entry(store_dir, name)
         facts: dict[str, Any] = {
             "model": model,
             "dataset": dataset,
@@ -178,23 +187,38 @@ def import_teacher_command(
             **facts,
         )
         teacher = Imported(name=name, key=key, origin=foreign.origin, **facts, **dict(reading))
-    options = _same_options(choice, store_dir)
-    for line in _summary(teacher, foreign, how, options):
+        options = same_options()
+        for line in [*_summary(teacher, foreign, how), *_replaced(before, teacher)]:
+            click.echo(strip_control(line))
+        if check and how.data is not None:
+            for line in _measured(teacher, how.data, processes, store_dir, options):
+                click.echo(strip_control(line))
+    for line in _next_step(teacher, how, options):
         click.echo(strip_control(line))
 
 
-def _same_options(choice: PluginChoice, store_dir: Path | None) -> list[str]:
-    """The options of this command that the next one needs, too."""
-    options = [] if store_dir is None else ["--store", str(store_dir)]
-    options += [word for path in choice.files for word in ("--plugin-file", str(path))]
-    return options + [word for name in sorted(choice.without) for word in ("-p", f"no:{name}")]
+def _entry(store_dir: Path | None, name: str) -> Imported | None:
+    """The teacher that has the name now."""
+    from kdbench.bench.store.artefacts import Store
+    from kdbench.bench.store.teachers import read_entry
+
+    try:
+        return read_entry(Store(store_dir), name)
+    except (UnknownMethodError, IntegrityError):
+        return None
 
 
-def _summary(
-    teacher: Imported, foreign: Foreign, how: TeacherReading, options: Sequence[str]
-) -> list[str]:
+def _replaced(before: Imported | None, teacher: Imported) -> Iterator[str]:
+    """What the name meant before, where that was something else."""
+    from kdbench.bench.store.teacher_record import differences
+
+    if before is not None and (changes := "; ".join(differences(before, teacher))):
+        yield f"  replaced  {changes}"
+
+
+def _summary(teacher: Imported, foreign: Foreign, how: TeacherReading) -> list[str]:
     """What was imported, what was changed and how it is read, line by line."""
-    from kdbench.cli.teacher import how_it_is_read, run_command
+    from kdbench.cli.teacher import how_it_is_read
     from kdbench.untrusted.weights.weights import BODY
 
     statistics = ("running_mean", "running_var", "num_batches_tracked")
@@ -225,7 +249,47 @@ def _summary(
     ]
     if how.absent:
         lines.append(f"  dataset   not looked at: {how.absent}")
-    lines.append("It is a suspect teacher: whether it carries a backdoor is not known. Use it with")
+    return lines
+
+
+def _measured(
+    teacher: Imported,
+    data: Dataset,
+    processes: Processes,
+    store_dir: Path | None,
+    options: Sequence[str],
+) -> Iterator[str]:
+    """Its accuracy on test images, and whether it seems to be read wrongly."""
+    from kdbench.bench.run.teacher_check import measure_teacher, prepare_check
+    from kdbench.bench.store.artefacts import Store
+    from kdbench.bench.work.executors.make import make_executor
+    from kdbench.cli.execute import place
+    from kdbench.cli.teacher_remarks import remarks
+
+    store, known = Store(store_dir), processes.catalogue
+    executor = make_executor("local", lambda: processes.registry, zygote=processes.zygote)
+    try:
+        prepared = prepare_check(teacher, len(data.test), known, store)
+        place(executor, 1, prepared.numerics)
+        facts = measure_teacher(prepared, known, store, executor)
+    except (KdbenchError, OSError) as error:
+        facts = str(error)
+    finally:
+        executor.close()
+    if isinstance(facts, str):
+        yield f"  accuracy  not measured: {facts}"
+        return
+    right, total = facts["acc"]
+    some = "the" if total == len(data.test) else f"{total} of {len(data.test)}"
+    yield f"  accuracy  {100 * right / total:.1f} % of {some} test images"
+    yield from remarks(teacher, facts, prepared.parts[0].dataset.class_names, None, options)
+
+
+def _next_step(teacher: Imported, how: TeacherReading, options: Sequence[str]) -> list[str]:
+    """The command that uses the teacher."""
+    from kdbench.cli.teacher import run_command
+
+    lines = ["It is a suspect teacher: whether it carries a backdoor is not known. Use it with"]
     elsewhere = how.source.folder and teacher.folder is None
     data = ["--data-dir", "DATA"] if elsewhere and not how.source.takes_path else []
     return [*lines, f"  {run_command(teacher, [*data, *options])}"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdbench.cli.choice import same_options
 from kdbench.cli.request import store_option
 from kdbench.untrusted.text import strip_control
 
@@ -51,7 +52,7 @@ def show_command(name: str, store_dir: Path | None, as_json: bool) -> None:
     for line in describe(teacher):
         click.echo(strip_control(line))
     click.echo("Use it with")
-    click.echo(f"  {strip_control(run_command(teacher, _store_option(store_dir)))}")
+    click.echo(f"  {strip_control(run_command(teacher, same_options()))}")
 
 
 @teacher_command.command("rename")
@@ -79,11 +80,10 @@ def rm_command(names: tuple[str, ...], store_dir: Path | None) -> None:
     for name in names:
         remove_teacher(store, name)
         click.echo(f"removed {name}")
-    click.echo("The weights stay until `kdbench store gc --unused-days DAYS` takes them.")
-
-
-def _store_option(store_dir: Path | None) -> list[str]:
-    return [] if store_dir is None else ["--store", str(store_dir)]
+    click.echo(
+        "The weights stay for runs that use them. A week after the last use `kdbench store gc "
+        "--unused-days DAYS` takes them."
+    )
 
 
 def run_command(teacher: Imported, options: Sequence[str] = ()) -> str:

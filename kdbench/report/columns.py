@@ -139,9 +139,9 @@ REMARKS = {
     "text_order": "far more are right if its outputs count the classes in text order",
     "other_order": "far more are right if its outputs stand for other classes",
     "raw_input": "far more are right if its input is not normalised (mean 0, std 1)",
-    "half_input": "far more are right if its input is normalised with mean 0.5, std 0.5",
-    "imagenet_input": "far more are right if its input is normalised with ImageNet's mean and std",
-    "dataset_input": "far more are right if its input is normalised with the dataset's mean and std",
+    "half_input": "far more are right with mean 0.5 and std 0.5",
+    "imagenet_input": "far more are right with ImageNet's mean and std",
+    "dataset_input": "far more are right with the dataset's mean and std",
     "near_chance": "its accuracy is less than 10 points above the share of the largest class",
 }
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kdbench._intervals import wilson
+from kdbench._intervals import is_near_chance, wilson
 
 #: Points that another reading must be better by.
 FAR = 20.0
-#: Points above the share of the largest class. Below it a teacher is near chance.
-NEAR_CHANCE = 10.0
 #: The remark of each reading that has a name.
 _OF_ORDER = {"number": "number_order", "text": "text_order"}
 _OF_NORMALIZATION = {
@@ -59,7 +57,7 @@ def remark_of(acc: tuple[int, int], outputs: Mapping[str, Any]) -> tuple[str | N
     beyond_chance = outputs["best"] - outputs["by_chance"]
     if _is_far(outputs["best"], right, total) and 100 * beyond_chance >= FAR * total:
         return "other_order", _sentence("other_order", outputs["best"], right, total)
-    if 100 * (right - outputs["largest"]) < NEAR_CHANCE * total:
+    if is_near_chance(right, outputs["largest"], total):
         chance = 100 * outputs["largest"] / total
         return (
             "near_chance",

@@ -58,7 +58,7 @@ def prepare(spec: RunSpec, registry: Answers, store: Store) -> Prepared:
     imported = {name: load_teacher(store, name) for name in spec.teacher_from}
     parts, find = [], loader(spec, registry.datasets)
     for resolved in everything:
-        dataset = find(resolved)
+        dataset = _found(find, resolved, imported)
         check_models(resolved, dataset, registry)
         for teacher in imported.values():
             code = registry.origin_of_model(teacher.model)
@@ -66,6 +66,27 @@ def prepare(spec: RunSpec, registry: Answers, store: Store) -> Prepared:
         parts.append(loaded_part(resolved, dataset, numerics, imported))
     _check_names(parts)
     return Prepared(spec, build_plan(parts), parts, numerics)
+
+
+def _found(
+    find: Callable[[Resolved], Dataset], resolved: Resolved, imported: Mapping[str, Imported]
+) -> Dataset:
+    """The dataset, with its classes in the order of the imported teachers.
+
+    Raises:
+        ConfigError: it has other classes than a teacher. The message names that teacher.
+    """
+    try:
+        return find(resolved)
+    except ConfigError as error:
+        names = resolved.spec.class_names
+        teacher = next((t for t in imported.values() if t.class_names == names), None)
+        if names is None or teacher is None:
+            raise
+        raise ConfigError(
+            f"{resolved.dataset} does not fit --teacher-from {teacher.name}, which was imported "
+            f"for {teacher.dataset}: {error}; leave --dataset out"
+        ) from error
 
 
 def loaded_part(

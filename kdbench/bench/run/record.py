@@ -40,6 +40,9 @@ def record_of(prepared: Prepared, registry: Answers) -> dict[str, Any]:
             }
             for dataset in (part.dataset for part in prepared.parts)
         ],
+        "teachers": [
+            teacher.model_dump(mode="json") for teacher in prepared.parts[0].imported.values()
+        ],
         "versions": {**software(), "python": platform.python_version()},
         "plugins": registry.origins(),
         "broken_plugins": registry.broken,

@@ -16,6 +16,10 @@ Basis = Literal["given", "hub", "dataset", "assumed"]
 ClassOrder = Literal["own", "text", "number", "file"]
 #: One number for each channel, for images in [0, 1].
 Channels = tuple[float, float, float]
+#: The columns of ``kdbench list teachers``.
+SUMMARY = (
+    *("name", "model", "dataset", "side", "classes", "order", "mean/std", "sha256", "imported"),
+)
 #: The smallest standard deviation: that of a network which takes pixels from 0 to 255 has 0.004.
 _LEAST_STD = 1e-4
 
@@ -122,17 +126,18 @@ class Imported(Reading):
 
     def summary(self) -> dict[str, Any]:
         """One line of ``kdbench list teachers``."""
-        return {
-            "name": self.name,
-            "model": self.model,
-            "dataset": self.dataset,
-            "side": f"{self.image_size}{self._mark('image_size')}",
-            "classes": f"{self.num_classes}{self._mark('num_classes')}",
-            "order": self.order_text(),
-            "mean/std": self.normalization_text(),
-            "sha256": str(self.origin.get("sha256", ""))[:12],
-            "imported": "" if self.imported is None else day(self.imported),
-        }
+        values = (
+            self.name,
+            self.model,
+            self.dataset,
+            f"{self.image_size}{self._mark('image_size')}",
+            self.num_classes,
+            self.order_text(),
+            self.normalization_text(),
+            str(self.origin.get("sha256", ""))[:12],
+            "" if self.imported is None else day(self.imported),
+        )
+        return dict(zip(SUMMARY, values, strict=True))
 
     def _mark(self, fact: str) -> str:
         return " (assumed)" if self.basis.get(fact) == "assumed" else ""

@@ -25,6 +25,7 @@ from kdbench.untrusted.text import strip_control
 __all__ = [
     "Imported",
     "load_teacher",
+    "named_keys",
     "read_entry",
     "remove_teacher",
     "rename_teacher",
@@ -229,6 +230,7 @@ def load_teacher(store: Store, name: str) -> Imported:
         raise IntegrityError(
             f"the weights of the imported teacher {name!r} are damaged or gone; import it again"
         )
+    store.touch(teacher.key)
     return teacher
 
 
@@ -266,6 +268,14 @@ def teacher_names(store: Store) -> list[str]:
     """Sorted names of the imported teachers."""
     names = (path.stem for path in (store.vault / "teachers").glob("*.json"))
     return sorted(name for name in names if is_teacher_name(name))
+
+
+def named_keys(store: Store) -> set[str] | None:
+    """Keys of the networks that have a name. None: an entry is damaged, so they are not known."""
+    try:
+        return {read_entry(store, name).key for name in teacher_names(store)}
+    except IntegrityError:
+        return None
 
 
 def _path(store: Store, name: str) -> Path:

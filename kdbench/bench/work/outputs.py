@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from kdbench._intervals import is_near_chance
 from kdbench.bench.work.companions import COPIES
 from kdbench.bench.work.workbench import Workbench
 from kdbench.data.base import ImageSet
 from kdbench.metrics import network_of, predictions
-from kdbench.report.remarks import NEAR_CHANCE
 
 #: Of more classes the table of all pairs takes more memory than a measurement should.
 MOST_CLASSES = 2000
@@ -55,7 +55,7 @@ def outputs_facts(
         },
     }
     right = int(np.trace(pairs))
-    near = 100 * (right - facts["largest"]) < NEAR_CHANCE * len(test)
+    near = is_near_chance(right, facts["largest"], len(test))
     # A plugin's network runs elsewhere, and cannot be asked again.
     if near and COPIES[0] not in bench.links:
         facts["normalizations"] = _normalized(bench, test)
