@@ -15,10 +15,13 @@ from kdbench.cli.request import build_spec, divide, request_options, store_optio
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from kdbench.bench.plan.prepare import Prepared
     from kdbench.bench.run.forecast import Forecast
     from kdbench.bench.store.artefacts import Store
     from kdbench.bench.work.executors.slots import Slots
+    from kdbench.data.description import Description
     from kdbench.loading.choice import PluginChoice
 
 
@@ -81,11 +84,13 @@ def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> Non
     request = prepared.spec.model_dump(mode="json")
     parts = prepared.numbers()
     cells = [cell.names for cell in plan.cells]
+    datasets = prepared.descriptions()
     if as_json:
         value = {
             "summary": summary,
             "stages": [_stage(f) for f in forecasts],
             "cells": cells,
+            "datasets": [description.as_dict() for description in datasets],
             "config": {"request": request, "parts": parts},
             "machine": machine,
         }
@@ -93,10 +98,18 @@ def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> Non
         return
     numbers = {
         "request": request,
-        **{f"{p['dataset']}, preset {p['preset']['name']}, with --set": p for p in parts},
+        **{f"{p['dataset']}, preset {p['preset']['name']}, with --set": _own(p) for p in parts},
         "this machine": machine,
     }
-    _print_tables(forecasts, cells, numbers, summary)
+    _print_tables(datasets, forecasts, cells, numbers, summary)
+
+
+def _own(part: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a part, without the sizes that its preset has for other datasets."""
+    kind = part["dataset"].partition(":")[0]
+    sizes = {name: of for name, of in part["preset"]["datasets"].items() if name == kind}
+    preset = {name: value for name, value in part["preset"].items() if name != "datasets"}
+    return {**part, "preset": preset | ({"datasets": sizes} if sizes else {})}
 
 
 def _stage(f: Forecast) -> dict[str, Any]:
@@ -115,15 +128,18 @@ def _stage(f: Forecast) -> dict[str, Any]:
 
 
 def _print_tables(
+    datasets: list[Description],
     forecasts: list[Forecast],
     cells: list[dict[str, Any]],
     numbers: Mapping[str, Any],
     summary: dict[str, Any],
 ) -> None:
-    """Print the stages, the cells, each table of ``numbers`` under its title, and the summary."""
+    """Print the datasets, the stages, the cells, each table of ``numbers`` under its title, and the
+    summary."""
     from kdbench.cli.display import make_console, plain_table, safe
 
     console = make_console()
+    _print_datasets(console, datasets)
     table = plain_table(
         f"stages: {len(forecasts)}", ["number", "state", "time", "title", "seed", "why"]
     )
@@ -145,6 +161,21 @@ def _print_tables(
         console.print(table)
     for line in _words(summary):
         console.print(safe(line))
+
+
+def _print_datasets(console: Console, datasets: list[Description]) -> None:
+    """Print what will be trained on, in sentences and with the images a class."""
+    from kdbench.cli.display import plain_table, safe
+
+    for description in datasets:
+        for line in description.lines():
+            console.print(safe(line), soft_wrap=True)
+    table = plain_table("images", ["dataset", "split", "images", "a class", "held"])
+    for description in datasets:
+        for name, split in (("train", description.train), ("test", description.test)):
+            values = (description.name, name, split.images, split.a_class, split.where)
+            table.add_row(*map(safe, values))
+    console.print(table)
 
 
 def _time(f: Forecast) -> str:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -22,6 +22,9 @@ from kdbench.bench.kinds import Kind
 from kdbench.bench.run.events import Quiet
 from kdbench.cli.display import cell_line, duration, facts_line, make_console, print_results, safe
 from kdbench.untrusted.text import strip_control
+
+if TYPE_CHECKING:
+    from kdbench.data.description import Description
 
 #: Often enough to see that a stage goes on, and rare enough for a log.
 PROGRESS_EVERY_S = 15.0
@@ -91,6 +94,10 @@ class PlainDisplay(_Paced):
         if note:
             print(f"note: {strip_control(note)}", flush=True)
 
+    def dataset(self, description: Description) -> None:
+        for line in description.lines():
+            print(strip_control(line), flush=True)
+
     def step(self, number: int, step: Step) -> None:
         if self.due(number):
             loss = "" if step.loss is None else f" | loss {step.loss:.4g}"
@@ -157,6 +164,10 @@ class LiveDisplay(Display):
         )
         self.live.start()
 
+    def dataset(self, description: Description) -> None:
+        for line in description.lines():
+            self.console.print(safe(line))
+
     def render(self) -> Group:
         """The picture of this moment."""
         now = time.monotonic()
@@ -221,6 +232,9 @@ class JsonDisplay(_Paced):
     def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
         super().run_started(stages, to_run, cells, out)
         self._print("run_started", stages=stages, to_run=to_run, cells=cells, out=out, note=note)
+
+    def dataset(self, description: Description) -> None:
+        self._print("dataset", **description.as_dict())
 
     def step(self, number: int, step: Step) -> None:
         if self.due(number):

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdbench.data.left_out import NOTHING, LeftOut
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -116,6 +118,8 @@ class Dataset:
     the other's digest as it was."""
     note: str = ""
     """Printed with results, for example that a subset is not the official dataset."""
+    left_out: LeftOut = NOTHING
+    """What lies in the dataset's folders and does not belong to it."""
 
     @property
     def digest(self) -> str:

@@ -29,7 +29,7 @@ def entry_path(cache_dir: Path, paths: Sequence[Path], size: int, root: Path) ->
         OSError: one of the files is missing.
     """
     # The number in the text rises when decoding changes, so that no old entry is used.
-    digest = hashlib.sha256(json.dumps(["kdbench-2", str(root.resolve()), size]).encode())
+    digest = hashlib.sha256(json.dumps(["kdbench-3", str(root.resolve()), size]).encode())
     for path in paths:
         facts = path.stat()
         # Length and time stand for the content: reading it all would take as long as decoding.

@@ -10,6 +10,8 @@ import torch
 
 from kdbench.data.base import Augmentation, Dataset
 from kdbench.data.common import DatasetRequest, finish, padding
+from kdbench.data.layout import what_it_holds
+from kdbench.data.members import folders_and_others, ignored
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import DatasetError
 from kdbench.untrusted.files import open_regular
@@ -31,7 +33,8 @@ def load_cifar(request: DatasetRequest) -> Dataset:
     from torchvision import datasets
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[request.name]
-    folder, size = request.folder, request.side
+    size = request.side
+    folder = _holder(request.folder, kind.base_folder)
     _check_files(folder / kind.base_folder)
     try:
         # The batches are pickles. torchvision compares all MD5 sums before it opens one, so none is
@@ -48,8 +51,11 @@ def load_cifar(request: DatasetRequest) -> Dataset:
                 "published MD5 sums"
             )
             remedy = "pass --download"
+        if (archive := folder / kind.filename).is_file():
+            remedy += f" (it unpacks {archive})"
         raise DatasetError(
             f"dataset {request.name!r} {what}; {remedy}, or unpack {kind.filename} into {folder}"
+            f"{what_it_holds(folder)}"
         ) from error
     train, test = (
         TensorImages(_resized(part.data, size), torch.tensor(part.targets))
@@ -67,10 +73,28 @@ def load_cifar(request: DatasetRequest) -> Dataset:
     )
 
 
+def _holder(folder: Path, name: str) -> Path:
+    """The folder that holds the folder ``name``.
+
+    That is ``folder``, the only folder in it that does, or, where ``folder`` is called so itself,
+    the one above.
+    """
+    if (folder / name).is_dir():
+        return folder
+    if folder.absolute().name == name:
+        return folder.absolute().parent
+    try:
+        there = [at for at, reason in folders_and_others(folder) if not reason]
+    except OSError:
+        there = []
+    inner = [folder / at for at in there if (folder / at / name).is_dir()]
+    return inner[0] if len(inner) == 1 else folder
+
+
 def _check_files(folder: Path) -> None:
     """Refuse files whose MD5 sum would take for ever, before torchvision computes it."""
     for path in sorted(folder.glob("*")):
-        if not path.is_dir():
+        if not ignored(path.name) and not path.is_dir():
             with open_regular(path, _MOST_BYTES) as file:
                 # Some files have no end although they are regular and of size 0, as in /proc.
                 if not os.fstat(file.fileno()).st_size:

@@ -11,6 +11,7 @@ import torch
 from kdbench.data.base import Augmentation, Dataset, ImageSet
 from kdbench.data.class_order import check_names, recounted
 from kdbench.data.fraction import stratified_rows
+from kdbench.data.left_out import NOTHING, LeftOut
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import ConfigError, DatasetError
 
@@ -96,6 +97,7 @@ def finish(
     std: tuple[float, float, float],
     augmentation: Augmentation,
     note: str = "",
+    left_out: LeftOut = NOTHING,
 ) -> Dataset:
     """Apply the sizes that the request asks for, and put a Dataset together.
 
@@ -127,8 +129,9 @@ def finish(
     for what, part in (("train", train), ("test", test)):
         if not len(part):
             raise DatasetError(f"dataset {name!r} has no {what} images{among}")
-    train = _sized(train, request.train_size, "train_size", request.seed)
-    test = _sized(test, request.test_size, "test_size", request.seed)
+    left_out = left_out.of_classes(class_names)
+    train = _sized(train, request.train_size, "train", request.seed, left_out)
+    test = _sized(test, request.test_size, "test", request.seed, left_out)
     # Not the name in the tables. For an imagefolder that says where the folder lies, and for gtsrb
     # whether all images are used. Neither may change a digest.
     facts = (request.name.partition(":")[0], class_names)
@@ -144,15 +147,19 @@ def finish(
         split_digest((*facts, mean, std, augmentation.pad, augmentation.flip), train),
         split_digest(facts, test),
         note,
+        left_out,
     )
 
 
-def _sized(part: ImageSet, size: int | None, what: str, seed: int) -> ImageSet:
+def _sized(part: ImageSet, size: int | None, split: str, seed: int, left_out: LeftOut) -> ImageSet:
     """``size`` images of a split, each class in proportion. None: all."""
     if size is None or size == len(part):
         return part
     if not 1 <= size <= len(part):
-        raise ConfigError(f"{what} is {size}; the dataset allows 1..{len(part)}")
+        line = left_out.of_split(split).line()
+        raise ConfigError(
+            f"{split}_size is {size}; the dataset allows 1..{len(part)}{line and f'; {line}'}"
+        )
     return part.subset(stratified_rows(part.labels, size, torch.Generator().manual_seed(seed)))
 
 

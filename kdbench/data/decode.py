@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,45 @@ _MOST_BYTES = 1 << 29
 """Bytes of the largest image file."""
 _STRIP = 1 << 20
 """Pixels whose levels are converted at once."""
+_MOST_NAMED = 5
+"""Files that a message names."""
+_ORIENTATION = 0x0112
+"""Number of the orientation among the notes (EXIF) in an image file."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image file that cannot be decoded."""
+
+    path: str
+    """Where it is."""
+    reason: str
+    """Why, and where it is known what to do."""
+
+
+class UndecodableError(DatasetError):
+    """Image files that cannot be decoded. The message names the first of them.
+
+    Args:
+        failures: all of them.
+        total: how many files were tried.
+    """
+
+    def __init__(self, failures: Sequence[Failure], total: int = 1) -> None:
+        self.failures, self.total = tuple(failures), total
+        first = "; ".join(f"{failure.path}: {failure.reason}" for failure in failures[:_MOST_NAMED])
+        if len(failures) == 1:
+            super().__init__(f"cannot decode image {first}; replace or remove the file")
+            return
+        more = len(failures) - _MOST_NAMED
+        super().__init__(
+            f"cannot decode {len(failures)} of {total} image files: {first}"
+            f"{f'; and {more} more' if more > 0 else ''}; replace or remove the files"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """It may come from another process."""
+        return type(self), (self.failures, self.total)
 
 
 def decode_image(
@@ -38,15 +79,16 @@ def decode_image(
 ) -> Tensor:
     """One image file as uint8 (size, size, 3), RGB.
 
-    The whole picture is resized to a square, bilinearly, without regard to its aspect ratio.
+    The picture is turned upright where its orientation says so. Of an animation the first frame is
+    taken. The whole picture is resized to a square, bilinearly, without regard to its aspect ratio.
 
     Args:
         alone: held while a picture of more than ``LARGE`` pixels is decoded.
 
     Raises:
-        DatasetError: the file is missing, not regular, truncated or no image. Or it has more than
-            ``MOST_PIXELS`` pixels, or the range of its pixels is not known. The message names the
-            file.
+        UndecodableError: the file is missing, not regular, truncated or no image. Or it has more
+            than ``MOST_PIXELS`` pixels, or the range of its pixels is not known. The message names
+            the file.
     """
     import numpy as np
     from PIL import Image, UnidentifiedImageError
@@ -59,20 +101,61 @@ def decode_image(
         ):
             # draft() lets PIL decode a large JPEG at a fraction of its size, which is faster.
             image.draft("RGB", (size, size))
-            picture = _rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+            picture = _upright(_rgb(image), image).resize((size, size), Image.Resampling.BILINEAR)
     except UnidentifiedImageError as error:
-        raise DatasetError(
-            f"cannot decode image {path}: cannot identify it as one of "
-            f"{', '.join(FORMATS)}; replace or remove the file"
-        ) from error
+        reason = f"cannot identify it as one of {', '.join(FORMATS)}{_what_else(path)}"
+        raise UndecodableError([Failure(str(path), reason)]) from error
     except Exception as error:
         # On a damaged file PIL raises whatever its parser meets: OSError, struct.error, IndexError,
         # zlib.error and others.
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DatasetError(
-            f"cannot decode image {path}: {reason}; replace or remove the file"
-        ) from error
+        raise UndecodableError([Failure(str(path), reason)]) from error
     return torch.from_numpy(np.asarray(picture).copy())
+
+
+def _upright(picture: Picture, image: Picture) -> Picture:
+    """``picture``, turned and mirrored as the orientation of the decoded ``image`` says.
+
+    Cameras store what their sensor saw, and write beside it how the camera was held.
+    """
+    from PIL.Image import Transpose
+
+    try:
+        # Of a TIFF PIL has turned the pixels already, and no orientation is left.
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # damaged notes beside sound pixels
+        return picture
+    method = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(orientation if isinstance(orientation, int) else 1)
+    return picture if method is None else picture.transpose(method)
+
+
+def _what_else(path: str | Path) -> str:
+    """What a file is that is no image which is read here, and what to do. Empty: not known."""
+    try:
+        with open_regular(path) as file:
+            start = file.read(64)
+    except OSError:
+        return ""
+    if not start:
+        return "; it is empty, so copy it again"
+    text = start.lstrip().lower()
+    known = (
+        (start.startswith(b"GIF8"), "a GIF: save it as PNG"),
+        (start[4:8] == b"ftyp", "an HEIC, AVIF or video file: save it as JPEG or PNG"),
+        (text.startswith(b"version https://git-lfs"), "a Git LFS pointer: run git lfs pull"),
+        (text.startswith((b"<!doctype html", b"<html")), "a web page: download it again"),
+        (text.startswith((b"<svg", b"<?xml")), "a drawing or other XML: save it as PNG"),
+        (start.startswith(b"\0\5\x16\7"), "a companion file of macOS: remove it"),
+    )
+    return next((f"; it is {what}" for fits, what in known if fits), "")
 
 
 def _turn(

@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from kdbench.data.spelling import shown, spelling
+
 
 @dataclass(frozen=True)
 class LeftOutCount:
     """How many files or folders of one place were left out for one reason."""
 
     split: str
-    """Name of the split's folder, such as ``train``."""
+    """``train`` or ``test``."""
     class_name: str
-    """Name of the class folder. Empty: they lie beside the class folders."""
+    """Name of the class (NFC). Empty: they lie beside the class folders."""
     reason: str
     """Why, such as ``suffix .gif`` or ``hidden file``."""
     count: int
@@ -39,17 +41,21 @@ class LeftOut:
 
     def of_classes(self, names: Collection[str]) -> LeftOut:
         """The part of some classes, and what lies beside the class folders."""
-        kept = ("", *names)
+        kept = {"", *map(spelling, names)}
         return LeftOut(tuple(entry for entry in self.counts if entry.class_name in kept))
+
+    def in_class(self, name: str) -> LeftOut:
+        """The part of one class."""
+        return LeftOut(tuple(entry for entry in self.counts if entry.class_name == spelling(name)))
 
     def by_reason(self) -> dict[str, int]:
         """How many for each reason, most first."""
         return _most_first((entry.reason, entry.count) for entry in self.counts)
 
     def by_place(self) -> dict[str, int]:
-        """How many in each class folder, most first."""
+        """How many in each class of each split, most first."""
         return _most_first(
-            ("/".join(filter(None, (entry.split, entry.class_name))), entry.count)
+            (f"{entry.split}/{shown(entry.class_name) if entry.class_name else ''}", entry.count)
             for entry in self.counts
         )
 
@@ -57,11 +63,13 @@ class LeftOut:
         """All of it in one line. Empty: nothing was left out."""
         if not self.total:
             return ""
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in self.by_reason().items())
-        places = self.by_place()
-        (first, count), *others = places.items()
-        where = f"most in {first}: {count}" if others else f"in {first}"
-        return f"left out {self.total} files or folders ({reasons}), {where}"
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in self.by_reason().items())
+        (first, count), *others = self.by_place().items()
+        where = f"most in {first} ({count})" if others else f"all in {first}"
+        return f"left out {self.total} files or folders: {reasons}; {where}"
+
+
+NOTHING = LeftOut()
 
 
 def _most_first(entries: Iterable[tuple[str, int]]) -> dict[str, int]:
@@ -73,4 +81,6 @@ def _most_first(entries: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 def left_out(counts: Mapping[tuple[str, str, str], int]) -> LeftOut:
     """The counts by (split, class, reason) as one value."""
-    return LeftOut(tuple(LeftOutCount(*key, count) for key, count in sorted(counts.items())))
+    return LeftOut(
+        tuple(LeftOutCount(*key, count) for key, count in sorted(counts.items()) if count)
+    )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdbench.data import cache
 from kdbench.data.base import ImageSet
-from kdbench.data.decode import decode_image
+from kdbench.data.decode import Failure, UndecodableError, decode_image
 from kdbench.data.stream import StreamedImages
 from kdbench.data.tensor import TensorImages
 
@@ -41,7 +41,7 @@ def image_set(
         cache_dir: where decoded pixels are kept.
 
     Raises:
-        DatasetError: a file cannot be decoded. For a streamed set this comes when it is read.
+        UndecodableError: files cannot be decoded. For a streamed set this comes when it is read.
     """
     targets = torch.tensor(labels, dtype=torch.int64)
     if len(paths) * size * size * 3 > MEMORY_LIMIT:
@@ -55,11 +55,51 @@ def image_set(
     return TensorImages(pixels.permute(0, 3, 1, 2), targets)
 
 
+def image_sets(
+    splits: Sequence[tuple[Sequence[Path], Sequence[int]]],
+    size: int,
+    *,
+    root: Path,
+    cache_dir: Path,
+) -> list[ImageSet]:
+    """Several splits as image sets: files and their classes each, see :func:`image_set`.
+
+    Raises:
+        UndecodableError: some files cannot be decoded. It counts those of all splits.
+    """
+    sets: list[ImageSet] = []
+    failures: list[Failure] = []
+    total = 0
+    for paths, labels in splits:
+        total += len(paths)
+        try:
+            sets.append(image_set(paths, labels, size, root=root, cache_dir=cache_dir))
+        except UndecodableError as error:
+            failures += error.failures
+    if failures:
+        raise UndecodableError(failures, total)
+    return sets
+
+
 def _decode_all(paths: Sequence[Path], size: int) -> Tensor:
     # PIL releases the GIL while it decodes. So threads are enough, and nothing is copied between
     # processes. Large pictures are decoded one at a time, so that the memory stays that of one.
     pixels, alone = torch.empty(len(paths), size, size, 3, dtype=torch.uint8), threading.Lock()
+    failures: list[Failure] = []
+
+    def decode(path: Path) -> Tensor | UndecodableError:
+        try:
+            return decode_image(path, size, alone)
+        except UndecodableError as error:
+            return error
+
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for row, image in enumerate(pool.map(lambda path: decode_image(path, size, alone), paths)):
-            pixels[row] = image
+        # All of them, so that one message can name all that are damaged.
+        for row, image in enumerate(pool.map(decode, paths)):
+            if isinstance(image, UndecodableError):
+                failures += image.failures
+            else:
+                pixels[row] = image
+    if failures:
+        raise UndecodableError(failures, len(paths))
     return pixels

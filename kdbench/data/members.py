@@ -15,10 +15,11 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kdbench.data.left_out import LeftOut, left_out
+from kdbench.data.spelling import shown, spelling
 
 #: torchvision's ImageFolder takes the same ones.
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
@@ -46,6 +47,7 @@ _KINDS = (
 
 #: Device and number of a folder. They are the same by whatever path it is reached.
 _Identity = tuple[int, int]
+Paths = list[Path]
 
 
 def ignored(name: str) -> str:
@@ -73,37 +75,57 @@ class Members:
 
     def leave_out(self, split: str, class_name: str, reason: str, count: int = 1) -> None:
         """Count something that does not belong to the dataset."""
-        self._counts[split, class_name, reason] += count
+        self._counts[split, spelling(class_name), reason] += count
 
-    def class_folders(self, split: Path) -> list[str]:
+    def class_folders(self, folder: Path, split: str) -> list[str]:
         """Names of the class folders of a split, sorted. A class folder may be a link.
+
+        Args:
+            folder: of the split.
+            split: ``train`` or ``test``.
 
         Raises:
             OSError: the folder cannot be read.
         """
         names = []
-        for name, reason in folders_and_others(split):
+        for name, reason in folders_and_others(folder):
             if reason:
                 beside = f"{reason} beside the class folders" if reason == "file" else reason
-                self.leave_out(split.name, "", beside)
+                self.leave_out(split, "", beside)
             else:
                 names.append(name)
         return names
 
-    def images(self, splits: Collection[tuple[Path, Collection[str]]]) -> list[list[list[Path]]]:
+    def images(self, splits: Mapping[str, tuple[Path, Sequence[str]]]) -> dict[str, list[Paths]]:
         """The image files of each class folder of each split, sorted by path.
 
         Args:
-            splits: the folder of each split, with the names of its class folders.
+            splits: by name, ``train`` or ``test``: its folder, and the names of its class folders.
 
         Raises:
             OSError: a folder cannot be read.
         """
-        walks = [
-            [_Walk(self, split / name, split.name, name) for name in names]
-            for split, names in splits
-        ]
-        everything = [walk for of_split in walks for walk in of_split]
+        walks = {
+            split: [_Walk(self, folder / name, split, name) for name in names]
+            for split, (folder, names) in splits.items()
+        }
+        self._walk([walk for of_split in walks.values() for walk in of_split])
+        # Sorted by path: the order of a folder's files differs between disks, and decides the rows.
+        return {
+            split: [sorted(walk.paths) for walk in of_split] for split, of_split in walks.items()
+        }
+
+    def files(self, folder: Path, split: str) -> Paths:
+        """The image files in a folder that is of no class, sorted by path.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        walk = _Walk(self, folder, split, "")
+        self._walk([walk])
+        return sorted(walk.paths)
+
+    def _walk(self, everything: Sequence[_Walk]) -> None:
         # The folders that really lie in the dataset come first, so that a link takes none of them.
         for walk in everything:
             walk.walk(walk.folder)
@@ -115,8 +137,6 @@ class Members:
                 above |= _folders_above(walk.folder)
         for walk in everything:
             walk.follow_links(counted, above)
-        # Sorted by path: the order of a folder's files differs between disks, and decides the rows.
-        return [[sorted(walk.paths) for walk in of_split] for of_split in walks]
 
 
 class _Walk:
@@ -214,12 +234,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
-
-
-def shown(name: str) -> str:
-    """A name for a message, with quotes and escapes where it would be read wrongly."""
-    plain = name.isprintable() and name == name.strip() and name
-    return name if plain else ascii(name)
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

@@ -80,7 +80,9 @@ def _json(value: Any) -> Any:
 def _error(error: Exception) -> dict[str, Any]:
     """An error, so that the coordinator can raise it again."""
     if isinstance(error, KdbenchError):
-        return {"kind": type(error).__name__, "text": str(error)}
+        # A class of another module, such as a plugin's own, is not known to the coordinator.
+        known = (cls for cls in type(error).__mro__ if cls.__module__ == KdbenchError.__module__)
+        return {"kind": next(known).__name__, "text": str(error)}
     if isinstance(error, OSError):
         name = None if error.filename is None else str(error.filename)
         return {"kind": "OSError", "text": error.strerror or str(error), "file": name}

@@ -7,8 +7,9 @@ believes nothing of it: it reads the files as data, and computes the digests by 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
@@ -17,13 +18,16 @@ from torch import Tensor
 
 from kdbench.data import Augmentation, Dataset, DatasetRequest, ImageSet, TensorImages
 from kdbench.data.common import split_digest
+from kdbench.data.left_out import LeftOut, LeftOutCount
 from kdbench.data.stream import StreamedImages
 from kdbench.errors import ConfigError, ContractError, IntegrityError
-from kdbench.loading.facts import MOST_CLASSES, WIDEST, Facts, Line, plain
+from kdbench.loading.facts import MOST_CLASSES, WIDEST, Count, Facts, Line, plain
 from kdbench.untrusted.box import check_file
 
 #: Most bytes of the file of a split.
 LARGEST = 64 << 30
+#: Most entries of what a process left out. Further ones are not said.
+_MOST_LEFT_OUT = 10_000
 #: What reading something that is no dataset may raise.
 _WRONG = (
     *(ValueError, LookupError, TypeError, ArithmeticError, OSError, RecursionError),
@@ -31,6 +35,15 @@ _WRONG = (
 )
 _Text = Annotated[str, StringConstraints(max_length=1000)]
 _Number = Annotated[float | int, Field(ge=-1e6, le=1e6), AfterValidator(plain)]
+
+
+class LeftOutFacts(Facts):
+    """What a process left out of a dataset, see :class:`kdbench.data.left_out.LeftOutCount`."""
+
+    split: Literal["train", "test"]
+    class_name: Line
+    reason: Line
+    count: Count
 
 
 class ImagesFacts(Facts):
@@ -45,6 +58,7 @@ class ImagesFacts(Facts):
     pad: int = Field(ge=0, le=WIDEST)
     flip: bool
     note: Line
+    left_out: tuple[LeftOutFacts, ...] = Field(max_length=_MOST_LEFT_OUT)
 
     @classmethod
     def of(cls, name: str, dataset: object) -> ImagesFacts:
@@ -67,6 +81,9 @@ class ImagesFacts(Facts):
             pad=dataset.augmentation.pad,
             flip=dataset.augmentation.flip,
             note=dataset.note,
+            left_out=tuple(
+                LeftOutFacts(**asdict(entry)) for entry in dataset.left_out.counts[:_MOST_LEFT_OUT]
+            ),
         )
 
 
@@ -108,6 +125,7 @@ def read_dataset(request: DatasetRequest, answer: Any, box: Path) -> Dataset:
         split_digest((*names, *settings), train),
         split_digest(names, test),
         facts.note,
+        LeftOut(tuple(LeftOutCount(**entry.model_dump()) for entry in facts.left_out)),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdbench.bench.plan.build import build_plan
+from kdbench.bench.plan.images import descriptions
 from kdbench.bench.plan.machine import arithmetic, code_digest, software
 from kdbench.bench.plan.plan import LoadedPart, Plan
 from kdbench.bench.plan.suspects import check_imported
@@ -19,6 +20,7 @@ from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.teachers import Imported, load_teacher
 from kdbench.data import Dataset, DatasetSource, load_dataset
 from kdbench.data.builtin import DATASETS
+from kdbench.data.description import Description
 from kdbench.errors import ConfigError, KdbenchError
 from kdbench.loading.answers import Answers
 from kdbench.numerics import Numerics, choose_numerics
@@ -45,6 +47,10 @@ class Prepared:
             known = by_name.setdefault((part.dataset_name, part.resolved.preset_name), numbers)
             known["methods"] = dict(sorted({**known["methods"], **numbers["methods"]}.items()))
         return list(by_name.values())
+
+    def descriptions(self) -> list[Description]:
+        """What is trained on: each dataset once."""
+        return descriptions(self.parts)
 
 
 def prepare(spec: RunSpec, registry: Answers, store: Store) -> Prepared:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kdbench._progress import Step
 from kdbench.bench.kinds import Kind
+
+if TYPE_CHECKING:
+    from kdbench.data.description import Description
 
 
 class Reporter(Protocol):
@@ -22,6 +25,10 @@ class Reporter(Protocol):
             out: folder of the results.
             note: what readers must know of the dataset, for example that it is a subset.
         """
+        ...
+
+    def dataset(self, description: Description) -> None:
+        """What the run is trained on, right after its begin. It is called for each dataset."""
         ...
 
     def step(self, number: int, step: Step) -> None:
@@ -45,6 +52,9 @@ class Quiet:
     """A reporter that says nothing. The others derive from it."""
 
     def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
+        return
+
+    def dataset(self, description: Description) -> None:
         return
 
     def step(self, number: int, step: Step) -> None:

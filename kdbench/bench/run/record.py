@@ -10,6 +10,7 @@ from typing import Any
 
 from kdbench.bench.keys import digest
 from kdbench.bench.kinds import Kind
+from kdbench.bench.plan.images import description_of
 from kdbench.bench.plan.machine import software
 from kdbench.bench.plan.plan import Plan
 from kdbench.bench.plan.prepare import Prepared
@@ -30,15 +31,16 @@ def record_of(prepared: Prepared, registry: Answers) -> dict[str, Any]:
         "config_digest": digest(config),
         "datasets": [
             {
-                "name": dataset.name,
-                "digest": dataset.digest,
-                "note": dataset.note,
-                "train": len(dataset.train),
-                "test": len(dataset.test),
-                "image_size": dataset.image_size,
-                "num_classes": dataset.num_classes,
+                "name": part.dataset.name,
+                "digest": part.dataset.digest,
+                "note": part.dataset.note,
+                "train": len(part.dataset.train),
+                "test": len(part.dataset.test),
+                "image_size": part.dataset.image_size,
+                "num_classes": part.dataset.num_classes,
+                "images": description_of(part).as_dict(),
             }
-            for dataset in (part.dataset for part in prepared.parts)
+            for part in prepared.parts
         ],
         "teachers": [
             teacher.model_dump(mode="json") for teacher in prepared.parts[0].imported.values()

@@ -269,6 +269,8 @@ def run(
     reporter.run_started(
         len(plan.stages), len(work.schedule.to_run()), len(plan.cells), str(out), " ".join(notes)
     )
+    for description in prepared.descriptions():
+        reporter.dataset(description)
     try:
         rows = work.go(fail_fast)
     except BaseException:

@@ -71,6 +71,8 @@ class Seen:
         others = {*image_files(self.dataset.train), *image_files(self.dataset.test)}
         mixed = _folders_above(others.difference(files))
         reads = {path if (folder := os.path.dirname(path)) in mixed else folder for path in files}
+        # A link may lead to a place outside of its folder.
+        reads |= {path for path in files if os.path.islink(path)}
         return tuple(Path(path) for path in sorted(reads))
 
 
