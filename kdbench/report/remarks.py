@@ -47,13 +47,17 @@ def remark_of(acc: tuple[int, int], outputs: Mapping[str, Any]) -> tuple[str | N
     if not outputs:
         return None, ""
     right, total = acc
-    readings = {_OF_ORDER[name]: hits for name, hits in outputs["orders"].items()}
+    orders = {_OF_ORDER[name]: hits for name, hits in outputs["orders"].items()}
     tried = outputs.get("normalizations", {})
-    readings |= {_OF_NORMALIZATION[name]: hits for name, hits in tried.items()}
-    far = {word: hits for word, hits in readings.items() if _is_far(hits, right, total)}
+    inputs = {_OF_NORMALIZATION[name]: hits for name, hits in tried.items()}
+    # Normalisations are tried on some of the images only.
+    sampled = outputs.get("sample") or (0, 0)
+    readings = [(word, hits, right, total) for word, hits in orders.items()]
+    readings += [(word, hits, *sampled) for word, hits in inputs.items()]
+    far = [reading for reading in readings if _is_far(*reading[1:])]
     if far:
-        word = max(far, key=far.__getitem__)
-        return word, _sentence(word, far[word], right, total)
+        best = max(far, key=lambda reading: (reading[1] - reading[2]) / reading[3])
+        return best[0], _sentence(*best)
     beyond_chance = outputs["best"] - outputs["by_chance"]
     if _is_far(outputs["best"], right, total) and 100 * beyond_chance >= FAR * total:
         return "other_order", _sentence("other_order", outputs["best"], right, total)

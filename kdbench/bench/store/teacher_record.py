@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -85,6 +85,12 @@ class Reading(BaseModel):
     An entry of an older kdbench has none of them.
     """
 
+    @model_validator(mode="after")
+    def _has_its_normalization(self) -> Self:
+        if self.own_normalization and (self.mean is None or self.std is None):
+            raise ValueError("no mean and std, although somebody stated them")
+        return self
+
     @property
     def own_normalization(self) -> bool:
         """Whether the network has a normalisation of its own, which is kept with it."""
@@ -114,7 +120,7 @@ class Imported(Reading):
     """When, in seconds since 1970."""
 
     @model_validator(mode="after")
-    def _one_name_a_class(self) -> Imported:
+    def _one_name_a_class(self) -> Self:
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(f"{len(self.class_names)} names for {self.num_classes} classes")
         return self

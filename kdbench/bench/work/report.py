@@ -245,11 +245,16 @@ class OutputsReport(_Report):
     assigned: list[Count] = []
     orders: dict[Line, Count] = {}
     normalizations: dict[Line, Count] = {}
+    sample: RateReport | None = None
+    """Right as it is read now, of the images on which normalisations were tried."""
 
-    def counts(self) -> list[int]:
-        """Every count of images."""
-        named = [*self.orders.values(), *self.normalizations.values()]
-        return [self.largest, self.best, self.by_chance, *named]
+    def check(self, images: int) -> None:
+        """Raise ValueError where more images are right than there are."""
+        right, sample = self.sample or (0, 0)
+        tried = [right, *self.normalizations.values()]
+        counts = [self.largest, self.best, self.by_chance, sample, *self.orders.values()]
+        if max(counts) > images or max(tried) > sample or (self.sample and not sample):
+            raise ValueError("more images are right under another reading than there are")
 
 
 class Measurement(BaseModel):
@@ -273,8 +278,8 @@ class Measurement(BaseModel):
     def _fits(self) -> Self:
         if not all(0 <= hits <= total and total for hits, total in self._rates()):
             raise ValueError("a rate has more hits than images, or no images")
-        if self.outputs is not None and max(self.outputs.counts()) > self.acc[1]:
-            raise ValueError("more images are right under another reading than there are")
+        if self.outputs is not None:
+            self.outputs.check(self.acc[1])
         if (self.asr_hits, self.asr, self.ra, self.base, self.variance) == (None,) * 5:
             return self
         if None in (self.asr_hits, self.asr, self.ra, self.base, self.variance):
