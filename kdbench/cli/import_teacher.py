@@ -98,7 +98,7 @@ def _channels(
 @click.option(
     "--check/--no-check",
     default=True,
-    help="Measure it on up to 1000 test images, where the dataset is here.  [default: check]",
+    help="Measure it on up to 500 test images, where the dataset is here.  [default: check]",
 )
 def import_teacher_command(
     file: str,
@@ -260,13 +260,15 @@ def _measured(
     options: Sequence[str],
 ) -> Iterator[str]:
     """Its accuracy on test images, and whether it seems to be read wrongly."""
-    from kdbench.bench.run.teacher_check import measure_teacher, prepare_check
+    from kdbench.bench.run.teacher_check import MOST_IMAGES, measure_teacher, prepare_check
     from kdbench.bench.store.artefacts import Store
     from kdbench.bench.work.executors.make import make_executor
     from kdbench.cli.execute import place
     from kdbench.cli.teacher_remarks import remarks
 
     store, known = Store(store_dir), processes.catalogue
+    count = min(len(data.test), MOST_IMAGES)
+    click.echo(f"measuring it on {count} test images; --no-check leaves this out", err=True)
     executor = make_executor("local", lambda: processes.registry, zygote=processes.zygote)
     try:
         prepared = prepare_check(teacher, len(data.test), known, store)

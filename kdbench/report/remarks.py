@@ -56,11 +56,12 @@ def remark_of(acc: tuple[int, int], outputs: Mapping[str, Any]) -> tuple[str | N
     readings += [(word, hits, *sampled) for word, hits in inputs.items()]
     far = [reading for reading in readings if _is_far(*reading[1:])]
     if far:
-        best = max(far, key=lambda reading: (reading[1] - reading[2]) / reading[3])
-        return best[0], _sentence(*best)
-    beyond_chance = outputs["best"] - outputs["by_chance"]
-    if _is_far(outputs["best"], right, total) and 100 * beyond_chance >= FAR * total:
-        return "other_order", _sentence("other_order", outputs["best"], right, total)
+        farthest = max(far, key=lambda reading: (reading[1] - reading[2]) / reading[3])
+        return farthest[0], _sentence(*farthest)
+    best = outputs.get("best", 0)
+    beyond_chance = best - outputs.get("by_chance", 0)
+    if _is_far(best, right, total) and 100 * beyond_chance >= FAR * total:
+        return "other_order", _sentence("other_order", best, right, total)
     if is_near_chance(right, outputs["largest"], total):
         chance = 100 * outputs["largest"] / total
         return (

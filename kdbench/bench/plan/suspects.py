@@ -137,7 +137,8 @@ def check_imported(
     if teacher.num_classes != dataset.num_classes:
         raise ConfigError(
             f"--teacher-from {teacher.name} tells {teacher.num_classes} classes apart, "
-            f"{dataset.name} has {dataset.num_classes}"
+            f"{dataset.name} has {dataset.num_classes}; leave --dataset and --num-classes to the "
+            "teacher, or import it again for this dataset"
         )
     if teacher.code != code:
         raise ConfigError(

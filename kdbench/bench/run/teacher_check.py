@@ -17,7 +17,7 @@ from kdbench.bench.work.report import misfit
 from kdbench.loading.answers import Answers
 
 #: Test images that are enough to see a teacher that is read wrongly.
-MOST_IMAGES = 1000
+MOST_IMAGES = 500
 
 
 def prepare_check(

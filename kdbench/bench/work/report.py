@@ -237,7 +237,7 @@ class VarianceReport(_Report):
 
 class OutputsReport(_Report):
     """Test images that would be right if outputs were read otherwise, see
-    :mod:`kdbench.bench.work.outputs`. It is empty where there are too many classes."""
+    :mod:`kdbench.bench.work.outputs`."""
 
     largest: Count = 0
     best: Count = 0
