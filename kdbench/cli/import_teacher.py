@@ -247,9 +247,27 @@ def _summary(teacher: Imported, foreign: Foreign, how: TeacherReading) -> list[s
         f"  key       {teacher.key}",
         *how_it_is_read(teacher),
     ]
+    if (hint := _library_hint(teacher)) is not None:
+        lines.append(f"  hint      {hint}")
     if how.absent:
         lines.append(f"  dataset   not looked at: {how.absent}")
     return lines
+
+
+def _library_hint(teacher: Imported) -> str | None:
+    """What the library's own weights of this network take, where nobody said what these do."""
+    library, _, name = teacher.model.partition("/")
+    if library != "timm" or teacher.own_normalization:
+        return None
+    from timm.models import get_pretrained_cfg
+
+    from kdbench.bench.store.teacher_record import channels_text
+
+    known = get_pretrained_cfg(name)
+    if known is None or (teacher.mean, teacher.std) == (tuple(known.mean), tuple(known.std)):
+        return None
+    mean, std = (channels_text(values) for values in (known.mean, known.std))
+    return f"timm's own weights of {name} take --mean {mean} --std {std}"
 
 
 def _measured(

@@ -58,7 +58,7 @@ def remarks(
     yield f"WARNING: {teacher.name}: {sentence}"
     if word == "near_chance":
         yield "  To read it otherwise:"
-        mended = {"--mean": "R,G,B", "--std": "R,G,B", "--class-order": "number"}
+        mended = {"--mean": "R,G,B", "--std": "R,G,B", "--class-order": "FILE"}
     elif word == "other_order":
         mended = {"--class-order": _order_file(teacher, facts, names, out)}
     else:

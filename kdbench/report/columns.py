@@ -139,6 +139,7 @@ REMARKS = {
     "text_order": "far more are right if its outputs count the classes in text order",
     "other_order": "far more are right if its outputs stand for other classes",
     "raw_input": "far more are right if its input is not normalised (mean 0, std 1)",
+    "bytes_input": "far more are right if its input is pixels of 0 to 255 (std 1/255)",
     "half_input": "far more are right with mean 0.5 and std 0.5",
     "imagenet_input": "far more are right with ImageNet's mean and std",
     "dataset_input": "far more are right with the dataset's mean and std",

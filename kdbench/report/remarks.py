@@ -13,6 +13,7 @@ FAR = 20.0
 _OF_ORDER = {"number": "number_order", "text": "text_order"}
 _OF_NORMALIZATION = {
     "raw": "raw_input",
+    "bytes": "bytes_input",
     "half": "half_input",
     "imagenet": "imagenet_input",
     "dataset": "dataset_input",
@@ -22,6 +23,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "number_order": ("--class-order", "number"),
     "text_order": ("--class-order", "text"),
     "raw_input": ("--mean", "0,0,0", "--std", "1,1,1"),
+    "bytes_input": ("--mean", "0,0,0", "--std", "0.00392157,0.00392157,0.00392157"),
     "half_input": ("--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"),
     "imagenet_input": ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"),
     "dataset_input": (),
@@ -31,6 +33,7 @@ _READINGS = {
     "text_order": "its outputs count the classes in text order",
     "other_order": "its outputs stand for other classes",
     "raw_input": "its input is not normalised (mean 0, std 1)",
+    "bytes_input": "its input is pixels of 0 to 255",
     "half_input": "its input is normalised with mean 0.5 and std 0.5",
     "imagenet_input": "its input is normalised with ImageNet's mean and std",
     "dataset_input": "its input is normalised with the dataset's mean and std",
@@ -67,8 +70,8 @@ def remark_of(acc: tuple[int, int], outputs: Mapping[str, Any]) -> tuple[str | N
         return (
             "near_chance",
             f"the teacher is right on {100 * right / total:.1f} % of the test images, near chance "
-            f"({chance:.1f} %): is it of this dataset, and are its side, mean and std, and the "
-            "order of its classes as here?",
+            f"({chance:.1f} %): is it of this dataset, does it take RGB, and are its side, its "
+            "mean and std, and the order of its classes as here?",
         )
     return None, ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -165,7 +165,7 @@ class Imported(Reading):
         return f"{channels_text(self.mean)} / {channels_text(self.std)} ({where})"
 
 
-def channels_text(values: Channels) -> str:
+def channels_text(values: Sequence[float]) -> str:
     """Mean or standard deviation as the option takes it."""
     return ",".join(f"{value:.6g}" for value in values)
 

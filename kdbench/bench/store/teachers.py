@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,30 +77,50 @@ def save_teacher(
     store = Store(store_root)
     store.check_writable()
     reading = reading or Reading()
+    with _writing(store):
+        return _keep(
+            store,
+            state,
+            save,
+            sources,
+            replace,
+            Imported(
+                name=name,
+                key="",
+                model=model,
+                dataset=dataset,
+                num_classes=num_classes,
+                image_size=image_size,
+                origin=origin,
+                code=code,
+                imported=time.time(),
+                **dict(reading),
+            ),
+        )
+
+
+def _keep(
+    store: Store,
+    state: dict[str, Tensor],
+    save: Callable[[Mapping[str, Tensor], Path, dict[str, Any]], None] | None,
+    sources: Mapping[str, ModelSource] | None,
+    replace: bool,
+    teacher: Imported,
+) -> str:
+    """Keep weights and the record of their teacher, which has no key yet."""
     record: dict[str, Any] = {"normalization": "dataset"}
-    if reading.own_normalization:
-        record = {"normalization": {"mean": reading.mean, "std": reading.std}}
+    if teacher.own_normalization:
+        record = {"normalization": {"mean": teacher.mean, "std": teacher.std}}
+    model, classes, size = teacher.model, teacher.num_classes, teacher.image_size
     with store.scratch() as folder:
         if save is not None:
             save(state, folder / MODEL, record)
         else:
-            _save(folder / MODEL, record, model, num_classes, image_size, sources, state)
+            _save(folder / MODEL, record, model, classes, size, sources, state)
         weights = file_digest(folder / MODEL)
-        key = digest(
-            ["imported", weights, model, num_classes, image_size, *([code] if code else [])]
-        )
-        teacher = Imported(
-            name=name,
-            key=key,
-            model=model,
-            dataset=dataset,
-            num_classes=num_classes,
-            image_size=image_size,
-            origin=origin,
-            code=code,
-            imported=time.time(),
-            **dict(reading),
-        )
+        code = [teacher.code] if teacher.code else []
+        key = digest(["imported", weights, model, classes, size, *code])
+        teacher = teacher.model_copy(update={"key": key})
         if not replace:
             _check_free(store, teacher)
         if store.verified(key) is None:
@@ -109,14 +129,26 @@ def save_teacher(
                 folder,
                 (MODEL,),
                 kind=Kind.IMPORTED,
-                title=f"imported {name}",
-                facts={"origin": origin},
+                title=f"imported {teacher.name}",
+                facts={"origin": teacher.origin},
                 seconds=0.0,
                 peak_mb=0.0,
                 ingredients={"weights": weights, "model": model},
             )
     _write_entry(store, teacher)
     return key
+
+
+@contextlib.contextmanager
+def _writing(store: Store) -> Iterator[None]:
+    """Turns what the disk refuses into a ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"the store {store.root} cannot be written to ({error.strerror or error}); make room "
+            "there, or name another folder with --store"
+        ) from error
 
 
 def _write_entry(store: Store, teacher: Imported) -> None:
@@ -248,7 +280,8 @@ def rename_teacher(store: Store, old: str, new: str) -> None:
             f"a teacher {new!r} is already there; choose another name, or remove it: kdbench "
             f"teacher rm {new}"
         )
-    os.rename(_path(store, old), _path(store, new))
+    with _writing(store):
+        os.rename(_path(store, old), _path(store, new))
 
 
 def remove_teacher(store: Store, name: str) -> None:
@@ -261,7 +294,8 @@ def remove_teacher(store: Store, name: str) -> None:
     """
     with contextlib.suppress(IntegrityError):
         read_entry(store, name)
-    _path(store, name).unlink(missing_ok=True)
+    with _writing(store):
+        _path(store, name).unlink(missing_ok=True)
 
 
 def teacher_names(store: Store) -> list[str]:

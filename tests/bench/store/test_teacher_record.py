@@ -169,6 +169,14 @@ def test_the_same_file_read_otherwise_says_what_differs(keep, store):
     assert read_entry(store, "mine").key == key
 
 
+def test_a_store_that_cannot_be_written_is_named(keep, store):
+    keep()
+    (store.vault / "teachers").rename(store.vault / "elsewhere")
+    (store.vault / "teachers").touch()
+    with pytest.raises(ConfigError, match="cannot be written to"):
+        keep("other")
+
+
 def test_other_classes_of_the_same_network_need_no_replacing(keep, store):
     own = Reading(class_names=("a", "b", "c"), class_order="own", basis=BASIS | NORMAL)
     key = keep(reading=own)
