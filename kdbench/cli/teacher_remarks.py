@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,6 +62,8 @@ def remarks(
         mended = {"--mean": "R,G,B", "--std": "R,G,B", "--class-order": "FILE"}
     elif word == "other_order":
         mended = {"--class-order": _order_file(teacher, facts, names, out)}
+        if out is None:
+            yield "  A run writes FILE to the folder of its results:"
     else:
         given = OPTIONS[word]
         mended = dict(zip(given[::2], given[1::2], strict=True))
@@ -78,9 +81,10 @@ def _order_file(
     order = [""] * len(names)
     for place, output in enumerate(facts["outputs"]["assigned"]):
         order[output] = names[place]
-    path = out / f"class-order-{teacher.name}.txt"
+    path = out / f"class-order-{teacher.name}.json"
     try:
-        path.write_text("\n".join(order) + "\n", encoding="utf-8")
+        # Not one name a line: a name may hold any character.
+        path.write_text(json.dumps(order, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except (OSError, UnicodeError):
         return "FILE"
     return str(path)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kdbench.data.base import Augmentation, Batch, Dataset, ImageSet
 from kdbench.data.builtin import DATASETS
+from kdbench.data.class_order import is_same
 from kdbench.data.common import DatasetRequest, Request, finish, need_folder, padding
 from kdbench.data.source import DatasetSource, Loader
 from kdbench.data.tensor import TensorImages
@@ -179,7 +180,7 @@ def _checked(request: DatasetRequest, dataset: object) -> Dataset:
             "kdbench.data.finish returns"
         )
     order = request.class_names
-    if order is not None and dataset.class_names != order[: dataset.num_classes]:
+    if order is not None and not is_same(dataset.class_names, order[: dataset.num_classes]):
         raise ContractError(
             f"dataset {request.name!r} does not count its classes in the order of the request; "
             "return what kdbench.data.finish returns"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from kdbench.data.base import ImageSet
+from kdbench.data.spelling import spelling
 from kdbench.errors import ConfigError
 from kdbench.untrusted.documents import parse_json
 from kdbench.untrusted.files import read_regular
@@ -89,8 +89,7 @@ def read_order(path: Path) -> tuple[str, ...]:
                 f"{where} is no list of names and no class_to_idx in JSON: {strip_control(error)}"
             ) from error
     else:
-        names = [line.strip("\r") for line in text.rstrip().split("\n")]
-    names = [unicodedata.normalize("NFC", name) for name in names]
+        names = [line.removesuffix("\r") for line in text.rstrip("\r\n").split("\n")]
     empty = next((number for number, name in enumerate(names, 1) if not name.strip()), None)
     if empty is not None:
         raise ConfigError(f"{where}: class {empty - 1} has no name; write one name a line")
@@ -109,6 +108,17 @@ def _from_json(value: Any) -> list[str]:
     if sorted(value.values()) != list(range(len(value))):
         raise ValueError(f"its indices are not 0 to {len(value) - 1}, each once")
     return sorted(value, key=value.__getitem__)
+
+
+def spelt_as(order: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """An order with each name as the dataset spells it. An accent may be spelt in two ways."""
+    known = {spelling(name): name for name in names}
+    return tuple(known.get(spelling(name), name) for name in order)
+
+
+def is_same(a: Sequence[str], b: Sequence[str]) -> bool:
+    """Whether two orders name the same classes in the same places."""
+    return [*map(spelling, a)] == [*map(spelling, b)]
 
 
 def check_names(order: Sequence[str], names: Sequence[str], num_classes: int | None = None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from kdbench.data.base import Augmentation, Dataset, ImageSet
-from kdbench.data.class_order import check_names, recounted
+from kdbench.data.class_order import check_names, is_same, recounted, spelt_as
 from kdbench.data.fraction import stratified_rows
 from kdbench.data.left_out import NOTHING, LeftOut
 from kdbench.data.tensor import TensorImages
@@ -110,8 +110,8 @@ def finish(
             other classes.
         DatasetError: a split is empty.
     """
-    if request.class_names is not None and tuple(request.class_names) != class_names:
-        order = tuple(request.class_names)
+    if request.class_names is not None and not is_same(request.class_names, class_names):
+        order = spelt_as(request.class_names, class_names)
         check_names(order, class_names, request.num_classes)
         train, test = (recounted(part, class_names, order) for part in (train, test))
         class_names = order

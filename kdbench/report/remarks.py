@@ -9,6 +9,8 @@ from kdbench._intervals import is_near_chance, wilson
 
 #: Points that another reading must be better by.
 FAR = 20.0
+#: Points by which any other assignment must be better than a reading with a name.
+CLEAR = 10.0
 #: The remark of each reading that has a name.
 _OF_ORDER = {"number": "number_order", "text": "text_order"}
 _OF_NORMALIZATION = {
@@ -57,14 +59,16 @@ def remark_of(acc: tuple[int, int], outputs: Mapping[str, Any]) -> tuple[str | N
     sampled = outputs.get("sample") or (0, 0)
     readings = [(word, hits, right, total) for word, hits in orders.items()]
     readings += [(word, hits, *sampled) for word, hits in inputs.items()]
+    best, by_chance = outputs.get("best", 0), outputs.get("by_chance", 0)
     far = [reading for reading in readings if _is_far(*reading[1:])]
-    if far:
-        farthest = max(far, key=lambda reading: (reading[1] - reading[2]) / reading[3])
+    farthest = max(far, key=_share, default=None)
+    other = ("other_order", best, right, total)
+    # Of two readings the one with a name is likelier, unless it is clearly worse.
+    clearly = farthest is None or _share(other) - _share(farthest) >= CLEAR
+    if clearly and _is_far(best, right, total) and 100 * (best - by_chance) >= FAR * total:
+        farthest = other
+    if farthest is not None:
         return farthest[0], _sentence(*farthest)
-    best = outputs.get("best", 0)
-    beyond_chance = best - outputs.get("by_chance", 0)
-    if _is_far(best, right, total) and 100 * beyond_chance >= FAR * total:
-        return "other_order", _sentence("other_order", best, right, total)
     if is_near_chance(right, outputs["largest"], total):
         chance = 100 * outputs["largest"] / total
         return (
@@ -74,6 +78,12 @@ def remark_of(acc: tuple[int, int], outputs: Mapping[str, Any]) -> tuple[str | N
             "mean and std, and the order of its classes as here?",
         )
     return None, ""
+
+
+def _share(reading: tuple[str, int, int, int]) -> float:
+    """Images right under a reading, %."""
+    _, hits, _, total = reading
+    return 100 * hits / total
 
 
 def _is_far(hits: int, right: int, total: int) -> bool:

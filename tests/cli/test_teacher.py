@@ -160,6 +160,23 @@ def test_a_run_marks_its_rows_and_a_ranking_counts_them(no_check, tmp_path):
         assert "--teacher-from number" in refused.output
 
 
+def test_outputs_that_stand_for_other_classes_are_written_down(no_check, place, tmp_path):
+    state = torch.load(place / "number.pth")
+    rolled = {name: state[name].roll(1, 0) for name in ("fc.weight", "fc.bias")}
+    torch.save(state | rolled, tmp_path / "rolled.pth")
+    no_check(tmp_path / "rolled.pth")
+    out = tmp_path / "out"
+    run = ["run", "--teacher-from", "rolled", "--student", "wrn10_1", "--threads", "1"]
+    done = call(*run, "--set", "distill.epochs=1", "--out", out)
+    assert read_results(out).rows[0]["teacher_remark"] == "other_order"
+    order = out / "class-order-rolled.json"
+    assert json.loads(order.read_text()) == ["10", "1", "2"]
+    mend = line_of(done.output, "kdbench import-teacher")
+    assert mend[mend.index("--class-order") + 1] == str(order)
+    mend[2] = str(tmp_path / "rolled.pth")
+    assert "accuracy  100.0 %" in call(*mend[1:]).output
+
+
 def test_a_run_with_a_teacher_alone_asks_for_the_student(no_check):
     no_check("number.pth")
     done = call("run", "--teacher-from", "number")

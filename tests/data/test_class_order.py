@@ -96,6 +96,16 @@ def test_a_dataset_is_loaded_in_the_order_of_the_request(tree):
     assert counted.test_digest != own.test_digest
 
 
+def test_accents_may_be_spelt_in_two_ways(tmp_path):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    for part in ("train", "test"):
+        for name in (apart, "bar"):
+            save(tmp_path / "tree" / part / name / "0.png", 1)
+    own = folder(tmp_path / "tree")
+    assert folder(tmp_path / "tree", class_names=("bar", composed)).digest == own.digest
+    assert folder(tmp_path / "tree", class_names=(composed, "bar")).class_names == (apart, "bar")
+
+
 def test_the_first_classes_are_those_of_the_order(tree):
     some = folder(tree, class_names=("2", "10", "1"), num_classes=2)
     assert (some.class_names, len(some.train)) == (("2", "10"), 4)

@@ -9,6 +9,7 @@ from typing import Any
 from kdbench.bench.request.spec import RunSpec
 from kdbench.bench.store.teacher_record import Imported
 from kdbench.data import Dataset
+from kdbench.data.class_order import is_same
 from kdbench.errors import ConfigError
 
 
@@ -135,10 +136,14 @@ def check_imported(
             f"name only a student, or pairs with {teacher.model}"
         )
     if teacher.num_classes != dataset.num_classes:
+        todo = (
+            "leave --dataset and --num-classes to the teacher"
+            if teacher.is_described
+            else f"it was imported for {teacher.dataset}, so give --dataset {teacher.dataset}"
+        )
         raise ConfigError(
             f"--teacher-from {teacher.name} tells {teacher.num_classes} classes apart, "
-            f"{dataset.name} has {dataset.num_classes}; leave --dataset and --num-classes to the "
-            "teacher, or import it again for this dataset"
+            f"{dataset.name} has {dataset.num_classes}; {todo}"
         )
     if teacher.code != code:
         raise ConfigError(
@@ -173,9 +178,10 @@ def _check_classes(teacher: Imported, dataset: Dataset, requested: str) -> None:
                 f"--dataset {requested or dataset.name} --replace"
             )
         return
-    if names == dataset.class_names:
+    if is_same(names, dataset.class_names):
         return
-    place = next(n for n, name in enumerate(names) if name != dataset.class_names[n])
+    own = dataset.class_names
+    place = next(n for n, name in enumerate(names) if not is_same([name], [own[n]]))
     what = (
         "counts its classes in another order than this run"
         if set(names) == set(dataset.class_names)

@@ -17,7 +17,7 @@ from kdbench.bench.store.teacher_record import (
     check_normalization,
 )
 from kdbench.data import Dataset, DatasetSource, dataset_source, load_dataset
-from kdbench.data.class_order import ORDERS, check_names, read_order
+from kdbench.data.class_order import ORDERS, check_names, read_order, spelt_as
 from kdbench.data.layout import class_folders
 from kdbench.errors import ConfigError, KdbenchError
 from kdbench.untrusted.weights.hub import Hints
@@ -189,8 +189,10 @@ class TeacherReading:
             )
         if self.order is not None:
             if own is not None:
-                check_names(self.order, own, count)
-            elif len(self.order) < count:
+                order = spelt_as(self.order, own)
+                check_names(order, own, count)
+                return order[:count], "file", "given"
+            if len(self.order) < count:
                 raise ConfigError(
                     f"--class-order has {len(self.order)} names, the network has {count} classes"
                 )
