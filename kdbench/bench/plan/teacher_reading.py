@@ -88,7 +88,7 @@ class TeacherReading:
             return self.stated.hints.image_size, "hub"
         if self.source.image_size is not None:
             return self.source.image_size, "assumed"
-        raise self._unknown("--image-size")
+        raise self._unknown()
 
     @cached_property
     def num_classes(self) -> tuple[int, Basis]:
@@ -105,7 +105,7 @@ class TeacherReading:
             return count, "dataset"
         if self.order is not None:
             return len(self.order), "given"
-        raise self._unknown("--num-classes")
+        raise self._unknown()
 
     @cached_property
     def whole(self) -> int | None:
@@ -121,11 +121,15 @@ class TeacherReading:
                 return None
         return None if self.data is None else self.data.num_classes
 
-    def _unknown(self, option: str) -> ConfigError:
-        side = "" if option == "--image-size" else f" (images of {_side(self.image_size)})"
+    def _unknown(self) -> ConfigError:
+        """The numbers of the dataset are not known: an error that names the options for them."""
+        numbers = {"--num-classes": self.source.num_classes, "--image-size": self.source.image_size}
+        missing = [option for option, number in numbers.items() if number is None]
+        side = "" if "--image-size" in missing else f" (images of {_side(self.image_size)})"
         why = f": {self.absent}" if self.absent else ""
         return ConfigError(
-            f"what {self.stated.dataset!r}{side} is like is not known here{why}; give {option}"
+            f"what {self.stated.dataset!r}{side} is like is not known here{why}; give "
+            f"{' and '.join(missing)}"
         )
 
     @cached_property
