@@ -278,16 +278,17 @@ def _measured(
     options: Sequence[str],
 ) -> Iterator[str]:
     """Its accuracy on test images, and whether it seems to be read wrongly."""
-    from kdbench.bench.run.teacher_check import MOST_IMAGES, measure_teacher, prepare_check
+    from kdbench.bench.run.teacher_check import CHECK_S, MOST_IMAGES, measure_teacher, prepare_check
     from kdbench.bench.store.artefacts import Store
-    from kdbench.bench.work.executors.make import make_executor
+    from kdbench.bench.work.executors.make import JobLimits, make_executor
     from kdbench.cli.execute import place
     from kdbench.cli.teacher_remarks import remarks
 
     store, known = Store(store_dir), processes.catalogue
     count = min(len(data.test), MOST_IMAGES)
     click.echo(f"measuring it on {count} test images; --no-check leaves this out", err=True)
-    executor = make_executor("local", lambda: processes.registry, zygote=processes.zygote)
+    limits = JobLimits(CHECK_S)
+    executor = make_executor("local", lambda: processes.registry, limits, processes.zygote)
     try:
         prepared = prepare_check(teacher, len(data.test), known, store)
         place(executor, 1, prepared.numerics)
@@ -309,7 +310,10 @@ def _next_step(teacher: Imported, how: TeacherReading, options: Sequence[str]) -
     """The command that uses the teacher."""
     from kdbench.cli.teacher import run_command
 
-    lines = ["It is a suspect teacher: whether it carries a backdoor is not known. Use it with"]
-    elsewhere = how.source.folder and teacher.folder is None
-    data = ["--data-dir", "DATA"] if elsewhere and not how.source.takes_path else []
-    return [*lines, f"  {run_command(teacher, [*data, *options])}"]
+    elsewhere = how.source.folder and teacher.folder is None and not how.source.takes_path
+    data = ["--data-dir", "DATA"] if elsewhere else []
+    where = f" (DATA is the folder of {teacher.dataset})" if elsewhere else ""
+    return [
+        f"It is a suspect teacher: whether it carries a backdoor is not known. Use it with{where}",
+        f"  {run_command(teacher, [*data, *options])}",
+    ]

@@ -18,6 +18,8 @@ from kdbench.loading.answers import Answers
 
 #: Test images that are enough to see a teacher that is read wrongly.
 MOST_IMAGES = 500
+#: Seconds that it may take. An import does not hang on it.
+CHECK_S = 1800.0
 
 
 def prepare_check(

@@ -69,6 +69,7 @@ def test_the_command_imports_and_says_that_it_is_suspect(tmp_path, saved):
     ):
         assert said in answer.output
     assert "float16 became float32" in answer.output
+    assert "--student wrn16_2 --data-dir DATA --store" in answer.output
     assert str(path.parent) not in answer.output
 
 
