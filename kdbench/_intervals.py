@@ -6,6 +6,8 @@ import math
 
 #: Standard errors on each side of a 95 % interval.
 Z95 = 1.959963984540054
+#: Points above the share of the largest class. Below it a network is near chance.
+NEAR_CHANCE = 10.0
 
 
 def wilson(hits: int, total: int, z: float = Z95) -> tuple[float, float]:
@@ -24,3 +26,14 @@ def wilson(hits: int, total: int, z: float = Z95) -> tuple[float, float]:
     low = 0.0 if hits == 0 else middle - half
     high = 1.0 if hits == total else middle + half
     return 100.0 * low, 100.0 * high
+
+
+def is_near_chance(hits: int, chance: int, total: int) -> bool:
+    """Whether a network is hardly better than one that always says the same class.
+
+    Args:
+        hits: images that it gets right.
+        chance: images of the largest class.
+        total: all images.
+    """
+    return 100 * (hits - chance) < NEAR_CHANCE * total

@@ -52,6 +52,11 @@ _COMMANDS = {
         "Run the paper's tables and figures, ours beside the printed.",
     ),
     "store": ("kdbench.cli.store", "store_command", "List, verify and tidy what was computed."),
+    "teacher": (
+        "kdbench.cli.teacher",
+        "teacher_command",
+        "Show, rename and remove imported teachers.",
+    ),
     "verify": (
         "kdbench.cli.verify",
         "verify_command",

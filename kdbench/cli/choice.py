@@ -33,6 +33,15 @@ _OPTIONS = (
 )
 
 
+def same_options() -> list[str]:
+    """The options of the present command that another one needs to see the same: its store and its
+    plugins."""
+    params = click.get_current_context().params
+    words = ["--store", str(params["store_dir"])] if params.get("store_dir") is not None else []
+    words += [word for path in params.get("files", ()) for word in ("--plugin-file", str(path))]
+    return words + [word for name in params.get("without", ()) for word in ("-p", name)]
+
+
 def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command these options. It gets them, and $KDBENCH_LOAD_PLUGINS, as the argument
     ``choice``, a :class:`kdbench.loading.choice.PluginChoice`."""

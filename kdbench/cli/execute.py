@@ -17,6 +17,7 @@ import click
 from click.core import ParameterSource
 
 from kdbench.bench.work.executors.make import EXECUTORS, ExecutorName, JobLimits, make_executor
+from kdbench.cli.choice import same_options
 from kdbench.cli.number import Number
 from kdbench.cli.request import divide
 from kdbench.errors import ConfigError, UsageError
@@ -246,6 +247,7 @@ def _watch(
     from kdbench.bench.run import runner
     from kdbench.cli.display import make_console
     from kdbench.cli.profile import print_profile
+    from kdbench.cli.teacher_remarks import remarks_of_run
     from kdbench.cli.watch import make_display
 
     display = make_display(how.quiet, how.as_json, live=executor.apart)
@@ -275,6 +277,8 @@ def _watch(
         signal.signal(signal.SIGTERM, before)
     if how.profile and not how.quiet and not how.as_json:
         print_profile(make_console(), folder / "profile", time.monotonic() - start, executor.jobs)
+    for line in remarks_of_run(prepared, store, folder, same_options()):
+        click.echo(strip_control(line), err=True)
     left = len(prepared.plan.cells) - len(rows) if how.fail_fast else 0
     if left:
         click.echo(

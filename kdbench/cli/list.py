@@ -9,9 +9,11 @@ import click
 
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.details import METHODS, Entry, details
+from kdbench.cli.request import store_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from rich.table import Table
 
@@ -35,9 +37,15 @@ _KINDS = (*METHODS, "models", "datasets", "presets", "teachers")
     help="Of a model's images, pixels.",
 )
 @plugin_options
+@store_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def list_command(
-    kind: str | None, name: str | None, image_size: int, choice: PluginChoice, as_json: bool
+    kind: str | None,
+    name: str | None,
+    image_size: int,
+    choice: PluginChoice,
+    store_dir: Path | None,
+    as_json: bool,
 ) -> None:
     """Show what can be run, all of it or one KIND, and which plugins could not be loaded.
 
@@ -46,7 +54,7 @@ def list_command(
     if name is not None:
         tables = details(str(kind), name, image_size, choice)
     else:
-        tables = _collect([kind] if kind else list(_KINDS), choice)
+        tables = _collect([kind] if kind else list(_KINDS), choice, store_dir)
     if as_json:
         click.echo(json.dumps(tables, indent=1, sort_keys=True, allow_nan=False))
         return
@@ -60,28 +68,32 @@ def list_command(
         console.print(_table("plugins that could not be loaded", tables["broken"]))
 
 
-def _collect(kinds: list[str], choice: PluginChoice) -> dict[str, list[Entry]]:
+def _collect(
+    kinds: list[str], choice: PluginChoice, store_dir: Path | None
+) -> dict[str, list[Entry]]:
     """What there is of each kind. Where plugins define one of the kinds, ``broken`` has those that
     could not be loaded."""
     tables: dict[str, list[Entry]] = {}
     if not set(kinds) & _FROM_PLUGINS:
-        return {kind: _of_kdbench(kind) for kind in kinds}
+        return {kind: _of_kdbench(kind, store_dir) for kind in kinds}
     from kdbench.cli.processes import catalogue
 
     with catalogue(choice) as known:
         for kind in kinds:
             plugins = kind in _FROM_PLUGINS
-            tables[kind] = list(_of_plugins(kind, known)) if plugins else _of_kdbench(kind)
+            tables[kind] = (
+                list(_of_plugins(kind, known)) if plugins else _of_kdbench(kind, store_dir)
+            )
         tables["broken"] = [
             {"plugin": plugin, "cause": cause} for plugin, cause in sorted(known.broken.items())
         ]
     return tables
 
 
-def _of_kdbench(kind: str) -> list[Entry]:
+def _of_kdbench(kind: str, store_dir: Path | None) -> list[Entry]:
     """What no plugin brings: presets and imported teachers."""
     if kind == "teachers":
-        return _teachers()
+        return _teachers(store_dir)
     from kdbench.bench.request.preset_files import preset_names
 
     return [{"name": name, "about": _about(name)} for name in preset_names()]
@@ -115,22 +127,20 @@ def _method(name: str, item: Registered[MethodFacts]) -> Iterator[Entry]:
         }
 
 
-def _teachers() -> list[Entry]:
-    """The imported teachers of the default store."""
+def _teachers(store_dir: Path | None) -> list[Entry]:
+    """The imported teachers of a store. One whose entry is damaged is listed as that."""
     from kdbench.bench.store.artefacts import Store
-    from kdbench.bench.store.teachers import load_teacher, teacher_names
+    from kdbench.bench.store.teacher_record import SUMMARY
+    from kdbench.bench.store.teachers import read_entry, teacher_names
+    from kdbench.errors import IntegrityError
 
-    store = Store()
-    teachers = [load_teacher(store, name) for name in teacher_names(store)]
-    return [
-        {
-            "name": t.name,
-            "model": t.model,
-            "dataset": t.dataset,
-            "sha256": str(t.origin.get("sha256", ""))[:12],
-        }
-        for t in teachers
-    ]
+    store, entries = Store(store_dir), []
+    for name in teacher_names(store):
+        try:
+            entries.append(read_entry(store, name).summary())
+        except IntegrityError as error:
+            entries.append({**dict.fromkeys(SUMMARY, ""), "name": name, "model": str(error)})
+    return entries
 
 
 def _models(known: Catalogue) -> Iterator[Entry]:

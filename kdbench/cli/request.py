@@ -12,12 +12,14 @@ import click
 
 from kdbench.errors import ConfigError
 from kdbench.report.columns import MOST_WHOLE
+from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
     from kdbench.bench.request.spec import RunSpec
     from kdbench.bench.store.artefacts import Store
+    from kdbench.bench.store.teacher_record import Imported
     from kdbench.bench.work.executors.slots import Slots
     from kdbench.loading.answers import Answers
     from kdbench.models import ModelSource
@@ -205,17 +207,15 @@ def build_spec(
     _expand_names([fields, *blocks], registry)
     if seed is not None or seeds is not None:
         fields["seeds"] = list(range(seed or 0, (seed or 0) + (seeds or 1)))
+    imported = imported_teachers(store, fields.get("teacher_from", ()))
     fields["pairs"] = parse_pairs(
-        fields.get("pairs", ()),
-        teacher,
-        student,
-        imported_models(store, fields.get("teacher_from", ())),
-        registry.models,
+        fields.get("pairs", ()), teacher, student, imported, registry.models
     )
     for block in blocks:
         if "pairs" in block:
-            block["pairs"] = parse_pairs(block["pairs"], None, None, [], registry.models)
+            block["pairs"] = parse_pairs(block["pairs"], None, None, (), registry.models)
     fields["also"] = [block for block in blocks if block]
+    fields |= _taken_from(imported, fields, file_overrides | set_overrides)
     try:
         request = RunSpec(**fields)
     except ValidationError as error:
@@ -276,11 +276,25 @@ def divide(jobs: int, numerics: Numerics) -> Slots:
     return slots
 
 
-def imported_models(store: Store, names: Iterable[str]) -> list[str]:
-    """The architectures of the imported teachers named."""
+def imported_teachers(store: Store, names: Iterable[str]) -> list[Imported]:
+    """The imported teachers named."""
     from kdbench.bench.store.teachers import load_teacher
 
-    return [load_teacher(store, name).model for name in names]
+    return [load_teacher(store, name) for name in names]
+
+
+def _taken_from(
+    imported: Sequence[Imported], fields: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the request leaves to its imported teachers. A message says of which nothing is
+    known."""
+    if not imported:
+        return {}
+    from kdbench.bench.plan.suspects import taken_from, undescribed
+
+    for line in undescribed(imported):
+        click.echo(f"note: {strip_control(line)}", err=True)
+    return taken_from(imported, {**fields, "overrides": overrides})
 
 
 def _expand(names: Iterable[Any], everything: Callable[[], Iterable[str]]) -> list[Any]:
@@ -292,7 +306,7 @@ def parse_pairs(
     pairs: Iterable[Any],
     teacher: str | None,
     student: str | None,
-    imported: list[str],
+    imported: Sequence[Imported],
     sources: Mapping[str, ModelSource],
 ) -> tuple[tuple[str, str], ...]:
     """The pairs of ``--pair``, of ``--teacher`` with ``--student``, and of imported teachers with
@@ -312,7 +326,8 @@ def parse_pairs(
             names.append((str(pair[0]), str(pair[1])))
         else:
             names.append(split_pair(str(pair), sources))
-    teachers = [teacher] if teacher is not None else imported if student is not None else []
+    from_elsewhere = [known.model for known in imported] if student is not None else []
+    teachers = [teacher] if teacher is not None else from_elsewhere
     if (teacher is not None and student is None) or (student is not None and not teachers):
         raise ConfigError(
             "--teacher and --student belong together; give both, or --pair TEACHER-STUDENT"
@@ -322,6 +337,11 @@ def parse_pairs(
     for pair in names:
         for name in pair:
             model_source(name, sources)
+    if not names and imported:
+        raise ConfigError(
+            f"--teacher-from {imported[0].name} needs a student; add --student NAME, e.g. "
+            "--student wrn16_1; `kdbench list models` shows the networks"
+        )
     if not names:
         raise ConfigError(
             "no pair given; add --pair TEACHER-STUDENT, e.g. --pair wrn16_2-wrn16_1, or --pair all"

@@ -99,7 +99,8 @@ def verify_command(store_dir: Path | None) -> None:
 @click.option(
     "--unused-days",
     type=Number(min=0),
-    help="Delete results, too, that no run asked for in so many days; imported teachers stay.",
+    help="Delete results, too, that no run asked for in so many days; imported teachers stay as "
+    "long as they have a name.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 def gc_command(

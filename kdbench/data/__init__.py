@@ -7,11 +7,12 @@ tar. Nothing here imports torchvision or PIL until a dataset that needs them is 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kdbench.data.base import Augmentation, Batch, Dataset, ImageSet
 from kdbench.data.builtin import DATASETS
+from kdbench.data.class_order import is_same
 from kdbench.data.common import DatasetRequest, Request, finish, need_folder, padding
 from kdbench.data.source import DatasetSource, Loader
 from kdbench.data.tensor import TensorImages
@@ -73,6 +74,7 @@ def load_dataset(
     num_classes: int | None = None,
     train_size: int | None = None,
     test_size: int | None = None,
+    class_names: Sequence[str] | None = None,
     cache_dir: str | Path | None = None,
     sources: Mapping[str, DatasetSource] = DATASETS,
 ) -> Dataset:
@@ -89,6 +91,7 @@ def load_dataset(
         num_classes: the first so many classes. None: 10 for signs, all for others.
         train_size: so many images, each class in proportion. None: 4000 for signs, all for others.
         test_size: as ``train_size``. None: 1000 for signs, all for others.
+        class_names: the classes in the order in which they are counted. None: the dataset's own.
         cache_dir: where decoded images and unpacked archives are kept. None: $KDBENCH_CACHE or the
             user's cache folder.
         sources: datasets by name. ``Registry.datasets`` has those of plugins as well.
@@ -122,13 +125,14 @@ def load_dataset(
         train_size=train_size,
         test_size=test_size,
         cache_dir=Path(cache_dir) if cache_dir is not None else _default_cache(),
+        class_names=None if class_names is None else tuple(class_names),
     )
     try:
         if source.folder:
             need_folder(
                 request, source.folder, downloadable=source.downloadable, or_file=source.takes_path
             )
-        return _checked(name, source.load(request))
+        return _checked(request, source.load(request))
     except OSError as error:
         # The file system may refuse at any point: a file where a folder should be, or a folder that
         # may not be read.
@@ -164,12 +168,22 @@ def _check_numbers(**numbers: object) -> None:
             raise ConfigError(f"{what} is {value!r}; it must be a whole number {allowed}")
 
 
-def _checked(name: str, dataset: object) -> Dataset:
-    """The result of a loader. Raises ContractError if it is no dataset."""
+def _checked(request: DatasetRequest, dataset: object) -> Dataset:
+    """The result of a loader.
+
+    Raises:
+        ContractError: it is no dataset, or counts its classes in another order than requested.
+    """
     if not isinstance(dataset, Dataset):
         raise ContractError(
-            f"dataset {name!r} is a {type(dataset).__name__}; return what kdbench.data.finish "
-            "returns"
+            f"dataset {request.name!r} is a {type(dataset).__name__}; return what "
+            "kdbench.data.finish returns"
+        )
+    order = request.class_names
+    if order is not None and not is_same(dataset.class_names, order[: dataset.num_classes]):
+        raise ContractError(
+            f"dataset {request.name!r} does not count its classes in the order of the request; "
+            "return what kdbench.data.finish returns"
         )
     return dataset
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from kdbench.data.base import Augmentation, Dataset, ImageSet
+from kdbench.data.class_order import check_names, is_same, recounted, spelt_as
 from kdbench.data.fraction import stratified_rows
 from kdbench.data.left_out import NOTHING, LeftOut
 from kdbench.data.tensor import TensorImages
@@ -37,6 +38,8 @@ class DatasetRequest:
     """Keep so many test images. None: all."""
     cache_dir: Path
     """Where decoded images and unpacked archives are kept."""
+    class_names: tuple[str, ...] | None = None
+    """The classes in the order in which they are counted. None: the dataset's own order."""
 
     @property
     def folder(self) -> Path:
@@ -98,13 +101,20 @@ def finish(
 ) -> Dataset:
     """Apply the sizes that the request asks for, and put a Dataset together.
 
-    For fewer classes the first ones are kept. For fewer images the seed chooses a subset with every
+    Classes are counted in the order that the request states, else in that of ``class_names``. For
+    fewer classes the first ones are kept. For fewer images the seed chooses a subset with every
     class in proportion.
 
     Raises:
-        ConfigError: the request wants more classes or images than there are.
+        ConfigError: the request wants more classes or images than there are, or states an order of
+            other classes.
         DatasetError: a split is empty.
     """
+    if request.class_names is not None and not is_same(request.class_names, class_names):
+        order = spelt_as(request.class_names, class_names)
+        check_names(order, class_names, request.num_classes)
+        train, test = (recounted(part, class_names, order) for part in (train, test))
+        class_names = order
     classes, among = len(class_names), ""
     if request.num_classes is not None and request.num_classes != classes:
         if not 2 <= request.num_classes <= classes:

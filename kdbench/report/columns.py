@@ -94,6 +94,18 @@ REASON_CODES = {
     "stage_failed": "the teacher or the student could not be measured; status says how it ended",
 }
 
+REMARKS = {
+    "number_order": "far more images are right if its outputs count the classes in number order",
+    "text_order": "far more are right if its outputs count the classes in text order",
+    "other_order": "far more are right if its outputs stand for other classes",
+    "raw_input": "far more are right if its input is not normalised (mean 0, std 1)",
+    "bytes_input": "far more are right if its input is pixels of 0 to 255 (std 1/255)",
+    "half_input": "far more are right with mean 0.5 and std 0.5",
+    "imagenet_input": "far more are right with ImageNet's mean and std",
+    "dataset_input": "far more are right with the dataset's mean and std",
+    "near_chance": "its accuracy is less than 10 points above the share of the largest class",
+}
+
 #: Every column that any schema had, in the order in which they are written. The last is a digest,
 #: so that a file that was cut off in its last line is noticed.
 TABLE: tuple[Column, ...] = (
@@ -107,6 +119,15 @@ TABLE: tuple[Column, ...] = (
     ),
     Column(
         "reason_code", "word", "the same as one word", since=5, words=REASON_CODES, role="result"
+    ),
+    Column(
+        "teacher_remark",
+        "word",
+        "what the test images say of how an imported teacher is read; empty: nothing speaks "
+        "against it",
+        since=7,
+        words=REMARKS,
+        role="result",
     ),
     Column("dataset", "text", "dataset name", role="name"),
     Column("attack", "text", "attack name", role="name"),

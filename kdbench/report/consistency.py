@@ -69,6 +69,10 @@ def check_row(where: str, row: Row, there: Collection[str]) -> None:
                 where, row, "reason_code", f"the other columns make it {' or '.join(codes)}"
             )
 
+    # A row that an older version kept in the store has no such column.
+    if row.get("teacher_remark") is not None and row["reason_code"] != "imported_teacher":
+        raise _contradiction(where, row, "teacher_remark", "only an imported teacher has one")
+
 
 def _contradiction(where: str, row: Row, name: str, truth: str) -> ConfigError:
     value = "empty" if row[name] is None else row[name]

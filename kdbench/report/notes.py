@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kdbench.report.columns import COLUMNS, Row
+from kdbench.report.columns import COLUMNS, REMARKS, Row
 from kdbench.report.confinement import without_wall
 from kdbench.report.paired import GROUP, grouped
 from kdbench.report.read import in_words
@@ -48,6 +48,13 @@ def notes(rows: list[Row], compared: Sequence[Any]) -> list[str]:
     for words, members in without_wall(rows).items():
         defenses = sorted({str(row["defense"]) for row in members})
         reservations.append(f"{len(members)} of {len(rows)} rows {words}: {_few(defenses)}")
+    remarked = [row for row in rows if row.get("teacher_remark")]
+    for (word,), members in grouped(remarked, ("teacher_remark",)).items():
+        teachers = sorted({str(row["attack"]) for row in members})
+        reservations.append(
+            f"{len(members)} of {len(rows)} rows have a teacher that seems to be read wrongly "
+            f"({REMARKS[word]}): {_few(teachers)}"
+        )
     apart = _measured_apart(rows)
     if apart:
         reservations.append(

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from kdbench import __version__
 from kdbench.bench.plan.outline import outline
+from kdbench.bench.plan.teacher_reading import Stated, TeacherReading
 from kdbench.bench.request.spec import RunSpec
 from kdbench.cli import main
-from kdbench.cli.import_teacher import _sizes
 from kdbench.data import DatasetSource, dataset_names, load_dataset
 from kdbench.errors import ConfigError, ContractError, DatasetError, UnknownMethodError
 from kdbench.loading.choice import PluginChoice
@@ -300,7 +300,8 @@ def test_the_folder_of_a_source_is_kdbenchs_business(known, tmp_path):
 
 
 def test_the_size_of_a_source_is_that_of_a_teacher_from_elsewhere(known):
-    assert _sizes("dots", None, None, registry(known).datasets) == (3, 16)
+    how = TeacherReading(Stated("dots"), registry(known).datasets)
+    assert (how.num_classes[0], how.image_size[0]) == (3, 16)
 
 
 def test_a_dataset_that_is_not_here_has_the_numbers_of_its_source(known, tmp_path):

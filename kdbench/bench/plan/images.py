@@ -16,7 +16,10 @@ def descriptions(parts: Iterable[LoadedPart]) -> list[Description]:
 
 def description_of(part: LoadedPart) -> Description:
     """What a part is trained on."""
-    return describe(part.dataset, image_size_from(part.resolved))
+    names = [name for name, teacher in part.imported.items() if teacher.is_described]
+    # The request has the teacher's size: another one is refused.
+    why = f"as teacher {names[0]} needs" if names else image_size_from(part.resolved)
+    return describe(part.dataset, why)
 
 
 def image_size_from(resolved: Resolved) -> str:

@@ -24,6 +24,7 @@ STAGE_CODE = (
     "bench/kinds.py",
     "bench/work/companions.py",
     "bench/work/distill.py",
+    "bench/work/outputs.py",
     "bench/work/results.py",
     "bench/work/stages.py",
     "bench/work/task.py",
@@ -51,7 +52,13 @@ STAGE_CODE = (
 
 #: What makes a row of measurements, the rules of the verdict among it. The measurements stand when
 #: it changes.
-ROW_CODE = ("_intervals.py", "bench/run/rows.py", "metrics.py", "report/verdict.py")
+ROW_CODE = (
+    "_intervals.py",
+    "bench/run/rows.py",
+    "metrics.py",
+    "report/remarks.py",
+    "report/verdict.py",
+)
 
 
 @cache

@@ -16,6 +16,7 @@ from kdbench.bench.keys import digest
 from kdbench.bench.plan.plan import Part
 from kdbench.bench.request.presets import DatasetSizes, Preset
 from kdbench.bench.request.spec import Resolved
+from kdbench.data.class_order import ORDERS
 from kdbench.report.settings import PARTS, changes_text, part_of
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")
@@ -87,7 +88,16 @@ def _data_changes(resolved: Resolved) -> dict[str, Any]:
     values = sizes | _stated(resolved.preset.sizes_of(resolved.dataset))
     values |= {name: size for name in sizes if (size := getattr(spec, name)) is not None}
     promise["data_seed"], values["data_seed"] = 0, spec.data_seed
+    promise["class_order"], values["class_order"] = "own", _class_order(spec.class_names)
     return {name: value for name, value in values.items() if value != promise[name]}
+
+
+def _class_order(names: tuple[str, ...] | None) -> str:
+    """The order of the classes in a word. One without a name is told apart by its digest."""
+    if names is None:
+        return "own"
+    known = (word for word, order in ORDERS.items() if order(names) == names)
+    return next(known, digest(names)[:8])
 
 
 def _stated(sizes: DatasetSizes) -> dict[str, int]:

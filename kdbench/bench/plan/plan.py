@@ -146,6 +146,8 @@ class Part:
     """Classes of the dataset."""
     train_size: int
     """Training images."""
+    class_names: tuple[str, ...] = ()
+    """Its classes by index. Empty: their names are not known."""
     numerics: str
     """Device and arithmetic, see :mod:`kdbench.bench.plan.machine`."""
     code: str = ""

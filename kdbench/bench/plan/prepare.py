@@ -13,6 +13,7 @@ from kdbench.bench.plan.build import build_plan
 from kdbench.bench.plan.images import descriptions
 from kdbench.bench.plan.machine import arithmetic, code_digest, software
 from kdbench.bench.plan.plan import LoadedPart, Plan
+from kdbench.bench.plan.suspects import check_imported
 from kdbench.bench.request.presets import DatasetSizes
 from kdbench.bench.request.spec import Resolved, RunSpec, resolve_all
 from kdbench.bench.store.artefacts import Store
@@ -63,13 +64,35 @@ def prepare(spec: RunSpec, registry: Answers, store: Store) -> Prepared:
     imported = {name: load_teacher(store, name) for name in spec.teacher_from}
     parts, find = [], loader(spec, registry.datasets)
     for resolved in everything:
-        dataset = find(resolved)
+        dataset = _found(find, resolved, imported)
         check_models(resolved, dataset, registry)
         for teacher in imported.values():
-            check_imported(spec, teacher, dataset, registry.origin_of_model(teacher.model))
+            code = registry.origin_of_model(teacher.model)
+            check_imported(spec, teacher, dataset, code, resolved.dataset)
         parts.append(loaded_part(resolved, dataset, numerics, imported))
     _check_names(parts)
     return Prepared(spec, build_plan(parts), parts, numerics)
+
+
+def _found(
+    find: Callable[[Resolved], Dataset], resolved: Resolved, imported: Mapping[str, Imported]
+) -> Dataset:
+    """The dataset, with its classes in the order of the imported teachers.
+
+    Raises:
+        ConfigError: it has other classes than a teacher. The message names that teacher.
+    """
+    try:
+        return find(resolved)
+    except ConfigError as error:
+        names = resolved.spec.class_names
+        teacher = next((t for t in imported.values() if t.class_names == names), None)
+        if names is None or teacher is None:
+            raise
+        raise ConfigError(
+            f"{resolved.dataset} does not fit --teacher-from {teacher.name}, which was imported "
+            f"for {teacher.dataset}: {error}; leave --dataset out"
+        ) from error
 
 
 def loaded_part(
@@ -84,6 +107,7 @@ def loaded_part(
         test_digest=dataset.test_digest,
         num_classes=dataset.num_classes,
         train_size=len(dataset.train),
+        class_names=dataset.class_names,
         numerics=arithmetic(numerics),
         code=code_digest(),
         software=software(),
@@ -129,6 +153,7 @@ def load(
         data_dir=spec.data_dir,
         download=spec.download,
         seed=spec.data_seed,
+        class_names=spec.class_names,
         sources=sources,
         **sizes,
     )
@@ -164,32 +189,3 @@ def check_models(resolved: Resolved, dataset: Dataset, registry: Answers) -> Non
             raise ConfigError(
                 f"model {name!r} cannot be built for {size}x{size} images: {error}"
             ) from error
-
-
-def check_imported(spec: RunSpec, teacher: Imported, dataset: Dataset, code: str = "") -> None:
-    """Raise ConfigError where an imported teacher does not fit the request.
-
-    It must be the pair's network and know the dataset's number of classes. A plugin's network must
-    still have the same code.
-
-    Args:
-        code: the code of the network today, empty for kdbench's own.
-    """
-    wrong = next((pair for pair in spec.pairs if pair[0] != teacher.model), None)
-    if wrong is not None:
-        raise ConfigError(
-            f"--teacher-from {teacher.name} is a {teacher.model}, but the pair {'-'.join(wrong)} "
-            f"asks for a {wrong[0]}; "
-            f"name only a student, or pairs with {teacher.model}"
-        )
-    if teacher.num_classes != dataset.num_classes:
-        raise ConfigError(
-            f"--teacher-from {teacher.name} tells {teacher.num_classes} classes apart, "
-            f"{dataset.name} has {dataset.num_classes}"
-        )
-    if teacher.code != code:
-        raise ConfigError(
-            f"--teacher-from {teacher.name} was imported when {teacher.model} was of "
-            f"{teacher.code or 'kdbench'}, now it is of "
-            f"{code or 'kdbench'}; import it again"
-        )

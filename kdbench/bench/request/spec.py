@@ -84,6 +84,8 @@ class RunSpec(BaseModel):
     """Keep so many test images."""
     data_seed: _Whole = Field(0, ge=0)
     """Seed of the choice or the drawing of images."""
+    class_names: _Names | None = Field(None, min_length=2)
+    """The classes in the order in which they are counted. None: the dataset's own order."""
     target_class: _Whole = Field(0, ge=0)
     """The class that triggered images shall be taken for."""
     clean_fraction: float | None = Field(None, gt=0, le=1)

@@ -42,6 +42,9 @@ def record_of(prepared: Prepared, registry: Answers) -> dict[str, Any]:
             }
             for part in prepared.parts
         ],
+        "teachers": [
+            teacher.model_dump(mode="json") for teacher in prepared.parts[0].imported.values()
+        ],
         "versions": {**software(), "python": platform.python_version()},
         "plugins": registry.origins(),
         "broken_plugins": registry.broken,

@@ -10,6 +10,7 @@ from kdbench.bench.plan.plan import CONTROLS, VERDICT_CONTROLS, Cell
 from kdbench.bench.work.job import Outcome
 from kdbench.metrics import Evaluation, Rate
 from kdbench.report.columns import COLUMNS, SCHEMA
+from kdbench.report.remarks import remark_of
 from kdbench.report.verdict import transfer, verdict
 
 #: The facts of a measurement, or the outcome of the stage that failed to make it.
@@ -80,7 +81,10 @@ def _facts(measured: Measured) -> Mapping[str, Any]:
 def _accuracies(measured: Mapping[str, Measured]) -> dict[str, Any]:
     """The columns of an imported teacher's cell, which has no trigger."""
     reason = "no verdict: nobody knows an imported teacher's trigger; ACC only"
-    columns = _why("imported_teacher", reason)
+    teacher = _facts(measured["teacher"])
+    remark, sentence = remark_of(tuple(teacher["acc"]), teacher.get("outputs", {}))
+    columns = _why("imported_teacher", f"{reason}; {sentence}" if sentence else reason)
+    columns["teacher_remark"] = remark
     rates = {role: Rate(*_facts(facts)["acc"]) for role, facts in measured.items()}
     columns["n_test"] = rates["student"].total
     for role in ("teacher", "student"):

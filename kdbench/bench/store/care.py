@@ -12,6 +12,7 @@ from typing import Any
 from kdbench.bench.kinds import Kind
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.manifest import MANIFEST
+from kdbench.bench.store.teachers import named_keys
 from kdbench.errors import ConfigError
 from kdbench.report.consistency import check_row
 
@@ -19,6 +20,8 @@ from kdbench.report.consistency import check_row
 LAST_JOB = "job"
 _JOB = re.compile(r"[0-9a-f]{32}")
 _DAY = 86400.0
+#: Days that an imported teacher without a name is kept after a run last asked for it.
+_NAMELESS_DAYS = 7
 
 
 def last_job(store: Store, key: str) -> Path | None:
@@ -62,8 +65,8 @@ def _is_sound(facts: dict[str, Any]) -> bool:
 
 def garbage(store: Store, days: float, unused_days: float | None = None) -> list[Path]:
     """What may be deleted: leftovers of stages that are done, work and jobs that nobody took up for
-    ``days``, what was put aside, old locks that nobody holds, and, on demand, artefacts but
-    imported ones that no run asked for in ``unused_days``."""
+    ``days``, what was put aside, old locks that nobody holds, and, on demand, artefacts that no run
+    asked for in ``unused_days``. An imported teacher stays as long as it has a name."""
     entries = [*_work(store, days * _DAY), *_entries(store.vault / "damaged")]
     entries += [path for path in _entries(store.vault / "staging") if _age(path) > _DAY]
     for path in _entries(store.vault / "locks"):
@@ -96,12 +99,18 @@ def _work(store: Store, seconds: float) -> Iterator[Path]:
 
 
 def _unused(store: Store, seconds: float) -> Iterator[Path]:
+    named = named_keys(store)
     for key in store:
         manifest = store.find(key)
-        # None: put aside by now. An imported teacher cannot be computed again.
-        if manifest is None or manifest.kind == Kind.IMPORTED:
+        if manifest is None:  # put aside by now
             continue
-        if _age(store.folder(key) / MANIFEST) > seconds:
+        least = seconds
+        if manifest.kind == Kind.IMPORTED:
+            # It cannot be computed again. A run that began before its name was removed needs it.
+            if named is None or key in named:
+                continue
+            least = max(seconds, _NAMELESS_DAYS * _DAY)
+        if _age(store.folder(key) / MANIFEST) > least:
             yield store.folder(key)
 
 

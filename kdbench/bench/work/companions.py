@@ -261,9 +261,13 @@ def as_network(
     """
     if not isinstance(module, FeatureModel):
         raise IntegrityError(f"{file} holds a {type(module).__name__}, no network")
-    # An imported teacher came as weights alone. Its input is normalised as the dataset says.
-    if record.get("normalization") == "dataset":
+    # An imported teacher came as weights alone. Its input is normalised as its import stated, or as
+    # the dataset says.
+    normalization = record.get("normalization")
+    if normalization == "dataset":
         module.set_normalization(tuple(mean), tuple(std))
+    elif isinstance(normalization, dict):
+        module.set_normalization(tuple(normalization["mean"]), tuple(normalization["std"]))
     return module
 
 

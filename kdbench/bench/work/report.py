@@ -235,10 +235,32 @@ class VarianceReport(_Report):
     triggered: Variances
 
 
+class OutputsReport(_Report):
+    """Test images that would be right if outputs were read otherwise, see
+    :mod:`kdbench.bench.work.outputs`."""
+
+    largest: Count = 0
+    best: Count = 0
+    by_chance: Count = 0
+    assigned: list[Count] = []
+    orders: dict[Line, Count] = {}
+    normalizations: dict[Line, Count] = {}
+    sample: RateReport | None = None
+    """Right as it is read now, of the images on which normalisations were tried."""
+
+    def check(self, images: int) -> None:
+        """Raise ValueError where more images are right than there are."""
+        right, sample = self.sample or (0, 0)
+        tried = [right, *self.normalizations.values()]
+        counts = [self.largest, self.best, self.by_chance, sample, *self.orders.values()]
+        if max(counts) > images or max(tried) > sample or (self.sample and not sample):
+            raise ValueError("more images are right under another reading than there are")
+
+
 class Measurement(BaseModel):
     """The facts from which rows are made, see :class:`kdbench.metrics.Evaluation`.
 
-    Without a trigger there is ``acc`` alone.
+    Without a trigger there is ``acc`` alone, and of an imported teacher ``outputs``.
     """
 
     model_config = _Report.model_config | {"extra": "ignore"}
@@ -250,11 +272,14 @@ class Measurement(BaseModel):
     asr_hits: str | None = None
     """Base64 of packed bits, one an image that the trigger is for."""
     variance: VarianceReport | None = None
+    outputs: OutputsReport | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if not all(0 <= hits <= total and total for hits, total in self._rates()):
             raise ValueError("a rate has more hits than images, or no images")
+        if self.outputs is not None:
+            self.outputs.check(self.acc[1])
         if (self.asr_hits, self.asr, self.ra, self.base, self.variance) == (None,) * 5:
             return self
         if None in (self.asr_hits, self.asr, self.ra, self.base, self.variance):

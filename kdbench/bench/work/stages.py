@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from kdbench.attack import AttackSetting, Trigger
 from kdbench.bench.keys import PICTURE, TRIGGER
 from kdbench.bench.kinds import Kind
 from kdbench.bench.work.distill import distill_together
+from kdbench.bench.work.outputs import outputs_facts
 from kdbench.bench.work.task import Product, Task
 from kdbench.bench.work.workbench import Workbench
 from kdbench.capture import Pass
@@ -149,16 +151,19 @@ def evaluate_network(bench: Workbench) -> Product:
     """
     networks, test = bench.networks(), bench.test()
     if "trigger" not in bench.task.inputs:
-        correct = predictions(networks[0], test, bench.numerics) == test.labels
-        return Product({"acc": [int(correct.sum()), len(test)]})
+        predicted = predictions(networks[0], test, bench.numerics)
+        facts: dict[str, Any] = {"acc": [int((predicted == test.labels).sum()), len(test)]}
+        if (orders := bench.task.values.get("orders")) is not None:
+            facts["outputs"] = outputs_facts(bench, predicted, test, orders)
+        return Product(facts)
     trigger, sources = bench.trigger()
     target = bench.task.values["target_class"]
     measured = measure(networks, trigger, test, bench.numerics)
-    facts = count(measured.plain, measured.triggered, test.labels, target, sources).as_facts()
+    counts = count(measured.plain, measured.triggered, test.labels, target, sources).as_facts()
     rows = torch.nonzero(attacked(test.labels, target, sources)).flatten()[:VARIANCE_IMAGES]
     clean, triggered = measured.variance[rows], measured.variance_triggered[rows]
     return Product(
-        facts | {"variance": {"clean": _rounded(clean), "triggered": _rounded(triggered)}}
+        counts | {"variance": {"clean": _rounded(clean), "triggered": _rounded(triggered)}}
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,22 @@ _MOST_CONFIG = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
+class Hints:
+    """What the description of a repository says of how its network is used. It may say nothing."""
+
+    num_classes: int | None = None
+    """Classes."""
+    image_size: int | None = None
+    """Pixels a side."""
+    mean: tuple[float, float, float] | None = None
+    """Of each channel, for images in [0, 1]. Its input is normalised with it."""
+    std: tuple[float, float, float] | None = None
+    """As ``mean``. Both are there, or none."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes by index."""
+
+
+@dataclass(frozen=True)
 class Fetched:
     """What a repository on the hub holds."""
 
@@ -31,6 +47,8 @@ class Fetched:
     """The network that the repository names, as ``timm/NAME``; None if it names none."""
     num_classes: int | None
     """As the repository says; None if it does not."""
+    hints: Hints
+    """What else it says of the network's use."""
     origin: dict[str, str]
     """Where the weights are from, for the record beside them."""
 
@@ -63,7 +81,8 @@ def fetch(reference: str) -> Fetched:
         if isinstance(classes, int) and not isinstance(classes, bool) and 2 <= classes <= 1_000_000
         else None
     )
-    return Fetched(file, model, known, {"hub": f"hf:{repository}@{revision}"})
+    hints = replace(_hints(config), num_classes=known)
+    return Fetched(file, model, known, hints, {"hub": f"hf:{repository}@{revision}"})
 
 
 def architecture(reference: str) -> str:
@@ -97,6 +116,41 @@ def _describe(reference: str) -> tuple[str, str, dict[str, Any]]:
         )
     repository, revision = match["repository"], match["revision"]
     return repository, revision, _config(_download(repository, "config.json", revision))
+
+
+def _hints(config: dict[str, Any]) -> Hints:
+    """What timm writes into config.json. A value that no network has is passed over."""
+    values = config.get("pretrained_cfg")
+    values = values if isinstance(values, dict) else {}
+    mean, std = _channels(values.get("mean"), 0), _channels(values.get("std"), 1e-4)
+    both = mean is not None and std is not None
+    labels: Any = config.get("label_names")
+    if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
+        labels = []
+    return Hints(
+        image_size=_side(values.get("input_size")),
+        mean=mean if both else None,
+        std=std if both else None,
+        labels=tuple(labels),
+    )
+
+
+def _side(size: Any) -> int | None:
+    """The side of square images of three channels, or None."""
+    if not isinstance(size, list) or len(size) != 3 or size[0] != 3 or size[1] != size[2]:
+        return None
+    side = size[1]
+    return side if type(side) is int and 8 <= side <= 512 else None
+
+
+def _channels(value: Any, least: float) -> tuple[float, float, float] | None:
+    """Three numbers from ``least`` to 1, or None."""
+    if not isinstance(value, list) or len(value) != 3:
+        return None
+    if not all(type(part) in (int, float) and least <= part <= 1 for part in value):
+        return None
+    red, green, blue = (float(part) for part in value)
+    return red, green, blue
 
 
 def _model(config: dict[str, Any]) -> str | None:

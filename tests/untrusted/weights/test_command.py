@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 import kdbench.bench.store.teachers
+from kdbench.bench.plan.teacher_reading import Stated, TeacherReading
 from kdbench.cli import main
-from kdbench.cli.import_teacher import _sizes
 from kdbench.data.builtin import DATASETS
 from kdbench.errors import IntegrityError
 from tests.untrusted.weights.files import save_half, sha256
@@ -32,7 +32,8 @@ def _call(*arguments):
 
 
 def test_the_command_imports_and_says_that_it_is_suspect(tmp_path, saved):
-    path = tmp_path / "downloaded.pth"
+    path = tmp_path / "private" / "downloaded.pth"
+    path.parent.mkdir()
     save_half(path)
     answer = _call(
         path,
@@ -68,7 +69,8 @@ def test_the_command_imports_and_says_that_it_is_suspect(tmp_path, saved):
     ):
         assert said in answer.output
     assert "float16 became float32" in answer.output
-    assert str(tmp_path) not in answer.output
+    assert "--student wrn16_2 --data-dir DATA --store" in answer.output
+    assert str(path.parent) not in answer.output
 
 
 @pytest.mark.parametrize(
@@ -94,6 +96,11 @@ def test_a_wrong_command_is_refused(saved, arguments, code, says):
     answer = _call(*arguments)
     assert (answer.exit_code, saved) == (code, [])
     assert says in answer.output
+
+
+def _sizes(dataset, num_classes, image_size, sources):
+    how = TeacherReading(Stated(dataset, num_classes=num_classes, image_size=image_size), sources)
+    return how.num_classes[0], how.image_size[0]
 
 
 def test_sizes_follow_from_the_dataset():

@@ -92,6 +92,27 @@ def test_a_description_is_not_believed(hub, config):
     assert (fetched.model, fetched.num_classes) == (None, None)
 
 
+def test_what_a_description_says_of_the_use_is_taken_if_it_can_be(hub):
+    (hub / "model.safetensors").write_bytes(b"")
+    use = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 1], "input_size": [3, 96, 96]}
+    describe(hub, num_classes=2, label_names=["b", "a"], pretrained_cfg=use)
+    hints = fetch(NAME).hints
+    assert (hints.mean, hints.std) == ((0.5, 0.5, 0.5), (0.25, 0.5, 1.0))
+    assert (hints.image_size, hints.num_classes, hints.labels) == (96, 2, ("b", "a"))
+    for wrong in (
+        {"mean": [124, 116, 104], "input_size": [1, 28, 28]},
+        {"mean": "half", "input_size": [3, 96, 128]},
+        {"std": [0, 0, 0], "input_size": [3, True, True]},
+        {"std": [True, 0.5, 0.5], "input_size": [3, 10**9, 10**9]},
+        {"mean": None, "input_size": "96"},
+    ):
+        describe(hub, label_names=[1], pretrained_cfg=use | wrong)
+        hints = fetch(NAME).hints
+        assert (hints.mean, hints.std, hints.image_size, hints.labels) == (None, None, None, ())
+    describe(hub, pretrained_cfg=[])
+    assert fetch(NAME).hints.mean is None
+
+
 @pytest.mark.parametrize(
     ("reference", "error", "says"),
     [
