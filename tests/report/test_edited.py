@@ -211,9 +211,7 @@ FINE = {
     "a mark and other line ends": lambda t: "\ufeff" + saved(t, lineterminator="\r\n"),
     "blank lines": lambda t: "\n" + saved(t).replace("\n", "\n\n"),
     "no line end at the end": lambda t: saved(t)[:-1],
-    "numbers without .0": lambda t: saved(
-        [[f if f == "1.0" else f.removesuffix(".0") for f in line] for line in t]
-    ),
+    "numbers without .0": lambda t: saved([list(map(without_zero, line)) for line in t]),
 }
 
 
