@@ -12,7 +12,7 @@ import click
 from kdbench import errors, hookspecs
 from kdbench.bench.run.profile import PROFILE_COLUMNS
 from kdbench.cli import _COMMANDS, _exit_code, main
-from kdbench.report.column import Column
+from kdbench.report.column import ROLES, Column
 from kdbench.report.columns import COLUMNS, SCHEMA
 from kdbench.report.paired import COLUMNS as PAIRED
 from kdbench.testing.kit import every_check
@@ -107,7 +107,9 @@ def _columns() -> Iterator[str]:
         "A file of an older schema is read under these names. What it has no column for is empty. "
         "`since` is the schema in which a column came."
     )
-    header = ("column", "kind", "unit", "since", "before schema 5", "")
+    yield "What the commands do where rows differ in a column follows from its role:"
+    yield "\n".join(f"- {role}: {text}" for role, text in ROLES.items())
+    header = ("column", "kind", "unit", "role", "since", "before schema 5", "")
     yield _table(header, (_column(column) for column in COLUMNS.values()))
     yield "## Columns of paired.csv"
     rows = ((f"`{c.name}`", c.kind, c.unit, c.explained()) for c in PAIRED.values())
@@ -119,7 +121,10 @@ def _columns() -> Iterator[str]:
 def _column(column: Column) -> tuple[str, ...]:
     older = ", ".join(f"`{name}`" for name, _ in column.formerly)
     name, since = f"`{column.name}`", str(column.since)
-    return name, column.kind, column.unit, since, older, column.explained()
+    text = column.explained()
+    if column.may_differ:
+        text += f". Rows may differ in it: {column.may_differ}"
+    return name, column.kind, column.unit, str(column.role), since, older, text
 
 
 def _errors() -> Iterator[str]:

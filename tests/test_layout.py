@@ -28,7 +28,7 @@ OPEN_PACKAGES = ("data", "models", "testing", "training")
 #: What a unit (a file at the top, or a package) may import of the others, in the order of this list
 #: only.
 FLOORS = (
-    ("untrusted.files", "untrusted.documents"),
+    ("untrusted.files", "untrusted.documents", "untrusted.recognised"),
     ("errors", "_files", "_intervals", "_libraries", "_progress", "method"),
     ("untrusted.text", "untrusted.header", "untrusted.box", "untrusted.wall", "untrusted.archive"),
     ("untrusted.processes",),

@@ -25,6 +25,9 @@ TASK = ("dataset", "attack", "distiller", "teacher", "student", "preset")
 PARTS = {"shared": SHARED, "attack": (*SHARED, "attack"), "defense": (*SHARED, "defense")}
 DIGESTS = tuple(f"{part}_digest" for part in PARTS)
 
+#: The same, and last all numbers together: those of the seeds of one setting.
+_CHECKED = {**PARTS, "setting": (*SHARED, "attack", "defense")}
+
 #: The part of a number by the first word of its name. Every other number is shared.
 _PART_OF = {
     "attack": "attack",
@@ -34,6 +37,8 @@ _PART_OF = {
     "defense": "defense",
     "repair": "defense",
 }
+#: How the attack of a row with an imported teacher begins.
+_IMPORTED = "imported:"
 _SEPARATOR = "; "
 #: Numbers that a message names.
 _NAMED = 20
@@ -98,12 +103,12 @@ def check_numbers(rows: Iterable[tuple[Row, Path, int]]) -> None:
     """
     firsts: dict[tuple[Any, ...], tuple[Row, Path, int]] = {}
     for row, path, line in rows:
-        for part, names in PARTS.items():
+        for part, names in _CHECKED.items():
             key = (part, *(row[name] for name in names))
             first, there, at = firsts.setdefault(key, (row, path, line))
             if made_with(first, f"{part}_digest") != made_with(row, f"{part}_digest"):
                 shared = " / ".join(str(row[name]) for name in names)
-                a, b = difference_in_words(first, row, part)
+                a, b = difference_in_words(first, row, *([part] if part in PARTS else []))
                 raise ConfigError(
                     f"{shared} was measured with other numbers: {a} in {there}, line {at}, and {b} "
                     f"in {path}, line {line}; use runs with the same numbers, or add --split to "
@@ -126,6 +131,8 @@ def _words(row: Row, only: list[str], named: bool, *parts: str) -> str:
         return _SEPARATOR.join(only[:_NAMED]) + more
     if named:
         return "what the names promise"
+    if "attack" in parts and str(row.get("attack")).startswith(_IMPORTED):
+        return f"a teacher with the weights {str(row.get('teacher_sha256'))[:12]}"
     # The two changed the same numbers. Another version promises other ones, or the images differ.
     digest = f"{parts[0]}_digest" if len(parts) == 1 else "setting_digest"
     return f"{digest} {row[digest][:12]} of kdbench {row.get('kdbench_version')}"

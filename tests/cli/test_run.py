@@ -78,6 +78,21 @@ def test_a_folder_of_the_same_request_is_taken_up(fake_run, tmp_path):
     assert "another request" in call(*RUN, "--seed", "7", *out).stderr
 
 
+def test_a_folder_used_before_says_what_has_changed_since(fake_run, tmp_path):
+    out = ["--out", str(tmp_path / "o")]
+    assert call(*RUN, *out).exit_code == 0
+    spec, _, folder = fake_run.calls[0]
+    config = {"request": spec.model_dump(mode="json")}
+    record = {"config": config, "versions": {"torch": "1.0"}, "device": "an older card"}
+    write_record(record, folder / "run.json")
+    (folder / "results.csv").write_text("half")
+    result = call(*RUN, *out)
+    assert result.exit_code == 0
+    assert f"{folder} holds results of the same request that were made otherwise" in result.stderr
+    for words in ("versions.torch 1.0, now ", "device an older card, now cpu"):
+        assert words in result.stderr
+
+
 def test_options_become_a_request(fake_run, tmp_path, registry):
     result = call(
         "run",

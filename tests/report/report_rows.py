@@ -86,6 +86,7 @@ def cell(*, seed=0, status="ok", **values):
         "kdbench_version": "1.0",
         "torch_version": "2.15",
         "plugins": "kdbench 1.0",
+        "software": "attack.lba=1a2b; numpy=2.0",
         "target_class": 0,
         "clean_fraction": 1.0,
         "dataset_digest": "d" * 64,

@@ -257,6 +257,41 @@ def test_command_lists_many_cells_shortly(tmp_path):
     assert "only in A: 10 more" in output
 
 
+@pytest.mark.parametrize("options", [[], ["--json"], ["--split"]], ids=str)
+def test_two_runs_without_a_common_cell_are_nothing_to_compare(tmp_path, options):
+    a = save(tmp_path / "a", [cell(seed=seed) for seed in range(7)])
+    b = save(tmp_path / "b", [cell(seed=9)])
+    result = call(*options, a, b)
+    assert result.exit_code == 2
+    assert "nothing to compare" in result.stderr
+    assert "seed is 0, 1, 2, 3, 4, ... in A, and 9 in B" in result.stderr
+    if "--json" in options:
+        assert json.loads(result.stdout)["shared"] == 0
+    else:
+        assert "only in B: signs / lba / none / fkd / wrn16_2 / wrn16_1 / quick / seed 9" in flat(
+            result.stdout
+        )
+
+
+def test_names_that_only_differ_together_are_no_common_cell(tmp_path):
+    a = save(tmp_path / "a", [cell(seed=0), cell(seed=1, defense="nad")])
+    b = save(tmp_path / "b", [cell(seed=1), cell(seed=0, defense="nad")])
+    result = call(a, b)
+    assert result.exit_code == 2
+    assert "share no cell: no name of theirs alone tells them apart" in result.stderr
+
+
+def test_no_measured_change_goes_unsaid(tmp_path):
+    a = save(tmp_path / "a", [cell()])
+    b = save(tmp_path / "b", [cell(c2_acc=900, student_ra=100)])
+    result = call(a, b)
+    assert "also changed, not tested, of 1 cells: student_ra in 1, c2_acc in 1" in flat(
+        result.output
+    )
+    found = json.loads(call("--json", a, b).output)
+    assert found["others"] == [{"column": name, "cells": 1} for name in ("student_ra", "c2_acc")]
+
+
 def test_json_is_strict(tmp_path):
     a = save(
         tmp_path / "a", [cell(seed=s) for s in (0, 1)] + [cell(attack="\x1b[2J", reason="\x1b")]

@@ -10,6 +10,7 @@ from kdbench.bench.plan.machine import ROW_CODE, STAGE_CODE, code_digest, softwa
 from kdbench.bench.plan.plan import Cell
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.loading.answers import Answers, Registered, base_name
+from kdbench.report.columns import SCHEMA
 from kdbench.report.software import software_text
 
 #: Digits of a digest that tell two apart.
@@ -23,6 +24,7 @@ def stated_columns(cell: Cell, prepared: Prepared, registry: Answers) -> dict[st
     versions = software()
     plugins = dict(_plugins(cell, prepared, registry))
     return {
+        "schema": SCHEMA,
         "numerics": str(prepared.numerics),
         "kdbench_version": versions["kdbench"],
         "torch_version": versions["torch"],

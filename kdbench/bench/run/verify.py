@@ -36,7 +36,7 @@ STEADY = tuple(name for name in COLUMNS if name not in UNSTEADY)
 _RESULTS = tuple(
     name
     for name, column in COLUMNS.items()
-    if column.role == "result" and not name.endswith("_sha256")
+    if column.role in ("result", "images") and not name.endswith("_sha256")
 )
 
 
