@@ -101,6 +101,18 @@ def test_flower17(tmp_path):
     assert torch.equal(torch.cat(rows).sort().values, torch.arange(1360))
     for part in (data.train, data.test):
         assert (part.pixels[:, 0, 0, 0].long() - 15 * part.labels).abs().max() <= 1
+    (tmp_path / "jpg" / "files.txt").write_text("")
+    save(tmp_path / "jpg" / "image_1361.jpg", 5)
+    (tmp_path / "jpg" / "._image_0001.jpg").write_bytes(b"")
+    within = load_dataset(
+        "flower17", data_dir=tmp_path / "jpg", image_size=8, cache_dir=tmp_path / "c"
+    )
+    assert within.digest == data.digest
+    assert within.left_out.by_reason() == {
+        "hidden file": 1,
+        "image of another name": 1,
+        "suffix .txt": 1,
+    }
     (tmp_path / "jpg" / "image_0500.jpg").unlink()
     with pytest.raises(DatasetError, match=r"1 of 1360 .*image_0500"):
         load_dataset("flower17", data_dir=tmp_path)
