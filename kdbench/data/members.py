@@ -181,8 +181,8 @@ class _Walk:
             return ""
         if kind != "file":
             return kind
-        suffix = os.path.splitext(entry.name)[1]
-        if suffix.lower() not in self.members.suffixes:
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if suffix not in self.members.suffixes:
             return f"suffix {shown(suffix)}" if suffix else "no suffix"
         self.paths.append(path)
         return ""

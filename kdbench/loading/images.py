@@ -58,7 +58,7 @@ class ImagesFacts(Facts):
     pad: int = Field(ge=0, le=WIDEST)
     flip: bool
     note: Line
-    left_out: tuple[LeftOutFacts, ...] = Field(max_length=_MOST_LEFT_OUT)
+    left_out: tuple[LeftOutFacts, ...] = Field(default=(), max_length=_MOST_LEFT_OUT)
 
     @classmethod
     def of(cls, name: str, dataset: object) -> ImagesFacts:

@@ -13,6 +13,7 @@ from kdbench._files import write_record
 from kdbench.bench.plan import prepare
 from kdbench.errors import ConfigError, DivergedError
 from tests.cli.calls import RUN, call, row
+from tests.data.pictures import save
 
 
 def test_out_that_cannot_be_written(tmp_path, fake_run):
@@ -160,6 +161,26 @@ def test_dry_run_shows_everything_and_runs_nothing(fake_run, tmp_path, monkeypat
     assert found["config"]["request"]["attacks"] == ["badnets"]
     assert len(found["cells"]) == 1
     assert found["machine"]["device"]
+
+
+def test_dry_run_shows_the_images_and_no_other_datasets_numbers(fake_run, tmp_path):
+    for part, count in (("train", 3), ("test", 2)):
+        for level, name in enumerate(("cat", "dog")):
+            for k in range(count + level):
+                save(tmp_path / "set" / part / name / f"{k}.png", 50 * level + k)
+    (tmp_path / "set" / "train" / "cat" / ".x.png").write_bytes(b"")
+    arguments = [*RUN, "--dataset", f"imagefolder:{tmp_path / 'set'}", "--dry-run"]
+    output = call(*arguments).output
+    assert (
+        "images 224x224 (the default of imagefolder; --image-size changes it), 2 classes, 7 train, "
+        "5 test images, 3 (cat) to 4 (dog) train images a class, in memory"
+    ) in output
+    assert "left out 1 files or folders: hidden file (1); all in train/cat" in output
+    assert "2 (cat) to 3 (dog)" in output
+    assert "signs" not in output
+    assert "signs.image_size" in call(*RUN, "--dry-run").output
+    (entry,) = json.loads(call(*arguments, "--json").output)["datasets"]
+    assert (entry["image_size"], entry["num_classes"], entry["train"]["images"]) == (224, 2, 7)
 
 
 def test_dry_run_refuses_a_device_that_is_not_there(monkeypatch):

@@ -10,8 +10,10 @@ import pytest
 from kdbench.bench.kinds import Kind
 from kdbench.cli.display import make_console
 from kdbench.cli.watch import JsonDisplay, LiveDisplay, PlainDisplay, QuietDisplay
+from kdbench.data.description import describe
 from kdbench.training import Step
 from tests.cli.calls import row
+from tests.data.pictures import folder, save
 
 
 def test_json_lines_hold_no_nan(capsys):
@@ -130,3 +132,33 @@ def test_a_note_on_the_dataset_is_shown(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "note: a subset, not GTSRB"
     assert json.loads(lines[2])["note"] == "a subset, not GTSRB"
+
+
+def test_what_is_trained_on_is_shown(capsys, monkeypatch, tmp_path):
+    tree = tmp_path / "set"
+    for part, count in (("train", 6), ("test", 3)):
+        for name in ("ant", "bee", "cat"):
+            for k in range(count):
+                save(tree / part / name / f"{k}.png", k)
+    (tree / "train" / "bee" / "x.gif").write_bytes(b"")
+    description = describe(folder(tree), "as requested")
+    lines = [f"imagefolder:{tree}: images 8x8 (as requested), 3 classes", "left out 1 files"]
+    PlainDisplay().dataset(description)
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 2
+    assert all(part in line for part, line in zip(lines, shown, strict=True))
+    QuietDisplay().dataset(description)
+    assert capsys.readouterr().out == ""
+    console = make_console()
+    monkeypatch.setattr(console, "width", 1000)
+    LiveDisplay(console).dataset(description)
+    assert capsys.readouterr().out.splitlines() == shown
+    JsonDisplay().dataset(description)
+    event = json.loads(capsys.readouterr().out)
+    assert (event["event"], event["image_size"], event["class_names"]) == (
+        "dataset",
+        8,
+        ["ant", "bee", "cat"],
+    )
+    assert event["train"]["least"] == {"name": "ant", "images": 6}
+    assert event["left_out"][0]["count"] == 1

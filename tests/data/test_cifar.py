@@ -47,3 +47,36 @@ def test_cifar(tmp_path, monkeypatch):
     small = load_dataset("cifar10", data_dir=tmp_path, image_size=16, num_classes=3, train_size=3)
     assert sorted(small.train.labels.tolist()) == [0, 1, 2]
     assert (small.train.pixels == 7).all()
+
+
+@pytest.mark.parametrize("at", [".", "cifar10", "cifar-10-batches-py"])
+def test_cifar_one_folder_too_high_or_too_deep(tmp_path, monkeypatch, at):
+    from torchvision import datasets
+
+    roots = []
+
+    class Fake:
+        base_folder, filename, classes = "cifar-10-batches-py", "x.tar.gz", ["a", "b"]
+
+        def __init__(self, root, train, download):
+            roots.append(root)
+            self.data = np.zeros((4, 32, 32, 3), dtype=np.uint8)
+            self.targets = [0, 1, 0, 1]
+
+    monkeypatch.setattr(datasets, "CIFAR10", Fake)
+    holder = tmp_path / "cifar10" if at == "cifar10" else tmp_path
+    (holder / "cifar-10-batches-py").mkdir(parents=True)
+    (holder / "cifar-10-batches-py" / "._data_batch_1").write_bytes(b"")
+    load_dataset("cifar10", data_dir=tmp_path / at if at.startswith("cifar-") else tmp_path)
+    assert {str(root) for root in roots} == {str(holder)}
+
+
+def test_an_archive_of_cifar_that_is_not_unpacked(tmp_path):
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"")
+    (tmp_path / "cifar-10-batches-bin").mkdir()
+    with pytest.raises(
+        DatasetError,
+        match=r"pass --download \(it unpacks .*tar\.gz\), or unpack .*it holds "
+        r"cifar-10-batches-bin/, cifar-10-python\.tar\.gz",
+    ):
+        load_dataset("cifar10", data_dir=tmp_path)

@@ -121,3 +121,60 @@ def test_no_images_left_by_the_choice_of_classes(signs43):
     assert len(gtsrb(signs43, num_classes=11).test) == 1
     with pytest.raises(DatasetError, match="no test images of its first 5 classes"):
         gtsrb(signs43, num_classes=5)
+
+
+def own_site(base, top):
+    """The layout of GTSRB's own archives below ``top``, made from torchvision's."""
+    top.mkdir(parents=True, exist_ok=True)
+    (base / "GTSRB").rename(top / "GTSRB")
+    (top / "GTSRB" / "Final_Training").mkdir()
+    (top / "GTSRB" / "Training").rename(top / "GTSRB" / "Final_Training" / "Images")
+    (base / "GT-final_test.csv").rename(top / "GT-final_test.csv")
+    return top
+
+
+@pytest.mark.parametrize("table", ["", "GTSRB", "GTSRB/Final_Test", "GTSRB/Final_Test/Images"])
+@pytest.mark.parametrize("at", ["gtsrb", "."])
+def test_gtsrb_as_its_own_site_packs_it(signs43, tmp_path, at, table):
+    plain = gtsrb(signs43)
+    data_dir = tmp_path / "own"
+    top = own_site(signs43, data_dir / at)
+    (top / "GT-final_test.csv").rename(top / table / "GT-final_test.csv")
+    where = {"image_size": 16, "cache_dir": tmp_path / "cache"}
+    data = load_dataset("gtsrb", data_dir=data_dir, **where)
+    assert data.digest == plain.digest
+    assert load_dataset("gtsrb", data_dir=top / "GTSRB", **where).digest == plain.digest
+
+
+def test_both_kinds_of_training_images(signs43):
+    plain = gtsrb(signs43)
+    save(signs43 / "GTSRB" / "Final_Training" / "Images" / "00000" / "0.ppm", 1)
+    data = gtsrb(signs43)
+    assert data.digest == plain.digest
+    assert data.left_out.by_reason() == {"folder GTSRB/Final_Training/Images beside Training": 1}
+
+
+def test_what_there_is_instead_of_gtsrb_is_named(tmp_path):
+    for name, said in (
+        ("GTSRB_Final_Training_Images.zip", r"GTSRB_Final_Training_Images\.zip is not unpacked"),
+        ("Test.csv", r"another site's copy \(Train/, Test/, Test\.csv\), which is not read"),
+        ("x.txt", r"it holds x\.txt$"),
+    ):
+        (tmp_path / "DATA").mkdir()
+        (tmp_path / "DATA" / name).write_text("")
+        with pytest.raises(DatasetError, match=said):
+            load_dataset("gtsrb", data_dir=tmp_path / "DATA")
+        (tmp_path / "DATA" / name).unlink()
+        (tmp_path / "DATA").rmdir()
+
+
+def test_the_tables_and_images_of_the_first_phase_are_named(signs43):
+    (signs43 / "GT-final_test.csv").unlink()
+    (signs43 / "GTSRB" / "Online-Test-sort").mkdir()
+    (signs43 / "GTSRB" / "Final_Test" / "Images" / "GT-final_test.test.csv").write_text("")
+    with pytest.raises(
+        DatasetError,
+        match=r"no .*GT-final_test\.csv, .*test\.csv has no classes; Online-Test-sort belongs to "
+        "the first phase",
+    ):
+        gtsrb(signs43)

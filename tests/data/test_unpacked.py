@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdbench.data import folders as folders_module
 from kdbench.data import unpacked as unpacked_module
+from kdbench.data.members import SUFFIXES
 from kdbench.errors import ConfigError, DatasetError, IntegrityError
 from tests.data.pictures import folder, save
 from tests.untrusted.archive.hostile import HOSTILE
@@ -212,7 +212,7 @@ def test_a_full_disk_or_a_cache_that_cannot_be_made(photos, monkeypatch):
 def test_archives_in_class_folders_are_no_pictures(tree):
     (tree / "train" / "ant" / "more.zip").write_bytes(zipped(Part(b"../outside/new")))
     assert len(folder(packed(tree, "zip")).train) == 18
-    assert ".zip" not in folders_module.EXTENSIONS
+    assert ".zip" not in SUFFIXES
 
 
 # One in-process run takes 2 seconds; that every refusal is an IntegrityError is shown without one.

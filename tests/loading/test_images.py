@@ -28,6 +28,8 @@ from pathlib import Path
 
 import torch
 from kdbench.data import Augmentation, DatasetSource, TensorImages, finish
+from kdbench.data.load import image_set
+from kdbench.data.members import Members
 from kdbench.data.stream import StreamedImages
 from kdbench.hookspecs import hookimpl
 
@@ -59,13 +61,27 @@ def disguised(request):
     return make(request, of_folder(request).train, " CIFAR10-like")
 
 
+def by_the_rule(request):
+    members = Members()
+    (paths,) = members.images({"train": (request.folder, ["pictures"])})["train"]
+    labels = [k % 2 for k in range(len(paths))]
+    images = image_set(
+        paths, labels, 8, root=request.folder, cache_dir=request.folder / "no cache"
+    )
+    return finish(
+        request, name="mine", train=images, test=images, class_names=("pictures", "b"),
+        mean=(0.5,) * 3, std=(0.2,) * 3, augmentation=Augmentation(pad=1, flip=False),
+        left_out=members.left_out,
+    )
+
+
 def writes(request):
     (request.folder / "new").write_text("x")
 
 
 @hookimpl
 def kdbench_datasets():
-    loaders = (of_folder, streamed, outside, writes, disguised)
+    loaders = (of_folder, streamed, outside, writes, disguised, by_the_rule)
     return {loader.__name__: DatasetSource(loader, folder="it holds value") for loader in loaders}
 """
 
@@ -136,6 +152,19 @@ def test_it_does_not_take_the_name_of_another_one(sources, folder):
         load_dataset("disguised", sources=sources, data_dir=folder)
 
 
+def test_what_a_plugin_left_out_is_told_and_what_it_cannot_decode_is_named(sources, folder):
+    (folder / "pictures").mkdir()
+    for number in range(4):
+        (folder / f"{number}.png").rename(folder / "pictures" / f"{number}.png")
+    (folder / "pictures" / "x.gif").write_bytes(b"")
+    data = load_dataset("by_the_rule", sources=sources, data_dir=folder)
+    assert data.left_out.by_reason() == {"suffix .gif": 1}
+    for number in range(2):
+        (folder / "pictures" / f"{number}.png").write_bytes(b"no picture")
+    with pytest.raises(DatasetError, match="cannot decode 2 of 4 image files: "):
+        load_dataset("by_the_rule", sources=sources, data_dir=folder)
+
+
 # -- what a process could leave ------------------------------------------------------------------
 
 FACTS = ImagesFacts(
@@ -186,6 +215,8 @@ def test_an_honest_box_is_read(box):
         {"name": "x" * 5000},
         {"more": 1},
         {"class_names": "ab"},
+        {"left_out": [{"split": "x", "class_name": "", "reason": "", "count": 1}]},
+        {"left_out": [{"split": "test", "class_name": "", "reason": "", "count": -1}]},
     ],
 )
 def test_facts_that_cannot_be_are_refused(box, change):

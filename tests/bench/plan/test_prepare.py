@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from kdbench.bench.plan import prepare
+from kdbench.bench.plan.images import image_size_from
 from kdbench.bench.plan.outline import outline
 from kdbench.bench.request.spec import RunSpec, resolve
+from kdbench.bench.run.record import record_of
 from kdbench.bench.store.artefacts import Store
+from kdbench.data import DatasetSource
 from kdbench.data.builtin import DATASETS
 from kdbench.data.gtsrb import OFFICIAL_TEST, OFFICIAL_TRAIN
 
@@ -47,6 +54,47 @@ def test_each_part_holds_its_dataset(registry, tmp_path):
         assert part.dataset_name == part.dataset.name == "signs"
     assert [part.dataset.image_size for part in ready.parts] == [16, 32]
     assert {stage.part for stage in ready.plan.stages.values()} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"image_size": 16}, "as requested"),
+        ({}, "the default of signs in preset quick; --image-size changes it"),
+        (
+            {"overrides": {"datasets.signs.image_size": "24"}},
+            "the default of signs in preset quick; --image-size changes it",
+        ),
+    ],
+    ids=["requested", "preset", "set"],
+)
+def test_who_chose_the_size_of_the_images(registry, asked, said):
+    assert image_size_from(resolve(request(**asked), registry)) == said
+
+
+def test_a_size_may_be_the_default_of_the_dataset(registry, tmp_path):
+    resolved = resolve(request(datasets=(f"imagefolder:{tmp_path}",)), registry)
+    assert image_size_from(resolved) == "the default of imagefolder; --image-size changes it"
+    plain = DatasetSource(lambda _: pytest.fail("it was loaded"))
+    assert image_size_from(replace(resolved, source=plain)) == ""
+
+
+def test_a_record_and_a_plan_describe_each_dataset(registry, tmp_path):
+    for name in ("train", "test"):
+        for label in ("cat", "dog"):
+            _pictures(tmp_path / "set" / name / label, 6)
+    (tmp_path / "set" / "train" / "dog" / "x.gif").write_bytes(b"")
+    fields = {"datasets": (f"imagefolder:{tmp_path / 'set'}",), "image_size": 8}
+    ready = prepare.prepare(
+        request(presets=("quick", "standard"), test_size=None, **fields), registry, Store(tmp_path)
+    )
+    (description,) = ready.descriptions()
+    (entry, other) = record_of(ready, registry)["datasets"]
+    assert entry == other
+    assert entry["images"] == description.as_dict()
+    assert entry["images"]["class_names"] == ("cat", "dog")
+    assert entry["images"]["image_size_from"] == "as requested"
+    assert entry["images"]["left_out"][0]["reason"] == "suffix .gif"
 
 
 def test_what_is_not_here_is_counted_on(registry):

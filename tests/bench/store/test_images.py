@@ -225,5 +225,15 @@ def test_a_folder_with_the_other_split_below_it_is_no_folder_to_open(stripes, tm
     assert Seen(nested, "test").reads == (tmp_path / "set" / "a" / "test",)
 
 
+def test_a_stage_may_open_what_a_linked_image_leads_to(stripes, tmp_path):
+    train, test = pictures(tmp_path / "train", 3), pictures(tmp_path / "test", 3)
+    (elsewhere,) = pictures(tmp_path / "elsewhere", 1)
+    link = tmp_path / "train" / "z.png"
+    link.symlink_to(elsewhere)
+    linked = of_files(stripes, streamed([*train, str(link)]), streamed(test))
+    assert Seen(linked, "train").reads == (tmp_path / "train", link)
+    assert Seen(linked, "test").reads == (tmp_path / "test",)
+
+
 def test_images_in_memory_need_no_further_file(stripes):
     assert Seen(stripes, "train").reads == ()
