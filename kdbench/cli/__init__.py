@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from kdbench import __version__
-from kdbench.errors import IntegrityError, KdbenchError, UsageError
+from kdbench.errors import ContractError, IntegrityError, KdbenchError, UsageError
 from kdbench.untrusted.text import strip_control
 
 #: name: (module, attribute, help in one line)
@@ -71,7 +71,9 @@ _COMMANDS = {
 
 
 def _exit_code(error: KdbenchError) -> int:
-    return 2 if isinstance(error, UsageError) else 4 if isinstance(error, IntegrityError) else 1
+    if isinstance(error, UsageError | ContractError):
+        return 2
+    return 4 if isinstance(error, IntegrityError) else 1
 
 
 class LazyGroup(click.Group):
