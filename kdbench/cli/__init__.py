@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from kdbench import __version__
-from kdbench.errors import IntegrityError, KdbenchError, UsageError
+from kdbench.cli.streams import lenient_streams
+from kdbench.errors import ContractError, IntegrityError, KdbenchError, UsageError
 from kdbench.untrusted.text import strip_control
 
 #: name: (module, attribute, help in one line)
@@ -76,7 +77,9 @@ _COMMANDS = {
 
 
 def _exit_code(error: KdbenchError) -> int:
-    return 2 if isinstance(error, UsageError) else 4 if isinstance(error, IntegrityError) else 1
+    if isinstance(error, UsageError | ContractError):
+        return 2
+    return 4 if isinstance(error, IntegrityError) else 1
 
 
 class LazyGroup(click.Group):
@@ -99,6 +102,10 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in sorted(_COMMANDS.items())])
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        with lenient_streams():
+            return super().main(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -110,6 +117,12 @@ class LazyGroup(click.Group):
             ctx.exit(130)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except OSError as error:
+            # The machine's doing, at a place that nothing better is said of: a full disk, a folder
+            # that is gone, too many open files.
+            place = "" if error.filename is None else f": {error.filename}"
+            click.echo(f"Error: {strip_control(f'{error.strerror or error}{place}')}", err=True)
+            ctx.exit(1)
         except Exception:  # a defect of kdbench: its traceback is what we need to see
             traceback.print_exc()
             click.echo(

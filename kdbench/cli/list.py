@@ -74,7 +74,7 @@ def _collect(
     """What there is of each kind. Where plugins define one of the kinds, ``broken`` has those that
     could not be loaded."""
     tables: dict[str, list[Entry]] = {}
-    if not set(kinds) & _FROM_PLUGINS:
+    if not set(kinds) & _FROM_PLUGINS and not choice.files:
         return {kind: _of_kdbench(kind, store_dir) for kind in kinds}
     from kdbench.cli.processes import catalogue
 

@@ -89,6 +89,8 @@ class Host:
         # After the look: what it wrote before it ended is heard first.
         self.lines += self.walled.hear()
         now = time.monotonic()
+        if self.walled.overlong:
+            raise LostError(f"its process said too much {doing}")
         if self.lines:
             self.since = now
             return

@@ -24,8 +24,8 @@ def identity() -> dict[str, str]:
         with open(file, "rb") as opened:
             code.update(opened.read())
     python = f"{sys.version.split()[0]} at {sys.base_prefix}"
-    own = f"{kdbench.__version__} at {folder}, code {code.hexdigest()[:12]}"
-    return {"Python": python, "kdbench": own, **{name: _library(name) for name in _LIBRARIES}}
+    own = {"kdbench": f"{kdbench.__version__} at {folder}", "code": code.hexdigest()[:12]}
+    return {"Python": python, **own, **{name: _library(name) for name in _LIBRARIES}}
 
 
 def difference(here: Mapping[str, str], there: Mapping[str, str]) -> str:
@@ -39,6 +39,8 @@ def difference(here: Mapping[str, str], there: Mapping[str, str]) -> str:
     parts = [f"{name} {here[name]} here, {there.get(name, 'none')} there" for name in others]
     if not parts:
         return ""
+    if others == ["code"]:
+        return "the code of kdbench was changed while the command began; call it again"
     return (
         f"the processes of this command would run other code than the command: {'; '.join(parts)}. "
         "Leave one of each where Python searches (PYTHONPATH, .pth files, the user's "

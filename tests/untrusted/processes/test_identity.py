@@ -17,9 +17,10 @@ from tests.untrusted.processes.run import ended
 
 def test_it_names_versions_and_places():
     known = identity()
-    assert set(known) == {"Python", "kdbench", "torch", "numpy", "torchvision", "timm"}
+    assert set(known) == {"Python", "kdbench", "code", "torch", "numpy", "torchvision", "timm"}
     assert " at /" in known["torch"]
-    assert ", code " in known["kdbench"]
+    assert len(known["code"]) == 12
+    assert "call it again" in difference(known, known | {"code": "0" * 12})
 
 
 def test_it_sees_another_place(tmp_path, monkeypatch):
