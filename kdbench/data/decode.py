@@ -23,8 +23,8 @@ to an interpreter."""
 
 
 MOST_PIXELS = 1 << 26
-"""Pixels of the largest picture that is decoded. It takes 0.6 GiB meanwhile, and 0.9 GiB where it is
-turned."""
+"""Pixels of the largest picture that is decoded. It takes 0.6 GiB meanwhile, and 0.9 GiB
+where it is turned."""
 LARGE = 1 << 22
 """Pixels above which a picture is large. The largest that is not takes 40 MiB while it is
 decoded."""
