@@ -154,27 +154,17 @@ def _summary(
     name: str, key: str, model: str, dataset: str, classes: int, size: int, foreign: Foreign
 ) -> list[str]:
     """What was imported and what was changed, line by line."""
-    from kdbench.untrusted.weights.weights import BODY
-
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     parameters = sum(
         tensor.numel() for name, tensor in foreign.state.items() if not name.endswith(statistics)
     )
     origin: dict[str, Any] = foreign.origin
-    changes = [f"{dtype} became float32" for dtype in origin["converted"]]
-    changes += [f"taken out of {key!r}" for key in origin["unwrapped"]]
-    changes += [
-        f"{prefix!r} {'put' if prefix == BODY else 'removed'} before every name"
-        for prefix in origin["prefixes"]
-    ]
-    if origin["absent_counters"]:
-        changes.append(f"{origin['absent_counters']} counters of batches were absent and are 0")
     return [
         f"imported {name}: {model} for {dataset}, {classes} classes, {size}x{size} pixels",
         f"  weights   {len(foreign.state)} tensors, {parameters:,} parameters",
         f"  file      {origin['file']}, {origin['format']}, {origin['bytes']:,} bytes",
         f"  SHA-256   {origin['sha256']}",
-        f"  changed   {'; '.join(changes) or 'nothing'}",
+        f"  changed   {'; '.join(foreign.changes()) or 'nothing'}",
         f"  read by   torch {origin['torch']}, kdbench {origin['kdbench']}, confined by: "
         f"{origin['confinement']}",
         f"  key       {key}",
