@@ -17,6 +17,7 @@ import click
 from click.core import ParameterSource
 
 from kdbench.bench.work.executors.make import EXECUTORS, ExecutorName, JobLimits, make_executor
+from kdbench.cli.networks import say_notes
 from kdbench.cli.number import Number
 from kdbench.cli.request import divide
 from kdbench.errors import ConfigError, UsageError
@@ -205,6 +206,7 @@ def execute(
         if fresh and not any(folder.iterdir()):
             folder.rmdir()
         raise
+    say_notes(prepared.notes)
     registry.close()  # The run needs no more than what was said.
     place(executor, how.jobs, prepared.numerics)
     code, rows = _watch(prepared, registry, folder, store, executor, how)

@@ -10,6 +10,7 @@ import click
 
 from kdbench.bench.store.teacher_names import check_teacher_name
 from kdbench.cli.choice import plugin_options
+from kdbench.cli.networks import spelled
 from kdbench.cli.number import Number
 from kdbench.cli.request import store_option
 from kdbench.errors import ConfigError
@@ -83,6 +84,7 @@ def import_teacher_command(
     from kdbench.untrusted.weights import hub
 
     path, origin = Path(file), {}
+    file = hub.plain_reference(file)
     if file.startswith(hub.PREFIX):
         fetched = hub.fetch(file)
         path, origin, model = fetched.file, fetched.origin, model or fetched.model
@@ -93,6 +95,7 @@ def import_teacher_command(
             "which network the weights are of is not known here; give --model, see `kdbench list "
             "models`"
         )
+    model = spelled(model)
     # Everything is checked before the file is read, which takes the longest.
     from kdbench.cli.processes import catalogue
 
