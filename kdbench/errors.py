@@ -61,10 +61,43 @@ class DivergedError(KdbenchError):
     """A loss became NaN or infinite."""
 
 
-def unknown(what: str, name: str, existing: Iterable[str], hint: str = "") -> str:
-    """Word an "unknown name" message: what was asked, what is close, what exists, what to do."""
+def unknown(
+    what: str, name: str, existing: Iterable[str], hint: str = "", elsewhere: Iterable[str] = ()
+) -> str:
+    """Word an "unknown name" message: what was asked, what is close, what exists, what to do.
+
+    Args:
+        elsewhere: names that may be meant as well, and are too many to be listed.
+    """
     names = sorted(existing)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    suggestion = f"; did you mean {close[0]!r}?" if close else ";"
+    close = [repr(near) for near in _close(name, names, list(elsewhere))]
+    suggestion = f"; did you mean {' or '.join(close)}?" if close else ";"
     text = f"unknown {what} {name!r}{suggestion} known: {', '.join(names) or 'none'}"
     return f"{text}; {hint}" if hint else text
+
+
+def spelled_alike(name: str) -> str:
+    """What is left of a name without case and signs: ``WRN16-2`` and ``wrn_16_2`` are alike."""
+    return "".join(c for c in name.casefold() if c.isalnum())
+
+
+def _close(name: str, names: list[str], elsewhere: list[str]) -> list[str]:
+    """The names that are most likely meant: those that are spelled alike, in whole or without what
+    stands before a slash, or else the one that is closest."""
+    everything = [*names, *elsewhere]
+    for words in (100, 1):
+        alike = spelled_alike(_last(name, words))
+        same = [near for near in everything if spelled_alike(_last(near, words)) == alike]
+        if alike and same:
+            return list(dict.fromkeys(same))[:3]
+    lower: dict[str, str] = {}
+    for near in everything:
+        for short in (near, _last(near, 1)):
+            lower.setdefault(short.casefold(), near)
+    close = difflib.get_close_matches(name.casefold(), lower, n=1, cutoff=0.6)
+    return [lower[near] for near in close]
+
+
+def _last(name: str, words: int) -> str:
+    """The last words of a name with slashes."""
+    return "/".join(name.split("/")[-words:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdbench.cli.networks import spelled
 from kdbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 #: The kinds of methods, by the words of the command line.
 METHODS = {"attacks": "attack", "defenses": "defense", "distillers": "distiller"}
 
+#: The title of the table of what makes no sense in a network's groups.
+NOTES = "what makes little sense in these groups"
 #: A line of a table: values by the headings of their columns.
 Entry = dict[str, Any]
 
@@ -33,6 +36,7 @@ def details(kind: str, name: str, image_size: int, choice: PluginChoice) -> dict
             title = f"{name}, --set {METHODS[kind]}.{base_name(name)}.FIELD=VALUE"
             return {title: _parameters(known.facts(of_kind, base), variant)}
         if kind == "models":
+            name = spelled(name)
             return _groups(name, known.groups(name, image_size))
     raise UsageError(
         f"nothing more is known of {kind} than `kdbench list {kind}` tells; NAME goes with methods "
@@ -67,4 +71,7 @@ def _groups(name: str, network: NetworkGroups) -> dict[str, list[Entry]]:
         for number, group in enumerate(network.groups, 1)
     ]
     size = f"{network.image_size}x{network.image_size}"
-    return {f"{name} at {size}, {network.parameters:,} parameters with 10 classes": entries}
+    tables = {f"{name} at {size}, {network.parameters:,} parameters with 10 classes": entries}
+    if network.notes:
+        tables[NOTES] = [{"note": note} for note in network.notes]
+    return tables

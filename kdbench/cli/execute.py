@@ -18,6 +18,7 @@ from click.core import ParameterSource
 
 from kdbench.bench.work.executors.make import EXECUTORS, ExecutorName, JobLimits, make_executor
 from kdbench.cli.choice import same_options
+from kdbench.cli.networks import say_notes
 from kdbench.cli.number import Number
 from kdbench.cli.request import divide
 from kdbench.errors import ConfigError, UsageError
@@ -213,6 +214,7 @@ def execute(
             folder.rmdir()
         raise
     _tell_differences(folder, earlier, record_of(prepared, registry))
+    say_notes(prepared.notes)
     registry.close()  # The run needs no more than what was said.
     place(executor, how.jobs, prepared.numerics)
     code, rows = _watch(prepared, registry, folder, store, executor, how)

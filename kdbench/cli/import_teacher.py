@@ -10,6 +10,7 @@ import click
 
 from kdbench.bench.store.teacher_names import check_teacher_name
 from kdbench.cli.choice import plugin_options, same_options
+from kdbench.cli.networks import spelled
 from kdbench.cli.number import Number
 from kdbench.cli.request import store_option
 from kdbench.errors import ConfigError, IntegrityError, KdbenchError, UnknownMethodError
@@ -131,6 +132,7 @@ def import_teacher_command(
     from kdbench.untrusted.weights import hub
 
     path, origin, hints = Path(file), {}, hub.Hints()
+    file = hub.plain_reference(file)
     if file.startswith(hub.PREFIX):
         fetched = hub.fetch(file)
         path, origin, model = fetched.file, fetched.origin, model or fetched.model
@@ -141,6 +143,7 @@ def import_teacher_command(
             "which network the weights are of is not known here; give --model, see `kdbench list "
             "models`"
         )
+    model = spelled(model)
     # Everything is checked before the file is read, which takes the longest.
     from kdbench.cli.processes import Processes
 
@@ -219,21 +222,12 @@ def _replaced(before: Imported | None, teacher: Imported) -> Iterator[str]:
 def _summary(teacher: Imported, foreign: Foreign, how: TeacherReading) -> list[str]:
     """What was imported, what was changed and how it is read, line by line."""
     from kdbench.cli.teacher import how_it_is_read
-    from kdbench.untrusted.weights.weights import BODY
 
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     parameters = sum(
         tensor.numel() for name, tensor in foreign.state.items() if not name.endswith(statistics)
     )
     origin: dict[str, Any] = foreign.origin
-    changes = [f"{dtype} became float32" for dtype in origin["converted"]]
-    changes += [f"taken out of {key!r}" for key in origin["unwrapped"]]
-    changes += [
-        f"{prefix!r} {'put' if prefix == BODY else 'removed'} before every name"
-        for prefix in origin["prefixes"]
-    ]
-    if origin["absent_counters"]:
-        changes.append(f"{origin['absent_counters']} counters of batches were absent and are 0")
     size = f"{teacher.image_size}x{teacher.image_size}"
     lines = [
         f"imported {teacher.name}: {teacher.model} for {teacher.dataset}, {teacher.num_classes} "
@@ -241,7 +235,7 @@ def _summary(teacher: Imported, foreign: Foreign, how: TeacherReading) -> list[s
         f"  weights   {len(foreign.state)} tensors, {parameters:,} parameters",
         f"  file      {origin['file']}, {origin['format']}, {origin['bytes']:,} bytes",
         f"  SHA-256   {origin['sha256']}",
-        f"  changed   {'; '.join(changes) or 'nothing'}",
+        f"  changed   {'; '.join(foreign.changes()) or 'nothing'}",
         f"  read by   torch {origin['torch']}, kdbench {origin['kdbench']}, confined by: "
         f"{origin['confinement']}",
         f"  key       {teacher.key}",

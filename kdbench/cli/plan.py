@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdbench.cli.choice import plugin_options
+from kdbench.cli.networks import say_notes
 from kdbench.cli.request import build_spec, divide, request_options, store_option
 from kdbench.errors import ConfigError
 
@@ -69,6 +70,7 @@ def plan_command(
         from kdbench.bench.plan.prepare import prepare
 
         prepared = prepare(spec, known, store)
+        say_notes(prepared.notes)
     show_plan(prepared, store, jobs, as_json)
 
 

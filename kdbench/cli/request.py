@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench.cli.networks import spelled
 from kdbench.errors import ConfigError
 from kdbench.report.columns import MOST_WHOLE
 from kdbench.untrusted.text import strip_control
@@ -333,7 +334,7 @@ def parse_pairs(
             "--teacher and --student belong together; give both, or --pair TEACHER-STUDENT"
         )
     names += [(name, student) for name in teachers if student is not None]
-    names = [(_from_hub(teacher), _from_hub(student)) for teacher, student in names]
+    names = [(spelled(teacher), spelled(student)) for teacher, student in names]
     for pair in names:
         for name in pair:
             model_source(name, sources)
@@ -347,21 +348,6 @@ def parse_pairs(
             "no pair given; add --pair TEACHER-STUDENT, e.g. --pair wrn16_2-wrn16_1, or --pair all"
         )
     return tuple(dict.fromkeys(names))
-
-
-def _from_hub(name: str) -> str:
-    """The network that a hub's repository describes, or the name as it is."""
-    from kdbench.untrusted.weights import hub
-
-    if not name.startswith(hub.PREFIX):
-        return name
-    model = hub.architecture(name)
-    click.echo(
-        f"{name} is {model}; it is trained from fresh weights (its own come in by kdbench "
-        "import-teacher)",
-        err=True,
-    )
-    return model
 
 
 def parse_overrides(items: Iterable[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import click
 
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.execute import Execution, execute, execution_options
+from kdbench.cli.networks import say_notes
 from kdbench.cli.request import build_spec, request_options, store_option
 from kdbench.errors import ConfigError
 
@@ -67,7 +68,9 @@ def run_command(
             if dry_run:
                 from kdbench.cli.plan import show_plan
 
-                show_plan(prepare(spec, known, store), store, how.jobs, how.as_json)
+                prepared = prepare(spec, known, store)
+                say_notes(prepared.notes)
+                show_plan(prepared, store, how.jobs, how.as_json)
                 return
             store.check_writable()
             folder = out if out is not None else default_out(spec)

@@ -11,6 +11,8 @@ from pydantic import Field
 from kdbench.loading.facts import Facts, Line
 from kdbench.models import ModelSource, blank_model
 from kdbench.models.external import ExternalModel
+from kdbench.models.soundness import check_groups
+from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +37,8 @@ class NetworkGroups(Facts):
     image_size: int = Field(ge=1, le=100_000)
     parameters: int = Field(ge=0, le=10**15)
     groups: tuple[GroupFacts, ...] = Field(max_length=100)
+    notes: tuple[Line, ...] = Field((), max_length=20)
+    """What makes no sense in them."""
 
 
 def groups(name: str, size: int, sources: Mapping[str, ModelSource]) -> NetworkGroups:
@@ -46,13 +50,15 @@ def groups(name: str, size: int, sources: Mapping[str, ModelSource]) -> NetworkG
     model = blank_model(name, 10, image_size=size, sources=sources).eval()
     side = model.blank_size if isinstance(model, ExternalModel) else size
     with torch.no_grad():
-        out = model.features(torch.zeros(1, 3, side, side))
+        out = model.features(torch.zeros(2, 3, side, side))
     ends = (
         [end.path for end in model.ends]
         if isinstance(model, ExternalModel)
         else [""] * len(out.groups)
     )
-    columns = zip(out.groups, out.taps, ends, model.tap_norms(), strict=True)
+    norms = model.tap_norms()
+    notes = check_groups(model, side)
+    columns = zip(out.groups, out.taps, ends, norms, strict=True)
     return NetworkGroups(
         image_size=side,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -60,6 +66,7 @@ def groups(name: str, size: int, sources: Mapping[str, ModelSource]) -> NetworkG
             GroupFacts(group=_shape(group), tap=_shape(tap), module=end, tap_norm=norm is not None)
             for group, tap, end, norm in columns
         ),
+        notes=tuple(strip_control(note) for note in notes),
     )
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kdbench._libraries import LIBRARIES
-from kdbench.errors import ConfigError, ContractError, UnknownMethodError, unknown
+from kdbench.errors import ConfigError, ContractError, UnknownMethodError, spelled_alike, unknown
 from kdbench.models.base import FeatureModel
 from kdbench.models.builtin import MODELS
 from kdbench.models.source import ModelMaker, ModelSource
+from kdbench.models.spelling import library_names, plain_name
 
 __all__ = [
     "ModelMaker",
     "ModelSource",
     "blank_model",
     "create_model",
+    "is_model",
     "model_names",
     "model_source",
+    "plain_name",
     "split_pair",
 ]
 
@@ -37,19 +40,43 @@ def model_source(name: str, sources: Mapping[str, ModelSource] = MODELS) -> Mode
     """
     library, slash, rest = name.partition("/")
     if slash and library in LIBRARIES and rest:
-        return _from_library(library, rest)
+        return _from_library(library, rest, sources)
     if name not in sources:
         hint = "timm/NAME and torchvision/NAME take any classification model of those libraries"
-        raise UnknownMethodError(unknown("model", name, sources, hint))
+        raise UnknownMethodError(unknown("model", name, sources, hint, _of_libraries()))
     return sources[name]
 
 
-def _from_library(library: str, name: str) -> ModelSource:
-    from kdbench.models.external import ExternalModel, check
+def _from_library(library: str, name: str, sources: Mapping[str, ModelSource]) -> ModelSource:
+    names = library_names(library)
+    if name not in names:
+        plain, note = plain_name(f"{library}/{name}")
+        known = f"{library} has {len(names)} classification models"
+        if note:
+            raise UnknownMethodError(f"unknown {library} model {name!r}: {note}; write {plain}")
+        # With its library, so that names of the same one are closer.
+        full = f"{library}/{name}"
+        text = unknown(f"{library} model", full, [], "", [*_of_libraries(library), *sources])
+        text = text.split(" known:")[0].replace(repr(full), repr(name), 1)
+        raise UnknownMethodError(f"{text} {known}")
+    from kdbench.models.external import ExternalModel
 
-    check(library, name)
     return ModelSource(
         lambda num_classes, image_size: ExternalModel(library, name, num_classes, image_size)
+    )
+
+
+def _of_libraries(first: str = "timm") -> list[str]:
+    """The full names of all models of libraries."""
+    libraries = sorted(LIBRARIES, key=lambda library: library != first)
+    return [f"{library}/{name}" for library in libraries for name in library_names(library)]
+
+
+def is_model(name: str, sources: Mapping[str, ModelSource] = MODELS) -> bool:
+    """Whether there is such a network, in one of its spellings."""
+    library, slash, rest = plain_name(name)[0].partition("/")
+    return name in sources or bool(
+        slash and library in LIBRARIES and rest in library_names(library)
     )
 
 
@@ -105,16 +132,33 @@ def blank_model(
 def split_pair(pair: str, sources: Mapping[str, ModelSource] = MODELS) -> tuple[str, str]:
     """``teacher-student`` -> (teacher, student).
 
+    Names of models may hold dashes, as long as there is one way only to read the pair.
+
     Raises:
-        ConfigError: there is not exactly one dash.
+        ConfigError: it is no pair with a dash, or may be several.
         UnknownMethodError: one of the two does not exist.
     """
-    names = pair.split("-")
-    if len(names) != 2 or not all(names):
-        raise ConfigError(
-            f"pair {pair!r} is not TEACHER-STUDENT with one dash; name them with --teacher and "
-            "--student"
-        )
-    for name in names:
-        model_source(name, sources)
-    return names[0], names[1]
+    cuts = [(pair[:i], pair[i + 1 :]) for i, c in enumerate(pair) if c == "-"]
+    pairs = [cut for cut in cuts if all(is_model(name, sources) for name in cut)]
+    if len(pairs) == 1:
+        return pairs[0]
+    advice = "name them with --teacher and --student"
+    if pairs:
+        ways = " or ".join(f"{teacher} and {student}" for teacher, student in pairs)
+        raise ConfigError(f"pair {pair!r} may be {ways}; {advice}")
+    near = _near_pair(pair, sources)
+    if near is None and len(cuts) == 1 and all(cuts[0]):
+        for name in cuts[0]:
+            model_source(name, sources)
+    meant = f"; did you mean {near!r}?" if near else ";"
+    raise ConfigError(f"pair {pair!r} is not TEACHER-STUDENT with one dash{meant} {advice}")
+
+
+def _near_pair(pair: str, sources: Mapping[str, ModelSource]) -> str | None:
+    """The pair whose names are spelled like this with other signs. None: there is none."""
+    names = {spelled_alike(name): name for name in (*_of_libraries(), *sources)}
+    for i in range(1, len(pair)):
+        halves = [names.get(spelled_alike(half)) for half in (pair[:i], pair[i:])]
+        if None not in halves:
+            return "-".join(map(str, halves))
+    return None

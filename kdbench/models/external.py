@@ -23,30 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import ConfigError, UnknownMethodError, unknown
+from kdbench.errors import ConfigError
 from kdbench.models.base import GROUPS, Edit, FeatureModel, FeatureOutput
-
-
-def check(library: str, name: str) -> None:
-    """Raise UnknownMethodError unless the library has a classification model of that name."""
-    names = _names(library)
-    if name not in names:
-        raise UnknownMethodError(_unknown(library, name, names))
-
-
-def _names(library: str) -> list[str]:
-    if library == "timm":
-        import timm
-
-        return timm.list_models()
-    from torchvision import models
-
-    return models.list_models(module=models)
-
-
-def _unknown(library: str, name: str, names: list[str]) -> str:
-    text = unknown(f"{library} model", name, names)
-    return f"{text.split(' known:')[0]} {library} has {len(names)} classification models"
+from kdbench.models.soundness import cause
 
 
 def _build(library: str, name: str, num_classes: int, size: int | None) -> tuple[nn.Module, int]:
@@ -139,8 +118,15 @@ class ExternalModel(FeatureModel):
     ) -> None:
         super().__init__()
         self.name, self.num_classes = f"{library}/{name}", num_classes
-        self.body, self.blank_size = _build(library, name, num_classes, image_size)
-        self.ends = _find_groups(self.body, self.blank_size, self.name)
+        try:
+            self.body, self.blank_size = _build(library, name, num_classes, image_size)
+        # A library may raise anything for a size, or for an option that a network lacks.
+        except Exception as error:
+            size = f"images of {image_size}x{image_size}" if image_size else "its own size"
+            raise ConfigError(
+                f"{self.name} cannot be built for {num_classes} classes and {size}: {cause(error)}"
+            ) from error
+        self.ends = _find_groups(self.body, self.blank_size, self.name, num_classes)
         self.group_channels = self.tap_channels = tuple(end.channels for end in self.ends)
 
     def features(self, x: Tensor, edit: Edit | None = None) -> FeatureOutput:
@@ -219,7 +205,7 @@ class ExternalModel(FeatureModel):
         return self.head(g)
 
 
-def _find_groups(body: nn.Module, size: int, name: str) -> tuple[_End, ...]:
+def _find_groups(body: nn.Module, size: int, name: str, num_classes: int) -> tuple[_End, ...]:
     seen: list[tuple[str, tuple[int, ...]]] = []
 
     def note(path: str) -> Any:
@@ -236,16 +222,23 @@ def _find_groups(body: nn.Module, size: int, name: str) -> tuple[_End, ...]:
     try:
         body.eval()
         with torch.no_grad():
-            body(torch.zeros(2, 3, size, size))
+            logits = body(torch.zeros(2, 3, size, size))
     except Exception as error:
         raise ConfigError(
-            f"{name} cannot take images of {size}x{size}: {error}; try another --image-size"
+            f"{name} cannot take images of {size}x{size}: {cause(error)}; try another --image-size"
         ) from error
     finally:
         for module in was_training:
             module.training = True
         for handle in handles:
             handle.remove()
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else ()
+    if shape != (2, num_classes):
+        what = "x".join(map(str, shape)) or f"a {type(logits).__name__}"
+        raise ConfigError(
+            f"{name} is no classifier: for 2 images of {num_classes} classes it returns {what}; "
+            "name a network with a classification head"
+        )
     # A module that runs twice in a pass cannot end a group, since it would be edited twice.
     calls = Counter(path for path, _ in seen)
     seen = [(path, shape) for path, shape in seen if calls[path] == 1]

@@ -22,10 +22,12 @@ from kdbench.models import blank_model
 from kdbench.models.base import FeatureModel
 from kdbench.models.builtin import MODELS
 from kdbench.models.files import describe, read_structure
+from kdbench.models.soundness import check_groups
 from kdbench.models.source import ModelSource
 from kdbench.models.structure import digest, first_difference, parts_of, unwrap
 from kdbench.models.views import Edited, Pruned
 from kdbench.untrusted.header import ITEM_BYTES, shown
+from kdbench.untrusted.text import strip_control
 
 _DTYPES = {
     torch.float64: "F64",
@@ -58,6 +60,8 @@ class NetworkFacts(BaseModel):
     """See :func:`kdbench.models.structure.digest`."""
     tensors: Annotated[dict[_Name, tuple[_Name, _Shape]], Field(max_length=50_000)]
     """Name -> (dtype as safetensors spells it, shape)."""
+    notes: Annotated[tuple[_Name, ...], Field(max_length=20)] = ()
+    """What makes no sense in its groups, see :mod:`kdbench.models.soundness`."""
 
     @property
     def bytes(self) -> int:
@@ -83,17 +87,23 @@ def named_facts(
 
     Raises:
         UsageError: there is no such network, or it cannot be built like that.
-        ContractError: a plugin's network cannot be kept in a file.
+        ContractError: a plugin's network cannot be kept in a file, or is no classifier.
     """
-    return _facts(name, *_described(name, num_classes, image_size, sources))
+    model = _blank(name, num_classes, image_size, sources)
+    facts = _facts(name, *describe(model))
+    # Those of kdbench's own networks are known.
+    if image_size is None or name in MODELS:
+        return facts
+    notes = check_groups(model.eval(), getattr(model, "blank_size", image_size))
+    return facts.model_copy(update={"notes": tuple(strip_control(note)[:300] for note in notes)})
 
 
-def _described(
+def _blank(
     name: str, num_classes: int, image_size: int | None, sources: Mapping[str, ModelSource]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+) -> FeatureModel:
     model = blank_model(name, num_classes, image_size=image_size, sources=sources)
     # As a stage does: another memory layout may split buffers that two modules share.
-    return describe(model.to(memory_format=torch.channels_last))
+    return model.to(memory_format=torch.channels_last)
 
 
 def _facts(name: str, structure: dict[str, Any], tensors: Mapping[str, Tensor]) -> NetworkFacts:
@@ -134,7 +144,7 @@ def check_network(
     if type(model) in (Edited, Pruned):
         raise ContractError(f"a network in {type(model).__name__} is another one; {advice}")
     structure, tensors = describe(model)
-    expected, blank = _described(name, num_classes, image_size, sources)
+    expected, blank = describe(_blank(name, num_classes, image_size, sources))
     if digest(structure) != digest(expected):
         difference = first_difference(expected, structure)
         raise ContractError(f"the network is no {name}: {difference}; {advice}")

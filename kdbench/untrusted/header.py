@@ -90,6 +90,12 @@ def checked_header(file: BinaryIO, size: int) -> Header:
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise IntegrityError("the texts of its safetensors header are no table of texts")
     spans = sorted(_span(name, entry) for name, entry in header.items())
+    if spans and max(end for _, end in spans) > size - 8 - length:
+        needed = 8 + length + max(end for _, end in spans)
+        raise IntegrityError(
+            f"it is cut off, its safetensors tensors do not fill the file: {size} bytes are there "
+            f"of {needed}; copy it once more"
+        )
     ends = [(0, 0), *spans, (size - 8 - length, 0)]
     if any(end != begin for (_, end), (begin, _) in pairwise(ends)):
         raise IntegrityError(

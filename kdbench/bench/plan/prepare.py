@@ -38,6 +38,8 @@ class Prepared:
     """Each block with each dataset and preset. Stages and cells name their part by its place."""
     numerics: Numerics
     """Device and arithmetic."""
+    notes: tuple[str, ...] = ()
+    """What makes no sense in the groups of a network."""
 
     def numbers(self) -> list[dict[str, Any]]:
         """Every number, for each dataset and preset, with the methods of all blocks."""
@@ -63,15 +65,16 @@ def prepare(spec: RunSpec, registry: Answers, store: Store) -> Prepared:
     numerics = choose_numerics(spec.device, spec.numerics, spec.threads)
     imported = {name: load_teacher(store, name) for name in spec.teacher_from}
     parts, find = [], loader(spec, registry.datasets)
+    notes: list[str] = []
     for resolved in everything:
         dataset = _found(find, resolved, imported)
-        check_models(resolved, dataset, registry)
+        notes += check_models(resolved, dataset, registry)
         for teacher in imported.values():
             code = registry.origin_of_model(teacher.model)
             check_imported(spec, teacher, dataset, code, resolved.dataset)
         parts.append(loaded_part(resolved, dataset, numerics, imported))
     _check_names(parts)
-    return Prepared(spec, build_plan(parts), parts, numerics)
+    return Prepared(spec, build_plan(parts), parts, numerics, tuple(dict.fromkeys(notes)))
 
 
 def _found(
@@ -170,8 +173,8 @@ def check_target(spec: RunSpec, name: str, num_classes: int) -> None:
         )
 
 
-def check_models(resolved: Resolved, dataset: Dataset, registry: Answers) -> None:
-    """Build every network once at the dataset's size.
+def check_models(resolved: Resolved, dataset: Dataset, registry: Answers) -> list[str]:
+    """Build every network once at the dataset's size. Returns what makes no sense in their groups.
 
     A student that cannot be built is found now, and not after hours of training its teacher.
 
@@ -179,9 +182,10 @@ def check_models(resolved: Resolved, dataset: Dataset, registry: Answers) -> Non
         ConfigError: a network cannot take such images.
     """
     size = dataset.image_size
+    notes: list[str] = []
     for name in dict.fromkeys(name for pair in resolved.spec.pairs for name in pair):
         try:
-            registry.network(name, dataset.num_classes, size)
+            facts = registry.network(name, dataset.num_classes, size)
         except KdbenchError:
             raise
         # A library may raise anything for a size or a number of classes that it does not support.
@@ -189,3 +193,5 @@ def check_models(resolved: Resolved, dataset: Dataset, registry: Answers) -> Non
             raise ConfigError(
                 f"model {name!r} cannot be built for {size}x{size} images: {error}"
             ) from error
+        notes += [f"{name} at {size}x{size}: {note}" for note in facts.notes]
+    return notes

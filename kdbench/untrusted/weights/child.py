@@ -69,9 +69,8 @@ def _serve(path: Path, folder: Path, memory: int, say: Any) -> None:
     limit(memory, address_space=True)
     loaded = weights.load_checkpoint(path, kind)
     try:
-        state, wrappers = weights.unwrap(loaded)
-        state, prefixes = weights.rename(state, expected)
-        tensors, converted, absent = weights.to_weights(state, expected)
+        read = weights.find(loaded, expected, kind)
+        tensors, converted, absent = weights.to_weights(read.state, expected)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         if "allocate memory" in str(error):
             raise MemoryError from None
@@ -83,7 +82,17 @@ def _serve(path: Path, folder: Path, memory: int, say: Any) -> None:
     from safetensors.torch import save_file
 
     save_file(tensors, folder / WEIGHTS)
-    say(done={"wrappers": wrappers, "prefixes": prefixes, "converted": converted, "absent": absent})
+    say(
+        done={
+            "wrappers": read.unwrapped,
+            "prefixes": read.prefixes,
+            "converted": converted,
+            "absent": absent,
+            "words": read.words,
+            "beside": read.beside,
+            "left_out": read.left_out,
+        }
+    )
 
 
 def _warm_up() -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -25,19 +26,26 @@ from kdbench.untrusted.files import chunks, open_regular
 from kdbench.untrusted.header import shown
 from kdbench.untrusted.text import strip_control
 from kdbench.untrusted.weights.child import WEIGHTS
+from kdbench.untrusted.weights.commands import FILE, merge
+from kdbench.untrusted.weights.names import BODY
 from kdbench.untrusted.weights.process import Reader
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kdbench.models import ModelSource
-    from kdbench.untrusted.weights.weights import Expected
+    from kdbench.untrusted.weights.names import Expected
 
 _MEMORY = 2 << 30
 _SECONDS, _BYTES_A_SECOND = 4.0, 25 << 20
 _LEAST_MEMORY = 1 << 30
 #: A copy may take this long, and no disk is slower.
 _COPY_SECONDS, _COPY_BYTES_A_SECOND = 60.0, 1 << 20
+#: A path that may stand in a command of the shell as it is.
+_PLAIN_PATH = re.compile(r"[\w./@+-]+", re.ASCII)
+_PART = re.compile(r"(\w+)-(\d{1,6})-of-(\d{1,6})(\.\w+)", re.ASCII)
+_ADDRESS = re.compile(r"https?:/")
+_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 _HEADER = 8 << 20
 """The most bytes that safetensors takes besides the tensors themselves."""
 
@@ -57,8 +65,30 @@ class Foreign:
     - ``unwrapped``: keys of the tables around the weights.
     - ``prefixes``: taken off every name; ``body.`` was added.
     - ``absent_counters``: counters of batches that the file lacks, which are 0 now.
+    - Where there are any, ``words``: taken out of some names; ``left_out``: how many values were
+      left out that are no weights, as counters of a profiler; ``beside``: places of other tables
+      that would fit as well.
     - ``kdbench``, ``torch``: versions. ``confinement``: ``landlock N`` or ``none``.
     """
+
+    def changes(self) -> list[str]:
+        """What was done to the weights, in words."""
+        origin = self.origin
+        changes = [f"{dtype} became float32" for dtype in origin["converted"]]
+        changes += [f"taken out of {key!r}" for key in origin["unwrapped"]]
+        changes += [
+            f"{prefix!r} {'put' if prefix == BODY else 'removed'} before every name"
+            for prefix in origin["prefixes"]
+        ]
+        changes += [f"{word!r} removed from some names" for word in origin.get("words", [])]
+        if origin.get("left_out"):
+            changes.append(f"{origin['left_out']} values left out that are no weights")
+        changes += [
+            f"{place!r} left out, which would fit as well" for place in origin.get("beside", [])
+        ]
+        if origin["absent_counters"]:
+            changes.append(f"{origin['absent_counters']} counters of batches were absent and are 0")
+        return changes
 
 
 def read_foreign(
@@ -116,7 +146,19 @@ def read_foreign(
         network = state or partial(_state, model, num_classes, image_size, sources)
         return _read(path, network, memory_bytes, seconds, expect_sha256)
     except IntegrityError as error:
-        raise IntegrityError(f"{shown(path.name)} was not imported: {error}") from None
+        text = _with_name(str(error), path)
+        raise IntegrityError(f"{shown(path.name)} was not imported: {text}") from None
+
+
+def _with_name(text: str, path: Path) -> str:
+    """A message whose commands name the file, and which says so where it is a part of one."""
+    if _PLAIN_PATH.fullmatch(str(path)):
+        text = text.replace(FILE, repr(str(path)))
+    part = _PART.fullmatch(path.name)
+    if part is None:
+        return text
+    how = merge(part[1], part[4])
+    return f"{text} (by its name it is part {int(part[2])} of {int(part[3])}; all of them: {how})"
 
 
 def _read(
@@ -194,13 +236,27 @@ def _opened(path: Path) -> BinaryIO:
         return open_regular(path)
     except OSError as error:
         if error.errno == errno.EINVAL:
-            raise IntegrityError(
-                "it is a folder, a pipe or a device; name a regular file"
-            ) from None
-        raise UsageError(
-            f"cannot open {strip_control(path)}: {error.strerror}; name a file that exists and may "
-            "be read"
-        ) from None
+            raise IntegrityError(f"it is a folder, a pipe or a device; {_instead(path)}") from None
+        advice = "name a file that exists and may be read"
+        if _ADDRESS.match(str(path)):
+            advice = "it is an address: download it, or name hf:OWNER/NAME@COMMIT of the hub"
+        raise UsageError(f"cannot open {strip_control(path)}: {error.strerror}; {advice}") from None
+
+
+def _instead(path: Path) -> str:
+    """What to name in the place of a folder."""
+    if not path.is_dir():
+        return "name a regular file"
+    if (path / "data.pkl").exists():
+        return "something unpacked what torch.save wrote; name the file as it was saved"
+    try:
+        files = list(islice(path.iterdir(), 1000))
+    except OSError:
+        files = []
+    inside = sorted(file.name for file in files if file.suffix in _SUFFIXES)
+    return (
+        f"name a file of weights in it{': ' if inside else ''}{', '.join(map(shown, inside[:4]))}"
+    )
 
 
 def _state(

@@ -53,6 +53,11 @@ class Fetched:
     """Where the weights are from, for the record beside them."""
 
 
+def plain_reference(reference: str) -> str:
+    """A reference as kdbench spells it. timm and others write ``hf-hub:`` or ``hf_hub:``."""
+    return re.sub(r"^(timm/)?hf[-_]hub:", PREFIX, reference)
+
+
 def fetch(reference: str) -> Fetched:
     """Download the weights and the description of ``hf:OWNER/NAME@COMMIT``.
 

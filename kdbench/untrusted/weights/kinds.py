@@ -17,6 +17,7 @@ from typing import BinaryIO
 from kdbench.errors import IntegrityError
 from kdbench.untrusted.header import checked_header, shown
 from kdbench.untrusted.text import strip_control
+from kdbench.untrusted.weights.formats import HOW, describe, of_members
 
 FILE_KINDS = ("safetensors", "torch zip", "torch legacy")
 
@@ -33,15 +34,7 @@ _TORCHSCRIPT = re.compile(r"constants\.pkl|code/|model\.json|bytecode\.pkl")
 _EXPORTED = re.compile(
     r"archive_format|archive_version|models/|data/(weights|constants|sample_inputs|aotinductor)/|serialized_"
 )
-_OTHERS = {
-    b"\x80": "a bare pickle, which runs whatever it says when it is read",
-    b"\x89HDF": "an HDF5 file",
-    b"\x93NUMPY": "a NumPy array",
-    b"GGUF": "a GGUF file",
-    b"\x1f\x8b": "compressed with gzip",
-    b"PK": "an empty or split zip archive",
-}
-_HOW = "save a state_dict() with torch.save, or as safetensors, where the network was trained"
+_START = 4096
 
 
 def kind_of(path: Path) -> str:
@@ -53,26 +46,19 @@ def kind_of(path: Path) -> str:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(512)
+        start = file.read(_START)
         if start.startswith(_ZIP):
             _check_zip(file, size)
             return "torch zip"
         if start.startswith(_LEGACY):
             return "torch legacy"
-        if start[257:262] == b"ustar":
-            raise IntegrityError(
-                "it is a tar archive, as torch.save wrote before 2018; such files are not read: "
-                f"{_HOW}"
-            )
         # A safetensors header begins with its length, 8 bytes, and a brace. The length may look
         # like the beginning of another format, so this is asked before the others.
-        if start[8:9] == b"{" and start[:4] not in _OTHERS:
+        if start[8:9] == b"{" and start[:4] not in (b"\x89HDF", b"GGUF"):
             _check_safetensors(file, size)
             return "safetensors"
-    what = next(
-        (text for magic, text in _OTHERS.items() if start.startswith(magic)), "in no known format"
-    )
-    raise IntegrityError(f"it is {'empty' if not start else what}; {_HOW}")
+    what, how = describe(start, size)
+    raise IntegrityError(f"it is {what}; {how}")
 
 
 def _check_zip(file: BinaryIO, size: int) -> None:
@@ -98,43 +84,41 @@ def _check_zip(file: BinaryIO, size: int) -> None:
     if not 1 <= len(members) <= _MEMBERS:
         raise IntegrityError(
             f"it is a zip archive of {len(members)} members, where 1 to {_MEMBERS} are allowed; "
-            f"{_HOW}"
+            f"{HOW}"
         )
     # Not filename: zipfile cuts that at a NUL byte, and another reader may not.
     names = [member.orig_filename for member in members]
     root, _, _ = names[0].partition("/")
     inner = [name[len(root) + 1 :] for name in names]
     if any(_TORCHSCRIPT.match(name) for name in inner):
-        raise IntegrityError(f"it is a TorchScript archive, which is a program; {_HOW}")
+        raise IntegrityError(f"it is a TorchScript archive, which is a program; {HOW}")
     if any(_EXPORTED.match(name) for name in inner):
-        raise IntegrityError(f"it is an exported program (.pt2), not weights; {_HOW}")
+        raise IntegrityError(f"it is an exported program (.pt2), not weights; {HOW}")
     for name, rest in zip(names, inner, strict=True):
         if (
             not name.startswith(f"{root}/")
             or root in ("", ".", "..")
             or not _ZIP_MEMBER.fullmatch(rest)
         ):
-            raise IntegrityError(
-                f"it is a zip archive that torch.save did not write: member {shown(name)}; {_HOW}"
-            )
+            what, how = of_members(names) or ("a zip archive that torch.save did not write", HOW)
+            raise IntegrityError(f"it is {what}: member {shown(name)}; {how}")
     if len(set(names)) != len(names):
         raise IntegrityError(
-            f"a member of the zip archive is there twice, so that two readers may disagree; {_HOW}"
+            f"a member of the zip archive is there twice, so that two readers may disagree; {HOW}"
         )
     if "data.pkl" not in inner:
-        raise IntegrityError(f"it is a zip archive without data.pkl; {_HOW}")
+        raise IntegrityError(f"it is a zip archive without data.pkl; {HOW}")
     if any(
         m.compress_type != zipfile.ZIP_STORED or m.flag_bits & 1 or m.file_size != m.compress_size
         for m in members
     ):
         raise IntegrityError(
             "a member of the zip archive is compressed or encrypted, which torch.save does not "
-            f"do; {_HOW}"
+            f"do; {HOW}"
         )
     if sum(member.file_size for member in members) > size:
         raise IntegrityError(
-            "the members of the zip archive overlap: together they are larger than the file; "
-            f"{_HOW}"
+            f"the members of the zip archive overlap: together they are larger than the file; {HOW}"
         )
 
 
@@ -144,4 +128,4 @@ def _check_safetensors(file: BinaryIO, size: int) -> None:
     try:
         checked_header(file, size)
     except IntegrityError as error:
-        raise IntegrityError(f"{error}; {_HOW}") from None
+        raise IntegrityError(f"{error}; {HOW}") from None

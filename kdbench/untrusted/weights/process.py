@@ -25,12 +25,14 @@ from kdbench.untrusted.text import strip_control
 from kdbench.untrusted.weights.kinds import FILE_KINDS
 
 if TYPE_CHECKING:
-    from kdbench.untrusted.weights.weights import Expected
+    from kdbench.untrusted.weights.names import Expected
 
 _STARTING_S = 180.0
 """Seconds to start Python and import torch from a slow disk. No foreign byte takes part in it."""
 _LINE = 1 << 16
 """The most bytes of an answer."""
+_MOST = 1_000_000
+"""The most names that anything may be said of."""
 
 
 class Reader:
@@ -103,29 +105,25 @@ class Reader:
 
     def read(self, expected: Expected) -> dict[str, Any]:
         """Let it write the weights. Returns what it did to them, for ``Foreign.origin``."""
-        from kdbench.untrusted.weights.weights import BODY, CONVERTED, PREFIXES, WRAPPERS
+        from kdbench.untrusted.weights.weights import CONVERTED
 
         self._ask("ready", _STARTING_S)
         self._send([[name, shape, dtype] for name, (shape, dtype) in expected.items()])
         facts = self._timed("done")
-        allowed = {"wrappers": WRAPPERS, "prefixes": (*PREFIXES, BODY), "converted": CONVERTED}
         try:
-            # Only words from our own lists go on from here, never the process's own text.
-            words = {
-                name: [known[known.index(item)] for item in facts[name]]
-                for name, known in allowed.items()
+            return {
+                "converted": [CONVERTED[CONVERTED.index(word)] for word in facts["converted"]],
+                "unwrapped": _words(facts["wrappers"]),
+                "prefixes": _words(facts["prefixes"]),
+                "absent_counters": min(int(facts["absent"]), len(expected)),
+                **_if_any("words", _words(facts.get("words", []))),
+                **_if_any("beside", _words(facts.get("beside", []))),
+                **_if_any("left_out", min(int(facts.get("left_out", 0)), _MOST)),
             }
-            absent = min(int(facts["absent"]), len(expected))
-        except (TypeError, ValueError, KeyError):
+        except (TypeError, ValueError, KeyError, AttributeError):
             raise IntegrityError(
                 "the process that read it answered nonsense; do not use that file"
             ) from None
-        return {
-            "converted": words["converted"],
-            "unwrapped": words["wrappers"],
-            "prefixes": words["prefixes"],
-            "absent_counters": absent,
-        }
 
     def _timed(self, name: str) -> Any:
         """The answer ``name``, within the time that is left for the file."""
@@ -228,3 +226,18 @@ class Reader:
             .strip()
         )
         return strip_control(text.rpartition("\n")[2])[:200]
+
+
+def _if_any(name: str, value: Any) -> dict[str, Any]:
+    return {name: value} if value else {}
+
+
+def _words(words: Any) -> list[str]:
+    """A few short words of the file, such as a prefix. ValueError: they are something else."""
+    if not (isinstance(words, list) and len(words) <= 100 and all(map(_is_word, words))):
+        raise ValueError("no words")
+    return words
+
+
+def _is_word(word: Any) -> bool:
+    return isinstance(word, str) and len(word) <= 200 and word.isprintable()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,14 @@ from torch import Tensor
 
 from kdbench.errors import IntegrityError
 from kdbench.untrusted.header import shown
-
-#: For each name the shape and the dtype, without ``torch.``.
-Expected = dict[str, tuple[tuple[int, ...], str]]
+from kdbench.untrusted.weights.advice import explain, some
+from kdbench.untrusted.weights.names import COUNTER, Expected
+from kdbench.untrusted.weights.pickled import why_refused
+from kdbench.untrusted.weights.tables import bare, choose
 
 CONVERTED = ("bfloat16", "float16", "float64")
 """The dtypes that are converted to float32."""
-WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "model",
-    "net",
-    "network",
-    "state_dict_ema",
-    "model_ema",
-)
-"""The names under which training scripts put a state_dict into a larger table."""
-PREFIXES = ("module.", "_orig_mod.")
-"""DataParallel and torch.compile put these before every name."""
-BODY = "body."
-"""kdbench puts this before the names of a network from timm or torchvision."""
-_COUNTER = "num_batches_tracked"
-"""Batch norms count the batches that they have seen. Old files lack this counter."""
+_PLAIN = (int, float, str, bool, type(None))
 
 
 def load_checkpoint(path: Path, kind: str) -> Any:
@@ -60,15 +45,15 @@ def load_checkpoint(path: Path, kind: str) -> Any:
             raise MemoryError from None
         raise IntegrityError(
             f"{'safetensors' if kind == 'safetensors' else 'the weights-only reader'} refuses it: "
-            f"{_why(error)}"
+            f"{_why(error, path, kind)}"
         ) from None
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception, path: Path, kind: str) -> str:
     """The reason in torch's message, without its advice to load the file unsafely."""
     text = str(error)
     if match := re.search(r"GLOBAL (\S+)", text):
-        return f"it refers to {shown(match[1])}, which no weights need; save a state_dict() only"
+        return why_refused(path, kind, match[1])
     known = re.search(
         r"(Unsupported operand|Trying to|Can only|Only persistent_load|persistent_load "
         r"id|\w+StreamReader)[^\n]*",
@@ -78,80 +63,53 @@ def _why(error: Exception) -> str:
     return f"{cause}; copy it once more, or save a state_dict() anew"
 
 
-def unwrap(loaded: Any) -> tuple[dict[str, Tensor], list[str]]:
-    """Find the one table of tensors in what was loaded.
+@dataclass(frozen=True)
+class Read:
+    """What a file holds, by the names of the network."""
 
-    Returns:
-        The table, and the keys of the tables around it, outermost first.
+    state: dict[str, Tensor]
+    """Untrusted tensors by the network's names."""
+    unwrapped: tuple[str, ...]
+    """Keys of the tables around them, outermost first."""
+    prefixes: tuple[str, ...]
+    """Taken off every name; ``body.`` was added."""
+    words: tuple[str, ...]
+    """Taken out of some names."""
+    left_out: int
+    """How many counters of a profiler, numbers and texts among the tensors were left out."""
+    beside: tuple[str, ...]
+    """Places of other tables that would fit as well, and are left out."""
+
+
+def find(loaded: Any, expected: Expected, kind: str) -> Read:
+    """The tensors of the network in what was loaded, see :mod:`kdbench.untrusted.weights.tables`.
 
     Raises:
-        IntegrityError: there is no such table, there are several, or it holds other things than
-            tensors by name.
+        IntegrityError: they are not all there, or not alone.
     """
-    steps: list[str] = []
-    while True:
-        if type(loaded) not in (dict, OrderedDict):
-            raise IntegrityError(
-                f"it holds a {shown(type(loaded).__name__)} where a table of tensors is expected; "
-                "save a state_dict()"
-            )
-        # Not loaded.items(): a pickle may have set an attribute of that name on an OrderedDict.
-        items = list(dict.items(loaded))
-        inside = {
-            key: value
-            for key, value in items
-            if type(key) is str and key in WRAPPERS and type(value) in (dict, OrderedDict)
-        }
-        if not inside:
-            break
-        if len(inside) > 1:
-            raise IntegrityError(
-                f"it holds several networks: {', '.join(sorted(inside))}; save one state_dict() of "
-                "them"
-            )
-        if len(steps) == 3:
-            raise IntegrityError("its tables are nested too deeply; save a state_dict()")
-        ((key, loaded),) = inside.items()
-        steps.append(key)
-    for key, value in items:
+    choice = choose(loaded, expected)
+    table = choice.table
+    for key, value in table.others.items():
         if type(key) is not str:
             raise IntegrityError(
                 f"a name is a {shown(type(key).__name__)} and not a text; save a state_dict()"
             )
-        if type(value) not in (Tensor, torch.nn.Parameter):
+        # A number beside the weights is none of them, unless the network asks for its name.
+        if type(value) not in _PLAIN or key in expected:
             raise IntegrityError(
                 f"{shown(key)} is a {shown(type(value).__name__)} and not a tensor; save a "
                 "state_dict() only"
             )
-    return dict(items), steps
-
-
-def rename(state: dict[str, Tensor], expected: Expected) -> tuple[dict[str, Tensor], list[str]]:
-    """Give the tensors the names that the network uses.
-
-    Prefixes that every name has, and none of the network's names, are taken off. Names from timm or
-    torchvision get kdbench's own prefix.
-
-    Returns:
-        The renamed tensors, and the prefixes in the order in which they were taken off or added.
-    """
-    # Twice over the prefixes: they may come in either order.
-    steps = []
-    for _ in range(len(PREFIXES)):
-        for prefix in PREFIXES:
-            if (
-                state
-                and all(key.startswith(prefix) for key in state)
-                and not any(key.startswith(prefix) for key in expected)
-            ):
-                state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
-                steps.append(prefix)
-    if all(key.startswith(BODY) for key in expected) and not any(
-        key.startswith(BODY) for key in state
-    ):
-        state = {BODY + key: tensor for key, tensor in state.items()}
-        steps.append(BODY)
-    return state, steps
+    if table.naming.wrong:
+        raise IntegrityError(explain(table, expected, kind))
+    return Read(
+        state={new: table.tensors[name] for name, new in table.naming.names.items()},
+        unwrapped=table.keys,
+        prefixes=table.naming.prefixes,
+        words=table.naming.words,
+        left_out=len(table.counters) + len(table.others),
+        beside=choice.beside,
+    )
 
 
 def to_weights(
@@ -170,9 +128,11 @@ def to_weights(
         IntegrityError: they are not the weights of that network, or hold values that no training
             can have left.
     """
-    _check_names(set(state), expected, optional=_COUNTER)
     for name, tensor in state.items():
-        _check_tensor(name, tensor, *expected[name])
+        _check_kind(name, bare(tensor), expected[name][1])
+    _check_shapes(state, expected)
+    for name, tensor in state.items():
+        _check_storage(name, bare(tensor))
     weights: dict[str, Tensor] = {}
     converted, absent = set(), 0
     for name, (shape, dtype) in expected.items():
@@ -180,7 +140,7 @@ def to_weights(
         if name not in state:
             absent += 1
             continue
-        weights[name].copy_(_bare(state[name]))
+        weights[name].copy_(bare(state[name]))
         if (saved_as := _name(state[name].dtype)) != dtype:
             converted.add(saved_as)
     check_values(weights)
@@ -210,32 +170,43 @@ def check_values(weights: dict[str, Tensor]) -> None:
                 f"{shown(name)} holds NaN or infinite values, as float32; such a network computes "
                 "nothing"
             )
-        if name.endswith(("running_var", _COUNTER)) and tensor.numel() and bool((tensor < 0).any()):
+        if name.endswith(("running_var", COUNTER)) and tensor.numel() and bool((tensor < 0).any()):
             raise IntegrityError(
                 f"{shown(name)} is negative, which no training can have left behind"
             )
 
 
-def _check_names(names: set[str], expected: Expected, optional: str | None = None) -> None:
-    missing = [
-        name
-        for name in expected
-        if name not in names and not (optional and name.endswith(optional))
-    ]
+def _check_names(names: set[str], expected: Expected) -> None:
+    missing = [name for name in expected if name not in names]
     extra = sorted(names - set(expected))
     if missing or extra:
-        parts = [
-            f"{len(listed)} {word} ({', '.join(map(shown, listed[:2]))})"
-            for word, listed in (("missing", missing), ("unknown", extra))
-            if listed
-        ]
         raise IntegrityError(
-            f"its names are not those of the network: {', '.join(parts)}; is --model the right one?"
+            f"its names are not those of the network: {some(missing, 'missing')}, "
+            f"{some(extra, 'unknown')}"
         )
 
 
-def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: str) -> None:
-    tensor = _bare(tensor)
+def _check_shapes(state: dict[str, Tensor], expected: Expected) -> None:
+    shapes = {name: (tuple(bare(t).shape), expected[name][0]) for name, t in state.items()}
+    wrong = {name: pair for name, pair in shapes.items() if pair[0] != pair[1]}
+    if not wrong:
+        return
+    name, (shape, right) = next(iter(wrong.items()))
+    others = f" ({len(wrong)} of {len(state)} tensors are of other shapes)" if wrong else ""
+    firsts = {(a[:1], b[:1]) for a, b in wrong.values()}
+    advice = "are --model, the number of classes and --image-size right?"
+    if len(firsts) == 1 and all(a[1:] == b[1:] and a for a, b in wrong.values()):
+        advice = (
+            f"the file tells {shape[0]} classes apart, if --model is right: it has to be "
+            f"--num-classes {shape[0]}"
+        )
+    raise IntegrityError(
+        f"{shown(name)} is of the shape {list(shape)[:8]}, where {list(right)} is expected"
+        f"{others}; {advice}"
+    )
+
+
+def _check_kind(name: str, tensor: Tensor, dtype: str) -> None:
     if (
         tensor.layout != torch.strided
         or tensor.is_quantized
@@ -248,12 +219,9 @@ def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: str)
     saved_as = _name(tensor.dtype)
     if saved_as != dtype and not (dtype == "float32" and saved_as in CONVERTED):
         raise IntegrityError(f"{shown(name)} is {saved_as}, where {dtype} is expected")
-    if tuple(tensor.shape) != shape:
-        raise IntegrityError(
-            f"{shown(name)} is of the shape {list(tensor.shape)[:8]}, where {list(shape)} is "
-            "expected; "
-            "are --model and the number of classes right?"
-        )
+
+
+def _check_storage(name: str, tensor: Tensor) -> None:
     if tensor.is_conj() or tensor.is_neg() or not _in_its_storage(tensor):
         raise IntegrityError(
             f"{shown(name)} claims more values than the file holds for it; save plain dense tensors"
@@ -275,14 +243,6 @@ def _in_its_storage(tensor: Tensor) -> bool:
     held = tensor.untyped_storage().nbytes()
     needed = tensor.storage_offset() + reach if tensor.numel() else 0
     return bool(needed * tensor.element_size() <= held)
-
-
-def _bare(tensor: Tensor) -> Tensor:
-    """The tensor without attributes that a pickle may have set on it.
-
-    Such an attribute may even hide a method, so the method is called through the class.
-    """
-    return torch.Tensor.detach(tensor)
 
 
 def _name(dtype: torch.dtype) -> str:

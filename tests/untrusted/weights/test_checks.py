@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -13,36 +14,70 @@ from tests.untrusted.weights.files import expected_tensors
 from tests.untrusted.weights.good import good
 
 
+def _expected(*names):
+    return {name: ((1,), "float32") for name in names}
+
+
+def _find(loaded, *names):
+    return weights.find(loaded, _expected(*names), "torch zip")
+
+
 def test_unwrapping_needs_one_table_of_tensors():
     state = {"a": torch.zeros(1)}
-    assert weights.unwrap({"net": {"state_dict": state}, "epoch": 1}) == (
-        state,
-        ["net", "state_dict"],
-    )
+    read = _find({"net": {"state_dict": state}, "epoch": 1}, "a")
+    assert (read.state, read.unwrapped) == (state, ("net", "state_dict"))
     for loaded, says in (
         ([state], "a 'list' where"),
         ({"model": state, "net": state}, "several networks: model, net"),
         ({"model": {"model": {"model": {"model": state}}}}, "too deeply"),
-        ({1: torch.zeros(1)}, "not a text"),
-        ({"a": 1.0}, "'a' is a 'float'"),
-        ({"other": state}, "'other' is a 'dict'"),
+        ({1: torch.zeros(1), **state}, "not a text"),
+        ({"a": 1.0, "b": torch.zeros(1)}, "'a' is a 'float'"),
+        ({**state, "b": [1]}, "'b' is a 'list'"),
     ):
         with pytest.raises(IntegrityError, match=says):
-            weights.unwrap(loaded)
+            _find(loaded, "a")
 
 
-def test_a_prefix_goes_only_where_every_name_has_it_and_the_network_has_none():
-    tensor, expected = torch.zeros(1), {"a": ((1,), "float32"), "b": ((1,), "float32")}
-    assert weights.rename({"module.a": tensor, "module.b": tensor}, expected) == (
-        {"a": tensor, "b": tensor},
-        ["module."],
+def test_the_table_that_fits_is_taken_wherever_it_is():
+    state, other = {"a": torch.zeros(1)}, {"a": torch.zeros(2)}
+    assert _find({"weights": state}, "a").unwrapped == ("weights",)
+    assert _find({"net": other, "model": state}, "a").unwrapped == ("model",)
+    assert _find({"optimizer": {0: state}, "run": {"best": state}}, "a").unwrapped == (
+        "run",
+        "best",
     )
-    mixed = {"module.a": tensor, "b": tensor}
-    assert weights.rename(mixed, expected) == (mixed, [])
-    prefixed = {"module.a": tensor}
-    assert weights.rename(prefixed, {"module.a": ((1,), "float32")}) == (prefixed, [])
-    body = {"body.a": ((1,), "float32")}
-    assert weights.rename({"a": tensor}, body) == ({"body.a": tensor}, ["body."])
+    beside = _find({"state_dict": state, "ema_state_dict": {"a": torch.ones(1)}}, "a")
+    assert (beside.unwrapped, beside.beside) == (("state_dict",), ("ema_state_dict",))
+    assert float(beside.state["a"]) == 0
+    with pytest.raises(IntegrityError, match="several networks: best, last"):
+        _find({"best": state, "last": state}, "a")
+
+
+def test_a_word_goes_only_where_the_names_then_are_those_of_the_network():
+    tensor = torch.zeros(1)
+
+    def found(*names, network=("a", "b")):
+        read = _find({"state_dict": {name: tensor for name in names}}, *network)
+        return list(read.state), list(read.prefixes), list(read.words)
+
+    assert found("module.a", "module.b") == (["a", "b"], ["module."], [])
+    assert found("any.word.a", "any.word.b") == (["a", "b"], ["any.", "word."], [])
+    assert found("module.a", "b") == (["a", "b"], [], ["module."])
+    assert found("f.module.a", "c.b", network=("f.a", "c.b")) == (["f.a", "c.b"], [], ["module."])
+    assert found("backbone.a", "head.b") == (["a", "b"], [], ["backbone.", "head."])
+    assert found("module.a", network=("module.a",)) == (["module.a"], [], [])
+    assert found("a", network=("body.a",)) == (["body.a"], ["body."], [])
+    assert found("body.a", network=("body.a",)) == (["body.a"], [], [])
+    assert found("x.body.a", network=("body.a",)) == (["body.a"], ["x."], [])
+    # A word that a terminal could obey, or a long one, is none that a script puts there.
+    for names, says in (
+        (("one.a", "one.b", "two.a", "two.b"), "the network 2 times, behind 'one.' and 'two.'"),
+        (("one.a", "c"), "1 missing ('b'), 1 unknown ('c')"),
+        (("\x1b[31m.a", "\x1b[31m.b"), "2 missing"),
+        (("x" * 61 + ".a", "x" * 61 + ".b"), "2 missing"),
+    ):
+        with pytest.raises(IntegrityError, match=re.escape(says)):
+            found(*names)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
