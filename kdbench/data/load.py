@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from torch import Tensor
 from kdbench.data import cache
 from kdbench.data.base import ImageSet
 from kdbench.data.decode import decode_image
+from kdbench.data.decoding import usable_cpus
 from kdbench.data.stream import StreamedImages
 from kdbench.data.tensor import TensorImages
 
@@ -59,7 +59,7 @@ def _decode_all(paths: Sequence[Path], size: int) -> Tensor:
     # PIL releases the GIL while it decodes. So threads are enough, and nothing is copied between
     # processes. Large pictures are decoded one at a time, so that the memory stays that of one.
     pixels, alone = torch.empty(len(paths), size, size, 3, dtype=torch.uint8), threading.Lock()
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         for row, image in enumerate(pool.map(lambda path: decode_image(path, size, alone), paths)):
             pixels[row] = image
     return pixels

@@ -25,6 +25,7 @@ from kdbench.bench.store.artefacts import DamagedError, Store
 from kdbench.bench.store.cached import CachedStore
 from kdbench.bench.store.vault import root_warning
 from kdbench.bench.work.job import BOX, OUT, TRACES, Done, Executor, Outcome, Progressed
+from kdbench.data.decoding import decoding_threads
 from kdbench.errors import KdbenchError
 from kdbench.loading.answers import Answers
 from kdbench.report.confinement import wall_warning
@@ -54,7 +55,8 @@ class _Run:
         self.timings = Timings(store.vault)
         self.schedule, known = wanted(self.plan, store.find)
         self.folders = JobFolders(store)
-        self.jobs = Jobs(prepared, registry, store, self.folders, checkpoint_s, profile)
+        decoders = decoding_threads(executor.jobs)
+        self.jobs = Jobs(prepared, registry, store, self.folders, checkpoint_s, profile, decoders)
         #: Folder of the job of each stage that runs.
         self.running: dict[str, Path] = {}
         self.results = RunResults(prepared, registry, reporter, out, store, self.schedule, known)
