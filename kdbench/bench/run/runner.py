@@ -209,10 +209,10 @@ class _Run:
 
     def _fail(self, stage: Stage, outcome: Outcome) -> None:
         """Tell everybody, tidy up; checkpoints stay where the next run can go on from them."""
-        if outcome.log:
-            self._write_log(stage, outcome.log)
+        log = self._write_log(stage, outcome.log) if outcome.log else None
         reason = strip_control(f"{stage.title}: {outcome.reason}")
-        self.reporter.stage_failed(stage.number, stage.kind, stage.title, reason)
+        where = "" if log is None else f" (its log: {log})"
+        self.reporter.stage_failed(stage.number, stage.kind, stage.title, reason + where)
         killed = outcome.status in ("crashed", "timeout", "out of memory")
         if killed or stage.key not in self.computed:
             self.folders.keep_checkpoints(stage.key)
@@ -221,15 +221,16 @@ class _Run:
         self._unlock(stage.key)
         self.schedule.finish(stage.key, replace(outcome, reason=reason, log=""))
 
-    def _write_log(self, stage: Stage, text: str) -> None:
-        """What a failed stage printed, tracebacks among it."""
+    def _write_log(self, stage: Stage, text: str) -> Path | None:
+        """Write what a failed stage printed, tracebacks among it. None: it cannot be written."""
         path = self.out / "logs" / f"{stage.number}-{stage.kind}.txt"
         try:
             path.parent.mkdir(exist_ok=True)
             lines = "\n".join(strip_control(line) for line in text.splitlines())
             path.write_text(f"{strip_control(stage.title)}\n\n{lines}\n", encoding="utf-8")
         except OSError:
-            return
+            return None
+        return path
 
     def _unlock(self, key: str) -> None:
         lock = self.locks.pop(key, None)
