@@ -62,6 +62,14 @@ _OPTIONS = (
         help="Seconds for one stage.",
     ),
     click.option(
+        "--stall-limit",
+        type=Number(min=0),
+        default=600.0,
+        show_default=True,
+        help="Seconds in which a stage may neither report a step nor use the processor. 0: no "
+        "limit.",
+    ),
+    click.option(
         "--memory-limit", type=Number(min=0.1), help="GiB of resident memory for one stage."
     ),
     click.option(
@@ -98,6 +106,8 @@ class Execution:
     jobs: int
     #: Seconds for one stage.
     time_limit: float
+    #: Seconds in which a stage may do nothing. 0: no limit.
+    stall_limit: float
     #: GiB for one stage. None: no limit.
     memory_limit: float | None
     #: Seconds between two checkpoints.
@@ -126,7 +136,7 @@ class Execution:
             processes: those of the command.
         """
         memory = None if self.memory_limit is None else self.memory_limit * 1024
-        limits = JobLimits(self.time_limit, memory)
+        limits = JobLimits(self.time_limit, memory, self.stall_limit or None)
         return make_executor(self.executor, lambda: processes.registry, limits, processes.zygote)
 
 
@@ -152,7 +162,7 @@ def check_executor(executor: ExecutorName) -> None:
     context = click.get_current_context()
     names = [
         f"--{name.replace('_', '-')}"
-        for name in ("jobs", "time_limit", "memory_limit")
+        for name in ("jobs", "time_limit", "stall_limit", "memory_limit")
         if name in context.params
         and context.get_parameter_source(name) is not ParameterSource.DEFAULT
     ]

@@ -42,8 +42,12 @@ def save_images(images: ImageSet, path: Path) -> None:
         raise TypeError(f"{type(images).__name__} cannot be written to a file")
 
 
-def load_images(path: Path) -> ImageSet:
-    """Read what :func:`save_images` wrote."""
+def load_images(path: Path, *, workers: int | None = None) -> ImageSet:
+    """Read what :func:`save_images` wrote.
+
+    Args:
+        workers: threads that decode a streamed set, see :class:`StreamedImages`.
+    """
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -51,7 +55,12 @@ def load_images(path: Path) -> ImageSet:
         return TensorImages(tensors["pixels"], tensors["labels"])
     files = json.loads(header["paths"])
     return StreamedImages.restored(
-        files["paths"], tensors["appended"], tensors["rows"], tensors["labels"], files["size"]
+        files["paths"],
+        tensors["appended"],
+        tensors["rows"],
+        tensors["labels"],
+        files["size"],
+        workers=workers,
     )
 
 

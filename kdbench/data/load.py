@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from torch import Tensor
 from kdbench.data import cache
 from kdbench.data.base import ImageSet
 from kdbench.data.decode import Failure, UndecodableError, decode_image
+from kdbench.data.decoding import usable_cpus
 from kdbench.data.stream import StreamedImages
 from kdbench.data.tensor import TensorImages
 
@@ -93,7 +93,7 @@ def _decode_all(paths: Sequence[Path], size: int) -> Tensor:
         except UndecodableError as error:
             return error
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         # All of them, so that one message can name all that are damaged.
         for row, image in enumerate(pool.map(decode, paths)):
             if isinstance(image, UndecodableError):

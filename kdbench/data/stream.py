@@ -9,10 +9,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from kdbench.data.base import Augmentation, Batch, ImageSet
-from kdbench.data.decode import decode_image
+from kdbench.data.decoding import decoded_batches, usable_cpus
 from kdbench.data.tensor import (
     check_pad,
     checked_addition,
@@ -23,40 +22,6 @@ from kdbench.data.tensor import (
     shifted,
     to_float,
 )
-from kdbench.errors import DatasetError
-
-
-class _Batches(Dataset[Tensor | DatasetError]):
-    """Item i is batch i, uint8 (M, H, W, 3), or an error about one of its files.
-
-    An error is returned, not raised. The loader would bury its message in a worker's traceback.
-    """
-
-    def __init__(
-        self, paths: Sequence[str], appended: Tensor, size: int, parts: list[list[int]]
-    ) -> None:
-        self.paths, self.appended, self.size, self.parts = paths, appended, size, parts
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __getitem__(self, index: int) -> Tensor | DatasetError:
-        try:
-            return torch.stack([self.image(row) for row in self.parts[index]])
-        except DatasetError as error:
-            return error
-
-    def image(self, row: int) -> Tensor:
-        known = len(self.paths)
-        return (
-            decode_image(self.paths[row], self.size) if row < known else self.appended[row - known]
-        )
-
-
-def _checked(item: Tensor | DatasetError) -> Tensor:
-    if isinstance(item, DatasetError):
-        raise item
-    return item
 
 
 class StreamedImages(ImageSet):
@@ -69,7 +34,8 @@ class StreamedImages(ImageSet):
         paths: image files.
         labels: int64 (N,).
         size: pixels a side after resizing.
-        workers: decoding processes; by default one per CPU, at most 8.
+        workers: threads that decode. With 0 the caller decodes. None: one for each CPU that this
+            process may use, at most 8.
     """
 
     def __init__(
@@ -78,7 +44,7 @@ class StreamedImages(ImageSet):
         self._paths = [str(path) for path in paths]
         self._appended = torch.empty(0, size, size, 3, dtype=torch.uint8)
         self._rows = torch.arange(len(self._paths))
-        self._workers = min(8, os.cpu_count() or 1) if workers is None else workers
+        self._workers = usable_cpus() if workers is None else workers
         self.labels = labels.detach().cpu().to(torch.int64)
         self.shape = (3, size, size)
 
@@ -104,10 +70,17 @@ class StreamedImages(ImageSet):
 
     @classmethod
     def restored(
-        cls, paths: Sequence[str], appended: Tensor, rows: Tensor, labels: Tensor, size: int
+        cls,
+        paths: Sequence[str],
+        appended: Tensor,
+        rows: Tensor,
+        labels: Tensor,
+        size: int,
+        *,
+        workers: int | None = None,
     ) -> StreamedImages:
         """A set made of the ``parts`` of another one, and of the labels of the rows."""
-        return cls(paths, labels, size)._like(rows, labels, appended)
+        return cls(paths, labels, size, workers=workers)._like(rows, labels, appended)
 
     @property
     def fingerprint(self) -> str:
@@ -140,8 +113,19 @@ class StreamedImages(ImageSet):
         rows = checked_rows(indices, len(self))
         if not len(rows):
             return torch.empty(0, *self.shape, device=device)
-        source = _Batches(self._paths, self._appended, self.shape[1], [self._rows[rows].tolist()])
-        return to_float(_checked(source[0]).to(device)).permute(0, 3, 1, 2)
+        (stored,) = self._decoded([rows])
+        return to_float(stored.to(device)).permute(0, 3, 1, 2)
+
+    def _decoded(self, parts: Sequence[Tensor], *, pinned: bool = False) -> Iterator[Tensor]:
+        """The pixels of each of the parts, uint8 (M, H, W, 3)."""
+        return decoded_batches(
+            self._paths,
+            self._appended,
+            self.shape[1],
+            [self._rows[part].tolist() for part in parts],
+            self._workers,
+            pinned=pinned,
+        )
 
     def batches(
         self,
@@ -154,24 +138,10 @@ class StreamedImages(ImageSet):
     ) -> Iterator[Batch]:
         check_pad(augmentation, self.shape)
         parts = row_order(len(self), batch_size, generator, drop_last)
-        source = _Batches(
-            self._paths,
-            self._appended,
-            self.shape[1],
-            [self._rows[part].tolist() for part in parts],
-        )
         on_gpu = torch.device(device).type == "cuda"
-        # The loader draws a seed for its workers. From torch's global generator it would shift what
-        # every later draw gives.
-        loader = DataLoader(
-            source,
-            batch_size=None,
-            num_workers=self._workers,
-            pin_memory=on_gpu,
-            generator=torch.Generator(),
-        )
-        for rows, stored in zip(parts, loader, strict=True):
-            part = _checked(stored).to(device, non_blocking=on_gpu)
+        stream = self._decoded(parts, pinned=on_gpu)
+        for rows, stored in zip(parts, stream, strict=True):
+            part = stored.to(device, non_blocking=on_gpu)
             moves = () if augmentation is None else draw_shifts(len(rows), augmentation, generator)
             labels, indices, *there = moved([self.labels[rows], rows, *moves], device)
             if there:

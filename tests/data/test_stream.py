@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 import torch
 
-from kdbench.data import Augmentation
+from kdbench.data import Augmentation, decoding
 from kdbench.data import load as load_module
 from kdbench.data.stream import StreamedImages
 from kdbench.errors import DatasetError
@@ -59,3 +62,49 @@ def test_streamed_images_match_decoded_ones(tree, monkeypatch):
     back = grown.subset(torch.tensor([5, 0]))
     assert torch.equal(next(back.batches(2)).images, expected.read(torch.tensor([5, 0])))
     assert streamed.read(torch.empty(0, dtype=torch.int64)).shape == (0, 3, 8, 8)
+
+
+def decoders():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def stream(tree, workers):
+    paths = sorted(tree.glob("train/*/*.png"))
+    return StreamedImages(paths, torch.zeros(len(paths)), 8, workers=workers)
+
+
+def test_a_pass_that_is_left_early_leaves_no_thread(tree):
+    batches = stream(tree, 2).batches(2)
+    next(batches)
+    assert decoders()
+    batches.close()
+    assert not decoders()
+
+
+def test_few_batches_are_decoded_ahead(tree, monkeypatch):
+    decoded = []
+
+    def decode(path, size, alone):
+        decoded.append(path)
+        return torch.zeros(size, size, 3, dtype=torch.uint8)
+
+    monkeypatch.setattr(decoding, "decode_image", decode)
+    batches = stream(tree, 2).batches(2)
+    next(batches)
+    batches.close()
+    assert len(decoded) <= 3 * 2 < 18
+
+
+def test_a_forked_process_decodes_as_its_parent_did(tree):
+    images = stream(tree, 2)
+    expected = torch.cat([batch.images for batch in images.batches(5)])
+    pid = os.fork()
+    if not pid:
+        same = torch.equal(torch.cat([batch.images for batch in images.batches(5)]), expected)
+        os._exit(0 if same else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_jobs_side_by_side_share_the_cpus(monkeypatch):
+    monkeypatch.setattr(decoding, "usable_cpus", lambda: 8)
+    assert [decoding.decoding_threads(jobs) for jobs in (1, 2, 3, 20)] == [8, 4, 2, 1]

@@ -29,6 +29,8 @@ class Jobs:
     folders: JobFolders
     checkpoint_s: float
     profile: bool
+    #: Threads that decode images which stay on disk, for each job.
+    decoders: int = 1
     seen: dict[Any, Seen] = field(default_factory=dict)
 
     def lay_out(self, stage: Stage) -> Job:
@@ -76,6 +78,7 @@ class Jobs:
             "points": self.registry.points(_methods(stage, values)),
             "checkpoint_s": self.checkpoint_s,
             "profile": self.profile,
+            "decoders": self.decoders,
         }
         companions = self.measures.companions(stage, folder, task)
         self._write_plugins(folder, task, companions)

@@ -45,14 +45,20 @@ class Outputs:
         except OSError as error:
             raise _unusable(self.folder, error) from error
 
-    def write(self, name: str, write: Callable[[Path], object]) -> None:
-        """Let ``write`` make one of the files. What it was lost for once counts no more then."""
+    def write(self, name: str, write: Callable[[Path], object]) -> Path | None:
+        """Let ``write`` make one of the files. What it was lost for once counts no more then.
+
+        Returns:
+            The file, or None where it could not be written.
+        """
+        path = self.folder / name
         try:
-            write(self.folder / name)
+            write(path)
         except OSError as error:
             self.lost[name] = error.strerror or str(error)
-        else:
-            self.lost.pop(name, None)
+            return None
+        self.lost.pop(name, None)
+        return path
 
     def record(self, record: dict[str, Any]) -> None:
         """Write the record again."""

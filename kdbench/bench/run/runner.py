@@ -25,6 +25,7 @@ from kdbench.bench.store.artefacts import DamagedError, Store
 from kdbench.bench.store.cached import CachedStore
 from kdbench.bench.store.vault import root_warning
 from kdbench.bench.work.job import BOX, OUT, TRACES, Done, Executor, Outcome, Progressed
+from kdbench.data.decoding import decoding_threads
 from kdbench.errors import KdbenchError
 from kdbench.loading.answers import Answers
 from kdbench.report.confinement import wall_warning
@@ -54,7 +55,8 @@ class _Run:
         self.timings = Timings(store.vault)
         self.schedule, known = wanted(self.plan, store.find)
         self.folders = JobFolders(store)
-        self.jobs = Jobs(prepared, registry, store, self.folders, checkpoint_s, profile)
+        decoders = decoding_threads(executor.jobs)
+        self.jobs = Jobs(prepared, registry, store, self.folders, checkpoint_s, profile, decoders)
         #: Folder of the job of each stage that runs.
         self.running: dict[str, Path] = {}
         self.results = RunResults(
@@ -209,10 +211,10 @@ class _Run:
 
     def _fail(self, stage: Stage, outcome: Outcome) -> None:
         """Tell everybody, tidy up; checkpoints stay where the next run can go on from them."""
-        if outcome.log:
-            self._write_log(stage, outcome.log)
+        log = self._write_log(stage, outcome.log) if outcome.log else None
         reason = strip_control(f"{stage.title}: {outcome.reason}")
-        self.reporter.stage_failed(stage.number, stage.kind, stage.title, reason)
+        where = "" if log is None else f" (its log: {log})"
+        self.reporter.stage_failed(stage.number, stage.kind, stage.title, reason + where)
         killed = outcome.status in ("crashed", "timeout", "out of memory")
         if killed or stage.key not in self.computed:
             self.folders.keep_checkpoints(stage.key)
@@ -221,15 +223,15 @@ class _Run:
         self._unlock(stage.key)
         self.schedule.finish(stage.key, replace(outcome, reason=reason, log=""))
 
-    def _write_log(self, stage: Stage, text: str) -> None:
-        """What a failed stage printed, tracebacks among it."""
+    def _write_log(self, stage: Stage, text: str) -> Path | None:
+        """Write what a failed stage printed, tracebacks among it. None: it cannot be written."""
         lines = "\n".join(strip_control(line) for line in text.splitlines())
 
         def write(path: Path) -> None:
             path.parent.mkdir(exist_ok=True)
             path.write_text(f"{strip_control(stage.title)}\n\n{lines}\n", encoding="utf-8")
 
-        self.outputs.write(f"logs/{stage.number}-{stage.kind}.txt", write)
+        return self.outputs.write(f"logs/{stage.number}-{stage.kind}.txt", write)
 
     def _unlock(self, key: str) -> None:
         lock = self.locks.pop(key, None)

@@ -63,16 +63,15 @@ class Seen:
         """What a stage must open besides the file of the images; empty for images in memory.
 
         A folder is among them only if no other image of the dataset lies in it or below. The images
-        of other folders are named one by one.
+        of other folders are named one by one, and so are those to which a link leads.
         """
         files = image_files(self.images)
         if not files:
             return ()
         others = {*image_files(self.dataset.train), *image_files(self.dataset.test)}
-        mixed = _folders_above(others.difference(files))
+        mixed = _folders_above(_with_targets(others.difference(files)))
         reads = {path if (folder := os.path.dirname(path)) in mixed else folder for path in files}
-        # A link may lead to a place outside of its folder.
-        reads |= {path for path in files if os.path.islink(path)}
+        reads |= {target for path in files if (target := _target(path)) != path}
         return tuple(Path(path) for path in sorted(reads))
 
 
@@ -108,6 +107,16 @@ def keep_images(store: Store, seen: Seen, target: Path) -> None:
             store.copy_out(key, IMAGES, target)
         except DamagedError as error:  # since it was looked at above
             raise OSError(str(error)) from error
+
+
+def _with_targets(paths: Iterable[str]) -> Iterable[str]:
+    for path in paths:
+        yield from {path, _target(path)}
+
+
+def _target(path: str) -> str:
+    """Where a link leads. A file that is none stays as it is, without a look at its folders."""
+    return os.path.realpath(path) if os.path.islink(path) else path
 
 
 def _folders_above(paths: Iterable[str]) -> set[str]:

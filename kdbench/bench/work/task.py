@@ -58,6 +58,8 @@ class Task:
     checkpoint_s: float
     #: Title of a picture.
     picture: str = ""
+    #: Threads that decode images which stay on disk; 0: none besides the one that computes.
+    decoders: int = 1
 
     @property
     def inputs_folder(self) -> Path:

@@ -72,12 +72,15 @@ class Workbench:
     @spanned("files")
     def train(self) -> ImageSet:
         assert self.task.train is not None
-        return load_images(self.task.inputs_folder / self.task.train)
+        return self._images(self.task.train)
 
     @spanned("files")
     def test(self) -> ImageSet:
         assert self.task.test is not None
-        return load_images(self.task.inputs_folder / self.task.test)
+        return self._images(self.task.test)
+
+    def _images(self, file: str) -> ImageSet:
+        return load_images(self.task.inputs_folder / file, workers=self.task.decoders)
 
     def recipe(self) -> Recipe:
         return Recipe(**self.task.values["recipe"])

@@ -24,7 +24,7 @@ from kdbench.untrusted.processes.identity import identity
 from kdbench.untrusted.processes.lines import Lines
 from kdbench.untrusted.processes.order import Exit, View, WallReport
 from kdbench.untrusted.processes.search import program
-from kdbench.untrusted.processes.tree import memory_mb, processes
+from kdbench.untrusted.processes.tree import memory_mb, processes, processor_s
 from kdbench.untrusted.wall.canary import Bait
 
 #: Most bytes that one look takes.
@@ -145,6 +145,12 @@ class Walled:
         if self.pid is None or self.exit is not None:
             return 0.0
         return memory_mb(pid for pid in processes().below(self.pid) if pid != self._first)
+
+    def processor_s(self) -> float | None:
+        """Processor time of the process and of all that it started; None where nobody knows."""
+        if self.pid is None or self.exit is not None:
+            return 0.0
+        return processor_s(processes().below(self.pid))
 
     def kill(self) -> None:
         """End the process and all that it started. ``look`` will tell of its end."""

@@ -21,6 +21,7 @@ from kdbench.untrusted.processes.identity import difference
 from kdbench.untrusted.processes.order import View
 from kdbench.untrusted.processes.tree import processes
 from kdbench.untrusted.wall.build import Wall
+from kdbench.untrusted.wall.confine import landlock_abi
 from kdbench.untrusted.wall.namespaces import Namespaces, build
 from kdbench.untrusted.wall.parents import adopt_orphans, die_with_parent, hide
 from kdbench.untrusted.wall.paths import device_paths, network_paths
@@ -182,7 +183,8 @@ def _begin_namespace(view: View, wall: Wall, saying: int) -> None:
     # The kernel keeps from the first process each signal that has its default action.
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    mounts = wall.mounts(own_proc="proc" not in view.without)
+    landlock = "landlock" not in view.without and landlock_abi() > 0
+    mounts = wall.mounts(own_proc="proc" not in view.without, landlock=landlock)
     build(mounts, network=view.network, processes=view.processes)
     child = os.fork()
     if not child:

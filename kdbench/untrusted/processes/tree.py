@@ -54,6 +54,23 @@ def _look() -> Processes:
     return seen
 
 
+def processor_s(pids: Iterable[int]) -> float | None:
+    """Seconds of processor time that processes, and children that they waited for, have used.
+
+    None where /proc is missing, so that nobody knows.
+    """
+    if not os.path.exists("/proc/self/stat"):
+        return None
+    ticks = 0
+    for pid in pids:
+        # It may end while it is looked at.
+        with suppress(OSError, ValueError):
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                values = file.read().rpartition(b")")[2].split()
+            ticks += sum(map(int, values[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def memory_mb(pids: Iterable[int]) -> float:
     """Resident memory of processes together, MiB.
 

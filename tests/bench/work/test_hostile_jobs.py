@@ -360,3 +360,27 @@ def test_closing_ends_what_runs(tmp_path):
 def test_facts_are_strict_json(executor, tmp_path):
     outcome = outcome_of(executor, tmp_path, "end({'facts': {'a': [1, None, {'b': True}]}})")
     assert json.loads(json.dumps(outcome.facts, allow_nan=False))["a"] == [1, None, {"b": True}]
+
+
+# -- stalls ----------------------------------------------------------------------------------------
+
+
+def test_a_job_that_does_nothing_is_ended_with_the_end_of_its_log(executor, tmp_path):
+    executor.limits = JobLimits(stall_s=0.5)
+    outcome = outcome_of(executor, tmp_path, "print('waiting', flush=True)\ntime.sleep(600)")
+    assert outcome.status == "timeout"
+    assert "for 0.5 s it reported no step and used no processor time" in outcome.reason
+    assert outcome.reason.endswith("; its log ends: waiting")
+
+
+def test_a_job_that_computes_without_a_word_is_not_ended(executor, tmp_path):
+    executor.limits = JobLimits(stall_s=0.5)
+    code = "begin = time.process_time()\nwhile time.process_time() - begin < 1.5: pass\nend()"
+    assert outcome_of(executor, tmp_path, code).status == "ok"
+
+
+def test_a_job_that_dies_says_the_end_of_its_log(executor, tmp_path):
+    code = "print('\\n'.join('abcd'), flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    outcome = outcome_of(executor, tmp_path, code)
+    assert outcome.status == "crashed"
+    assert outcome.reason.endswith("; its log ends: b | c | d")

@@ -108,3 +108,17 @@ def test_its_own_signals_end_it_without_namespaces(zygote, number):
     walled = start(zygote, "end", {"signal": int(number)}, without=("namespaces",))
     ended(walled)
     assert walled.exit.code == -number
+
+
+@pytest.mark.parametrize("without", [(), ("landlock",), ("namespaces",)])
+def test_of_a_folder_with_many_files_only_those_named_are_open(zygote, tmp_path, without):
+    paths = [tmp_path / f"{n}.txt" for n in range(200)]
+    for path in paths:
+        path.write_text("text")
+    order = {"paths": [str(path) for path in paths], "folder": str(tmp_path)}
+    walled = start(zygote, "open_files", order, read=tuple(paths[:100]), without=without)
+    ((opened, listed),) = ended(walled)
+    if not {"namespaces", "landlock"} & set(walled.report.text.replace(",", "").split()):
+        pytest.skip("this kernel has neither namespaces nor Landlock")
+    assert opened == order["paths"][:100]
+    assert listed in (0, 100)

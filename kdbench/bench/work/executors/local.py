@@ -47,6 +47,8 @@ class JobLimits:
     seconds: float | None = None
     #: Resident memory of its processes, MiB.
     memory_mb: float | None = None
+    #: Time without a step and (almost) without processor time.
+    stall_s: float | None = None
 
 
 @dataclass
@@ -229,7 +231,7 @@ class LocalExecutor:
     # -- limits --------------------------------------------------------------------------------
 
     def _limited(self) -> bool:
-        return self.limits.seconds is not None or self.limits.memory_mb is not None
+        return self.limits != JobLimits()
 
     def _enforce(self) -> None:
         now = time.monotonic()
@@ -237,9 +239,16 @@ class LocalExecutor:
             return
         self._next_look = now + _LOOK_EVERY_S
         seconds, memory_mb = self.limits.seconds, self.limits.memory_mb
+        stall_s = self.limits.stall_s
         for running in self._running:
             if seconds is not None and now - running.since > seconds:
                 running.end("timeout", f"it took longer than the limit of {seconds:g} s")
+            elif stall_s is not None and running.watchdog.stalled(stall_s, now):
+                running.end(
+                    "timeout",
+                    f"for {stall_s:g} s it reported no step and used no processor time "
+                    "(--stall-limit)",
+                )
             elif memory_mb is not None and (used := running.memory_mb()) > memory_mb:
                 running.end(
                     "out of memory", f"it used {used:.0f} MiB; the limit is {memory_mb:.0f} MiB"

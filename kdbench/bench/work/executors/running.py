@@ -11,6 +11,7 @@ import signal
 import time
 from dataclasses import dataclass, field
 
+from kdbench.bench.work.executors.stall import Watchdog
 from kdbench.bench.work.job import Job, Outcome, Progressed, Status
 from kdbench.bench.work.report import (
     HelloReport,
@@ -24,6 +25,7 @@ from kdbench.bench.work.report import (
 )
 from kdbench.untrusted.processes.client import Walled
 from kdbench.untrusted.processes.order import signal_name
+from kdbench.untrusted.text import strip_control
 
 #: Lines of one look that are read: the first, which may be the greeting, and the last ones. A job
 #: that says more says nothing that anybody could follow.
@@ -36,6 +38,8 @@ _LAST_S = 1.0
 _KILL_S = 20.0
 #: Bytes at the end of what a process printed.
 _LOG_BYTES = 20_000
+#: Lines of it, and characters of each, that a reason quotes.
+_LOG_LINES, _LOG_LINE = 3, 160
 
 
 @dataclass
@@ -56,12 +60,16 @@ class RunningJob:
     #: Why the coordinator ended it.
     verdict: tuple[Status, str] | None = None
     started: float = field(default_factory=time.monotonic)
+    watchdog: Watchdog = field(init=False)
     _device: str | None = None
     _reports: list[OutcomeReport] | None = None
     #: When the process said the last that it could say.
     _mute_since: float | None = None
     _killed_at: float | None = None
     _ended_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self.watchdog = Watchdog(self._processor_s)
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -131,6 +139,10 @@ class RunningJob:
         self.peak_mb = max(self.peak_mb, used)
         return used
 
+    def _processor_s(self) -> float | None:
+        used = [process.processor_s() for process in self.processes]
+        return None if None in used else sum(filter(None, used))
+
     def outcomes(self) -> list[Outcome]:
         """One for each of its jobs, once it is done."""
         log = "\n".join(filter(None, map(_tail, self.logs)))
@@ -144,6 +156,7 @@ class RunningJob:
         failure = self.verdict or self._failure(code)
         if failure is not None or reports is None or wall is None:
             status, reason = failure or ("crashed", "it was never confined")
+            reason += _last_lines(log)
             facts = {} if wall is None else {"confinement": wall.text}
             return [Outcome(status, reason, seconds, peak_mb, facts, log) for _ in self.jobs]
         known = known_facts(self._device or "", wall.text, len(self.jobs))
@@ -186,6 +199,7 @@ class RunningJob:
         if isinstance(report, HelloReport) != (self._device is None):
             raise NonsenseError("it has to greet, once and first")
         if isinstance(report, StepReport):
+            self.watchdog.stepped()
             return [Progressed(self.jobs[report.place].key, report.step())]
         if isinstance(report, HelloReport):
             self._device = report.hello
@@ -231,6 +245,12 @@ def _tail(log: int) -> str:
         return os.pread(log, _LOG_BYTES, max(0, size - _LOG_BYTES)).decode(errors="replace")
     except OSError:
         return ""
+
+
+def _last_lines(log: str) -> str:
+    """The end of a log, for a reason: the only thing that a process left which said no reason."""
+    lines = [strip_control(line).strip()[:_LOG_LINE] for line in log.splitlines() if line.strip()]
+    return f"; its log ends: {' | '.join(lines[-_LOG_LINES:])}" if lines else ""
 
 
 def _ending(code: int) -> str:
