@@ -6,7 +6,7 @@ import base64
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,7 +129,7 @@ def quoted(text: str) -> str:
     return f"$'{escaped}'"
 
 
-def faults(case: Case, ending: Ending) -> list[str]:
+def faults(case: Case, arguments: Sequence[str], ending: Ending) -> list[str]:
     """What may not be, whatever the input is."""
     text = ending.out + ending.err
     problems = []
@@ -139,7 +139,8 @@ def faults(case: Case, ending: Ending) -> list[str]:
         problems.append(f"it exits with {ending.code}")
     elif case.sound and ending.code != 0:
         problems.append(f"nothing is wrong with it, and it exits with {ending.code}")
-    if "Traceback (most recent call last)" in text:
+    # The command that shows what is wrong with plugins shows the tracebacks that they raised.
+    if "Traceback (most recent call last)" in (ending.err if "plugins" in arguments else text):
         problems.append("it shows a traceback")
     if "defect of kdbench" in text:
         problems.append("it says that kdbench has a defect")

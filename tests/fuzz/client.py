@@ -93,7 +93,9 @@ class Client:
     def judge(self, case: Case) -> str:
         """Play a case: what may not be and how to see it again, or nothing."""
         folder, endings = self.play(case)
-        problems = [problem for _, ending in endings for problem in faults(case, ending)]
+        problems = [
+            problem for arguments, ending in endings for problem in faults(case, arguments, ending)
+        ]
         if not problems:
             subprocess.run(["rm", "-rf", folder.parent], check=False)
             return ""

@@ -12,15 +12,27 @@ _ATTACK = (
     + "def kdbench_attacks():\n    return [Mine]\n"
 )
 _DATASET = (
-    "from kdbench.data import DatasetSource\n{before}def load(request):\n    {body}\n"
+    "from kdbench.data import DatasetSource\ndef load(request):\n    {body}\n"
     + _HOOK
-    + "def kdbench_datasets():\n    return [DatasetSource('mine', load, {more})]\n"
+    + "def kdbench_datasets():\n    return {{'mine': DatasetSource(load, {more})}}\n"
 )
 _MODEL = (
-    "import torch\nfrom kdbench.models import ModelSource\ndef make(*args, **more):\n    {body}\n"
+    "import torch\nfrom kdbench.models import ModelSource\ndef make(classes, size):\n    {body}\n"
     + _HOOK
-    + "def kdbench_models():\n    return [ModelSource('mine', make)]\n"
+    + "def kdbench_models():\n    return {{'mine': ModelSource(make)}}\n"
 )
+
+
+def dataset(body: str, more: str = "num_classes=3, image_size=16") -> str:
+    """A plugin with a dataset of this function."""
+    return _DATASET.format(body=body, more=more)
+
+
+def network(body: str) -> str:
+    """A plugin with a network that this function makes."""
+    return network(body)
+
+
 #: A plugin file that is right.
 GOOD = _ATTACK.format(name="mine")
 _FILES = (
@@ -50,8 +62,8 @@ _FILES = (
     "\0",
     "\t" + GOOD,
     *(
-        _DATASET.format(before="", body=body, more=more)
-        for more in ("num_classes=3, image_size=16", "", "num_classes='3'", "num_classes=-1")
+        dataset(body, more)
+        for more in ("num_classes=3, image_size=16", "", "num_classes='x'", "num_classes=-1")
         for body in (
             "raise ValueError('my own mistake')",
             "return None",
@@ -60,7 +72,7 @@ _FILES = (
         )
     ),
     *(
-        _MODEL.format(body=body)
+        network(body)
         for body in (
             "raise ValueError('my own mistake')",
             "return torch.nn.Linear(2, 2)",

@@ -16,6 +16,7 @@ import io
 import json
 import os
 import pkgutil
+import resource
 import select
 import signal
 import socket
@@ -35,6 +36,8 @@ from kdbench.untrusted.wall.parents import adopt_orphans
 
 #: Seconds that processes of a command have to end after the command.
 _ENDING_S = 5.0
+#: Bytes of memory that a command may take besides what is imported.
+_MEMORY = 3 << 30
 #: Names of audit events whose first argument is a path that is made or changed.
 _CHANGES = {"os.mkdir", "os.rename", "os.symlink", "os.link", "os.truncate", "os.chmod"}
 #: Imported by a command only when it needs them.
@@ -162,7 +165,8 @@ def _watch_changes(report: int, inside: str) -> None:
         if not isinstance(path, str | bytes):
             return
         full = os.path.realpath(os.fsdecode(path))
-        if not full.startswith((inside, "/dev/", "/proc/")):
+        # A folder is opened to make a file in it that has no name.
+        if not full.startswith((inside, "/dev/", "/proc/")) and not os.path.isdir(full):
             with contextlib.suppress(OSError):
                 os.write(report, os.fsencode(full) + b"\0")
 
@@ -184,7 +188,7 @@ def _streams(order: Order, terminal: int | None, errors: int) -> None:
         os.close(read)
         os.dup2(write, 1)
     else:
-        os.dup2(os.open(f"{order.folder}.out", os.O_WRONLY | os.O_CREAT, 0o600), 1)
+        os.dup2(os.open(f"{order.folder}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 1)
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8")
     sys.stdout = _text(1, order.encoding, "strict")
     sys.stderr = _text(2, order.encoding, "backslashreplace")
@@ -212,6 +216,7 @@ def _command(order: Order, terminal: int | None, errors: int, report: int) -> No
     os.environ.clear()
     os.environ.update(order.environment)
     tempfile.tempdir = None
+    _limit_memory()
     _streams(order, terminal, errors)
     _watch_changes(report, os.path.realpath(os.path.dirname(order.folder)) + "/")
     client.Zygote._begin = _begin  # type: ignore[method-assign]
@@ -224,6 +229,14 @@ def _command(order: Order, terminal: int | None, errors: int, report: int) -> No
     except BaseException:
         traceback.print_exc()
     _end(code)
+
+
+def _limit_memory() -> None:
+    """A command that wants all memory fails, and the machine goes on."""
+    with open("/proc/self/status") as file:
+        used = next(int(line.split()[1]) << 10 for line in file if line.startswith("VmData"))
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (used + _MEMORY, most))
 
 
 def _end(code: int) -> NoReturn:
