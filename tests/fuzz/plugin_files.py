@@ -30,7 +30,7 @@ def dataset(body: str, more: str = "num_classes=3, image_size=16") -> str:
 
 def network(body: str) -> str:
     """A plugin with a network that this function makes."""
-    return network(body)
+    return _MODEL.format(body=body)
 
 
 #: A plugin file that is right.

@@ -122,9 +122,8 @@ def folders(draw: st.DrawFn, harmless: bool) -> tuple[str, tuple[File, ...]]:
         test[2] = draw(names().filter(lambda name: name not in CLASSES))
     files = {file.path: file for file in tree(root, classes, test)}
     taken = {os.path.dirname(path) for path in files}
-    for file in draw(
-        st.lists(additions(root, harmless), min_size=draw(st.integers(0, 1)), max_size=3)
-    ):
+    least = draw(st.integers(0, 1))
+    for file in draw(st.lists(additions(root, harmless), min_size=least, max_size=3)):
         parents = [file.path]
         while os.path.dirname(parents[-1]):
             parents.append(os.path.dirname(parents[-1]))
