@@ -3,15 +3,20 @@ fast."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import os
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from kdbench import __version__
+from kdbench.cli.text import prepare_text
 from kdbench.errors import IntegrityError, KdbenchError, UsageError
-from kdbench.untrusted.text import strip_control
+from kdbench.untrusted.text import shown
 
 #: name: (module, attribute, help in one line)
 _COMMANDS = {
@@ -70,8 +75,33 @@ _COMMANDS = {
 }
 
 
+#: What a path, a disk, a right or a limit of the system refuses. No defect of kdbench does that.
+_OF_THE_SYSTEM = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+}
+
+
 def _exit_code(error: KdbenchError) -> int:
     return 2 if isinstance(error, UsageError) else 4 if isinstance(error, IntegrityError) else 1
+
+
+def _refusal(error: OSError) -> str:
+    """What the system refused, and why."""
+    what = "the system" if error.filename is None else shown(os.fsdecode(error.filename))
+    return f"{what}: {error.strerror}; name another path, or ask whoever looks after this machine"
+
+
+@contextlib.contextmanager
+def _shown_words() -> Iterator[None]:
+    """Words of the command line that a message of click repeats are shown with escapes."""
+    try:
+        yield
+    except click.ClickException as error:
+        # click declares it final, and has no other way to change a message.
+        vars(error)["message"] = "\n".join(map(shown, error.message.split("\n")))
+        raise
 
 
 class LazyGroup(click.Group):
@@ -79,6 +109,16 @@ class LazyGroup(click.Group):
 
     It is also the only place where errors become messages and exit codes.
     """
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        # A program or a test that calls this with arguments has streams of its own.
+        if not arguments and "args" not in options:
+            prepare_text()
+        return super().main(*arguments, **options)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _shown_words():
+            return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
@@ -96,16 +136,21 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _shown_words():
+                return super().invoke(ctx)
         except KdbenchError as error:
-            click.echo(f"Error: {strip_control(error)}", err=True)
+            click.echo(f"Error: {shown(error)}", err=True)
             ctx.exit(_exit_code(error))
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception:  # a defect of kdbench: its traceback is what we need to see
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+                click.echo(f"Error: {_refusal(error)}", err=True)
+                ctx.exit(2)
+            # A defect of kdbench: its traceback is what we need to see.
             traceback.print_exc()
             click.echo(
                 "This is a defect of kdbench; please report it with the lines above.", err=True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shlex
 import signal
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from kdbench.bench.work.executors.make import EXECUTORS, ExecutorName, JobLimits
 from kdbench.cli.number import Number
 from kdbench.cli.request import divide
 from kdbench.errors import ConfigError, UsageError
+from kdbench.untrusted.text import command_line, shown
 
 if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
@@ -244,7 +244,9 @@ def _watch(
         )
     except KeyboardInterrupt:
         display.close()
-        click.echo(f"Interrupted. What was measured so far is in {folder}. To go on:", err=True)
+        click.echo(
+            f"Interrupted. What was measured so far is in {shown(folder)}. To go on:", err=True
+        )
         click.echo(f"  {resume_command(sys.argv[1:], folder)}", err=True)
         return 130, []
     finally:
@@ -269,7 +271,7 @@ def _interrupt(*_: object) -> None:
 def resume_command(arguments: list[str], folder: Path) -> str:
     """The same command into the same folder."""
     named = any(part == "--out" or part.startswith("--out=") for part in arguments)
-    return shlex.join(["kdbench", *arguments, *([] if named else ["--out", str(folder)])])
+    return command_line(["kdbench", *arguments, *([] if named else ["--out", str(folder)])])
 
 
 def check_out(folder: Path, spec: RunSpec) -> None:

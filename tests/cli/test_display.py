@@ -80,4 +80,4 @@ def test_that_too_little_travelled_is_said_once(fake_run, tmp_path):
 
 
 def test_safe():
-    assert safe("a\x1b[0m\nb[bold]") == "a [0m b\\[bold]"
+    assert safe("a\x1b[0m\nb[bold]") == r"a\x1b[0m b\[bold]"

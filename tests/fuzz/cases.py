@@ -63,7 +63,7 @@ def requests(draw: st.DrawFn) -> Case:
 def spec_files(draw: st.DrawFn) -> Case:
     """``plan`` of a spec file alone."""
     files = (File("s.toml", draw(specs(hostile=True))),)
-    more = draw(st.sampled_from([[], ["--toml"], ["--json"], ["--spec", "s.toml"], ["-"]]))
+    more = draw(st.sampled_from([[], ["--toml"], ["--json"], ["--threads=1"], ["--seeds=2"]]))
     return Case((("plan", "s.toml", *more),), files, **draw(surroundings(hostile=True)))
 
 
@@ -73,11 +73,12 @@ def tables_read(draw: st.DrawFn, run: Run) -> Case:
     name = draw(often(st.just("a"), names().filter(lambda name: name != "b"), 7))
     table, other = run["results.csv"], run["results.csv"]
     files = [File(f"{name}/results.csv", draw(tables(table)))]
-    if draw(st.booleans()):
-        files.append(File("b/results.csv", draw(st.just(other) | tables(other))))
+    files.append(File("b/results.csv", draw(st.just(other) | tables(other))))
     places = [_path_of(name), f"{_path_of(name)}/results.csv", "b", "nowhere", ".", "/dev/null"]
-    arguments = draw(st.lists(st.sampled_from(places[:3]) | st.sampled_from(places), max_size=3))
+    place = often(st.sampled_from(places[:3]), st.sampled_from(places) | words(), 9)
     command = draw(st.sampled_from(["leaderboard", "compare"]))
+    count = draw(st.sampled_from([2] * 9 + [0, 1, 3]))
+    arguments = [draw(place) for _ in range(count)]
     if draw(st.booleans()):
         arguments.append(draw(st.sampled_from(["--split", "--json"])))
     if command == "leaderboard" and draw(st.integers(0, 3)) == 0:
@@ -112,6 +113,8 @@ def teachers(draw: st.DrawFn) -> Case:
     for option, right in (("--num-classes", "3"), ("--image-size", "16")):
         if draw(st.integers(0, 4)):
             arguments += [option, draw(often(st.just(right), numbers(), 9))]
+    if draw(st.integers(0, 4)):
+        arguments += ["--name", "mine"]
     if draw(st.integers(0, 2)) == 0:
         option = draw(st.sampled_from(["--name", "--sha256", "--memory", "--time-limit"]))
         arguments += [option, draw(words() if option in ("--name", "--sha256") else numbers())]

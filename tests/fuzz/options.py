@@ -81,6 +81,8 @@ def request(draw: st.DrawFn, hostile: bool) -> list[str]:
     if hostile and draw(st.integers(0, 9)) == 0:
         arguments += [draw(st.sampled_from(["--download", "--no-controls", "--json", "--toml"]))]
     if hostile and draw(st.integers(0, 9)) == 0:
-        arguments += [draw(st.sampled_from(["--teacher", "--student", "--teacher-from"]))]
-        arguments += [draw(often(st.sampled_from(MODELS), words()))]
+        # In the place of the pair.
+        network = often(st.sampled_from(MODELS), words())
+        first = draw(st.sampled_from(["--teacher", "--teacher", "--teacher-from"]))
+        arguments[2:4] = [first, draw(network), "--student", draw(network)]
     return arguments

@@ -96,6 +96,12 @@ def _check_axes(path: Path, table: dict[str, Any], fields: list[str]) -> None:
 def write_spec(spec: RunSpec) -> str:
     """The request as a file, without the fields that have their defaults."""
     fields = spec.model_dump(mode="json", exclude_defaults=True)
+    for name, value in fields.items():
+        if any("\ud800" <= c <= "\udfff" for c in json.dumps(value, ensure_ascii=False)):
+            raise ConfigError(
+                f"{name} is {value!r}, a name that is not UTF-8, which no spec file can hold; "
+                "rename it, or give it as an option"
+            )
     overrides, also = fields.pop("overrides", {}), fields.pop("also", [])
     lines = [f"{name} = {_toml(value)}" for name, value in fields.items()]
     for block in also:
