@@ -230,7 +230,7 @@ def tiny_runs(draw: st.DrawFn) -> Case:
     seed = draw(st.sampled_from(["0", "1", *NUMBERS["large"], *NUMBERS["too large"][:3]]))
     run = ("run", *TINY, f"--dataset=imagefolder:{root}", f"--out={out}", f"--seed={seed}")
     steps = (run, ("compare", _path_of(out), _path_of(out)), ("leaderboard", _path_of(out)))
-    return Case(steps, files, **draw(surroundings(hostile=False)))
+    return Case(steps, files, read_back=True, **draw(surroundings(hostile=False)))
 
 
 @st.composite

@@ -18,6 +18,7 @@ from tests.fuzz import trees
 from tests.fuzz.case import Case
 from tests.fuzz.cases import TINY, hostile, sound, tiny_runs
 from tests.fuzz.client import Client
+from tests.fuzz.found import FOUND
 from tests.sizes import SOAK, size
 
 
@@ -47,6 +48,11 @@ def run(client):
     folder, [(_, ending)] = client.play(Case((arguments,), trees.tree()))
     assert ending.code == 0, ending.err
     return {path.name: path.read_bytes() for path in (folder / "out").iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found_once(client, name):
+    assert not (report := client.judge(FOUND[name])), report
 
 
 @played(size(70, 1400))
