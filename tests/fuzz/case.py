@@ -43,7 +43,7 @@ class File:
         elif self.kind == "pipe":
             os.mkfifo(path)
         else:
-            path.symlink_to(os.fsdecode(self.content))
+            path.symlink_to(os.fsdecode(self.content or b"nowhere"))
         if self.mode is not None:
             path.chmod(self.mode)
 

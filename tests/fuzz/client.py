@@ -41,9 +41,7 @@ class Client:
 
     def close(self) -> None:
         """End the server."""
-        assert self._server.stdin is not None
-        self._server.stdin.close()
-        self._server.wait()
+        self._server.communicate()
 
     def order(self, order: Order) -> Ending:
         """Run one command."""
