@@ -12,6 +12,7 @@ import contextlib
 import faulthandler
 import gc
 import importlib
+import importlib.metadata
 import io
 import json
 import os
@@ -148,6 +149,8 @@ def _import_everything() -> None:
     for module in pkgutil.walk_packages(kdbench.__path__, "kdbench."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    for plugin in importlib.metadata.entry_points(group="kdbench"):
+        plugin.load()
 
 
 def _watch_changes(report: int, inside: str) -> None:
