@@ -5,7 +5,8 @@ KdbenchError
 │   ├── UnknownMethodError  no attack, defense, distiller, model, dataset or preset of that name
 │   ├── ConfigError         a parameter is unknown, of the wrong type or out of range
 │   ├── DatasetError        a dataset is absent, empty, truncated or of the wrong layout
-│   └── PluginLoadError     the method lives in a plugin that could not be loaded
+│   ├── PluginLoadError     the method lives in a plugin that could not be loaded
+│   └── OtherCodeError      Python would give a process other code than the command has
 ├── IntegrityError          a file is damaged, hostile or not what it claims to be; it was not used
 │                           (exit code 4)
 ├── ContractError           a plugin broke the contract of its interface (a defect of the plugin)
@@ -42,6 +43,10 @@ class DatasetError(UsageError):
 
 class PluginLoadError(UsageError):
     """The method asked for lives in a plugin that could not be loaded."""
+
+
+class OtherCodeError(UsageError):
+    """A process would run other code than the command that starts it."""
 
 
 class IntegrityError(KdbenchError):

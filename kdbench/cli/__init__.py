@@ -14,8 +14,9 @@ from typing import Any
 import click
 
 from kdbench import __version__
+from kdbench.cli.streams import lenient_streams
 from kdbench.cli.text import prepare_text
-from kdbench.errors import IntegrityError, KdbenchError, UsageError
+from kdbench.errors import ContractError, IntegrityError, KdbenchError, UsageError
 from kdbench.untrusted.text import shown
 
 #: name: (module, attribute, help in one line)
@@ -75,22 +76,14 @@ _COMMANDS = {
 }
 
 
-#: What a path, a disk, a right or a limit of the system refuses. No defect of kdbench does that.
-_OF_THE_SYSTEM = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
-    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
-}
+#: What another path in the request would mend.
+_OF_A_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
 
 def _exit_code(error: KdbenchError) -> int:
-    return 2 if isinstance(error, UsageError) else 4 if isinstance(error, IntegrityError) else 1
-
-
-def _refusal(error: OSError) -> str:
-    """What the system refused, and why."""
-    what = "the system" if error.filename is None else shown(os.fsdecode(error.filename))
-    return f"{what}: {error.strerror}; name another path, or ask whoever looks after this machine"
+    if isinstance(error, UsageError | ContractError):
+        return 2
+    return 4 if isinstance(error, IntegrityError) else 1
 
 
 @contextlib.contextmanager
@@ -110,12 +103,6 @@ class LazyGroup(click.Group):
     It is also the only place where errors become messages and exit codes.
     """
 
-    def main(self, *arguments: Any, **options: Any) -> Any:
-        # A program or a test that calls this with arguments has streams of its own.
-        if not arguments and "args" not in options:
-            prepare_text()
-        return super().main(*arguments, **options)
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with _shown_words():
             return super().parse_args(ctx, args)
@@ -134,6 +121,13 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in sorted(_COMMANDS.items())])
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        # A program or a test that calls this with arguments has streams of its own.
+        if not arguments and "args" not in options:
+            prepare_text()
+        with lenient_streams():
+            return super().main(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with _shown_words():
@@ -146,11 +140,13 @@ class LazyGroup(click.Group):
             ctx.exit(130)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
-                click.echo(f"Error: {_refusal(error)}", err=True)
-                ctx.exit(2)
-            # A defect of kdbench: its traceback is what we need to see.
+        except OSError as error:
+            # The machine's doing, at a place that nothing better is said of: a full disk, a folder
+            # that is gone, too many open files.
+            place = "" if error.filename is None else f": {os.fsdecode(error.filename)}"
+            click.echo(f"Error: {shown(f'{error.strerror or error}{place}')}", err=True)
+            ctx.exit(2 if error.errno in _OF_A_PATH else 1)
+        except Exception:  # a defect of kdbench: its traceback is what we need to see
             traceback.print_exc()
             click.echo(
                 "This is a defect of kdbench; please report it with the lines above.", err=True

@@ -139,7 +139,11 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
 
 
 def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> None:
-    """The table, the reasons of its rows, and where the files are; of many rows the first."""
+    """The table, the reasons of its rows, and where the files are; of many rows the first.
+
+    Args:
+        out: empty: not every file could be written.
+    """
     from kdbench.report.verdict import TRANSFER_FLOOR
 
     shown = rows[:MOST_ROWS]
@@ -160,4 +164,5 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
     console.print(
         "C1: student of the clean teacher. C3: student of the backdoored teacher, undefended."
     )
-    console.print(f"results: {safe_path(out)}", soft_wrap=True)
+    if out:
+        console.print(f"results: {safe_path(out)}", soft_wrap=True)

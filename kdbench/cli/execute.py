@@ -244,9 +244,8 @@ def _watch(
         )
     except KeyboardInterrupt:
         display.close()
-        click.echo(
-            f"Interrupted. What was measured so far is in {shown(folder)}. To go on:", err=True
-        )
+        so_far = display.complaint or f"What was measured so far is in {folder}"
+        click.echo(shown(f"Interrupted. {so_far}. To go on:"), err=True)
         click.echo(f"  {resume_command(sys.argv[1:], folder)}", err=True)
         return 130, []
     finally:
@@ -254,6 +253,11 @@ def _watch(
         signal.signal(signal.SIGTERM, before)
     if how.profile and not how.quiet and not how.as_json:
         print_profile(make_console(), folder / "profile", time.monotonic() - start, executor.jobs)
+    if display.complaint:
+        again = elsewhere_command(sys.argv[1:])
+        click.echo(
+            shown(f"{display.complaint}. All that was computed is in the store: {again}"), err=True
+        )
     left = len(prepared.plan.cells) - len(rows) if how.fail_fast else 0
     if left:
         click.echo(
@@ -261,7 +265,8 @@ def _watch(
             "run.",
             err=True,
         )
-    return (0 if not left and all(row.get("status") == "ok" for row in rows) else 1), rows
+    whole = not left and not display.complaint
+    return (0 if whole and all(row.get("status") == "ok" for row in rows) else 1), rows
 
 
 def _interrupt(*_: object) -> None:
@@ -272,6 +277,17 @@ def resume_command(arguments: list[str], folder: Path) -> str:
     """The same command into the same folder."""
     named = any(part == "--out" or part.startswith("--out=") for part in arguments)
     return command_line(["kdbench", *arguments, *([] if named else ["--out", str(folder)])])
+
+
+def elsewhere_command(arguments: list[str]) -> str:
+    """The same command into another folder."""
+    kept, parts = [], iter(arguments)
+    for part in parts:
+        if part == "--out":
+            next(parts, None)
+        elif not part.startswith("--out="):
+            kept.append(part)
+    return command_line(["kdbench", *kept, "--out", "ANOTHER_FOLDER"])
 
 
 def check_out(folder: Path, spec: RunSpec) -> None:

@@ -64,7 +64,7 @@ def _collect(kinds: list[str], choice: PluginChoice) -> dict[str, list[Entry]]:
     """What there is of each kind. Where plugins define one of the kinds, ``broken`` has those that
     could not be loaded."""
     tables: dict[str, list[Entry]] = {}
-    if not set(kinds) & _FROM_PLUGINS:
+    if not set(kinds) & _FROM_PLUGINS and not choice.files:
         return {kind: _of_kdbench(kind) for kind in kinds}
     from kdbench.cli.processes import catalogue
 

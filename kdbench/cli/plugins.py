@@ -31,7 +31,7 @@ def plugins_command(choice: PluginChoice, as_json: bool) -> None:
     from kdbench.cli.processes import catalogue
     from kdbench.hookspecs import API_VERSION
 
-    with catalogue(choice) as known:
+    with catalogue(choice, shows_broken=True) as known:
         plugins = [_record(plugin) for plugin in known.plugins]
     if as_json:
         click.echo(
@@ -56,8 +56,8 @@ def _remarks(plugin: dict[str, Any]) -> Iterator[str]:
     """What is wrong with a plugin, line by line."""
     if plugin["cause"]:
         yield (
-            f"{plugin['name']} ({plugin['distribution']} {plugin['version']}) is broken: "
-            f"{plugin['cause']}"
+            f"{plugin['name']} ({plugin['distribution']} {plugin['version']}".rstrip()
+            + f") is broken: {plugin['cause']}"
         )
     if plugin["seconds"] > _SLOW_S:
         yield (

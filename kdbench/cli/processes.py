@@ -7,7 +7,12 @@ import functools
 import importlib
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from kdbench.errors import PluginLoadError
+from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
     from kdbench.bench.work.executors.make import ExecutorName
@@ -16,6 +21,8 @@ if TYPE_CHECKING:
     from kdbench.loading.choice import PluginChoice
     from kdbench.loading.registry import Registry
     from kdbench.untrusted.processes.client import Zygote
+
+T = TypeVar("T", bound="Answers")
 
 
 def start_zygote(computes: bool) -> Zygote:
@@ -40,12 +47,17 @@ class Processes:
         choice: which plugins are wanted.
         executor: what computes stages.
         computes: whether any stage will be computed.
+        shows_broken: the command itself shows plugins that could not be loaded.
     """
 
     def __init__(
-        self, choice: PluginChoice, executor: ExecutorName = "local", computes: bool = True
+        self,
+        choice: PluginChoice,
+        executor: ExecutorName = "local",
+        computes: bool = True,
+        shows_broken: bool = False,
     ) -> None:
-        self.choice = choice
+        self.choice, self.shows_broken = choice, shows_broken
         #: Forks what this command starts. None for ``inline``.
         self.zygote = None if executor == "inline" else start_zygote(computes)
 
@@ -58,10 +70,13 @@ class Processes:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if "catalogue" in vars(self):
-            self.catalogue.close()
+        known = vars(self).get("catalogue") or vars(self).get("registry")
+        if known is not None:
+            known.close()
         if self.zygote is not None:
             self.zygote.close()
+        if known is not None and (hinted := known.hinted(error)) is not None:
+            raise hinted from error
 
     def answers(self) -> Answers:
         """What is known of the plugins, for a command that plans."""
@@ -78,18 +93,36 @@ class Processes:
         from kdbench.loading.hosts import Hosts
 
         assert self.zygote is not None
-        return Catalogue.load(Hosts(self.zygote), choice=self.choice)
+        return self._whole(Catalogue.load(Hosts(self.zygote), choice=self.choice))
 
     @functools.cached_property
     def registry(self) -> Registry:
         """The plugins, imported into this process."""
         from kdbench.loading.registry import Registry
 
-        return Registry.load(choice=self.choice)
+        return self._whole(Registry.load(choice=self.choice))
+
+    def _whole(self, known: T) -> T:
+        """Tell of installed plugins that could not be loaded. Of files all must be there.
+
+        Raises:
+            PluginLoadError: one of the files of the choice could not be loaded.
+        """
+        if self.shows_broken:
+            return known
+        broken = [plugin for plugin in known.plugins if plugin.status == "broken"]
+        if files := [plugin for plugin in broken if plugin.is_file]:
+            known.close()
+            causes = "; ".join(f"{plugin.path}: {plugin.cause}" for plugin in files)
+            raise PluginLoadError(f"--plugin-file {causes}")
+        for plugin in broken:
+            line = f"plugin {plugin.name} ({plugin.owner}) could not be loaded: {plugin.cause}"
+            click.echo(strip_control(line), err=True)
+        return known
 
 
 @contextlib.contextmanager
-def catalogue(choice: PluginChoice) -> Iterator[Catalogue]:
+def catalogue(choice: PluginChoice, shows_broken: bool = False) -> Iterator[Catalogue]:
     """What is known of the plugins of a choice, for a command that computes nothing."""
-    with Processes(choice, computes=False) as processes:
+    with Processes(choice, computes=False, shows_broken=shows_broken) as processes:
         yield processes.catalogue

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kdbench.cli.choice import plugin_options
-from kdbench.cli.execute import Execution, execute, execution_options
+from kdbench.cli.execute import Execution, elsewhere_command, execute, execution_options
 from kdbench.cli.request import build_spec, divide, request_options, store_option
 from kdbench.errors import ConfigError
+from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
     from kdbench.bench.plan.plan import Plan
@@ -105,8 +107,8 @@ def reproduce_command(
                 executor.close()
             if code == 130:  # Interrupted. The targets that are left are not begun.
                 ctx.exit(code)
-            worst = max(worst, code)
-            _report(name, target, prepared, rows, store, folder, how)
+            whole = _report(name, target, prepared, rows, store, folder, how)
+            worst = max(worst, code, 0 if whole else 1)
         ctx.exit(worst)
 
 
@@ -118,32 +120,52 @@ def _report(
     store: Store,
     folder: Path,
     how: Execution,
-) -> None:
-    """Write the comparison or the figure, and print it."""
+) -> bool:
+    """Write the comparison or the figure, and print it: whether it could be written."""
     from kdbench.paper import printed as paper
 
     if target.table is not None:
         records = paper.beside_the_paper(target, rows)
         path = folder / f"{name}.csv"
-        paper.write_beside_the_paper(records, path)
+        lost = _lost(path, lambda: paper.write_beside_the_paper(records, path))
         have, total = paper.coverage(target, records)
         counted = f"{have} of the {total} printed numbers have one of ours beside them"
-        _print(records, f"{target.title}: {counted}; {path}", how)
-        return
+        _print(records, f"{target.title}: {counted}; {lost or path}", how)
+        return not lost
     from kdbench.paper import figures
     from kdbench.paper.variances import variances
 
     path = folder / f"{name}.png"
-    if target.figure == "defenses":
-        panels = figures.draw_defenses(rows, target.labels, target.axis, target.title, path)
-        records = []
-    else:
+    panels, ratios = 0, list[Row]()
+
+    def draw() -> None:
+        nonlocal panels, ratios
+        if target.figure == "defenses":
+            panels = figures.draw_defenses(rows, target.labels, target.axis, target.title, path)
+            return
         groups = variances(prepared.plan, store)
+        ratios = figures.variance_ratios(groups, "clean")
         panels = figures.draw_variance(groups, target.title, path)
-        records = figures.variance_ratios(groups, "clean")
-        figures.write_ratios(records, folder / f"{name}.csv")
-    drawn = str(path) if panels else "nothing to draw"
-    _print(records, f"{target.title}: {drawn}. The paper: {target.claim}.", how)
+        figures.write_ratios(ratios, folder / f"{name}.csv")
+
+    lost = _lost(path, draw)
+    drawn = lost or (str(path) if panels else "nothing to draw")
+    _print(ratios, f"{target.title}: {drawn}. The paper: {target.claim}.", how)
+    return not lost
+
+
+def _lost(path: Path, write: Callable[[], object]) -> str:
+    """Write a file: why it could not be written, and what to do. Empty: it was."""
+    try:
+        write()
+    except OSError as error:
+        lost = f"{path} could not be written ({error.strerror or error})"
+        again = elsewhere_command(sys.argv[1:])
+        click.echo(
+            strip_control(f"{lost}. All that was computed is in the store: {again}"), err=True
+        )
+        return lost
+    return ""
 
 
 def _show_costs(

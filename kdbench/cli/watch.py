@@ -34,6 +34,11 @@ class Display(Quiet):
         self.stages = self.to_run = 0
         self.started = time.monotonic()
         self.titles: dict[int, str] = {}
+        #: What of the results could not be written. Empty: nothing.
+        self.complaint = ""
+
+    def not_written(self, complaint: str) -> None:
+        self.complaint = complaint
 
     def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
         self.stages, self.to_run, self.started = stages, to_run, time.monotonic()
@@ -57,7 +62,8 @@ class QuietDisplay(Display):
             print(cell_line(row), file=sys.stderr, flush=True)
 
     def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
-        print(out, flush=True)
+        if not self.complaint:
+            print(out, flush=True)
 
 
 class _Paced(Display):
@@ -110,7 +116,7 @@ class PlainDisplay(_Paced):
         print(cell_line(row), flush=True)
 
     def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
-        print_results(make_console(), rows, out)
+        print_results(make_console(), rows, "" if self.complaint else out)
 
 
 @dataclass
@@ -202,7 +208,7 @@ class LiveDisplay(Display):
 
     def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
         self.close()
-        print_results(self.console, rows, out)
+        print_results(self.console, rows, "" if self.complaint else out)
 
     def close(self) -> None:
         if self.live is not None:
@@ -253,6 +259,7 @@ class JsonDisplay(_Paced):
             cells=len(rows),
             ok=sum(row.get("status") == "ok" for row in rows),
             out=out,
+            **({"not_written": self.complaint} if self.complaint else {}),
         )
 
 

@@ -39,9 +39,13 @@ class DatasetRequest:
 
     @property
     def folder(self) -> Path:
-        """``data_dir`` of a dataset that reads a folder. kdbench has checked that it exists."""
+        """``data_dir`` of a dataset that reads a folder. kdbench has checked that it exists.
+
+        Raises:
+            DatasetError: nobody named one.
+        """
         if self.data_dir is None:
-            raise ConfigError(f"dataset {self.name!r} is read from disk; pass --data-dir")
+            raise DatasetError(f"dataset {self.name!r} needs --data-dir, the folder that it reads")
         return self.data_dir
 
     @property

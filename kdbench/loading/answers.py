@@ -150,6 +150,18 @@ class Answers(ABC):
         """``NAME (DISTRIBUTION)`` of each broken plugin -> the cause."""
         return {f"{p.name} ({p.owner})": p.cause for p in self.plugins if p.status == "broken"}
 
+    def hint(self) -> str:
+        """That a name which nobody knows may be that of a broken plugin. Empty: there is none."""
+        causes = "; ".join(f"{plugin} [{why}]" for plugin, why in sorted(self.broken.items()))
+        return f". It may belong to a plugin that could not be loaded: {causes}" if causes else ""
+
+    def hinted(self, error: BaseException | None) -> PluginLoadError | None:
+        """An error about an unknown name, with :meth:`hint`. None: a plugin would not help."""
+        if not isinstance(error, UnknownMethodError) or not (hint := self.hint()):
+            return None
+        kinds = tuple(f"unknown {kind} " for kind in self._tables())
+        return PluginLoadError(f"{error}{hint}") if str(error).startswith(kinds) else None
+
     def packages(self) -> tuple[str, ...]:
         """Top-level packages of the plugins, sorted. The classes of a stored module may come from
         these."""
@@ -227,13 +239,8 @@ class Answers(ABC):
                 f"unknown {kind} {name!r}: there is {article} {elsewhere[0]} of that name; "
                 f"{kind}s: {known}; run `kdbench list`"
             )
-        message = unknown(kind, name, self.names(kind), "run `kdbench list`")
-        if self.broken:
-            causes = "; ".join(f"{plugin} [{why}]" for plugin, why in sorted(self.broken.items()))
-            raise PluginLoadError(
-                f"{message}. It may belong to a plugin that could not be loaded: {causes}"
-            )
-        raise UnknownMethodError(message)
+        error = UnknownMethodError(unknown(kind, name, self.names(kind), "run `kdbench list`"))
+        raise self.hinted(error) or error
 
     def identify(self, name: str) -> tuple[str, str, str]:
         """(kind, name, variant) of ``NAME`` or ``NAME.VARIANT``.
@@ -253,8 +260,8 @@ class Answers(ABC):
             raise UsageError(f"{name!r} is {' and '.join(kinds)}; write {kinds[0]}.{name}")
         if not kinds:
             everything = {known for methods in self.methods.values() for known in methods}
-            causes = "".join(f"; {plugin} is broken: {why}" for plugin, why in self.broken.items())
-            raise UsageError(unknown("method", name, everything, "run `kdbench list`") + causes)
+            message = unknown("method", name, everything, "run `kdbench list`")
+            raise UsageError(message + self.hint())
         base, _, variant = name.partition(".")
         variants = self.registered(kinds[0], base).value.variants
         if variant and variant not in variants:

@@ -133,6 +133,11 @@ def describe_file(path: Path) -> Plugin:
         UsageError: there is no such file, it is too large, or its name is not allowed.
     """
     name = path.stem
+    if path.is_dir():
+        raise UsageError(
+            f"--plugin-file {path} is a folder; name one file NAME.py. A package is installed: "
+            f"pip install -e {path}"
+        )
     if path.suffix != ".py" or not re.fullmatch(NAME, name):
         raise UsageError(
             f"--plugin-file {path}: its name must be NAME.py, of a-z, 0-9 and, after the first, _"
@@ -146,6 +151,24 @@ def describe_file(path: Path) -> Plugin:
     return Plugin(
         name, FILE_MODULE + name, f"local file {path.name}", path=path.resolve(), content=content
     )
+
+
+def _described(paths: Iterable[Path]) -> list[Plugin]:
+    """Files as plugins. A file that is named twice counts once.
+
+    Raises:
+        UsageError: two files have one name, or as :func:`describe_file`.
+    """
+    by_name: dict[str, Plugin] = {}
+    for path in paths:
+        plugin = describe_file(path)
+        other = by_name.setdefault(plugin.name, plugin)
+        if other.path != plugin.path:
+            raise UsageError(
+                f"--plugin-file {other.path} and {plugin.path} have the same name; rename one of "
+                "them"
+            )
+    return list(by_name.values())
 
 
 def digest_of(plugin: Plugin) -> str:
@@ -165,6 +188,42 @@ def digest_of(plugin: Plugin) -> str:
 def broken(plugin: Plugin, cause: str, trace: str = "") -> Plugin:
     """The same plugin, unusable."""
     return replace(plugin, status="broken", defines=(), cause=cause, trace=trace)
+
+
+#: What Python says of a module that it does not find, and of a file.
+_NO_MODULE = re.compile(
+    r"ModuleNotFoundError: No module named '(\w+)|ImportError: .*relative import"
+)
+_NO_FILE = re.compile(
+    r"(?:(?:FileNotFoundError|PermissionError): .*'(?P<raised>.+)'"
+    r"|(?:No such file or directory|Permission denied): (?P<named>.+))"
+)
+_ALONE = "a plugin file stands alone; make a package with kdbench new-plugin"
+
+
+def advice(plugin: Plugin, cause: str) -> str:
+    """What to do about an error of a plugin, behind the error. Empty: that is not known here.
+
+    A plugin file is read by itself. What lies beside it is nowhere in its process.
+    """
+    if not plugin.is_file or plugin.path is None:
+        return ""
+    folder = plugin.path.parent
+    missing = _NO_MODULE.match(cause)
+    if missing is not None:
+        top = missing[1]
+        beside = top is None or (folder / f"{top}.py").exists() or (folder / top).is_dir()
+    else:
+        file = _NO_FILE.match(cause)
+        beside = file is not None and (
+            (folder / (file["raised"] or file["named"])).parent == folder
+        )
+    return f"; {_ALONE}" if beside else ""
+
+
+def advised(plugin: Plugin) -> Plugin:
+    """A loaded plugin. If it is broken, its cause says what to do, where that is known."""
+    return replace(plugin, cause=plugin.cause + advice(plugin, plugin.cause))
 
 
 @dataclass(frozen=True)
@@ -196,7 +255,7 @@ def candidates(
     installed = points if points is not None else entry_points(group=GROUP)
     known = {(point.name, owner_of(point)): point for point in installed}
     choice.check(known.values())
-    files = [describe_file(path) for path in choice.files]
+    files = _described(choice.files)
     chosen = [*files, *(describe(point) for point in known.values() if choice.wants(point))]
     unwanted = [describe(point) for point in known.values() if not choice.wants(point)]
     owners = defaultdict(set)

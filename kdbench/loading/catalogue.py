@@ -14,7 +14,16 @@ from pydantic import BaseModel, ValidationError
 
 from kdbench.errors import ContractError, KdbenchError
 from kdbench.loading.answers import Answers, Registered
-from kdbench.loading.candidates import CORE, Plugin, broken, candidates, digest_of, without_rivals
+from kdbench.loading.candidates import (
+    CORE,
+    Plugin,
+    advice,
+    advised,
+    broken,
+    candidates,
+    digest_of,
+    without_rivals,
+)
 from kdbench.loading.choice import PluginChoice
 from kdbench.loading.facts import CheckFacts, DatasetFacts, MethodFacts
 from kdbench.loading.hosted import RaisedError
@@ -73,7 +82,7 @@ class Catalogue(Answers):
         if core.status != "ok":
             raise KdbenchError(f"kdbench's own networks and datasets are broken: {core.cause}")
         loaded = [
-            _with_source(plugin, sources[_identity(plugin)])
+            advised(_with_source(plugin, sources[_identity(plugin)]))
             for plugin in described
             if not plugin.is_core
         ]
@@ -133,16 +142,16 @@ class Catalogue(Answers):
         def load(request: DatasetRequest) -> Dataset:
             with _named(entry):
                 dataset = self.hosts.load_dataset(entry.plugin, name, request)
-            # In a table its rows would look like those of the other one.
-            other = _base(dataset.name)
-            if other != name and other in self.registered_datasets:
-                raise ContractError(
-                    f"dataset {name!r} of {entry.plugin.owner} calls itself {dataset.name!r}, and "
-                    "another dataset has that name; give it a name of its own"
-                )
-            return dataset
+                # In a table its rows would look like those of the other one.
+                other = _base(dataset.name)
+                if other != name and other in self.registered_datasets:
+                    raise ContractError(
+                        f"dataset {name!r} of {entry.plugin.owner} calls itself {dataset.name!r}, "
+                        "and another dataset has that name; give it a name of its own"
+                    )
+                return dataset
 
-        known = entry.value.model_dump(exclude={"kind", "name", "options"})
+        known = entry.value.model_dump(exclude={"kind", "name", "options", "place"})
         return DatasetSource(load, **known)
 
     def _network(self, name: str, num_classes: int, image_size: int) -> NetworkFacts:
@@ -150,8 +159,8 @@ class Catalogue(Answers):
 
         if not (entries := self.entries([("model", name)])):
             return named_facts(name, num_classes, image_size)
-        answer = self.hosts.ask(
-            entries[0].plugin, "network", name=name, num_classes=num_classes, image_size=image_size
+        answer = self._ask(
+            entries[0], "network", name=name, num_classes=num_classes, image_size=image_size
         )
         facts = _checked(NetworkFacts, answer, entries[0])
         if facts.name != name:
@@ -246,21 +255,44 @@ def _nonsense(entry: Registered[Any]) -> ContractError:
 
 @contextlib.contextmanager
 def _named(entry: Registered[Any]) -> Iterator[None]:
-    """An error that a plugin raises is one of what it brings.
+    """An error that a plugin raises is one of what it brings, and says in which file.
 
     Except for a file that a dataset cannot use, which is the user's.
     """
+    plugin, facts = entry.plugin, entry.value
+    what = f"{facts.kind} {facts.name!r} of {plugin.owner}"
     try:
         yield
-    except (RaisedError, OSError) as error:
-        if isinstance(error, RaisedError):
-            why = error.where
-        elif entry.value.kind != "dataset":
-            why = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
-        else:
+    except ContractError as error:
+        raise ContractError(_placed(str(error), facts.place)) from error
+    except KdbenchError as error:
+        if facts.name in str(error):
             raise
-        what = f"{entry.value.kind} {entry.value.name!r} of {entry.plugin.owner}"
-        raise ContractError(f"{what}: {why}") from error
+        # kdbench said so to the plugin, which handed over what cannot be.
+        raise type(error)(_placed(f"{what}: {error}", facts.place)) from error
+    except (RaisedError, OSError) as error:
+        why, hint = _why(error), ""
+        if (
+            isinstance(error, RaisedError)
+            or facts.kind != "dataset"
+            or (hint := advice(plugin, why))
+        ):
+            text = _placed(f"{what}: {why}", facts.place)
+            raise ContractError(text + (hint or advice(plugin, why))) from error
+        raise
+
+
+def _why(error: RaisedError | OSError) -> str:
+    if isinstance(error, RaisedError):
+        return error.where
+    parts = ("" if part is None else str(part) for part in (error.strerror, error.filename))
+    return ": ".join(filter(None, parts))
+
+
+def _placed(text: str, place: str) -> str:
+    """A text about an error with the place of what failed, unless it names the line already."""
+    file = place.rpartition(":")[0]
+    return text if not file or f"{file}:" in text else f"{text} ({place})"
 
 
 def _base(name: str) -> str:

@@ -6,7 +6,9 @@ holds nothing that a terminal could obey, and every list has a largest number of
 
 from __future__ import annotations
 
+import inspect
 import math
+from types import CodeType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -141,6 +143,8 @@ class MethodFacts(Facts):
     """Its variants by word."""
     known_failures: dict[Line, Line] = Field(max_length=_MANY)
     """By check of the conformance kit: why it cannot pass it."""
+    place: Line = ""
+    """See :func:`place_of`."""
 
     @model_validator(mode="after")
     def _one_name(self) -> MethodFacts:
@@ -155,6 +159,8 @@ class ModelFacts(Facts):
     kind: Literal["model"] = "model"
     name: Name
     about: Line
+    place: Line = ""
+    """See :func:`place_of`."""
 
 
 class DatasetFacts(Facts):
@@ -171,6 +177,8 @@ class DatasetFacts(Facts):
     image_size: int | None = Field(ge=1, le=WIDEST)
     train_size: Count | None
     test_size: Count | None
+    place: Line = ""
+    """See :func:`place_of`."""
 
 
 class PluginReport(Facts):
@@ -201,6 +209,16 @@ class CheckFacts(Facts):
     seconds: float = Field(ge=0, le=1e9)
 
 
+def place_of(value: object) -> str:
+    """Where a function, or the first one of a class, is written: ``FILE:LINE``. Empty: unknown."""
+    parts = vars(value).values() if isinstance(value, type) else (value,)
+    for part in parts:
+        code = getattr(inspect.unwrap(part) if callable(part) else part, "__code__", None)
+        if isinstance(code, CodeType):
+            return f"{code.co_filename}:{code.co_firstlineno}"
+    return ""
+
+
 def method_facts(cls: type[Method]) -> MethodFacts:
     """The facts of a method, where it is imported."""
     presets = {str(preset): values for preset, values in cls.presets.items()}
@@ -228,5 +246,6 @@ def method_facts(cls: type[Method]) -> MethodFacts:
                 for word, variant in cls.variants.items()
             },
             "known_failures": dict(cls.known_failures),
+            "place": place_of(cls),
         }
     )

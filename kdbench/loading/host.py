@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,14 @@ from kdbench.data import DatasetRequest, DatasetSource
 from kdbench.data.files import save_images
 from kdbench.errors import KdbenchError
 from kdbench.loading.candidates import Plugin
-from kdbench.loading.facts import DatasetFacts, Facts, ModelFacts, PluginReport, method_facts
+from kdbench.loading.facts import (
+    DatasetFacts,
+    Facts,
+    ModelFacts,
+    PluginReport,
+    method_facts,
+    place_of,
+)
 from kdbench.loading.groups import groups
 from kdbench.loading.images import ImagesFacts
 from kdbench.loading.orders import ordered_plugin
@@ -29,6 +35,7 @@ from kdbench.loading.settling import Wanted
 from kdbench.method import METHOD_KINDS
 from kdbench.models import ModelSource, blank_model
 from kdbench.models.files import save_module
+from kdbench.untrusted.processes.search import SearchPath
 
 #: Answers one question, in one JSON value or in several.
 Question = Callable[..., Any]
@@ -44,7 +51,7 @@ def serve(
 
     Args:
         channel: a blocking stream.
-        order: ``plugins``, and ``paths``: folders to import from besides those of this process.
+        order: ``plugins``, and ``search``: where the coordinator imports from by now.
         links: none are needed.
         more: further questions by name. A question gets the registry and named arguments.
     """
@@ -52,12 +59,13 @@ def serve(
     def say(message: Mapping[str, Any]) -> None:
         channel.sendall(json.dumps(message).encode() + b"\n")
 
-    sys.path += [path for path in order["paths"] if path not in sys.path]
+    SearchPath.from_json(order["search"]).adopt()
     registry = Registry()
     for values in order["plugins"]:
         plugin = load(ordered_plugin(values))
         report = report_of(plugin)
         if report.status == "ok":
+            registry.plugins.append(plugin)
             registry.add([plugin])
         say({"plugin": report.model_dump(mode="json")})
     say({"loaded": True})
@@ -69,22 +77,22 @@ def serve(
             for part in answer if isinstance(answer, Iterator) else ():
                 say({"part": _json(part)})
             say({"answer": None if isinstance(answer, Iterator) else _json(answer)})
-        except Exception as error:
-            say({"error": _error(error)})
+        except BaseException as error:  # a plugin may call sys.exit
+            say({"error": _error(error, registry.plugins)})
 
 
 def _json(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
-def _error(error: Exception) -> dict[str, Any]:
+def _error(error: BaseException, plugins: Sequence[Plugin]) -> dict[str, Any]:
     """An error, so that the coordinator can raise it again."""
     if isinstance(error, KdbenchError):
         return {"kind": type(error).__name__, "text": str(error)}
     if isinstance(error, OSError):
         name = None if error.filename is None else str(error.filename)
         return {"kind": "OSError", "text": error.strerror or str(error), "file": name}
-    return {"kind": "Exception", "text": str(error), "where": worded(error)}
+    return {"kind": "Exception", "text": str(error), "where": worded(error, plugins)}
 
 
 def report_of(plugin: Plugin) -> PluginReport:
@@ -116,7 +124,7 @@ def _facts(kind: str, name: str, value: Any) -> Facts:
     if kind in METHOD_KINDS:
         return method_facts(value)
     if isinstance(value, ModelSource):
-        return ModelFacts(name=name, about=value.about)
+        return ModelFacts(name=name, about=value.about, place=place_of(value.make))
     assert isinstance(value, DatasetSource)
     numbers = ("num_classes", "image_size", "train_size", "test_size")
     return DatasetFacts(
@@ -126,6 +134,7 @@ def _facts(kind: str, name: str, value: Any) -> Facts:
         downloadable=value.downloadable,
         takes_path=value.takes_path,
         options=tuple(value.options()),
+        place=place_of(value.load),
         **{number: getattr(value, number) for number in numbers},
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench import errors
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, OtherCodeError
 from kdbench.loading.candidates import Plugin
 from kdbench.untrusted.processes.client import Walled, wait
 from kdbench.untrusted.processes.order import signal_name
@@ -79,15 +79,24 @@ class Host:
     _next_look: float = 0.0
 
     def look(self, seconds: float, doing: str) -> None:
-        """Take in what it wrote. Raises LostError where nothing more will come."""
+        """Take in what it wrote.
+
+        Raises:
+            LostError: nothing more will come.
+            OtherCodeError: it would run other code than this process.
+        """
         self.walled.look()
         # After the look: what it wrote before it ended is heard first.
         self.lines += self.walled.hear()
         now = time.monotonic()
+        if self.walled.overlong:
+            raise LostError(f"its process said too much {doing}")
         if self.lines:
             self.since = now
             return
         if self.walled.exit is not None:
+            if self.walled.exit.refusal:
+                raise OtherCodeError(self.walled.exit.refusal)
             raise LostError(f"its process {_ending(self.walled.exit.code)} {doing}")
         if self.walled.silent and now > self.since + _CLOSED_S:
             raise LostError(f"its process closed its channel {doing}")

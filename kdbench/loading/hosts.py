@@ -32,9 +32,11 @@ from kdbench.loading.hosted import (
 )
 from kdbench.untrusted.box import remove_tree
 from kdbench.untrusted.processes.client import Walled, Zygote
-from kdbench.untrusted.processes.environment import allowed_environment, temporary_environment
+from kdbench.untrusted.processes.environment import temporary_environment
 from kdbench.untrusted.processes.order import View
+from kdbench.untrusted.processes.search import SearchPath
 from kdbench.untrusted.text import strip_control
+from kdbench.untrusted.wall.paths import readable_paths
 
 if TYPE_CHECKING:
     from kdbench.data import Dataset, DatasetRequest
@@ -217,14 +219,15 @@ class Hosts:
 
         view = view or View(file_mb=self.limits.file_mb)
         box = view.write[0] if view.write else self._box()
-        paths = [path for path in _import_paths() if path.exists()]
+        search = SearchPath.here()
+        paths = readable_paths(search.inside(()))
         view = replace(
             view,
             read=(*view.read, *paths),
             write=view.write or (box,),
             file_mb=view.file_mb or self.limits.file_mb,
         )
-        order = {"plugins": [plugin_order(p) for p in plugins], "paths": [str(p) for p in paths]}
+        order = {"plugins": [plugin_order(p) for p in plugins], "search": search.as_json()}
         walled = self.starter.start(entry, order, view, environment=temporary_environment(box))
         return Host(plugins, walled, self.limits, memory_mb, time.monotonic())
 
@@ -362,8 +365,3 @@ def _reported(plugin: Plugin, message: Mapping[str, Any]) -> Plugin:
 
 def _contract_error(plugin: Plugin, why: str) -> ContractError:
     return ContractError(f"plugin {plugin.name} ({plugin.owner}): {strip_control(why)}")
-
-
-def _import_paths() -> list[Path]:
-    """Folders to import from that a process may have been started without."""
-    return [Path(path) for path in allowed_environment()["PYTHONPATH"].split(":") if path]

@@ -30,18 +30,19 @@ _WRONG = (
     *(SafetensorError, IntegrityError, ConfigError),
 )
 _Text = Annotated[str, StringConstraints(max_length=1000)]
+_Deviation = Annotated[float | int, Field(gt=0, le=1e6), AfterValidator(plain)]
 _Number = Annotated[float | int, Field(ge=-1e6, le=1e6), AfterValidator(plain)]
 
 
 class ImagesFacts(Facts):
     """What a process says of a dataset that it has loaded."""
 
-    name: Line = Field(max_length=1000)
+    name: Line = Field(min_length=1, max_length=1000)
     """As in the tables of results."""
     class_names: tuple[_Text, ...] = Field(min_length=1, max_length=MOST_CLASSES)
     num_classes: int = Field(ge=1, le=MOST_CLASSES)
     mean: tuple[_Number, _Number, _Number]
-    std: tuple[_Number, _Number, _Number]
+    std: tuple[_Deviation, _Deviation, _Deviation]
     pad: int = Field(ge=0, le=WIDEST)
     flip: bool
     note: Line

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import re
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -70,17 +72,25 @@ def load(known: Plugin) -> Plugin:
             changed["seconds"] = time.perf_counter() - start
             changed["api"] = _api(plugin)
             changed["defines"] = _definitions(plugin, known.name)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # a plugin may call sys.exit while it is imported
+        if interrupted(error):
+            raise
         changed |= {
             "status": "broken",
             "defines": (),
-            "cause": worded(error),
+            "cause": worded(error, [known]),
             "trace": traceback.format_exc(),
         }
         changed.setdefault("seconds", time.perf_counter() - start)
     return replace(known, **changed)
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C raised it, and not a plugin. In a process of a plugin Ctrl-C ends all."""
+    return (
+        isinstance(error, KeyboardInterrupt)
+        and signal.getsignal(signal.SIGINT) is not signal.SIG_DFL
+    )
 
 
 def _run(known: Plugin, content: bytes) -> ModuleType:
@@ -95,7 +105,7 @@ def _run(known: Plugin, content: bytes) -> ModuleType:
     return module
 
 
-def worded(error: BaseException) -> str:
+def worded(error: BaseException, plugins: Iterable[Plugin] = ()) -> str:
     """The error and the line of the plugin that raised it, in one line of text."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, pydantic.ValidationError):
@@ -107,7 +117,21 @@ def worded(error: BaseException) -> str:
     frames = [
         f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_QUIET)
     ]
-    return f"{text} ({frames[-1].filename}:{frames[-1].lineno})" if frames else text
+    line = line_of(error, plugins) or (frames and f"{frames[-1].filename}:{frames[-1].lineno}")
+    return f"{text} ({line})" if line else text
+
+
+def line_of(error: BaseException, plugins: Iterable[Plugin]) -> str:
+    """The last line of one of the plugins on the way to an error, as ``FILE:LINE``. Empty: none."""
+    folders = tuple(
+        str(p.path.parent) + os.sep if p.path.name == "__init__.py" else str(p.path)
+        for p in plugins
+        if p.path is not None and not p.is_core
+    )
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(folders)
+    ]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def _api(plugin: object) -> str:

@@ -17,7 +17,7 @@ from kdbench.data import DatasetSource
 from kdbench.errors import ContractError
 from kdbench.loading.answers import Answers, base_name
 from kdbench.loading.answers import Registered as Registered
-from kdbench.loading.candidates import CORE, Plugin, candidates, digest_of, without_rivals
+from kdbench.loading.candidates import CORE, Plugin, advised, candidates, digest_of, without_rivals
 from kdbench.loading.choice import PluginChoice
 from kdbench.loading.facts import MethodFacts, method_facts
 from kdbench.loading.plugin import load
@@ -65,7 +65,7 @@ class Registry(Answers):
             UsageError: the choice names a plugin or a file that does not exist.
         """
         known = candidates(points, choice)
-        loaded = [_digested(load(plugin)) for plugin in known.wanted]
+        loaded = [advised(_digested(load(plugin))) for plugin in known.wanted]
         plugins = without_rivals([*known.refused, *loaded], built_in())
         registry = cls(plugins=sorted(plugins, key=lambda plugin: (plugin.name, plugin.owner)))
         registry.add(registry.plugins)

@@ -119,3 +119,89 @@ def test_a_broken_file_says_where(tmp_path):
     (plugin,) = Registry.load([], PluginChoice(files=(tmp_path / "own.py",))).plugins
     assert plugin.status == "broken"
     assert plugin.cause == f"ValueError: no ({tmp_path / 'own.py'}:2)"
+
+
+#: Name of a plugin file -> (its text, what is said of it). Beside each lies helpers.py.
+BROKEN_FILES = {
+    "syntax": (b"def (", "SyntaxError: invalid syntax (syntax.py, line 1)"),
+    "empty": (b"", "it implements no hook; is @kdbench.hookspecs.hookimpl missing?"),
+    "windows": (b"\xef\xbb\xbfx = 1\r\n1 / 0\r\n", "ZeroDivisionError: division by zero ("),
+    "utf16": ("x = 1".encode("utf-16"), "SyntaxError: "),
+    "leaves": (b"import sys\nsys.exit(3)", "SystemExit: 3 ("),
+    "stops": (b"raise KeyboardInterrupt", "KeyboardInterrupt ("),
+    "signature": (
+        b"from kdbench.hookspecs import hookimpl\n@hookimpl\ndef kdbench_attacks(x): return []",
+        "PluginValidationError: ",
+    ),
+    "absent": (b"import nothing_there", "No module named 'nothing_there' ("),
+    "neighbour": (b"import helpers", "No module named 'helpers' ("),
+    "relative": (b"from . import helpers", "attempted relative import"),
+    "data": (b"open(__file__.replace('data.py', 'helpers.py'))", "FileNotFoundError: "),
+}
+ALONE = "; a plugin file stands alone; make a package with kdbench new-plugin"
+
+
+@pytest.mark.parametrize("name", BROKEN_FILES)
+def test_a_file_that_is_named_must_load(tmp_path, name):
+    text, says = BROKEN_FILES[name]
+    (tmp_path / "helpers.py").write_text("")
+    path = tmp_path / f"{name}.py"
+    path.write_bytes(text)
+    ran = call("list", "presets", "--plugin-file", str(path))
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"Error: --plugin-file {path}: ")
+    assert says in ran.stderr
+    assert (ALONE in ran.stderr) == (name in ("neighbour", "relative", "data"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("plan", "--attack", "lba", "--pair", "wrn10_1-wrn10_1"),
+        ("run", "--attack", "lba", "--pair", "wrn10_1-wrn10_1", "--dry-run"),
+        ("run", "--attack", "lba", "--pair", "wrn10_1-wrn10_1", "--executor=inline", "--store=s"),
+        ("check", "lba"),
+        ("list",),
+        ("reproduce", "table3", "--dry-run"),
+        ("import-teacher", "x.pth", "--model", "wrn10_1", "--dataset", "signs"),
+    ],
+)
+def test_in_every_command(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("1 / 0")
+    ran = call(*command, "--plugin-file", "mine.py")
+    assert (ran.exit_code, ran.stdout) == (2, ""), ran.output
+    assert "mine.py: ZeroDivisionError: division by zero (" in ran.stderr
+    assert "mine.py:1)" in ran.stderr
+
+
+def test_plugins_shows_it_and_goes_on(tmp_path):
+    (tmp_path / "mine.py").write_text("1 / 0")
+    ran = call("plugins", "--plugin-file", str(tmp_path / "mine.py"))
+    assert ran.exit_code == 0
+    assert "mine (local file mine.py) is broken: ZeroDivisionError" in ran.stdout
+
+
+def test_of_two_files_with_one_name_neither_is_taken(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for folder in (tmp_path, tmp_path / "sub"):
+        (folder / "own.py").write_text(OWN)
+    twice = PluginChoice(files=(tmp_path / "own.py", tmp_path / "sub" / "own.py"))
+    with pytest.raises(UsageError, match="have the same name; rename one"):
+        Registry.load([], twice)
+    same = PluginChoice(files=(tmp_path / "own.py", tmp_path / "sub" / ".." / "own.py"))
+    assert [plugin.status for plugin in Registry.load([], same).plugins] == ["ok"]
+
+
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path / "pack.py").mkdir()
+    with pytest.raises(UsageError, match="is a folder; name one file"):
+        describe_file(tmp_path / "pack.py")
+
+
+def test_an_installed_one_that_is_broken_is_told_in_one_line(tmp_path):
+    install(tmp_path, "worse", "1 / 0")
+    ran = kdbench(tmp_path, "plan", "--attack", "lba", "--pair", "wrn10_1-wrn10_1")
+    assert ran.returncode == 0
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("plugin worse (kdbench-worse 0.3) could not be loaded: ZeroDivisionErr")

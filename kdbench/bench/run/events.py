@@ -38,6 +38,10 @@ class Reporter(Protocol):
 
     def cell_finished(self, row: dict[str, Any]) -> None: ...
 
+    def not_written(self, complaint: str) -> None:
+        """What of the results could not be written, before the run ends. Empty: nothing."""
+        ...
+
     def run_finished(self, rows: list[dict[str, Any]], out: str) -> None: ...
 
 
@@ -62,6 +66,9 @@ class Quiet:
         return
 
     def cell_finished(self, row: dict[str, Any]) -> None:
+        return
+
+    def not_written(self, complaint: str) -> None:
         return
 
     def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:

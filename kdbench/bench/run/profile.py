@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.bench.plan.plan import Stage
+from kdbench.bench.run.outputs import Outputs
 from kdbench.bench.work.job import Outcome
 from kdbench.errors import IntegrityError
 from kdbench.report.tables import write_csv
@@ -50,8 +51,8 @@ class ProfileFolder:
     """Gathers what the processes of a run say of their time. The files are untrusted: a plugin may
     have written them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, outputs: Outputs | None = None) -> None:
+        self.name, self.outputs = folder.name, outputs or Outputs(folder.parent)
         self.rows: list[dict[str, Any]] = []
         self._since: dict[str, float] = {}
         self._write()  # what an earlier run into the same folder computed is not this one's
@@ -87,17 +88,23 @@ class ProfileFolder:
         for name in file_names(traces, _MOST_NAMES):
             if not _TRACE.fullmatch(name):
                 continue
-            target = self.folder / f"{stage.number:02d}-{stage.kind}-{name}"
-            # A profile is not worth a run.
-            with contextlib.suppress(OSError, IntegrityError):
+
+            def copy(target: Path, name: str = name, most: int = left) -> None:
+                nonlocal left
                 target.unlink(missing_ok=True)
-                left -= copy_file(traces, name, target, left, mode=0o644).bytes
+                with contextlib.suppress(IntegrityError):
+                    left -= copy_file(traces, name, target, most, mode=0o644).bytes
+
+            self.outputs.write(f"{self.name}/{stage.number:02d}-{stage.kind}-{name}", copy)
 
     def _write(self) -> None:
         rows = sorted(self.rows, key=lambda row: row["number"])
-        with contextlib.suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_csv(list(PROFILE_COLUMNS), rows, self.folder / TABLE)
+
+        def write(target: Path) -> None:
+            target.parent.mkdir(exist_ok=True)
+            write_csv(list(PROFILE_COLUMNS), rows, target)
+
+        self.outputs.write(f"{self.name}/{TABLE}", write)
 
 
 def _number(value: object) -> float | None:

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kdbench.bench.plan.machine import software
 from kdbench.bench.plan.plan import CONTROLS, Cell, Stage
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.run.events import Reporter
+from kdbench.bench.run.outputs import Outputs
 from kdbench.bench.run.rows import Measured, row
 from kdbench.bench.run.schedule import Schedule
 from kdbench.bench.store.artefacts import Store
@@ -39,13 +41,14 @@ class RunResults:
         prepared: Prepared,
         registry: Answers,
         reporter: Reporter,
-        out: Path,
+        outputs: Outputs,
         store: Store,
         schedule: Schedule,
         known: Mapping[str, dict[str, Any]],
     ) -> None:
         self.prepared, self.plan, self.registry = prepared, prepared.plan, registry
-        self.reporter, self.out, self.store, self.schedule = reporter, out, store, schedule
+        self.reporter, self.outputs, self.store = reporter, outputs, store
+        self.schedule = schedule
         self.rows = {n: known[c.key] for n, c in enumerate(self.plan.cells) if c.key in known}
         self.left: dict[int, set[str]] = {}
         self.cells_of: dict[str, list[int]] = defaultdict(list)
@@ -186,11 +189,14 @@ class RunResults:
         several = f"{_file_name(part.dataset_name)}-{part.resolved.preset_name}-"
         several = several if len(names) > 1 else ""
         name = f"trigger-{several}{stage.values['attack']}-{teacher}-seed{backdoor.seed}.png"
-        target = self.out / name
-        # A picture that is damaged, or a disk that is full, does not cost a row.
-        with contextlib.suppress(OSError, IntegrityError):
+
+        def copy(target: Path) -> None:
             target.unlink(missing_ok=True)
-            self.store.copy_out(stage.key, PICTURE, target, mode=0o644)
+            # A picture that is damaged does not cost a row.
+            with contextlib.suppress(IntegrityError):
+                self.store.copy_out(stage.key, PICTURE, target, mode=0o644)
+
+        self.outputs.write(name, copy)
 
     def write(self, now: bool = False) -> None:
         """The tables of what is finished; not after every one of ten thousand cells, each of which
@@ -199,8 +205,8 @@ class RunResults:
         if not now and start - self._written < max(1.0, 20 * self._cost):
             return
         rows = self.in_order()
-        write_results(rows, self.out / "results.csv")
-        write_leaderboard(rows, self.out / "leaderboard.csv")
+        self.outputs.write("results.csv", partial(write_results, rows))
+        self.outputs.write("leaderboard.csv", partial(write_leaderboard, rows))
         self._written = time.monotonic()
         self._cost = self._written - start
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import filelock
 
-from kdbench._files import write_record
 from kdbench.bench.plan.plan import Stage
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.run.events import Reporter
 from kdbench.bench.run.folders import JobFolders
 from kdbench.bench.run.jobs import Jobs
+from kdbench.bench.run.outputs import Outputs
 from kdbench.bench.run.profile import ProfileFolder
 from kdbench.bench.run.record import record_of, stages_of
 from kdbench.bench.run.results import RunResults
@@ -39,16 +39,16 @@ class _Run:
         prepared: Prepared,
         registry: Answers,
         reporter: Reporter,
-        out: Path,
+        outputs: Outputs,
         store: Store,
         executor: Executor,
         checkpoint_s: float,
         cohort: int,
         profile: bool,
     ) -> None:
-        self.plan, self.reporter, self.out = prepared.plan, reporter, out
+        self.plan, self.reporter, self.outputs = prepared.plan, reporter, outputs
         self.store, self.executor, self.cohort = store, executor, cohort
-        self.profile = ProfileFolder(out / "profile") if profile else None
+        self.profile = ProfileFolder(outputs.folder / "profile", outputs) if profile else None
         self.together: set[str] = set()
         self.alone: set[str] = set()
         self.timings = Timings(store.vault)
@@ -57,7 +57,9 @@ class _Run:
         self.jobs = Jobs(prepared, registry, store, self.folders, checkpoint_s, profile)
         #: Folder of the job of each stage that runs.
         self.running: dict[str, Path] = {}
-        self.results = RunResults(prepared, registry, reporter, out, store, self.schedule, known)
+        self.results = RunResults(
+            prepared, registry, reporter, outputs, store, self.schedule, known
+        )
         self.locks: dict[str, filelock.BaseFileLock] = {}
         self.elsewhere: list[str] = []
         self.computed: set[str] = set()
@@ -221,13 +223,13 @@ class _Run:
 
     def _write_log(self, stage: Stage, text: str) -> None:
         """What a failed stage printed, tracebacks among it."""
-        path = self.out / "logs" / f"{stage.number}-{stage.kind}.txt"
-        try:
+        lines = "\n".join(strip_control(line) for line in text.splitlines())
+
+        def write(path: Path) -> None:
             path.parent.mkdir(exist_ok=True)
-            lines = "\n".join(strip_control(line) for line in text.splitlines())
             path.write_text(f"{strip_control(stage.title)}\n\n{lines}\n", encoding="utf-8")
-        except OSError:
-            return
+
+        self.outputs.write(f"logs/{stage.number}-{stage.kind}.txt", write)
 
     def _unlock(self, key: str) -> None:
         lock = self.locks.pop(key, None)
@@ -257,11 +259,12 @@ def run(
     stage went, too, see :mod:`kdbench.bench.run.profile`.
     """
     store.check_writable()
-    out.mkdir(parents=True, exist_ok=True)
-    record = record_of(prepared, registry)
-    write_record(record, out / "run.json")
+    outputs, record = Outputs(out), record_of(prepared, registry)
+    outputs.begin(record)
     store = CachedStore(store.root)
-    work = _Run(prepared, registry, reporter, out, store, executor, checkpoint_s, cohort, profile)
+    work = _Run(
+        prepared, registry, reporter, outputs, store, executor, checkpoint_s, cohort, profile
+    )
     plan = prepared.plan
     notes = [wall_warning(registry.confinement), root_warning(store.root)]
     notes += [part.dataset.note for part in prepared.parts]
@@ -282,6 +285,7 @@ def run(
         record["stages"] = stages_of(plan, work.schedule.failed, work.computed, store)
         walls = {stage["facts"].get("confinement") for stage in record["stages"]} - {None}
         record["confinement"] = ", ".join(sorted(walls)) or None
-        write_record(record, out / "run.json")
+        outputs.record(record)
+        reporter.not_written(outputs.complaint())
     reporter.run_finished(rows, str(out))
     return rows

@@ -20,8 +20,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kdbench.untrusted.processes.environment import allowed_environment
+from kdbench.untrusted.processes.identity import identity
 from kdbench.untrusted.processes.lines import Lines
 from kdbench.untrusted.processes.order import Exit, View, WallReport
+from kdbench.untrusted.processes.search import program
 from kdbench.untrusted.processes.tree import memory_mb, processes
 from kdbench.untrusted.wall.canary import Bait
 
@@ -29,6 +31,8 @@ from kdbench.untrusted.wall.canary import Bait
 _AT_ONCE = 1 << 20
 #: Seconds until a stream that filled a whole look is looked at again. Less data pauses it less.
 _PAUSE_S = 0.1
+#: The module that forks.
+_SERVER = "kdbench.untrusted.processes.server"
 #: Seconds that a process has to end when it is told to.
 _ENDING_S = 3.0
 
@@ -165,7 +169,8 @@ class Walled:
             self.report = WallReport(str(wall["text"]), tuple(map(str, wall["reached"])))
             self.reported_at = time.monotonic()
         elif "exit" in message:
-            self.exit = Exit(message["exit"], float(message["peak_mb"]))
+            refusal = str(message.get("refusal", ""))
+            self.exit = Exit(message["exit"], float(message["peak_mb"]), refusal)
 
     def _flush(self) -> None:
         try:
@@ -201,6 +206,7 @@ class Zygote:
     def __init__(self, imports: Sequence[str] = (), later: Sequence[str] = ()) -> None:
         self._modules = (*imports, "--", *later)
         self._bait = Bait()
+        self._identity = identity()
         self._started: weakref.WeakSet[Walled] = weakref.WeakSet()
         self._begin()
 
@@ -238,6 +244,7 @@ class Zygote:
             "environment": dict(environment),
             "links": list(links),
             "bait": self._bait.told,
+            "identity": self._identity,
         }
         content = json.dumps(message, allow_nan=False).encode()
         channel, theirs = socket.socketpair()
@@ -279,7 +286,7 @@ class Zygote:
         with theirs:
             # -P: the current folder, where the results may lie, is no place to import from.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "kdbench.untrusted.processes.server", *self._modules],
+                [sys.executable, "-P", "-c", program(_SERVER), *self._modules],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=allowed_environment(),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
+
+from kdbench.untrusted.processes.search import search_variables
 
 _LIST = ("PATH", "LANG", "LANGUAGE", "TZ", "HOME", "VIRTUAL_ENV")
 _PREFIXES = (
@@ -34,16 +35,7 @@ def allowed_environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if name in _LIST or name.startswith(_PREFIXES)
     }
-    inside = (sys.prefix, sys.base_prefix)
-    entries = [
-        entry
-        for entry in sys.path
-        if entry and os.path.isabs(entry) and not entry.startswith(inside)
-    ]
-    script = os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else ""
-    kept["PYTHONPATH"] = os.pathsep.join(
-        entry for entry in entries if entry not in (os.getcwd(), script)
-    )
+    kept |= search_variables()
     kept["PYTHONUTF8"] = "1"  # names of files are what they are in this process
     kept["OPENBLAS_NUM_THREADS"] = "1"  # numpy's threads would be lost in a fork
     kept.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")

@@ -70,3 +70,5 @@ class Exit:
     code: int | None
     #: Its largest resident memory, MiB.
     peak_mb: float = 0.0
+    #: Why it was ended before it began: it would have run other code than the coordinator.
+    refusal: str = ""

@@ -1,4 +1,4 @@
-"""``python -m kdbench.untrusted.processes.server MODULE... -- MODULE...``: forks when asked to.
+"""A program with the arguments ``MODULE... -- MODULE...``: forks when asked to.
 
 It has imported torch and the modules named, and has loaded nothing. Standard input is a stream
 socket. Each byte on it comes with the descriptors of one child. The server forks at once and closes
@@ -17,6 +17,7 @@ import socket
 import sys
 
 from kdbench.untrusted.processes import supervisor
+from kdbench.untrusted.processes.identity import identity
 from kdbench.untrusted.processes.tree import processes
 from kdbench.untrusted.wall.namespaces import Namespaces
 from kdbench.untrusted.wall.parents import adopt_orphans
@@ -40,7 +41,7 @@ def main() -> None:
         importlib.import_module(name)
     # Whoever asks for a child before need not wait for these.
     later = sys.argv[at + 1 :]
-    needed = tuple(interpreter_paths())
+    needed, code = tuple(interpreter_paths()), identity()
     _freeze()
     asked = socket.socket(fileno=os.dup(0))
     wake = supervisor.wake_on_child()
@@ -61,7 +62,7 @@ def main() -> None:
             if child == 0:
                 asked.close()
                 os.close(wake)
-                supervisor.run(handles, namespaces, needed)
+                supervisor.run(handles, namespaces, needed, code)
             if child is not None:
                 children.add(child)
             for handle in handles:
@@ -118,7 +119,3 @@ def _end_orphans(children: set[int], mapper: int | None) -> None:
         if pid not in children and pid != mapper:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main()

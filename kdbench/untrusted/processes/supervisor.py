@@ -10,12 +10,14 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kdbench.untrusted.processes import walled
 from kdbench.untrusted.processes.handles import close_others
+from kdbench.untrusted.processes.identity import difference
 from kdbench.untrusted.processes.order import View
 from kdbench.untrusted.processes.tree import processes
 from kdbench.untrusted.wall.build import Wall
@@ -39,25 +41,30 @@ def wake_on_child() -> int:
     return wake_read
 
 
-def run(handles: list[int], namespaces: Namespaces, needed: tuple[Path, ...]) -> NoReturn:
+def run(
+    handles: list[int], namespaces: Namespaces, needed: tuple[Path, ...], code: Mapping[str, str]
+) -> NoReturn:
     """Be the supervisor of one child, from the server's fork to its own end.
 
     Args:
         handles: its order, its control stream, its channel, its log and its links.
         namespaces: makes them where the kernel gives them.
         needed: what the interpreter has to read.
+        code: what it runs, see :func:`kdbench.untrusted.processes.identity.identity`.
     """
-    code = _NEVER_BEGAN
+    ending = _NEVER_BEGAN
     try:
         signal.set_wakeup_fd(-1)
         close_others({*handles, *namespaces.handles()})
         order, control, *others = handles
-        _Supervisor(order, control, namespaces, needed).run(*others)
-        code = 0
+        child = _Supervisor(order, control, namespaces, needed)
+        if child.runs(code):
+            child.run(*others)
+        ending = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        os._exit(code)
+        os._exit(ending)
 
 
 @dataclass
@@ -78,6 +85,13 @@ class _Supervisor:
         with open(order, "rb") as file:
             self.message: dict[str, Any] = json.loads(file.read())
         self.view = View.from_json(self.message["view"])
+
+    def runs(self, code: Mapping[str, str]) -> bool:
+        """Whether this is the code that the coordinator runs. If not, it is told, and the end."""
+        refusal = difference(self.message["identity"], code)
+        if refusal:
+            self._say(exit=_NEVER_BEGAN, peak_mb=0.0, refusal=refusal)
+        return not refusal
 
     def run(self, channel: int, log: int, *links: int) -> None:
         null = os.open(os.devnull, os.O_RDONLY)

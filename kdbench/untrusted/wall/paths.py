@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # Single files and folders, since all of /proc, /dev, /sys and /etc would be too much: root reads
@@ -55,12 +55,17 @@ def interpreter_paths() -> list[Path]:
         if os.path.isabs(folder)
     ]
     paths += [Path(kdbench.__file__).parent, *_editable_packages()]
-    paths = [path for path in paths if not _holds_private(path)]
+    paths = readable_paths(paths)
     paths += [Path(sys.executable)]
     paths += [Path(folder) for folder in ("/usr", "/bin", "/lib", "/lib32", "/lib64")]
     for folder, names in (("/proc", _PROC), ("/dev", _DEV), ("/sys", _SYS), ("/etc", _ETC)):
         paths += [Path(folder, name) for name in names.split()]
     return [path for path in dict.fromkeys(paths) if os.path.exists(path)]
+
+
+def readable_paths(paths: Iterable[str | Path]) -> list[Path]:
+    """Those of the paths that exist and neither are nor hold a home or temporary folder."""
+    return [path for path in map(Path, paths) if path.exists() and not _holds_private(path)]
 
 
 def network_paths() -> list[Path]:

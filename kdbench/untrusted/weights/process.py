@@ -19,10 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import kdbench
 from kdbench.errors import IntegrityError, KdbenchError
+from kdbench.untrusted.processes.search import program
 from kdbench.untrusted.text import strip_control
-from kdbench.untrusted.wall.paths import import_paths
 from kdbench.untrusted.weights.kinds import FILE_KINDS
 
 if TYPE_CHECKING:
@@ -32,17 +31,6 @@ _STARTING_S = 180.0
 """Seconds to start Python and import torch from a slow disk. No foreign byte takes part in it."""
 _LINE = 1 << 16
 """The most bytes of an answer."""
-# The process must import this very kdbench, but no other module from the folder around it.
-_CODE = """
-import importlib.util, sys
-sys.path += [entry for entry in {paths!r} if entry not in sys.path]
-where = [{folder!r}]
-spec = importlib.util.spec_from_file_location("kdbench", {file!r}, submodule_search_locations=where)
-sys.modules["kdbench"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules["kdbench"])
-from kdbench.untrusted.weights.child import main
-main()
-"""
 
 
 class Reader:
@@ -59,8 +47,7 @@ class Reader:
         self.memory, self.seconds, self.left = memory, seconds, seconds
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._answers = b""
-        package = Path(kdbench.__file__)
-        code = _CODE.format(paths=import_paths(), file=str(package), folder=str(package.parent))
+        code = program("kdbench.untrusted.weights.child")
         kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         # Each further thread takes memory, and makes reading a file no faster.
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

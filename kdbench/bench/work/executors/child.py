@@ -37,7 +37,8 @@ from kdbench.bench.work.report import (
 from kdbench.bench.work.stages import perform, perform_together
 from kdbench.bench.work.task import Product, Task
 from kdbench.errors import DivergedError
-from kdbench.loading.plugin import GROUP
+from kdbench.loading.candidates import FILE_MODULE, Plugin
+from kdbench.loading.plugin import GROUP, interrupted, line_of
 from kdbench.loading.registry import Registry
 from kdbench.numerics import device_name, peak_mib
 from kdbench.training import Progress, Step
@@ -115,19 +116,25 @@ def attempt(
     Whatever a plugin raises is an outcome, even SystemExit. Tracebacks go to standard error.
     """
     products: list[Product | BaseException]
+    plugins: Sequence[Plugin] = ()
     try:
         with span("files"):
             methods = registry()
+        plugins = methods.plugins
         if len(tasks) == 1:
             products = [perform(tasks[0], methods, progress[0], links)]
         else:
             products = list(perform_together(tasks, methods, progress))
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if interrupted(error):
+            raise
         products = [error] * len(tasks)
-    return [_report(task, product) for task, product in zip(tasks, products, strict=True)]
+    return [_report(task, product, plugins) for task, product in zip(tasks, products, strict=True)]
 
 
-def _report(task: Task, product: Product | BaseException) -> OutcomeReport:
+def _report(
+    task: Task, product: Product | BaseException, plugins: Sequence[Plugin]
+) -> OutcomeReport:
     try:
         if isinstance(product, BaseException):
             raise product
@@ -135,17 +142,20 @@ def _report(task: Task, product: Product | BaseException) -> OutcomeReport:
         check_facts(task.kind, task.inputs, facts)
     except NonsenseError as error:
         return OutcomeReport(status="failed", reason=f"its facts cannot be kept: {error}")
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         traceback.print_exc()
-        return ended(error)
+        return ended(error, plugins)
     device = torch.device(task.device)
     peak_mb = None if device.type == "cpu" else peak_mib(device)
     return OutcomeReport(status="ok", facts=facts, device_peak_mb=peak_mb)
 
 
-def ended(error: BaseException) -> OutcomeReport:
-    """The outcome of a task that raised."""
-    reason = strip_control(f"{type(error).__name__}: {error}")[:REASON]
+def ended(error: BaseException, plugins: Sequence[Plugin] = ()) -> OutcomeReport:
+    """The outcome of a task that raised. The reason names the last line of a plugin."""
+    line = line_of(error, plugins)
+    # The folder of a plugin is nobody's business who reads the table.
+    at = f" ({os.path.basename(line).removeprefix(FILE_MODULE)})" if line else ""
+    reason = strip_control(f"{type(error).__name__}: {error}")[: REASON - len(at)] + at
     if isinstance(error, DivergedError):
         return OutcomeReport(status="diverged", reason=reason)
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(

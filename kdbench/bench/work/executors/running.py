@@ -212,6 +212,8 @@ class RunningJob:
 
     def _failure(self, code: int | None) -> tuple[Status, str] | None:
         """Why a process that ended by itself has failed."""
+        if self.main.exit is not None and self.main.exit.refusal:
+            return "failed", self.main.exit.refusal
         if code is None:
             return "crashed", "its processes were ended from outside"
         if code != 0:
