@@ -21,7 +21,7 @@ test: install lint
 # The reliability tests in full: 50 kills, 300 damaged files, 10,000 cells, 215 hostile files.
 # About 35 minutes.
 soak: install
-	KDBENCH_SOAK=1 $(VENV)/bin/python -m pytest -q -s --durations=30 tests/bench tests/untrusted tests/hostile
+	KDBENCH_SOAK=1 $(VENV)/bin/python -m pytest -q -s --durations=30 tests/bench tests/untrusted tests/hostile tests/fuzz
 
 # Images a second, against the loop that the field's scripts have. About 10 minutes on two cores.
 bench: install

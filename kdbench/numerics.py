@@ -107,8 +107,9 @@ def _cpu_multiplies_bf16() -> bool:
     capabilities = torch.backends.cpu.get_cpu_capability()
     if not capabilities.startswith("AVX512"):
         return False
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+    path = Path("/proc/cpuinfo")
+    flags = path.read_text("ascii", "replace") if path.exists() else ""
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16"))
 
 
 def device_name(device: torch.device) -> str:

@@ -3,16 +3,21 @@ fast."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import os
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from kdbench import __version__
 from kdbench.cli.streams import lenient_streams
+from kdbench.cli.text import prepare_text
 from kdbench.errors import ContractError, IntegrityError, KdbenchError, UsageError
-from kdbench.untrusted.text import strip_control
+from kdbench.untrusted.text import shown
 
 #: name: (module, attribute, help in one line)
 _COMMANDS = {
@@ -76,10 +81,25 @@ _COMMANDS = {
 }
 
 
+#: What another path in the request would mend.
+_OF_A_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+
+
 def _exit_code(error: KdbenchError) -> int:
     if isinstance(error, UsageError | ContractError):
         return 2
     return 4 if isinstance(error, IntegrityError) else 1
+
+
+@contextlib.contextmanager
+def _shown_words() -> Iterator[None]:
+    """Words of the command line that a message of click repeats are shown with escapes."""
+    try:
+        yield
+    except click.ClickException as error:
+        # click declares it final, and has no other way to change a message.
+        vars(error)["message"] = "\n".join(map(shown, error.message.split("\n")))
+        raise
 
 
 class LazyGroup(click.Group):
@@ -87,6 +107,10 @@ class LazyGroup(click.Group):
 
     It is also the only place where errors become messages and exit codes.
     """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _shown_words():
+            return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
@@ -103,14 +127,18 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, _, text) in sorted(_COMMANDS.items())])
 
     def main(self, *arguments: Any, **options: Any) -> Any:
+        # A program or a test that calls this with arguments has streams of its own.
+        if not arguments and "args" not in options:
+            prepare_text()
         with lenient_streams():
             return super().main(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _shown_words():
+                return super().invoke(ctx)
         except KdbenchError as error:
-            click.echo(f"Error: {strip_control(error)}", err=True)
+            click.echo(f"Error: {shown(error)}", err=True)
             ctx.exit(_exit_code(error))
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
@@ -120,9 +148,9 @@ class LazyGroup(click.Group):
         except OSError as error:
             # The machine's doing, at a place that nothing better is said of: a full disk, a folder
             # that is gone, too many open files.
-            place = "" if error.filename is None else f": {error.filename}"
-            click.echo(f"Error: {strip_control(f'{error.strerror or error}{place}')}", err=True)
-            ctx.exit(1)
+            place = "" if error.filename is None else f": {os.fsdecode(error.filename)}"
+            click.echo(f"Error: {shown(f'{error.strerror or error}{place}')}", err=True)
+            ctx.exit(2 if error.errno in _OF_A_PATH else 1)
         except Exception:  # a defect of kdbench: its traceback is what we need to see
             traceback.print_exc()
             click.echo(

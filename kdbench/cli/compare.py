@@ -62,12 +62,12 @@ def compare_command(a: Path, b: Path, split: bool, as_json: bool) -> None:
 
 
 def _show(comparison: Comparison, names: list[str]) -> None:
-    from kdbench.cli.display import make_console, safe
+    from kdbench.cli.display import make_console, safe, safe_path
     from kdbench.report.noise import LEVEL
 
     console = make_console()
     for letter, name in zip("AB", names, strict=True):
-        console.print(f"{letter}: {safe(name)}", soft_wrap=True)
+        console.print(f"{letter}: {safe_path(name)}", soft_wrap=True)
     console.print(f"cells in both: {comparison.shared}")
     for letter, cells in (("A", comparison.only_in_a), ("B", comparison.only_in_b)):
         for cell in cells[:_LISTED]:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdbench.report.columns import conclusive_removed
-from kdbench.untrusted.text import strip_control
+from kdbench.untrusted.text import shown, strip_control
 
 #: Columns of a table in a file or a pipe, whose width nobody knows.
 PLAIN_WIDTH = 120
@@ -23,6 +23,11 @@ MOST_ROWS = 50
 def safe(value: Any) -> str:
     """Foreign text for rich: no control characters, no markup."""
     return escape(strip_control(value))
+
+
+def safe_path(path: Any) -> str:
+    """The name of a file for rich, which can be told from every other name."""
+    return escape(shown(path))
 
 
 def make_console() -> Console:
@@ -160,4 +165,4 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
         "C1: student of the clean teacher. C3: student of the backdoored teacher, undefended."
     )
     if out:
-        console.print(f"results: {safe(out)}", soft_wrap=True)
+        console.print(f"results: {safe_path(out)}", soft_wrap=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shlex
 import signal
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from kdbench.cli.networks import say_notes
 from kdbench.cli.number import Number
 from kdbench.cli.request import divide
 from kdbench.errors import ConfigError, UsageError
-from kdbench.untrusted.text import strip_control
+from kdbench.untrusted.text import command_line, shown, strip_control
 
 if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
@@ -282,7 +281,7 @@ def _watch(
     except KeyboardInterrupt:
         display.close()
         so_far = display.complaint or f"What was measured so far is in {folder}"
-        click.echo(strip_control(f"Interrupted. {so_far}. To go on:"), err=True)
+        click.echo(shown(f"Interrupted. {so_far}. To go on:"), err=True)
         click.echo(f"  {resume_command(sys.argv[1:], folder)}", err=True)
         return 130, []
     finally:
@@ -293,8 +292,7 @@ def _watch(
     if display.complaint:
         again = elsewhere_command(sys.argv[1:])
         click.echo(
-            strip_control(f"{display.complaint}. All that was computed is in the store: {again}"),
-            err=True,
+            shown(f"{display.complaint}. All that was computed is in the store: {again}"), err=True
         )
     for line in remarks_of_run(prepared, store, folder, same_options()):
         click.echo(strip_control(line), err=True)
@@ -316,7 +314,7 @@ def _interrupt(*_: object) -> None:
 def resume_command(arguments: list[str], folder: Path) -> str:
     """The same command into the same folder."""
     named = any(part == "--out" or part.startswith("--out=") for part in arguments)
-    return shlex.join(["kdbench", *arguments, *([] if named else ["--out", str(folder)])])
+    return command_line(["kdbench", *arguments, *([] if named else ["--out", str(folder)])])
 
 
 def elsewhere_command(arguments: list[str]) -> str:
@@ -327,7 +325,7 @@ def elsewhere_command(arguments: list[str]) -> str:
             next(parts, None)
         elif not part.startswith("--out="):
             kept.append(part)
-    return shlex.join(["kdbench", *kept, "--out", "ANOTHER_FOLDER"])
+    return command_line(["kdbench", *kept, "--out", "ANOTHER_FOLDER"])
 
 
 def check_out(folder: Path, spec: RunSpec) -> None:

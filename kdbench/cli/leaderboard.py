@@ -147,7 +147,7 @@ def _show(
     read: int,
     files: int,
 ) -> None:
-    from kdbench.cli.display import make_console, safe
+    from kdbench.cli.display import make_console, safe, safe_path
     from kdbench.report.leaderboard import as_records, leaderboard, overall
     from kdbench.report.notes import notes
     from kdbench.report.settings import SHARED, TASK
@@ -173,7 +173,7 @@ def _show(
     console.print(f"{read} rows from {files} file{'s' if files > 1 else ''}{twice}")
     for note in notes(rows, compared):
         console.print(f"note: {safe(note)}")
-    console.print(f"leaderboard: {', '.join(safe(path) for path in paths)}", soft_wrap=True)
+    console.print(f"leaderboard: {', '.join(safe_path(path) for path in paths)}", soft_wrap=True)
 
 
 def _show_groups(

@@ -8,6 +8,7 @@ import click
 
 from kdbench.loading.scaffold import distribution, write_plugin
 from kdbench.method import METHOD_KINDS
+from kdbench.untrusted.text import command_line, shown
 
 
 @click.command("new-plugin")
@@ -24,7 +25,6 @@ def new_plugin_command(kind: str, name: str, out: Path | None) -> None:
     """
     folder = out if out is not None else Path(distribution(name))
     for path in write_plugin(kind, name, folder):
-        click.echo(path)
-    click.echo(
-        f"\nNext:\n  pip install -e {folder}\n  kdbench check {name}\n  kdbench list {kind}s"
-    )
+        click.echo(shown(path))
+    install = command_line(["pip", "install", "-e", str(folder)])
+    click.echo(f"\nNext:\n  {install}\n  kdbench check {name}\n  kdbench list {kind}s")

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from kdbench.bench.run.profile import TABLE
-from kdbench.cli.display import duration, plain_table, safe
+from kdbench.cli.display import duration, plain_table, safe, safe_path
 from kdbench.training.profiling import PARTS
 
 
@@ -19,7 +19,7 @@ def print_profile(console: Console, folder: Path, wall: float, workers: int) -> 
         with (folder / TABLE).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except OSError:  # A full disk, for example. The run itself went on.
-        console.print(f"profile: {safe(folder / TABLE)} could not be written")
+        console.print(f"profile: {safe_path(folder / TABLE)} could not be written")
         return
     if not rows:
         console.print("profile: no stage was computed, everything was in the store")
@@ -47,4 +47,4 @@ def print_profile(console: Console, folder: Path, wall: float, workers: int) -> 
         f"{duration(working)} of {duration(wall)} with {workers} worker{'s' * (workers > 1)}: "
         f"{100 * working / (wall * workers):.1f} % in methods and measurements"
     )
-    console.print(f"profile: {safe(folder)}", soft_wrap=True)
+    console.print(f"profile: {safe_path(folder)}", soft_wrap=True)

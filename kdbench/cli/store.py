@@ -24,7 +24,7 @@ def store_command() -> None:
 def ls_command(store_dir: Path | None, as_json: bool) -> None:
     """List what the store holds, oldest first."""
     from kdbench.bench.store.artefacts import Store
-    from kdbench.cli.display import duration, make_console, plain_table, safe
+    from kdbench.cli.display import duration, make_console, plain_table, safe, safe_path
 
     store = Store(store_dir)
     manifests = sorted(filter(None, map(store.find, store)), key=lambda m: m.made)
@@ -56,7 +56,7 @@ def ls_command(store_dir: Path | None, as_json: bool) -> None:
     rows = sum(m.kind == "row" for m in manifests)
     total = sum(m.size for m in manifests) / 2**20
     console.print(
-        f"{safe(store.root)}: {len(manifests) - rows} results, {rows} rows, {total:.1f} MiB",
+        f"{safe_path(store.root)}: {len(manifests) - rows} results, {rows} rows, {total:.1f} MiB",
         soft_wrap=True,
     )
 

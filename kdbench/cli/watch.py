@@ -21,7 +21,7 @@ from kdbench._progress import Step
 from kdbench.bench.kinds import Kind
 from kdbench.bench.run.events import Quiet
 from kdbench.cli.display import cell_line, duration, facts_line, make_console, print_results, safe
-from kdbench.untrusted.text import strip_control
+from kdbench.untrusted.text import shown, strip_control
 
 if TYPE_CHECKING:
     from kdbench.data.description import Description
@@ -94,8 +94,7 @@ class PlainDisplay(_Paced):
     def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
         super().run_started(stages, to_run, cells, out)
         print(
-            f"{stages} stages, {to_run} of them to run, {cells} cells -> {strip_control(out)}",
-            flush=True,
+            f"{stages} stages, {to_run} of them to run, {cells} cells -> {shown(out)}", flush=True
         )
         if note:
             print(f"note: {strip_control(note)}", flush=True)

@@ -34,9 +34,9 @@ def cell(value: Any, exact: bool = False) -> str | int | float:
     """One value as it is written.
 
     None, NaN and infinities are empty, and floats are rounded unless they are to be exact. Text has
-    a space for each character that a terminal could obey, except the ends of lines. Where it could
-    be a formula it gets a ``'``. So does text that has this ``'`` already, so that it can be taken
-    off again.
+    an escape for each character that a terminal could obey, except the ends of lines. Where it
+    could be a formula it gets a ``'``. So does text that has this ``'`` already, so that it can be
+    taken off again.
     """
     if value is None:
         return ""
@@ -62,8 +62,6 @@ def _printable(text: str) -> str:
     """The text without what a terminal could obey. Its lines end with \\n."""
     if text.isprintable():
         return text
-    # Bytes that are no UTF-8, as in a file's name, become escapes that can be told apart.
-    text = text.encode("utf-8", "backslashreplace").decode()
     # The csv module does not quote a lone \\r, which starts a row in a spreadsheet.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return "\n".join(map(strip_control, lines))

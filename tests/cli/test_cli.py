@@ -88,4 +88,4 @@ def test_usage_errors(arguments, message, fake_run):
 def test_errors_carry_no_terminal_commands(fake_run, tmp_path):
     fake_run.answer = ConfigError("folder \x1b]0;owned\x07 is empty")
     result = call(*RUN, "--out", str(tmp_path / "o"))
-    assert "folder  ]0;owned  is empty" in result.stderr
+    assert r"folder \x1b]0;owned\x07 is empty" in result.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from kdbench.cli.display import print_results, result_table, safe
+from kdbench.cli.display import print_results, result_table, safe, safe_path
 from tests.cli.calls import RUN, call, row
 
 
@@ -79,5 +79,9 @@ def test_that_too_little_travelled_is_said_once(fake_run, tmp_path):
     assert "cells are inconclusive" not in shown
 
 
+def test_the_name_of_a_file_can_be_told_from_every_other():
+    assert safe_path("a\nb [bold]\udce9") == r"a\nb \[bold]\udce9"
+
+
 def test_safe():
-    assert safe("a\x1b[0m\nb[bold]") == "a [0m b\\[bold]"
+    assert safe("a\x1b[0m\nb[bold]") == r"a\x1b[0m b\[bold]"

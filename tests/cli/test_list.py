@@ -78,5 +78,5 @@ def test_list_shows_broken_plugins_harmlessly(monkeypatch):
     result = call("list", "attacks")
     assert result.exit_code == 0
     assert "evil" in result.output
-    assert "[bold red] [2J boom" in result.output
+    assert r"[bold red]\x1b[2J boom" in result.output
     assert "\x1b" not in result.output

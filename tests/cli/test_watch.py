@@ -68,7 +68,7 @@ def test_plain_display(capsys):
     for done in (5, 6):
         display.step(6, Step(epoch=1, epochs=2, done=done, total=10, loss=0.5, images=4))
         display.step(7, Step(epoch=1, epochs=2, done=done, total=10, loss=0.5, images=4))
-    assert capsys.readouterr().out == "[6/9] distill [2J | epoch 1/2 | step 5/10 | loss 0.5\n"
+    assert capsys.readouterr().out == "[6/9] distill\\x1b[2J | epoch 1/2 | step 5/10 | loss 0.5\n"
 
 
 def test_live_display_renders():

@@ -52,10 +52,15 @@ HOSTILE = [
 
 
 def kept(text):
-    """What a table keeps of a text: a space for each character that a terminal could obey."""
-    text = text.encode("utf-8", "backslashreplace").decode()
+    """What a table keeps of a text: a space for each blank, and an escape for what nobody sees."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines)
+    return "\n".join("".join(map(_kept_character, line)) for line in lines)
+
+
+def _kept_character(character):
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else repr(character)[1:-1]
 
 
 def cell(*, seed=0, status="ok", **values):

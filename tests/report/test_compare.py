@@ -310,7 +310,7 @@ def test_json_is_strict(tmp_path):
         0.05,
         "holm",
     )
-    assert found["only_in_a"][0]["attack"] == " [2J"
+    assert found["only_in_a"][0]["attack"] == r"\x1b[2J"
     assert (found["cells"]["compared"], found["over_seeds"]["compared"]) == (12, 6)
     (first, *_) = found["cells"]["changes"]
     assert set(first) == {

@@ -163,6 +163,12 @@ def write_spec(spec: RunSpec) -> str:
         ConfigError: a name in it is not UTF-8, so no file of TOML can hold it.
     """
     fields = spec.model_dump(mode="json", exclude_defaults=True)
+    for name, value in fields.items():
+        if any("\ud800" <= c <= "\udfff" for c in json.dumps(value, ensure_ascii=False)):
+            raise ConfigError(
+                f"{name} is {value!r}, a name that is not UTF-8, which no spec file can hold; "
+                "rename it, or give it as an option"
+            )
     overrides, also = fields.pop("overrides", {}), fields.pop("also", [])
     if "data_dir" in fields:
         fields["data_dir"] = str(Path(fields["data_dir"]).absolute())

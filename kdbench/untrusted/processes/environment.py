@@ -36,6 +36,7 @@ def allowed_environment() -> dict[str, str]:
         if name in _LIST or name.startswith(_PREFIXES)
     }
     kept |= search_variables()
+    kept["PYTHONUTF8"] = "1"  # names of files are what they are in this process
     kept["OPENBLAS_NUM_THREADS"] = "1"  # numpy's threads would be lost in a fork
     kept.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
     return kept

@@ -58,5 +58,5 @@ def limit(
 
 
 def _mapped_but_idle() -> int:
-    pages = [int(value) for value in Path("/proc/self/statm").read_text().split()[:2]]
+    pages = [int(value) for value in Path("/proc/self/statm").read_text("ascii").split()[:2]]
     return (pages[0] - pages[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -96,7 +96,7 @@ class Namespaces:
         deadline = time.monotonic() + _MAPPING_S
         while time.monotonic() < deadline:
             # The groups come last.
-            if Path("/proc/self/gid_map").read_text():
+            if Path("/proc/self/gid_map").read_text("ascii"):
                 return True
             time.sleep(0.0005)
         return False
@@ -143,7 +143,7 @@ def _version() -> tuple[int, ...]:
 
 def _ids(kind: str) -> str:
     """Every user or group of this namespace, each as itself."""
-    with open(f"/proc/self/{kind}_map") as file:
+    with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
         rows = [line.split() for line in file]
     return "".join(f"{inside} {inside} {count}\n" for inside, _, count in rows)
 

@@ -114,7 +114,7 @@ def test_a_broken_attack_is_a_row_and_the_others_are_measured(go):
         "badnets": "ok",
     }
     assert "SystemExit" in rows["exits", "none"]["reason"]
-    assert rows["refuses", "none"]["reason"].endswith("ConfigError: this patch does not fit [2J")
+    assert rows["refuses", "none"]["reason"].endswith(r": this patch does not fit\x1b[2J")
     assert "keep type and shape" in rows["badtrigger", "none"]["reason"]
     assert rows["badtrigger", "none"]["student_asr"] is None
     # The odd attack is BadNets under another name, and its facts cost nothing.

@@ -272,7 +272,7 @@ def test_what_the_coordinator_knows_is_not_the_jobs_to_say():
 
 def test_an_honest_plugins_facts_are_made_harmless():
     facts = clean_facts({"a\n": "b\x1b", "c": (1, math.nan, {2: ("\t",)})})
-    assert facts == {"a ": "b ", "c": [1, None, {"2": [" "]}]}
+    assert facts == {"a ": "b\\x1b", "c": [1, None, {"2": [" "]}]}
     check_facts(*DISTILL, facts)
 
 
