@@ -1,14 +1,31 @@
-# Everything happens in .venv; delete it to start over.
-VENV := .venv
+# Everything happens in .venv; delete it to start over. For a second interpreter beside it:
+#     make test PYTHON=python3.13 VENV=.venv313
+VENV ?= .venv
 PYTHON ?= python3
+# The order of the tests. make prints it; the same number gives the same order.
+SEED ?= $(shell date +%s)
 STAMP := $(VENV)/.installed
+VERSION = -c 'import sys; print(sys.version.split()[0])'
 
-.PHONY: install demo test soak bench lint fix clean
+.PHONY: install interpreter demo test soak bench lint fix clean
 
 install: $(STAMP)
 
-$(STAMP): setup.cfg pyproject.toml constraints.txt
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+# An interpreter that is asked for is the one that is used, or an error says why not.
+interpreter:
+ifneq ($(origin PYTHON),file)
+	@asked=$$($(PYTHON) $(VERSION)) || exit 1; \
+	there=$$($(VENV)/bin/python $(VERSION) 2>/dev/null || true); \
+	if test -n "$$there" && test "$$there" != "$$asked"; then \
+	    echo "$(VENV) has Python $$there, and PYTHON is $$asked." \
+	        "Say VENV=another-folder too, or make clean first." >&2; exit 1; \
+	fi
+endif
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt | interpreter
+	test -x $(VENV)/bin/pip || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "kdbench needs Python 3.11 or newer; name one: make PYTHON=..." >&2; exit 1; }
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[test]'
 	touch $@
 
@@ -16,7 +33,7 @@ demo: install
 	$(VENV)/bin/kdbench run --attack lba --defense robustkd --pair pyramid200-pyramid110
 
 test: install lint
-	$(VENV)/bin/python -m pytest -q -n auto --dist loadfile
+	$(VENV)/bin/python -m pytest -q -n auto --dist worksteal --randomly-seed=$(SEED)
 
 # The reliability tests in full: 50 kills, 300 damaged files, 10,000 cells, 215 hostile files.
 # About 35 minutes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 import torch
 
@@ -9,10 +10,16 @@ from kdbench.cli.processes import start_zygote
 from kdbench.data.base import Augmentation, Dataset
 from kdbench.data.tensor import TensorImages
 from kdbench.loading.registry import Registry
+from tests.forked.client import served
 
 # The networks here are tiny, and two threads that spin on a core someone else uses are many times
 # slower than one.
 torch.set_num_threads(1)
+# Nor does a test depend on how fast the machine is.
+hypothesis.settings.register_profile(
+    "kdbench", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("kdbench")
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +54,12 @@ def zygote():
     shared = SharedZygote()
     yield shared
     shared.end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_processes():
+    with served():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ from kdbench.loading.candidates import Plugin
 from kdbench.untrusted.processes.client import Walled, wait
 from kdbench.untrusted.processes.order import signal_name
 
-#: Seconds between the end of a channel and the end of its process.
-_CLOSED_S = 2.0
+#: Seconds between the end of a channel and the end of its process, on a machine that is busy.
+_CLOSED_S = 10.0
 NONSENSE = "its process said nonsense"
 _ERRORS: Mapping[str, type[KdbenchError]] = {
     name: value
@@ -77,6 +77,8 @@ class Host:
     """Why it does not answer any more."""
     lines: deque[bytes] = field(default_factory=deque)
     _next_look: float = 0.0
+    _silent_since: float | None = None
+    """When its channel was first seen closed."""
 
     def look(self, seconds: float, doing: str) -> None:
         """Take in what it wrote.
@@ -98,8 +100,10 @@ class Host:
             if self.walled.exit.refusal:
                 raise OtherCodeError(self.walled.exit.refusal)
             raise LostError(f"its process {_ending(self.walled.exit.code)} {doing}")
-        if self.walled.silent and now > self.since + _CLOSED_S:
-            raise LostError(f"its process closed its channel {doing}")
+        if self.walled.silent:
+            self._silent_since = self._silent_since or now
+            if now > self._silent_since + _CLOSED_S:
+                raise LostError(f"its process closed its channel {doing}")
         if self.walled.report is None:
             seconds = self.limits.start_s
         elif self.walled.reported_at is not None:

@@ -272,8 +272,7 @@ def train_together(
             drop_last=True,
         )
         for batch in loop(batches, trace=epoch == begin):
-            with span("teacher"):
-                shared = share(batch)
+            shared = share(batch)
             for trainee in list(left):
                 try:
                     trainee.step(batch, shared)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -20,12 +19,10 @@ def test_help_imports_nothing_heavy():
         "if m in sys.modules]\n"
         "assert not heavy, heavy\n"
     )
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "list" in done.stdout
     assert "run" in done.stdout
-    assert time.perf_counter() - start < 3  # a loaded machine; alone it takes 0.1 s
 
 
 def test_run_help_does_not_import_torch():

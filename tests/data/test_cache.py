@@ -72,7 +72,7 @@ def test_two_runs_decode_once(tree, monkeypatch):
     monkeypatch.setattr(load_module, "decode_image", slow)
     other = threading.Thread(target=folder, args=(tree,))
     other.start()
-    assert begun.wait(10)
+    assert begun.wait(300)
     folder(tree)
     other.join()
     assert len(count) == 27

@@ -157,7 +157,7 @@ def test_two_runs_unpack_once(photos, monkeypatch):
     monkeypatch.setattr(unpacked_module, "unpack", slow)
     other = threading.Thread(target=folder, args=(photos,))
     other.start()
-    assert begun.wait(10)
+    assert begun.wait(300)
     folder(photos)
     other.join()
     assert len(count) == 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+
+from tests import forked
 
 
 def plant(folder: Path) -> Path:
@@ -25,14 +26,9 @@ def environment(site: Path, store: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(site), "KDBENCH_STORE": str(store)}
 
 
-def kdbench(
-    *arguments: str, env: dict[str, str], cwd: Path, timeout: float = 300
-) -> subprocess.CompletedProcess[str]:
+def kdbench(*arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user would."""
-    command = [sys.executable, "-m", "kdbench", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=env, cwd=cwd, check=False, timeout=timeout
-    )
+    return forked.run(arguments, env=env, cwd=cwd)
 
 
 #: A cell of seconds: BadNets on the embedded signs, the smallest network, one short epoch of

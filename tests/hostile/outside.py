@@ -224,7 +224,7 @@ def named(comm: str) -> list[int]:
     return pids
 
 
-def gone(comm: str, seconds: float = 5.0) -> bool:
+def gone(comm: str, seconds: float = 300.0) -> bool:
     """Whether no such process is left, soon."""
     end = time.monotonic() + seconds
     while (left := named(comm)) and time.monotonic() < end:

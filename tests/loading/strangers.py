@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests import forked
+
 HOOK = "from kdbench.hookspecs import hookimpl\n@hookimpl\n"
 #: A whole plugin: an attack called NAME, which is BadNets.
 GOOD = (
@@ -103,34 +105,25 @@ def pip_install(folder: Path, packages: Iterable[Path]) -> None:
 
 def kdbench(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
     """The command line in a process that has these packages installed."""
-    return _python(folder, "-m", "kdbench", *arguments, **environment)
+    return forked.run(
+        [*map(str, arguments)], env=_environment(folder) | environment, cwd=Path.cwd()
+    )
 
 
 def own_tests(folder: Path, packages: Iterable[Path]) -> subprocess.CompletedProcess:
     """The packages' own tests, in a process that has them installed."""
     tests = [package / "tests" for package in packages]
-    return _python(
-        folder,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--import-mode=importlib",
-        *tests,
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    return subprocess.run(
+        [*pytest, "--import-mode=importlib", *tests],
+        env=_environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=1800,
         cwd=folder,
     )
 
 
-def _python(
-    folder: Path, *arguments: object, cwd: Path | None = None, **environment: str
-) -> subprocess.CompletedProcess:
+def _environment(folder: Path) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=cwd,
-    )
+    return {**os.environ, "PYTHONPATH": path}

@@ -15,6 +15,7 @@ from kdbench.errors import ContractError
 from kdbench.models.base import BatchNormMode, FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
 from kdbench.training import DifferentEpochsError, RandomStates, Trainee, seeded, train_together
+from kdbench.training.profiling import spanned
 
 
 def distill_together(benches: Sequence[Workbench]) -> list[Product | Exception]:
@@ -37,7 +38,7 @@ def distill_together(benches: Sequence[Workbench]) -> list[Product | Exception]:
         except Exception as error:
             products[i] = error
 
-    features = teacher_features(teacher, first.numerics)
+    features = spanned("teacher")(teacher_features(teacher, first.numerics))
 
     def train(trainees: list[Trainee]) -> None:
         generator = torch.Generator().manual_seed(first.task.stream_seed)

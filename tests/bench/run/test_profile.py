@@ -132,8 +132,9 @@ def test_a_profiled_run(run, tmp_path, capsys):
     assert [int(row["number"]) for row in table] == list(range(1, len(stages) + 1))
     for row in table:
         parts = {name: float(row[f"{name}_s"]) for name in profiling.PARTS}
-        # The process began before the profile did, and ended after it.
-        assert 0 < sum(parts.values()) <= float(row["seconds"]) + 0.01
+        # The process began before the profile did, and ended after it. A busy coordinator hears
+        # late of the process's wall, so its own seconds of the process may be fewer.
+        assert 0 < sum(parts.values()) <= float(row["wall_s"]) + 0.01
         assert float(row["seconds"]) <= float(row["wall_s"])
         trained, measured = (
             row["kind"] in ("clean", "backdoor", "distill"),
@@ -142,7 +143,7 @@ def test_a_profiled_run(run, tmp_path, capsys):
         assert (int(row["steps"]) > 0) == (parts["forward"] > 0) == (trained or measured)
         assert (parts["backward"] > 0) == (parts["optimizer"] > 0) == trained
         assert parts["files"] > 0
-        assert (parts["teacher"] > 0.001) == (row["kind"] == "distill")
+        assert (parts["teacher"] > 0) == (row["kind"] == "distill")
     traces = {path.name for path in (out / "profile").glob("*.json")}
     distilled = [row["number"].zfill(2) for row in table if row["kind"] == "distill"]
     # The two students of the cohort share a process, and the first one's folder has its trace.

@@ -1,10 +1,9 @@
-"""Ten thousand cells: planned in seconds, and in seconds found to be done. Seconds of this
-process: what else the machine does is not in them."""
+"""Thousands of cells: planned, run, and found to be done. How long that takes is a figure of
+``benchmarks/scale.py``."""
 
 from __future__ import annotations
 
 import resource
-import time
 
 import pytest
 
@@ -18,7 +17,7 @@ from kdbench.bench.run.events import Quiet
 from kdbench.bench.run.schedule import wanted
 from kdbench.bench.store.artefacts import Store
 from kdbench.numerics import Numerics
-from tests.sizes import SOAK, size
+from tests.sizes import size
 
 MODELS = ("wrn28_4", "wrn16_4", "wrn28_2", "wrn16_2", "wrn16_1", "wrn10_1", "resnet56", "resnet20")
 PAIRS = tuple((a, b) for a in MODELS for b in MODELS)
@@ -60,37 +59,28 @@ def prepared(registry, stripes, cells):
 
 
 def test_ten_thousand_cells_are_planned(registry, stripes, tmp_path):
-    start = time.process_time()
     plan = prepared(registry, stripes, 10_000).plan
     schedule, rows = wanted(plan, Store(tmp_path).find)
-    seconds = time.process_time() - start
     assert len(plan.cells) >= 10_000
     assert (len(rows), schedule.waiting) == (0, True)
-    assert (
-        seconds <= 5 or not SOAK
-    )  # a figure of make soak: the suite depends on no machine's speed
 
 
 def test_running_again_what_is_done_computes_nothing(registry, stripes, tmp_path):
-    """make soak: 10,000 cells, the second run in at most 10 seconds."""
+    """make soak: 10,000 cells."""
     cells, store = size(360, 10_000), Store(tmp_path / "store")
 
     def go(name):
         """What only this run needs is gone when it returns, so that the peak of memory is one
         run's."""
-        start = time.process_time()
         ready, executor = prepared(registry, stripes, cells), Instant(120)
         rows = runner.run(ready, registry, tmp_path / name, Quiet(), store, executor)
         assert {row["status"] for row in rows} == {"ok"}
-        return len(rows), len(ready.plan.stages), executor.jobs, time.process_time() - start
+        return len(rows), len(ready.plan.stages), executor.jobs
 
-    _, stages, jobs, _ = go("a")
+    cells_done, stages, jobs = go("a")
     assert jobs == stages
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found, stages, jobs, seconds = go("b")
-    print(f"{found} cells, {stages} stages: done again in {seconds:.1f} s")
-    assert jobs == 0
-    assert seconds <= 10 or not SOAK
+    assert go("b") == (cells_done, stages, 0)
     assert (tmp_path / "a" / "results.csv").read_bytes() == (
         tmp_path / "b" / "results.csv"
     ).read_bytes()

@@ -111,9 +111,9 @@ def test_two_processes_that_start_at_once_make_one_vault(store):
     workers = [context.Process(target=_start, args=(store.root, results)) for _ in range(8)]
     for worker in workers:
         worker.start()
-    assert len({results.get(timeout=30) for _ in workers}) == 1
+    assert len({results.get(timeout=300) for _ in workers}) == 1
     for worker in workers:
-        worker.join(30)
+        worker.join(300)
     assert Store(store.root).verified(KEY) is not None
 
 

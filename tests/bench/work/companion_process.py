@@ -63,7 +63,7 @@ def companion(told: dict) -> Iterator[int]:
     finally:
         near.shutdown(socket.SHUT_RDWR)
         near.close()
-        assert process.wait(20) == 0
+        assert process.wait(300) == 0
 
 
 @contextmanager
@@ -97,4 +97,4 @@ def liar(act: Callable[[socket.socket], None]) -> Iterator[int]:
     finally:
         near.shutdown(socket.SHUT_RDWR)
         near.close()
-        thread.join(20)
+        thread.join(300)

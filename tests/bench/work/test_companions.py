@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import struct
 import sys
 import time
@@ -206,6 +207,13 @@ def floods(far):
         far.sendall(bytes(1 << 16))
 
 
+def speaks_first(far):
+    far.sendall(b"\0")
+    far.recv(1)
+
+
+#: They speak before they are asked.
+UNASKED = (speaks_first, floods)
 #: What a companion may do -> what the job then says.
 MISDEEDS = {
     "it dies at once": (lambda far: None, "its process ended"),
@@ -214,7 +222,7 @@ MISDEEDS = {
     "it answers half": (answered(numbers(1.0)[:40]), "did not answer within"),
     "it hangs": (forever, "did not answer within"),
     "it reads nothing": (lambda far: time.sleep(2), "did not answer within|its process ended"),
-    "it speaks first": (lambda far: (far.sendall(b"\0"), far.recv(1)), "more than it was asked"),
+    "it speaks first": (speaks_first, "more than it was asked"),
     "it sends too much": (answered(numbers(1.0) + b"x"), "more than it was asked"),
     "it floods": (floods, "more than it was asked"),
     "it says why": (answered(b"\1" + struct.pack("=H", 4) + b"boom"), "failed: boom"),
@@ -227,20 +235,26 @@ MISDEEDS = {
 }
 
 
-def ask_twice(link):
+def until_it_speaks(descriptor):
+    assert select.select([descriptor], [], [], 300)[0], "it says nothing"
+
+
+def ask_twice(link, descriptor):
     link.ask(images(), CLASSES + 1)
-    time.sleep(0.2)  # what was too much is there
+    until_it_speaks(descriptor)  # what was too much may come a moment later
     link.ask(images(), CLASSES + 1)
 
 
 @pytest.mark.parametrize(("act", "says"), MISDEEDS.values(), ids=MISDEEDS)
 def test_whatever_a_companion_does_its_job_says_why(act, says):
+    # The limit is short only where it has to pass: a busy machine takes its time for the others.
+    limit_s = 0.2 if says.startswith("did not answer") else 300.0
     with liar(act) as descriptor:
-        if says.startswith("more"):
-            time.sleep(0.2)  # what it says first is there
-        link = Link(descriptor, "the network", limit_s=1.0)
+        if act in UNASKED:
+            until_it_speaks(descriptor)
+        link = Link(descriptor, "the network", limit_s)
         with pytest.raises(ContractError, match=says) as caught:
-            ask_twice(link)
+            ask_twice(link, descriptor)
     assert len(str(caught.value)) < 1200
     assert "\x1b" not in str(caught.value)
 

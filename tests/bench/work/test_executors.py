@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from kdbench.bench.work.executors.inline import InlineExecutor
 from kdbench.bench.work.executors.local import JobLimits, LocalExecutor
 from kdbench.bench.work.executors.make import EXECUTORS, make_executor
+from tests import forked
 from tests.failing_plugin import TINY
 
 PLUGIN = """
@@ -38,16 +37,8 @@ def kdbench_defenses():
 def kdbench(folder, *arguments, said=""):
     """The command line as a user would call it, with a terminal's input."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONBREAKPOINT"}
-    return subprocess.run(
-        [sys.executable, "-m", "kdbench", *arguments],
-        input=said,
-        capture_output=True,
-        text=True,
-        env={**environment, "KDBENCH_STORE": str(folder / "store")},
-        cwd=folder,
-        check=False,
-        timeout=300,
-    )
+    environment["KDBENCH_STORE"] = str(folder / "store")
+    return forked.run(arguments, env=environment, cwd=folder, said=said)
 
 
 @pytest.fixture

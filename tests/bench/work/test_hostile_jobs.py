@@ -20,14 +20,15 @@ from tests.bench.work.hostile import carry_out, job
 @pytest.fixture(scope="module")
 def shared():
     """One process forks for all these tests, since torch takes long to import."""
-    executor = LocalExecutor(jobs=4, grace_s=0.5)
+    executor = LocalExecutor(jobs=4)
     yield executor
     executor.close()
 
 
 @pytest.fixture
 def executor(shared):
-    shared.limits, shared.without = JobLimits(), ()
+    # On a busy machine an honest process may need long to end after its last word.
+    shared.limits, shared.without, shared.grace_s = JobLimits(), (), 300.0
     yield shared
     left = [each.job.key for each in shared._running]
     for each in shared._running:
@@ -139,7 +140,8 @@ end()
 """
     outcomes, steps = carry_out(executor, job(tmp_path / "job", code))
     assert outcomes["key"].status == "ok"
-    assert 0 < len(steps) < len(read) < 10_000
+    # How many of the 100,000 are read depends on how fast the two processes are.
+    assert 0 < len(steps) < len(read) < 50_000
 
 
 # -- silence ---------------------------------------------------------------------------------------
@@ -153,12 +155,14 @@ end()
         ("os.kill(os.getpid(), signal.SIGSEGV)", "the process was killed by SIGSEGV"),
         ("end_quietly = channel.close(); os._exit(0)", "the process ended without an outcome"),
         ("say({'outcomes': [GOOD]}); os._exit(3)", "the process exited with code 3"),
-        ("channel.close(); time.sleep(600)", "the process closed its channel and went on"),
-        ("channel.shutdown(socket.SHUT_RDWR); time.sleep(600)", "closed its channel and went on"),
-        ("say({'outcomes': [GOOD]}); time.sleep(600)", "reported its outcome and went on"),
+        ("channel.close(); time.sleep(6000)", "the process closed its channel and went on"),
+        ("channel.shutdown(socket.SHUT_RDWR); time.sleep(6000)", "closed its channel and went on"),
+        ("say({'outcomes': [GOOD]}); time.sleep(6000)", "reported its outcome and went on"),
     ],
 )
 def test_a_job_that_says_nothing_is_seen(executor, tmp_path, code, reason):
+    if reason.endswith("went on"):
+        executor.grace_s = 0.1
     outcome = outcome_of(executor, tmp_path, code)
     assert outcome.status == "crashed"
     assert reason in outcome.reason
@@ -309,7 +313,9 @@ def alive(mark):
 @pytest.mark.parametrize("without", LACKING)
 @pytest.mark.parametrize("ending", ["end()", "os._exit(3)", "time.sleep(600)"])
 def test_what_a_job_starts_ends_with_it(executor, tmp_path, ending, without):
-    executor.limits, executor.without = JobLimits(seconds=2), without
+    # An ending of its own has all the time that a busy machine takes.
+    executor.without = without
+    executor.limits = JobLimits(seconds=2 if ending.startswith("time.sleep") else 300)
     mark = f"survivor-{time.monotonic_ns()}"
     code = SURVIVOR + (
         f"survive('import sys, time; print(1, flush=True); time.sleep(600)', {mark!r}); {ending}"

@@ -15,11 +15,11 @@ from tests.untrusted.weights.files import expected_tensors, read, save_zip
 from tests.untrusted.weights.good import good
 
 
-def _play(monkeypatch, tmp_path, script):
+def _play(monkeypatch, tmp_path, script, seconds=300):
     """Read a good file with a process that follows a script instead of kdbench's."""
     monkeypatch.setattr(process, "_CODE", script)
     save_zip(tmp_path / "weights")
-    return read(tmp_path / "weights", seconds=1)
+    return read(tmp_path / "weights", seconds=seconds)
 
 
 _PLAYED = """
@@ -51,12 +51,16 @@ done = {{"wrappers": [], "prefixes": [], "converted": [], "absent": 0}}
         ("say(refused='\\x1b[31m' + 'x' * 10_000)", r"imported: \\x1b\[31mx{592}$"),
         ("os.kill(os.getpid(), 11)", "signal 11"),
         ("say(memory=True)", "more than 2 GiB"),
-        ("time.sleep(60)", "longer than 1 s"),
     ],
 )
 def test_whatever_the_reader_answers_is_checked(monkeypatch, tmp_path, script, says):
     with pytest.raises(IntegrityError, match=says):
         _play(monkeypatch, tmp_path, _PLAYED + script)
+
+
+def test_a_reader_that_says_nothing_is_ended(monkeypatch, tmp_path):
+    with pytest.raises(IntegrityError, match="longer than 1 s"):
+        _play(monkeypatch, tmp_path, _PLAYED + "time.sleep(6000)", seconds=1)
 
 
 @pytest.mark.parametrize(

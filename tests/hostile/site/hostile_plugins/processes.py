@@ -53,12 +53,12 @@ def crowd(student, setting):
 
     def hoard():
         held = take(500)
-        time.sleep(60)
+        time.sleep(100)
         del held
 
     for _ in range(3):
         let_loose(hoard)
-    time.sleep(20)
+    time.sleep(100)
 
 
 def swap(student, setting):
