@@ -24,9 +24,9 @@ from types import SimpleNamespace
 import numpy
 import pytest
 import torch
-import torch.nn.utils.prune
 from safetensors.torch import save, save_file
 from torch import nn
+from torch.nn.utils import prune
 
 from kdbench.errors import IntegrityError, UsageError
 from kdbench.untrusted.weights import kinds, weights
@@ -221,7 +221,7 @@ REFUSED = {
     ),
     "a spectral norm": (lambda: _normed(nn.utils.spectral_norm), ["remove_spectral_norm"]),
     "pruned": (
-        lambda: _normed(lambda m: nn.utils.prune.l1_unstructured(m, "weight", 0.5)),
+        lambda: _normed(lambda m: prune.l1_unstructured(m, "weight", 0.5)),
         ["torch.nn.utils.prune.remove"],
     ),
     "an adapter": (lambda: {**good(), "fc.lora_A.weight": torch.ones(4, 64)}, ["LoRA"]),
