@@ -79,6 +79,10 @@ FOUND: dict[str, Case] = {
     "a pipe among the images": Case(
         (_PLAN,), (*_TREE, File("photos/train/ant/p.png", kind="pipe"))
     ),
+    # A store.
+    "a stranger's file in a store": _sound(
+        ("store", "verify", "--store", "store"), files=(File("store/objects/ab", b"ours"),)
+    ),
     # Words that a message of the command line repeats.
     "an option that a terminal obeys": Case((("compare", "a", "b", "\x1b[2J"),)),
     # Networks and plugins.

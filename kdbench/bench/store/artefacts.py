@@ -154,7 +154,8 @@ class Store:
     def __iter__(self) -> Iterator[str]:
         """Every key, sorted."""
         for shelf in sorted((self.vault / "objects").glob("??")):
-            yield from sorted(entry.name for entry in shelf.iterdir() if entry.is_dir())
+            if shelf.is_dir():  # a file there is not ours
+                yield from sorted(entry.name for entry in shelf.iterdir() if entry.is_dir())
 
     # -- reading -------------------------------------------------------------------------------
 
