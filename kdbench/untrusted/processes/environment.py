@@ -16,6 +16,7 @@ _PREFIXES = (
     "GOMP_",
     "KMP_",
     "MKL_",
+    "ATEN_",
     "ONEDNN_",
     "DNNL_",
     "PYTORCH_",
