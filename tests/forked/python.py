@@ -71,6 +71,8 @@ def become(arguments: Sequence[str], environment: dict[str, str], folder: str) -
 
 def _code_of(kind: str, what: str, own: Sequence[str]) -> int:
     """The exit code of a program."""
+    # It has as many frames for itself as one that was started.
+    sys.setrecursionlimit(sys.getrecursionlimit() + _depth())
     try:
         if kind == "-m":
             sys.argv = ["-m", *own]
@@ -87,6 +89,13 @@ def _code_of(kind: str, what: str, own: Sequence[str]) -> int:
         print(end.code, file=sys.stderr)
         return 1
     return 0
+
+
+def _depth() -> int:
+    frame, depth = sys._getframe(), 0
+    while frame := frame.f_back:
+        depth += 1
+    return depth
 
 
 def _adopt_environment(environment: dict[str, str]) -> None:

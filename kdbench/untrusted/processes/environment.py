@@ -17,6 +17,7 @@ _PREFIXES = (
     "GOMP_",
     "KMP_",
     "MKL_",
+    "ATEN_",
     "ONEDNN_",
     "DNNL_",
     "PYTORCH_",

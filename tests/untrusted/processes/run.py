@@ -10,7 +10,7 @@ from kdbench.untrusted.processes.client import wait
 from kdbench.untrusted.processes.order import View
 
 
-def until(walled, done, seconds=120):
+def until(walled, done, seconds=600):
     """The lines that came before ``done()`` was true."""
     lines, deadline = [], time.monotonic() + seconds
     while True:

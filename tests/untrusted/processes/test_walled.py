@@ -17,18 +17,21 @@ WALLS = {"all": (), "no namespaces": ("namespaces",), "no proc": ("proc",)}
 
 
 @pytest.mark.parametrize("without", WALLS.values(), ids=WALLS)
-def test_a_plugin_can_work(zygote, tmp_path, without):
+def test_a_plugin_can_work(zygote, sandbox, without):
+    # Workers of a data loader listen in the temporary folder, and a socket's path is short.
+    box, log = sandbox / "b", sandbox / "log"
+    box.mkdir()
     walled = start(
         zygote,
         "work",
-        {"box": str(tmp_path)},
-        write=(tmp_path,),
+        {"box": str(box)},
+        write=(box,),
         without=without,
-        log=tmp_path.parent / "log",
-        environment=temporary_environment(tmp_path),
+        log=log,
+        environment=temporary_environment(box),
     )
     lines = ended(walled)
-    assert lines, (tmp_path.parent / "log").read_text()
+    assert lines, log.read_text()
     assert lines == [{"seen": 32, "threads": 2, "weights": 9, "picture": True, "program": "True\n"}]
     assert walled.exit.code == 0
 

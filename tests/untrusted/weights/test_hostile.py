@@ -69,7 +69,7 @@ def test_a_hostile_file_is_refused(tmp_path, capfd, name):
 
 @soak
 @pytest.mark.parametrize("name", HOSTILE)
-def test_every_hostile_file_is_refused(tmp_path, capfd, name):
+def test_every_hostile_file_is_refused_in_time(tmp_path, capfd, name):
     took, used = _refused(name, tmp_path, capfd)
     with capfd.disabled():
         print(f"\n{name}: {took:.1f} s, {used / 2**20:.0f} MiB", end=" ")
