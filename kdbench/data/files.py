@@ -5,8 +5,8 @@ The process of a stage gets such a file, so that it can open exactly the images 
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,12 +31,9 @@ def save_images(images: ImageSet, path: Path) -> None:
         )
     elif isinstance(images, StreamedImages):
         paths, appended, rows = _compacted(images)
-        # safetensors keeps tensors only. Texts go into its header, as one text.
-        header = {"paths": json.dumps({"paths": paths, "size": images.shape[1]})}
+        tensors = {"labels": images.labels.contiguous(), "rows": rows, "appended": appended}
         save_file(
-            {"labels": images.labels.contiguous(), "rows": rows, "appended": appended},
-            path,
-            metadata=header,
+            {**tensors, "paths": packed(paths)}, path, metadata={"size": str(images.shape[1])}
         )
     else:
         raise TypeError(f"{type(images).__name__} cannot be written to a file")
@@ -51,17 +48,27 @@ def load_images(path: Path, *, workers: int | None = None) -> ImageSet:
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if "paths" not in header:
+    if "paths" not in tensors:
         return TensorImages(tensors["pixels"], tensors["labels"])
-    files = json.loads(header["paths"])
+    paths, size = unpacked(tensors["paths"]), int(header["size"])
     return StreamedImages.restored(
-        files["paths"],
-        tensors["appended"],
-        tensors["rows"],
-        tensors["labels"],
-        files["size"],
-        workers=workers,
+        paths, tensors["appended"], tensors["rows"], tensors["labels"], size, workers=workers
     )
+
+
+def packed(paths: Sequence[str]) -> Tensor:
+    """Paths as uint8 (B,): their bytes, each with a zero after it.
+
+    The header of a safetensors file may not be longer than 100 MB, which the paths of ImageNet
+    come near. And a path need not be text.
+    """
+    data = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0).byte()
+
+
+def unpacked(data: Tensor) -> list[str]:
+    """What :func:`packed` packed."""
+    return [os.fsdecode(path) for path in data.numpy().tobytes().split(b"\0")[:-1]]
 
 
 def image_files(images: ImageSet) -> list[str]:

@@ -6,7 +6,6 @@ believes nothing of it: it reads the files as data, and computes the digests by 
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from kdbench.data import Augmentation, Dataset, DatasetRequest, ImageSet, TensorImages
 from kdbench.data.common import split_digest
+from kdbench.data.files import unpacked
 from kdbench.data.left_out import LeftOut, LeftOutCount
 from kdbench.data.stream import StreamedImages
 from kdbench.errors import ConfigError, ContractError, IntegrityError
@@ -136,25 +136,27 @@ def _read(path: Path, num_classes: int, data_dir: Path | None) -> ImageSet:
     with safe_open(path, framework="pt") as file:
         names = sorted(file.keys())
         header = file.metadata() or {}
-        streamed = "paths" in header
-        if names != (["appended", "labels", "rows"] if streamed else ["labels", "pixels"]):
+        streamed = "paths" in names
+        if names != (["appended", "labels", "paths", "rows"] if streamed else ["labels", "pixels"]):
             raise ValueError(f"{path.name} holds {', '.join(names)[:200]}")
         tensors = {name: file.get_tensor(name) for name in names}
     labels = _whole(tensors["labels"], "labels", num_classes)
     if not len(labels):
         raise ValueError("a split is empty")
     if streamed:
-        return _streamed(json.loads(header["paths"]), tensors, labels, data_dir)
+        return _streamed(int(header["size"]), tensors, labels, data_dir)
     pixels = tensors["pixels"]
     _check_pixels(pixels, 1)
     return TensorImages(pixels, labels)
 
 
 def _streamed(
-    files: Any, tensors: dict[str, Tensor], labels: Tensor, data_dir: Path | None
+    size: int, tensors: dict[str, Tensor], labels: Tensor, data_dir: Path | None
 ) -> ImageSet:
     """Images that stay on disk. They must lie in the folder of the dataset."""
-    paths, size = [str(path) for path in files["paths"]], int(files["size"])
+    if tensors["paths"].dtype != torch.uint8 or tensors["paths"].dim() != 1:
+        raise ValueError("its paths are no bytes")
+    paths = unpacked(tensors["paths"])
     if data_dir is None:
         raise ValueError("it names files although it has no folder")
     folder = data_dir.resolve()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from kdbench.data import DatasetRequest, load_dataset
 from kdbench.data.base import Augmentation
-from kdbench.data.files import save_images
+from kdbench.data.files import packed, save_images
 from kdbench.data.stream import StreamedImages
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import ConfigError, ContractError, DatasetError
@@ -290,7 +290,7 @@ def test_a_stream_of_a_size_that_is_no_number_is_refused(box, folder):
 
     tensors = {name: torch.zeros(1).long() for name in ("labels", "rows")}
     tensors["appended"] = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
-    texts = {"paths": '{"paths": [], "size": Infinity}'}
-    save_file(tensors, box / "train.safetensors", metadata=texts)
+    tensors["paths"] = packed([str(folder / "0.png")])
+    save_file(tensors, box / "train.safetensors", metadata={"size": "Infinity"})
     with pytest.raises(ContractError, match="dataset 'x' cannot be used"):
         read_dataset(request(folder), FACTS, box)

@@ -32,6 +32,7 @@ STAGE_CODE = (
     "capture.py",
     "data/base.py",
     "data/decode.py",
+    "data/decoding.py",
     "data/files.py",
     "data/fraction.py",
     "data/stream.py",

@@ -26,6 +26,8 @@ _MS_REC, _MS_PRIVATE, _MNT_DETACH = 1 << 14, 1 << 18, 2
 _STAGE = "/dev"
 #: What root can change of the machine there, even without capabilities.
 _PROC_OF_THE_MACHINE = ("acpi", "bus", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger")
+#: A process has its own. What it may see below the machine's is put into it.
+_SHARED = "/dev/shm"
 _LINKS = {"/dev/fd": "/proc/self/fd", "/dev/stdout": "/proc/self/fd/1"}
 
 
@@ -83,13 +85,18 @@ def new_root(mounts: Mounts, prepare: Callable[[], None]) -> None:
     os.chdir("/")
     os.mkdir("/proc")
     _put(proc, "/proc")
+    within = [part for part in parts if Path(part.path).is_relative_to(_SHARED)]
     for part in parts:
-        _place(part)
+        if part not in within:
+            _place(part)
     for path, target in _LINKS.items():
         with contextlib.suppress(FileExistsError):
             os.symlink(target, path)
-    os.makedirs("/dev/shm", exist_ok=True)
-    _put(shared, "/dev/shm")
+    os.makedirs(_SHARED, exist_ok=True)
+    _put(shared, _SHARED)
+    # Not before, or the new one would hide them.
+    for part in within:
+        _place(part)
     prepare()
     _read_only("/")
     if not mounts.devices:
@@ -127,7 +134,7 @@ def _parts(mounts: Mounts) -> Iterable[_Part]:
         for path in paths:
             # A program may follow the links of a path itself, so both must be there.
             for place in {Path(os.path.abspath(path)), Path(os.path.realpath(path))}:
-                if not place.is_relative_to("/proc") and not place.is_relative_to("/dev/shm"):
+                if not place.is_relative_to("/proc") and place != Path(_SHARED):
                     rights[place] = flags
     cut: dict[Path, int] = {}
     for path in sorted(rights, key=lambda path: (len(path.parts), path)):

@@ -31,6 +31,7 @@ HARMLESS = {
     "kdbench.errors": "messages",
     "kdbench.hookspecs": "what a plugin may implement",
     "kdbench.loading": "empty",
+    "kdbench.loading.candidates": "finds plugins; their own source is in the key",
     "kdbench.loading.choice": "finds plugins; their own source is in the key",
     "kdbench.loading.plugin": "loads plugins; their own source is in the key",
     "kdbench.loading.registry": "finds plugins; their own source is in the key",

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,19 @@ def test_of_a_folder_with_many_files_only_those_named_are_open(zygote, tmp_path,
         pytest.skip("this kernel has neither namespaces nor Landlock")
     assert opened == order["paths"][:100]
     assert listed in (0, 100)
+
+
+@pytest.mark.parametrize("without", [(), ("landlock",)])
+def test_a_folder_in_shared_memory_is_read_and_nothing_beside_it(zygote, without):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        folder = Path(name, "data")
+        (folder / "train").mkdir(parents=True)
+        paths = [folder / "train" / "a.txt", Path(name, "secret.txt")]
+        for path in paths:
+            path.write_text("text")
+        order = {"paths": [str(path) for path in paths], "folder": str(folder)}
+        walled = start(zygote, "open_files", order, read=(folder,), without=without)
+        ((opened, listed),) = ended(walled)
+    if "namespaces" not in walled.report.text:
+        pytest.skip("this kernel gives no namespaces")
+    assert (opened, listed) == ([str(paths[0])], 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 
@@ -12,6 +11,7 @@ from hostile_kit import link_to, replace
 from safetensors.torch import save_file
 
 from kdbench.data import load_dataset
+from kdbench.data.files import packed
 from kdbench.hookspecs import hookimpl
 
 HINTS = {}
@@ -46,11 +46,11 @@ def other_files(path):
     """A list of the user's files in place of images."""
     appended = torch.zeros(0, 3, 16, 16, dtype=torch.uint8)
     rows, labels = torch.arange(IMAGES), torch.zeros(IMAGES, dtype=torch.int64)
-    paths = {"paths": [f"{HINTS['user']}/private.key"] * IMAGES, "size": 16}
+    paths = packed([f"{HINTS['user']}/private.key"] * IMAGES)
     save_file(
-        {"labels": labels, "rows": rows, "appended": appended},
+        {"labels": labels, "rows": rows, "appended": appended, "paths": paths},
         path,
-        metadata={"paths": json.dumps(paths)},
+        metadata={"size": "16"},
     )
 
 
