@@ -6,12 +6,16 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdbench.untrusted.documents import parse_json
 from kdbench.untrusted.files import read_regular
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Bytes of a record. One of 10,000 cells has about 30 MiB.
 _MOST_RECORD = 1 << 29
@@ -87,3 +91,27 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: str | Path, texts: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file.
+
+    Args:
+        texts: name -> text, for its header.
+
+    Raises:
+        OSError: the disk is full or the folder is gone. safetensors has an error of its own for
+            it, which no caller would know as the machine's doing.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), path, metadata=dict(texts) if texts is not None else None)
+    except SafetensorError as error:
+        number = re.search(r"\(os error ([0-9]+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error

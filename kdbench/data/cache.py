@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kdbench._files import save_tensors
+
 _PATIENCE = 600.0
 """Seconds to wait for another process that makes the same entry. After that both make it."""
 
@@ -80,16 +82,13 @@ def read_entry(entry: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 def write_entry(entry: Path, pixels: Tensor) -> None:
     """Write the entry under another name, then rename it. So a reader never sees half a file."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    # A full or read-only disk must not stop the run. safetensors has its own error for a full one.
-    with contextlib.suppress(OSError, SafetensorError):
+    # A full or read-only disk must not stop the run.
+    with contextlib.suppress(OSError):
         entry.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
         os.close(handle)
         try:
-            save_file({"pixels": pixels}, temporary, metadata={"sha256": _digest(pixels)})
+            save_tensors({"pixels": pixels}, temporary, {"sha256": _digest(pixels)})
             os.replace(temporary, entry)
         finally:
             Path(temporary).unlink(missing_ok=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from kdbench._files import save_tensors
 from kdbench.data.base import ImageSet
 from kdbench.data.stream import StreamedImages
 from kdbench.data.tensor import TensorImages
@@ -24,16 +24,17 @@ def save_images(images: ImageSet, path: Path) -> None:
 
     Raises:
         TypeError: the set is neither in memory nor streamed.
+        OSError: the disk is full.
     """
     if isinstance(images, TensorImages):
-        save_file(
+        save_tensors(
             {"pixels": images.pixels.contiguous(), "labels": images.labels.contiguous()}, path
         )
     elif isinstance(images, StreamedImages):
         paths, appended, rows = _compacted(images)
         tensors = {"labels": images.labels.contiguous(), "rows": rows, "appended": appended}
-        save_file(
-            {**tensors, "paths": packed(paths)}, path, metadata={"size": str(images.shape[1])}
+        save_tensors(
+            {**tensors, "paths": packed(paths)}, path, texts={"size": str(images.shape[1])}
         )
     else:
         raise TypeError(f"{type(images).__name__} cannot be written to a file")

@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from kdbench._files import save_tensors
 from kdbench.errors import ContractError, IntegrityError
 from kdbench.models import blank_model
 from kdbench.models.base import FeatureModel
@@ -52,6 +53,7 @@ def save_module(module: nn.Module, path: Path, record: dict[str, Any] | None = N
 
     Raises:
         ContractError: an attribute or a hook that a file cannot hold (says which).
+        OSError: the disk is full.
     """
     structure, tensors = describe(module)
     save_structure(structure, tensors, path, record)
@@ -64,13 +66,11 @@ def save_structure(
     record: dict[str, Any] | None = None,
 ) -> None:
     """Write a module of which only its description is at hand, as :func:`save_module` does."""
-    from safetensors.torch import save_file
-
     # Not sorted: a Sequential runs its children in this order, and sorted, child 10 would come
     # before child 2.
     held = json.dumps({"structure": structure, "record": record or {}})
     # One key only, since safetensors writes several in random order.
-    save_file(dict(tensors), path, metadata={_KEY: held})
+    save_tensors(tensors, path, {_KEY: held})
 
 
 def read_structure(path: Path) -> tuple[dict[str, Any], dict[str, Any], Header]:

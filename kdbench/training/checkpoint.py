@@ -19,6 +19,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from kdbench._files import save_tensors
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -85,9 +87,6 @@ class FolderCheckpoints:
         return Checkpoint(tensors, record)
 
     def save(self, call: int, checkpoint: Checkpoint) -> None:
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         tensors = {
             name: tensor.detach().to("cpu", copy=True).contiguous()
             for name, tensor in checkpoint.tensors.items()
@@ -97,12 +96,12 @@ class FolderCheckpoints:
         temporary = path.with_suffix(".tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, temporary, metadata={"record": json.dumps(record)})
+            save_tensors(tensors, temporary, {"record": json.dumps(record)})
             # Without it a crash of the machine could leave an empty file under the name.
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except (OSError, SafetensorError):
+        except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
         self._last = time.monotonic()
