@@ -136,7 +136,8 @@ def _report(
     from kdbench.paper.variances import variances
 
     path = folder / f"{name}.png"
-    panels, ratios = 0, list[Row]()
+    panels = 0
+    ratios: list[Row] = []
 
     def draw() -> None:
         nonlocal panels, ratios

@@ -32,7 +32,7 @@ def usable_cpus() -> int:
 
 def decoding_threads(jobs: int) -> int:
     """Threads that decode for each of so many jobs side by side: its part of the CPUs."""
-    return max(1, usable_cpus() // jobs)
+    return max(1, usable_cpus() // max(1, jobs))
 
 
 def decoded_batches(

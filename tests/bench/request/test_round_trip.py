@@ -121,7 +121,7 @@ def test_a_relative_folder_stays_the_same_folder(tmp_path, monkeypatch):
 
 def test_a_name_that_no_file_can_hold_is_refused():
     spec = RunSpec(attacks=("a",), pairs=(("t", "s"),), data_dir="/caf\udce9")
-    with pytest.raises(ConfigError, match=r"caf.udce9' is not UTF-8"):
+    with pytest.raises(ConfigError, match=r"/caf.udce9', a name that is not UTF-8"):
         write_spec(spec)
 
 

@@ -22,6 +22,7 @@ SAME = {
         (["--attack", "lba", "--attack", "ckd"], 'attacks = ["lba", "ckd"]'),
         (["--attack", "all"], 'attacks = "all"'),
     ],
+    "class_names": [],  # no option sets it: an imported teacher does
     "teacher_from": [],  # a teacher must be there; its names are names like the others
     "defenses": [(["--defense", "nad"], 'defenses = "nad"')],
     "distillers": [(["--distiller", "kd"], 'distillers = ["kd"]')],
@@ -77,6 +78,7 @@ REFUSED = [
     *(("clean_fraction", value) for value in ('"0.5"', "true", "0", "2", "-0.1", "nan", "inf")),
     *(("device", value) for value in ("1", "true", '["cpu"]')),
     *(("numerics", value) for value in ('"fp64"', "32", '["fp32"]', "true")),
+    *(("class_names", value) for value in ("3", "true", '["a"]', "[1, 2]", "{}")),
     *(("data_dir", value) for value in ("3", "true", '["a"]', "{}")),
     *(("set", value) for value in ("3", "true", '"distill.epochs=2"', '["distill.epochs=2"]')),
     *(("also", value) for value in ("3", '["a"]', "{}", "[[]]")),

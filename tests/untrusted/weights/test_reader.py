@@ -17,7 +17,7 @@ from tests.untrusted.weights.good import good
 
 def _play(monkeypatch, tmp_path, script, seconds=300):
     """Read a good file with a process that follows a script instead of kdbench's."""
-    monkeypatch.setattr(process, "_CODE", script)
+    monkeypatch.setattr(process, "program", lambda module: script)
     save_zip(tmp_path / "weights")
     return read(tmp_path / "weights", seconds=seconds)
 
@@ -31,7 +31,7 @@ say(confined="landlock 7")
 say(kind="torch zip")
 say(ready=True)
 expected = json.loads(sys.stdin.readline())
-done = {{"wrappers": [], "prefixes": [], "converted": [], "absent": 0}}
+done = {"wrappers": [], "prefixes": [], "converted": [], "absent": 0}
 """
 
 
@@ -43,8 +43,8 @@ done = {{"wrappers": [], "prefixes": [], "converted": [], "absent": 0}}
         ("os.mkfifo('weights'); say(done=done)", "left no weights behind"),
         ("open('weights', 'wb').write(b'x' * 1000); say(done=done)", "left no weights behind"),
         ("open('weights', 'wb').truncate(1 << 40); say(done=done)", "left no weights behind"),
-        ("say(done={{**done, 'wrappers': ['\\x1b[31m']}})", "answered nonsense"),
-        ("say(done={{**done, 'absent': 'many'}})", "answered nonsense"),
+        ("say(done={**done, 'wrappers': ['\\x1b[31m']})", "answered nonsense"),
+        ("say(done={**done, 'absent': 'many'})", "answered nonsense"),
         ("say(done=[])", "answered nonsense"),
         ("print('{{' * 100)", "failed"),
         ("print('x' * 100_000)", "failed"),
@@ -114,14 +114,14 @@ def run():
     # What the system has may be run, confined as well; not what came in or was made here.
     Path("made").write_text("#!/bin/sh\\n")
     os.chmod("made", 0o700)
-    os.posix_spawn("made", ["made"], {{}})
+    os.posix_spawn("made", ["made"], {})
 def taken_over(path):
     assert open(path, "rb").read(2) == b"PK"
-    attempts = {{
+    attempts = {
         "read": lambda: open("@/secret"), "write": lambda: open("@/canary", "w"),
         "list": lambda: os.listdir("@"),
-        "parent": lambda: open(f"/proc/{{os.getppid()}}/environ"), "run": run,
-    }}
+        "parent": lambda: open(f"/proc/{os.getppid()}/environ"), "run": run,
+    }
     done = []
     for name, attempt in attempts.items():
         try:
@@ -129,19 +129,19 @@ def taken_over(path):
             done.append(name)
         except OSError:
             pass
-    raise IntegrityError(f"did {{done}} with {{sorted(os.environ)}}")
+    raise IntegrityError(f"did {done} with {sorted(os.environ)}")
 kdbench.untrusted.weights.kinds.kind_of = taken_over
-main()
 """
 
 
 def test_code_that_runs_in_the_reader_gets_nowhere(monkeypatch, tmp_path):
     """As if a reader had been taken over by the file, after it was confined."""
     (tmp_path / "secret").write_text("secret")
-    start, _, _ = process._CODE.rpartition("main()")
+    start, call, rest = process.program("kdbench.untrusted.weights.child").rpartition("begin(")
     monkeypatch.setenv("KDBENCH_TOKEN", "secret")
+    taken_over = _TAKEN_OVER.replace("@", str(tmp_path))
     with pytest.raises(IntegrityError, match="was not imported: did") as caught:
-        _play(monkeypatch, tmp_path, start + _TAKEN_OVER.replace("@", str(tmp_path)))
+        _play(monkeypatch, tmp_path, start + taken_over + call + rest)
     said = str(caught.value)
     assert not re.search("HOME|USER|'PATH|TOKEN", said)
     if not landlock():
