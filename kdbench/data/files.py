@@ -18,6 +18,10 @@ from kdbench.data.base import ImageSet
 from kdbench.data.stream import StreamedImages
 from kdbench.data.tensor import TensorImages
 
+#: How the files of a streamed set are listed. A store may hold lists of an older kdbench, which had
+#: them as a text.
+LIST_FORM = "paths as bytes"
+
 
 def save_images(images: ImageSet, path: Path) -> None:
     """Write an image set: its pixels and labels, or the list of its files where it is streamed.

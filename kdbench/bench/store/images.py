@@ -18,7 +18,7 @@ from kdbench.bench.kinds import Split
 from kdbench.bench.store.artefacts import DamagedError, Store
 from kdbench.data import Dataset
 from kdbench.data.base import ImageSet
-from kdbench.data.files import image_files, save_images
+from kdbench.data.files import LIST_FORM, image_files, save_images
 from kdbench.data.fraction import defender_images
 
 #: Name of the file.
@@ -56,7 +56,8 @@ class Seen:
         # A streamed split holds the paths of its images and no pixels. The same images in another
         # folder are then another file.
         folders = sorted({os.path.dirname(path) for path in image_files(self.images)})
-        return digest(["images", self.digest, folders, *share])
+        form = [LIST_FORM] if folders else []
+        return digest(["images", self.digest, folders, *form, *share])
 
     @cached_property
     def reads(self) -> tuple[Path, ...]:
