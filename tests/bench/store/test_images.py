@@ -236,6 +236,18 @@ def test_a_stage_may_open_what_a_linked_image_leads_to(stripes, tmp_path):
     assert Seen(linked, "test").reads == (tmp_path / "test",)
 
 
+def test_a_stage_needs_no_folder_on_the_way_to_what_a_link_leads_to(stripes, tmp_path, store):
+    train, test = pictures(tmp_path / "train", 3), pictures(tmp_path / "test", 3)
+    (elsewhere,) = pictures(tmp_path / "elsewhere", 1)
+    (tmp_path / "way").symlink_to(tmp_path / "elsewhere")
+    link = tmp_path / "train" / "z.png"
+    link.symlink_to(tmp_path / "way" / os.path.basename(elsewhere))
+    seen = Seen(of_files(stripes, streamed([*train, str(link)]), streamed(test)), "train")
+    keep_images(store, seen, tmp_path / "kept")
+    assert Path(elsewhere) in seen.reads
+    assert image_files(load_images(tmp_path / "kept")) == [*train, str(elsewhere)]
+
+
 def test_a_list_of_files_in_an_older_form_is_not_taken(stripes, tmp_path, monkeypatch):
     files = pictures(tmp_path / "train", 3), pictures(tmp_path / "test", 3)
     dataset = of_files(stripes, *map(streamed, files))
