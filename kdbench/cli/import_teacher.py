@@ -171,7 +171,8 @@ def import_teacher_command(
         from kdbench.bench.store.teacher_record import Imported
         from kdbench.bench.store.teachers import save_teacher
 
-        reading, before = how.reading(), _entry(store_dir, name)
+        lay = None if origin else str(path.absolute())
+        reading, before = how.reading().model_copy(update={"file": lay}), _entry(store_dir, name)
         facts: dict[str, Any] = {
             "model": model,
             "dataset": dataset,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import click
 
 from kdbench.cli.choice import same_options
 from kdbench.cli.request import store_option
-from kdbench.untrusted.text import strip_control
+from kdbench.untrusted.text import command_line, strip_control
 
 if TYPE_CHECKING:
     from kdbench.bench.store.teacher_record import Imported
@@ -97,7 +96,7 @@ def run_command(teacher: Imported, options: Sequence[str] = ()) -> str:
     words = ["kdbench", "run", "--teacher-from", teacher.name, "--student", _STUDENT]
     if not teacher.is_described:
         words += ["--dataset", teacher.dataset, "--image-size", str(teacher.image_size)]
-    return shlex.join([*words, *options])
+    return command_line([*words, *options])
 
 
 def describe(teacher: Imported) -> Iterator[str]:

@@ -4,10 +4,11 @@ it."""
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from kdbench.untrusted.text import command_line
 
 if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
@@ -99,13 +100,14 @@ def import_command(
         changed: options and their values. An empty value leaves an option out.
         options: further ones.
     """
+    from kdbench.bench.plan.suspects import dataset_of
     from kdbench.bench.store.teacher_record import channels_text
 
-    has_path = ":" in teacher.dataset
+    data = dataset_of(teacher)
     values = {
         "--model": teacher.model,
-        "--dataset": teacher.dataset,
-        "--data-dir": "" if has_path or teacher.folder is None else teacher.folder,
+        "--dataset": data["datasets"][0],
+        "--data-dir": str(data.get("data_dir", "")),
         "--num-classes": str(teacher.num_classes) if teacher.basis.get("num_classes") else "",
         "--image-size": str(teacher.image_size),
     }
@@ -117,9 +119,9 @@ def import_command(
         values["--class-order"] = teacher.class_order
     elif teacher.class_order == "file":
         values["--class-order"] = "FILE"
-    file = str(teacher.origin.get("hub") or teacher.origin.get("file") or "FILE")
+    file = str(teacher.origin.get("hub") or teacher.file or teacher.origin.get("file") or "FILE")
     words = [
         word for option, value in {**values, **changed}.items() if value for word in (option, value)
     ]
     command = ["kdbench", "import-teacher", file, *words, "--name", teacher.name, "--replace"]
-    return shlex.join([*command, *options])
+    return command_line([*command, *options])

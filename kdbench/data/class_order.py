@@ -20,6 +20,7 @@ from kdbench.data.spelling import spelling
 from kdbench.errors import ConfigError
 from kdbench.untrusted.documents import parse_json
 from kdbench.untrusted.files import read_regular
+from kdbench.untrusted.recognised import decoded
 from kdbench.untrusted.text import strip_control
 
 #: Bytes of a file of names. One of 20,000 classes has less than 1 MiB.
@@ -66,21 +67,22 @@ def other_orders(names: Sequence[str]) -> dict[str, list[int]]:
 def read_order(path: Path) -> tuple[str, ...]:
     """The names of the classes by their index, from a file.
 
-    It has one name a line, or is JSON: a list of names, or torchvision's ``class_to_idx``.
+    It has one name a line, or is JSON: a list of names, torchvision's ``class_to_idx``, or the
+    names by their index (``id2label`` of the hub; where each is a list, its first word).
 
     Raises:
         ConfigError: it cannot be read, or does not say one name for each index.
     """
     where = f"--class-order {strip_control(path)}"
     try:
-        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
+        text = decoded(read_regular(path, _MOST_BYTES))
     except OSError as error:
         raise ConfigError(
             f"{where} cannot be read ({error.strerror or error}); write text, number, or the name "
             "of a file with one class name a line"
         ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{where} is not in UTF-8; save it as that") from error
+    except ValueError as error:
+        raise ConfigError(f"{where} is no text in UTF-8 ({error}); save it as that") from error
     if text.lstrip()[:1] in ("{", "["):
         try:
             names = _from_json(parse_json(text.encode()))
@@ -93,7 +95,8 @@ def read_order(path: Path) -> tuple[str, ...]:
     empty = next((number for number, name in enumerate(names, 1) if not name.strip()), None)
     if empty is not None:
         raise ConfigError(f"{where}: class {empty - 1} has no name; write one name a line")
-    twice = next((name for name, times in Counter(names).items() if times > 1), None)
+    # An accent may be spelt in two ways, and it is the same class.
+    twice = next((n for n, times in Counter(map(spelling, names)).items() if times > 1), None)
     if twice is not None:
         raise ConfigError(f"{where} names {twice!r} twice; each class has one index")
     return tuple(names)
@@ -103,11 +106,25 @@ def _from_json(value: Any) -> list[str]:
     """The names of a list, or of a table name -> index."""
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return value
+    if isinstance(value, dict) and value and all(re.fullmatch("[0-9]{1,9}", key) for key in value):
+        value = _by_name(value)
     if not isinstance(value, dict) or not all(type(index) is int for index in value.values()):
         raise ValueError("it holds something else than names and whole numbers")
     if sorted(value.values()) != list(range(len(value))):
         raise ValueError(f"its indices are not 0 to {len(value) - 1}, each once")
     return sorted(value, key=value.__getitem__)
+
+
+def _by_name(names: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A table index -> name turned round. A table of class folders called by numbers stays."""
+    firsts = {
+        index: name[0] if isinstance(name, list) and name else name for index, name in names.items()
+    }
+    if not all(isinstance(name, str) for name in firsts.values()):
+        return names
+    if len(set(firsts.values())) < len(firsts):
+        raise ValueError("it gives two indices one name")
+    return {name: int(index) for index, name in firsts.items()}
 
 
 def spelt_as(order: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ from kdbench.data.fraction import stratified_rows
 from kdbench.data.left_out import NOTHING, LeftOut
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import ConfigError, DatasetError
+from kdbench.untrusted.text import shown_name
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,22 @@ def need_folder(
     if request.download and not folder.exists():
         folder.mkdir(parents=True, exist_ok=True)
     if not folder.is_dir() and not (or_file and folder.is_file()):
+        if ":" in request.name:
+            near = _close_names(folder)
+            meant = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise DatasetError(
+                f"dataset {request.name!r}: no folder {folder}{meant}; name the folder ({holds})"
+            )
         raise DatasetError(
             f"dataset {request.name!r}: no folder {folder}; pass --data-dir, the folder ({holds})"
         )
     return folder
+
+
+def _close_names(path: Path) -> list[str]:
+    """Paths of what lies in the same folder and is called almost the same."""
+    try:
+        beside = [entry.name for entry in os.scandir(path.parent)]
+    except OSError:
+        return []
+    return [shown_name(str(path.parent / name)) for name in get_close_matches(path.name, beside, 2)]

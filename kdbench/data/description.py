@@ -9,10 +9,10 @@ from typing import Any
 from kdbench.data import load
 from kdbench.data.base import Dataset, ImageSet
 from kdbench.data.left_out import LeftOut
-from kdbench.data.spelling import shown
 from kdbench.data.stream import StreamedImages
 from kdbench.data.tensor import TensorImages
 from kdbench.untrusted.files import size_in_words
+from kdbench.untrusted.text import shown_name
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SplitDescription:
         """``150 (bee) to 210 (ant)``."""
         if self.least.images == self.most.images:
             return str(self.most.images)
-        return " to ".join(f"{at.images} ({shown(at.name)})" for at in (self.least, self.most))
+        return " to ".join(f"{at.images} ({shown_name(at.name)})" for at in (self.least, self.most))
 
     @property
     def where(self) -> str:
@@ -74,7 +74,7 @@ class Description:
         """The description for people, then what was left out, if anything."""
         side, why = self.image_size, self.image_size_from and f" ({self.image_size_from})"
         parts = [
-            f"{shown(self.name)}: images {side}x{side}{why}",
+            f"{shown_name(self.name)}: images {side}x{side}{why}",
             f"{len(self.class_names)} classes",
             f"{self.train.images} train",
             f"{self.test.images} test images",
@@ -85,7 +85,7 @@ class Description:
         else:
             parts += [f"train {self.train.where}", f"test {self.test.where}"]
         rest = self.left_out.line()
-        return [", ".join(parts), *([f"{shown(self.name)}: {rest}"] if rest else [])]
+        return [", ".join(parts), *([f"{shown_name(self.name)}: {rest}"] if rest else [])]
 
     def as_dict(self) -> dict[str, Any]:
         """The description as plain values."""

@@ -18,9 +18,16 @@ from kdbench.data.base import ImageSet
 from kdbench.data.stream import StreamedImages
 from kdbench.data.tensor import TensorImages
 
+#: How the files of a streamed set are listed. A store may hold lists of an older kdbench, which had
+#: them as a text.
+LIST_FORM = "paths as bytes"
 
-def save_images(images: ImageSet, path: Path) -> None:
+
+def save_images(images: ImageSet, path: Path, *, targets: bool = False) -> None:
     """Write an image set: its pixels and labels, or the list of its files where it is streamed.
+
+    Args:
+        targets: list the file to which a link leads in the place of the link.
 
     Raises:
         TypeError: the set is neither in memory nor streamed.
@@ -32,6 +39,8 @@ def save_images(images: ImageSet, path: Path) -> None:
         )
     elif isinstance(images, StreamedImages):
         paths, appended, rows = _compacted(images)
+        if targets:
+            paths = [link_target(path) for path in paths]
         tensors = {"labels": images.labels.contiguous(), "rows": rows, "appended": appended}
         save_tensors(
             {**tensors, "paths": packed(paths)}, path, texts={"size": str(images.shape[1])}
@@ -70,6 +79,11 @@ def packed(paths: Sequence[str]) -> Tensor:
 def unpacked(data: Tensor) -> list[str]:
     """What :func:`packed` packed."""
     return [os.fsdecode(path) for path in data.numpy().tobytes().split(b"\0")[:-1]]
+
+
+def link_target(path: str) -> str:
+    """Where a link leads. A file that is none stays as it is, without a look at its folders."""
+    return os.path.realpath(path) if os.path.islink(path) else path
 
 
 def image_files(images: ImageSet) -> list[str]:

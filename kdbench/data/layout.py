@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.data.members import Members, folders_and_others
-from kdbench.data.spelling import rough, shown, spelling
+from kdbench.data.spelling import rough, spelling
 from kdbench.errors import DatasetError
+from kdbench.untrusted.text import shown_name
 
 #: Names of the folder of training images. The first that is there counts.
 TRAIN_NAMES = ("train", "training")
@@ -86,7 +87,7 @@ def find_layout(
     test = next((folder for folder in tests if _share_classes(names, folder)), tests[0])
     for folder in tests:
         if folder != test:
-            members.leave_out("test", "", f"folder {shown(folder.name)} beside {test.name}")
+            members.leave_out("test", "", f"folder {shown_name(folder.name)} beside {test.name}")
     test_names_there = members.class_folders(test, "test")
     check_spelling(test_names_there, test)
     by_spelling = {spelling(name): name for name in test_names_there}
@@ -137,7 +138,7 @@ def _differences(train_names: Sequence[str], test_names: Sequence[str], *splits:
 
 def _few(names: Sequence[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(shown, names[:most])) + more
+    return ", ".join(map(shown_name, names[:most])) + more
 
 
 def _advice(root: Path, test_names: Sequence[str]) -> str:
@@ -237,7 +238,7 @@ def _listing(root: Path, most: int = 8) -> list[str]:
     """The first names in a folder, those of folders with a slash."""
     try:
         names = [
-            shown(name) + ("" if reason else "/")
+            shown_name(name) + ("" if reason else "/")
             for name, reason in folders_and_others(root)
             if not reason.startswith(("hidden", "system"))
         ]

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from kdbench.data.spelling import shown, spelling
+from kdbench.data.spelling import spelling
+from kdbench.untrusted.text import shown_name
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class LeftOutCount:
     """Why, such as ``suffix .gif`` or ``hidden file``."""
     count: int
     """How many files or folders. A folder counts once, whatever is in it."""
+
+    @property
+    def place(self) -> str:
+        """``train/cat``, for people."""
+        return f"{self.split}/{shown_name(self.class_name) if self.class_name else ''}"
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,7 @@ class LeftOut:
 
     def by_place(self) -> dict[str, int]:
         """How many in each class of each split, most first."""
-        return _most_first(
-            (f"{entry.split}/{shown(entry.class_name) if entry.class_name else ''}", entry.count)
-            for entry in self.counts
-        )
+        return _most_first((entry.place, entry.count) for entry in self.counts)
 
     def line(self) -> str:
         """All of it in one line. Empty: nothing was left out."""
@@ -66,7 +69,8 @@ class LeftOut:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in self.by_reason().items())
         (first, count), *others = self.by_place().items()
         where = f"most in {first} ({count})" if others else f"all in {first}"
-        return f"left out {self.total} files or folders: {reasons}; {where}"
+        what = "file or folder" if self.total == 1 else "files or folders"
+        return f"left out {self.total} {what}: {reasons}; {where}"
 
 
 NOTHING = LeftOut()

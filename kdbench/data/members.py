@@ -19,7 +19,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kdbench.data.left_out import LeftOut, left_out
-from kdbench.data.spelling import shown, spelling
+from kdbench.data.spelling import spelling
+from kdbench.untrusted.text import shown_name
 
 #: torchvision's ImageFolder takes the same ones.
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
@@ -183,7 +184,7 @@ class _Walk:
             return kind
         suffix = os.path.splitext(entry.name)[1].lower()
         if suffix not in self.members.suffixes:
-            return f"suffix {shown(suffix)}" if suffix else "no suffix"
+            return f"suffix {shown_name(suffix)}" if suffix else "no suffix"
         self.paths.append(path)
         return ""
 

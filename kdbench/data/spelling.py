@@ -1,4 +1,4 @@
-"""Names of classes and files: which ones are the same, and how they are shown."""
+"""Names of classes: which ones are the same."""
 
 from __future__ import annotations
 
@@ -16,8 +16,3 @@ def spelling(name: str) -> str:
 def rough(name: str) -> str:
     """The name without what the eye passes over: blanks, capitals, look-alike characters."""
     return "".join(unicodedata.normalize("NFKC", name).casefold().split())
-
-
-def shown(name: str) -> str:
-    """The name for a message, with quotes and escapes where it would be read wrongly."""
-    return name if name and name.isprintable() and name == name.strip() else ascii(name)

@@ -28,6 +28,12 @@ def shown(name: Any) -> str:
     return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
+def shown_name(name: str) -> str:
+    """The same for a name among other words: in quotes where it would be read wrongly."""
+    text = shown(name)
+    return text if text and text == name.strip() else f"'{text}'"
+
+
 def command_line(words: Iterable[str]) -> str:
     """A command that runs in bash as it is shown, whatever is in its words."""
     return " ".join(shlex.quote(word) if word.isprintable() else _quoted(word) for word in words)

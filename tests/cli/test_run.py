@@ -175,7 +175,7 @@ def test_dry_run_shows_the_images_and_no_other_datasets_numbers(fake_run, tmp_pa
         "images 224x224 (the default of imagefolder; --image-size changes it), 2 classes, 7 train, "
         "5 test images, 3 (cat) to 4 (dog) train images a class, in memory"
     ) in output
-    assert "left out 1 files or folders: hidden file (1); all in train/cat" in output
+    assert "left out 1 file or folder: hidden file (1); all in train/cat" in output
     assert "2 (cat) to 3 (dog)" in output
     assert "signs" not in output
     assert "signs.image_size" in call(*RUN, "--dry-run").output

@@ -85,7 +85,7 @@ def import_teacher(file, *more):
     return done.output
 
 
-def test_another_order_of_the_classes_is_said_and_mended_by_the_command_that_is_shown():
+def test_another_order_of_the_classes_is_said_and_mended_by_the_command_that_is_shown(place):
     output = import_teacher("number.pth")
     assert "classes   3 (the dataset's): 0 = 1, 1 = 10, 2 = 2" in output
     assert "(assumed: a default; --class-order number or FILE states another)" in output
@@ -95,6 +95,7 @@ def test_another_order_of_the_classes_is_said_and_mended_by_the_command_that_is_
     assert "100.0 % if its outputs count the classes in number order" in output
     mend = line_of(output, "kdbench import-teacher")
     assert mend[-5:] == ["--class-order", "number", "--name", "number", "--replace"]
+    assert mend[2] == str(place / "number.pth")
     mended = call(*mend[1:])
     assert mended.exit_code == 0, mended.output
     assert "accuracy  100.0 % of the test images" in mended.output

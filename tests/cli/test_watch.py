@@ -154,7 +154,7 @@ def test_what_is_trained_on_is_shown(capsys, monkeypatch, tmp_path):
                 save(tree / part / name / f"{k}.png", k)
     (tree / "train" / "bee" / "x.gif").write_bytes(b"")
     description = describe(folder(tree), "as requested")
-    lines = [f"imagefolder:{tree}: images 8x8 (as requested), 3 classes", "left out 1 files"]
+    lines = [f"imagefolder:{tree}: images 8x8 (as requested), 3 classes", "left out 1 file or"]
     PlainDisplay().dataset(description)
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 2

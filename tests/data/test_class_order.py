@@ -31,7 +31,14 @@ def test_the_other_orders_say_which_output_stands_for_each_class():
 
 @pytest.mark.parametrize(
     "content",
-    ["cat\nant\n", "\ufeffcat\r\nant\r\n\r\n", '["cat", "ant"]', json.dumps({"ant": 1, "cat": 0})],
+    [
+        "cat\nant\n",
+        "\ufeffcat\r\nant\r\n\r\n",
+        '["cat", "ant"]',
+        json.dumps({"ant": 1, "cat": 0}),
+        json.dumps({"1": "ant", "0": "cat"}),
+        json.dumps({"0": ["cat", "a pet"], "1": ["ant", "an insect"]}),
+    ],
 )
 def test_a_file_says_the_names_by_index(tmp_path, content):
     (tmp_path / "order").write_text(content, newline="")
@@ -49,7 +56,13 @@ def test_a_file_says_the_names_by_index(tmp_path, content):
         ('{"a": true, "b": 0}', "something else than names and whole numbers"),
         ("[1, 2]", "something else than names and whole numbers"),
         ("{", "no list of names"),
-        (b"\xff\xfe", "not in UTF-8"),
+        (b"\xff\xfe", "in UTF-16"),
+        (b"caf\xe9\n", "not in UTF-8"),
+        ("caf\u00e9\ncafe\u0301\n", "names 'caf\u00e9' twice"),
+        ('{"0": "a", "1": "a"}', "two indices one name"),
+        ('{"0": "a", "2": "b"}', "its indices are not 0 to 1"),
+        ('{"0": 0, "1": 2}', "its indices are not 0 to 1"),
+        ('{"0": []}', "something else than names and whole numbers"),
     ],
 )
 def test_a_file_that_says_none_is_refused(tmp_path, content, says):

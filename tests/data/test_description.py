@@ -20,7 +20,7 @@ def test_a_folder_in_words(tree):
     assert describe(folder(tree), "the default").lines() == [
         f"{name}: images 8x8 (the default), 3 classes, 14 train, 9 test images, "
         "2 (bee) to 6 (ant) train images a class, in memory",
-        f"{name}: left out 1 files or folders: suffix .gif (1); all in train/bee",
+        f"{name}: left out 1 file or folder: suffix .gif (1); all in train/bee",
     ]
 
 

@@ -258,3 +258,11 @@ def test_classes_of_a_folder_are_told_without_its_pictures(tree):
     (tree / "train" / "notes.txt").write_text("")
     (tree / "train" / "ant" / "0.png").write_bytes(b"no picture")
     assert class_folders(tree) == ["10", "ant", "bee", "cat"]
+
+
+def test_a_path_that_is_almost_right_is_suggested(tmp_path):
+    save(tmp_path / "photos" / "train" / "a" / "0.png", 1)
+    with pytest.raises(DatasetError) as caught:
+        folder(tmp_path / "photo")
+    assert f"did you mean {tmp_path / 'photos'}?; name the folder (it holds" in str(caught.value)
+    assert "--data-dir" not in str(caught.value)

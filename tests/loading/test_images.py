@@ -11,7 +11,7 @@ from PIL import Image
 
 from kdbench.data import DatasetRequest, load_dataset
 from kdbench.data.base import Augmentation
-from kdbench.data.files import packed, save_images
+from kdbench.data.files import packed, save_images, unpacked
 from kdbench.data.stream import StreamedImages
 from kdbench.data.tensor import TensorImages
 from kdbench.errors import ConfigError, ContractError, DatasetError
@@ -294,3 +294,9 @@ def test_a_stream_of_a_size_that_is_no_number_is_refused(box, folder):
     save_file(tensors, box / "train.safetensors", metadata={"size": "Infinity"})
     with pytest.raises(ContractError, match="dataset 'x' cannot be used"):
         read_dataset(request(folder), FACTS, box)
+
+
+def test_paths_need_not_be_text(tmp_path):
+    paths = ["/a/b.png", os.fsdecode(b"/caf\xe9/\n.png"), "/\u00e9"]
+    assert unpacked(packed(paths)) == paths
+    assert unpacked(packed([])) == []

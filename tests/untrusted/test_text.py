@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kdbench.untrusted.text import command_line, shown, strip_control
+from kdbench.untrusted.text import command_line, shown, shown_name, strip_control
 
 NAMES = {
     "café": "café",
@@ -26,6 +26,13 @@ NAMES = {
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_shown_with_escapes(name):
     assert shown(name) == NAMES[name]
+
+
+def test_a_name_among_words_has_quotes_where_it_would_be_read_wrongly():
+    names = ["café", "a b", "ant ", "", "a\tb", os.fsdecode(b"\xe9")]
+    assert [shown_name(name) for name in names] == [
+        *("café", "a b", "'ant '", "''", r"'a\tb'", r"'\udce9'")
+    ]
 
 
 def test_sentences_keep_their_blanks():

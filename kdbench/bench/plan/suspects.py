@@ -31,7 +31,7 @@ def taken_from(teachers: Sequence[Imported], fields: Mapping[str, Any]) -> dict[
     first = described[0]
     if not _states_dataset(fields):
         _agree(described, "dataset", "--dataset")
-        taken |= _dataset(first, fields)
+        taken |= dataset_of(first, fields.get("data_dir"))
     if fields.get("image_size") is None and not _is_set(fields, "image_size"):
         _agree(described, "image_size", "--image-size")
         taken["image_size"] = first.image_size
@@ -67,11 +67,18 @@ def _agree(teachers: Sequence[Imported], fact: str, option: str) -> None:
     first = teachers[0]
     for other in teachers[1:]:
         values = getattr(first, fact), getattr(other, fact)
-        if values[0] != values[1]:
+        # One folder may be written in many ways.
+        if values[0] != values[1] and (fact != "dataset" or _place(first) != _place(other)):
             raise ConfigError(
                 f"--teacher-from {first.name} was imported with {option} {values[0]}, "
                 f"{other.name} with {values[1]}; run them one by one"
             )
+
+
+def _place(teacher: Imported) -> tuple[str, str | None]:
+    """The dataset of a teacher by its full path, if it has one."""
+    kind, _, path = teacher.dataset.partition(":")
+    return (kind, teacher.folder) if path and teacher.folder else (teacher.dataset, None)
 
 
 def _agree_on_order(teachers: Sequence[Imported], reordered: Imported) -> None:
@@ -93,11 +100,15 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
-def _dataset(teacher: Imported, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The dataset of a teacher, and its folder, wherever the command is called."""
+def dataset_of(teacher: Imported, data_dir: Path | None = None) -> dict[str, Any]:
+    """The dataset of a teacher, and its folder, wherever the command is called.
+
+    Args:
+        data_dir: the folder that the request names, if it does.
+    """
     kind, _, path = teacher.dataset.partition(":")
     if not path:
-        if teacher.folder is None or fields.get("data_dir") is not None:
+        if teacher.folder is None or data_dir is not None:
             return {"datasets": [teacher.dataset]}
         return {"datasets": [teacher.dataset], "data_dir": Path(teacher.folder)}
     here = str(Path(path).expanduser().absolute())

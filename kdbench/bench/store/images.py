@@ -18,7 +18,7 @@ from kdbench.bench.kinds import Split
 from kdbench.bench.store.artefacts import DamagedError, Store
 from kdbench.data import Dataset
 from kdbench.data.base import ImageSet
-from kdbench.data.files import image_files, save_images
+from kdbench.data.files import LIST_FORM, image_files, link_target, save_images
 from kdbench.data.fraction import defender_images
 
 #: Name of the file.
@@ -56,7 +56,8 @@ class Seen:
         # A streamed split holds the paths of its images and no pixels. The same images in another
         # folder are then another file.
         folders = sorted({os.path.dirname(path) for path in image_files(self.images)})
-        return digest(["images", self.digest, folders, *share])
+        form = [LIST_FORM] if folders else []
+        return digest(["images", self.digest, folders, *form, *share])
 
     @cached_property
     def reads(self) -> tuple[Path, ...]:
@@ -71,7 +72,7 @@ class Seen:
         others = {*image_files(self.dataset.train), *image_files(self.dataset.test)}
         mixed = _folders_above(_with_targets(others.difference(files)))
         reads = {path if (folder := os.path.dirname(path)) in mixed else folder for path in files}
-        reads |= {target for path in files if (target := _target(path)) != path}
+        reads |= {target for path in files if (target := link_target(path)) != path}
         return tuple(Path(path) for path in sorted(reads))
 
 
@@ -84,7 +85,8 @@ def keep_images(store: Store, seen: Seen, target: Path) -> None:
     key = seen.key
     if store.verified(key) is None:
         with store.scratch() as folder:
-            save_images(seen.images, folder / IMAGES)
+            # A link may lead through folders that the stage does not have.
+            save_images(seen.images, folder / IMAGES, targets=True)
             store.publish(
                 key,
                 folder,
@@ -111,12 +113,7 @@ def keep_images(store: Store, seen: Seen, target: Path) -> None:
 
 def _with_targets(paths: Iterable[str]) -> Iterable[str]:
     for path in paths:
-        yield from {path, _target(path)}
-
-
-def _target(path: str) -> str:
-    """Where a link leads. A file that is none stays as it is, without a look at its folders."""
-    return os.path.realpath(path) if os.path.islink(path) else path
+        yield from {path, link_target(path)}
 
 
 def _folders_above(paths: Iterable[str]) -> set[str]:

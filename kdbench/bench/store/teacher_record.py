@@ -65,6 +65,9 @@ class Reading(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    file: str | None = None
+    """Where the file of weights lay, as a full path. None: it came from the hub, or an older
+    kdbench did not record it."""
     folder: str | None = None
     """Where the dataset lay, as a full path. None: it has no folder, or none was named."""
     class_names: tuple[str, ...] | None = None

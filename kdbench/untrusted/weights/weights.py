@@ -192,7 +192,8 @@ def _check_shapes(state: dict[str, Tensor], expected: Expected) -> None:
     if not wrong:
         return
     name, (shape, right) = next(iter(wrong.items()))
-    others = f" ({len(wrong)} of {len(state)} tensors are of other shapes)" if wrong else ""
+    count = f" ({len(wrong)} of {len(state)} tensors are of other shapes)"
+    others = count if len(wrong) > 1 else ""
     firsts = {(a[:1], b[:1]) for a, b in wrong.values()}
     advice = "are --model, the number of classes and --image-size right?"
     if len(firsts) == 1 and all(a[1:] == b[1:] and a for a, b in wrong.values()):

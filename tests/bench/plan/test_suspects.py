@@ -86,6 +86,14 @@ def test_two_teachers_that_differ_are_refused(other, says):
         taken_from([teacher(), teacher("other", **other)], {})
 
 
+def test_one_folder_that_is_written_in_two_ways_is_one_dataset():
+    both = [
+        teacher(name, dataset=f"imagefolder:{path}", folder="/data/photos")
+        for name, path in (("a", "photos"), ("b", "photos/"))
+    ]
+    assert taken_from(both, {})["datasets"] == ["imagefolder:/data/photos"]
+
+
 def test_a_teacher_of_an_older_version_is_read_as_the_dataset_says():
     with pytest.raises(ConfigError, match="the dataset's own"):
         taken_from([teacher("old", **OLD), teacher(**REORDERED)], {})

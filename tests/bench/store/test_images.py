@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -231,8 +232,30 @@ def test_a_stage_may_open_what_a_linked_image_leads_to(stripes, tmp_path):
     link = tmp_path / "train" / "z.png"
     link.symlink_to(elsewhere)
     linked = of_files(stripes, streamed([*train, str(link)]), streamed(test))
-    assert Seen(linked, "train").reads == (tmp_path / "train", link)
+    assert Seen(linked, "train").reads == (Path(elsewhere), tmp_path / "train")
     assert Seen(linked, "test").reads == (tmp_path / "test",)
+
+
+def test_a_stage_needs_no_folder_on_the_way_to_what_a_link_leads_to(stripes, tmp_path, store):
+    train, test = pictures(tmp_path / "train", 3), pictures(tmp_path / "test", 3)
+    (elsewhere,) = pictures(tmp_path / "elsewhere", 1)
+    (tmp_path / "way").symlink_to(tmp_path / "elsewhere")
+    link = tmp_path / "train" / "z.png"
+    link.symlink_to(tmp_path / "way" / os.path.basename(elsewhere))
+    seen = Seen(of_files(stripes, streamed([*train, str(link)]), streamed(test)), "train")
+    keep_images(store, seen, tmp_path / "kept")
+    assert Path(elsewhere) in seen.reads
+    assert image_files(load_images(tmp_path / "kept")) == [*train, str(elsewhere)]
+
+
+def test_a_list_of_files_in_an_older_form_is_not_taken(stripes, tmp_path, monkeypatch):
+    files = pictures(tmp_path / "train", 3), pictures(tmp_path / "test", 3)
+    dataset = of_files(stripes, *map(streamed, files))
+    keys = [Seen(data, "train").key for data in (dataset, stripes)]
+    monkeypatch.setattr("kdbench.bench.store.images.LIST_FORM", "another")
+    new = [Seen(data, "train").key for data in (dataset, stripes)]
+    assert new[0] != keys[0]
+    assert new[1] == keys[1]
 
 
 def test_images_in_memory_need_no_further_file(stripes):

@@ -252,7 +252,7 @@ REFUSED = {
     ),
     "another first layer": (
         lambda: {**good(), "stem.weight": torch.ones(16, 3, 7, 7)},
-        ["'stem.weight' is of the shape [16, 3, 7, 7]", "are --model"],
+        ["'stem.weight' is of the shape [16, 3, 7, 7]", "[16, 3, 3, 3] is expected; are --model"],
     ),
     "a list of tensors": (lambda: list(good().values()), ["holds a 'list'"]),
     "an optimizer only": (lambda: {"optimizer": _optimizer()}, ["no tensors by name"]),
