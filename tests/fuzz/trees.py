@@ -135,13 +135,18 @@ def folders(draw: st.DrawFn, harmless: bool) -> tuple[str, tuple[File, ...]]:
     return root, tuple(files.values())
 
 
+def _is_text(name: str) -> bool:
+    """Whether a zip can hold the name: it has no byte that is not UTF-8."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
+
+
 def archive(files: Sequence[File], kind: str) -> bytes:
     """The files in a zip or a tar."""
     content = io.BytesIO()
     if kind == "zip":
         with zipfile.ZipFile(content, "w") as packed:
             for file in files:
-                if file.kind == "file" and max(file.path) < "\udc80":
+                if file.kind == "file" and _is_text(file.path):
                     packed.writestr(file.path, file.content)
     else:
         with tarfile.open(fileobj=content, mode="w") as packed:
