@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from kdbench import __version__
+from kdbench.cli.here import check_current_folder
 from kdbench.cli.streams import lenient_streams
 from kdbench.cli.text import prepare_text
 from kdbench.errors import ContractError, IntegrityError, KdbenchError, UsageError
@@ -102,6 +103,16 @@ def _shown_words() -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def _here() -> Iterator[None]:
+    """An error of the machine that has the current folder as its cause says that."""
+    try:
+        yield
+    except OSError:
+        check_current_folder()
+        raise
+
+
 class LazyGroup(click.Group):
     """A group that knows its subcommands by name and imports them on demand.
 
@@ -135,7 +146,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with _shown_words():
+            with _shown_words(), _here():
                 return super().invoke(ctx)
         except KdbenchError as error:
             click.echo(f"Error: {shown(error)}", err=True)

@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from kdbench.bench.work.executors.make import EXECUTORS, ExecutorName, JobLimits, make_executor
 from kdbench.cli.choice import same_options
+from kdbench.cli.here import check_current_folder
 from kdbench.cli.networks import say_notes
 from kdbench.cli.number import Number
 from kdbench.cli.request import divide
@@ -121,7 +122,8 @@ class Execution:
     as_json: bool
 
     def check(self) -> None:
-        """Raise UsageError where two options exclude each other."""
+        """Raise UsageError where two options exclude each other, or nothing can be run here."""
+        check_current_folder()
         if self.quiet and self.as_json:
             raise UsageError("--quiet and --json exclude each other; drop one of them")
         check_executor(self.executor)

@@ -10,6 +10,7 @@ import click
 
 from kdbench.bench.store.teacher_names import check_teacher_name
 from kdbench.cli.choice import plugin_options, same_options
+from kdbench.cli.here import check_current_folder
 from kdbench.cli.networks import spelled
 from kdbench.cli.number import Number
 from kdbench.cli.request import store_option
@@ -128,6 +129,7 @@ def import_teacher_command(
     recorded with it, and what nobody said is assumed and shown as that. A run takes them from the
     teacher. Exits with 4 when it is refused, 2 when the request is wrong.
     """
+    check_current_folder()
     from kdbench.bench.plan.teacher_reading import Stated, TeacherReading
     from kdbench.untrusted.weights import hub
 

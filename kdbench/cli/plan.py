@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdbench.cli.choice import plugin_options
+from kdbench.cli.here import check_current_folder
 from kdbench.cli.networks import say_notes
 from kdbench.cli.request import build_spec, divide, request_options, store_option
 from kdbench.errors import ConfigError
@@ -51,6 +52,7 @@ def plan_command(
 ) -> None:
     """Show what a request comes to: its stages, which are in the store, which will run and why,
     time and disk."""
+    check_current_folder()
     from kdbench.bench.store.artefacts import Store
     from kdbench.cli.processes import Processes
 

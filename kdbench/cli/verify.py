@@ -11,6 +11,7 @@ import click
 from kdbench.bench.work.executors.make import ExecutorName, make_executor
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.execute import check_executor, executor_option, jobs_option, place
+from kdbench.cli.here import check_current_folder
 from kdbench.cli.request import store_option
 from kdbench.errors import IntegrityError
 from kdbench.untrusted.box import temporary_folder
@@ -63,6 +64,7 @@ def verify_command(
     could be compared (another machine, other software, other data): kdbench promises the same bits
     only on the same machine with the same software.
     """
+    check_current_folder()
     from kdbench.bench.plan.prepare import prepare
     from kdbench.bench.run import verify
     from kdbench.bench.run.origin import stated_columns

@@ -153,6 +153,11 @@ def _schema(where: str, text: str, before: Sequence[Row]) -> int:
         raise ConfigError(
             f"{where}: schema {short(text)!r} is no whole number ({words}); {UNCHANGED}"
         )
+    if text == "schema":
+        raise ConfigError(
+            f"{where}: the names of the columns again, so tables were put together; name each "
+            "table by itself (leaderboard takes several)"
+        )
     schema = int(text) if _WHOLE.fullmatch(text) else 0
     if not 1 <= schema <= SCHEMA:
         todo = "install a newer kdbench" if schema > SCHEMA else UNCHANGED

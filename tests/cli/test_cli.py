@@ -86,3 +86,15 @@ def test_errors_carry_no_terminal_commands(fake_run, tmp_path):
     fake_run.answer = ConfigError("folder \x1b]0;owned\x07 is empty")
     result = call(*RUN, "--out", str(tmp_path / "o"))
     assert r"folder \x1b]0;owned\x07 is empty" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["verify", "a"], ["plan", "s.toml"], [*RUN, "--dry-run"]])
+def test_a_current_folder_that_was_removed_is_named(tmp_path, monkeypatch, arguments):
+    """Before, it said "No such file or directory", or torch's libraries ended the process."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert "the current folder cannot be used (No such file or directory)" in result.output

@@ -98,7 +98,7 @@ class Client:
             subprocess.run(["rm", "-rf", folder.parent], check=False)
             return ""
         last = endings[-1][1]
-        return "\n".join(
+        report = "\n".join(
             [
                 "; ".join(problems),
                 f"-- in an empty folder (kept: {folder}):",
@@ -112,3 +112,6 @@ class Client:
                 ),
             ]
         )
+        # Now, since hypothesis says nothing of it where it cannot make the case smaller in time.
+        print(report)
+        return report

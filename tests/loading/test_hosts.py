@@ -69,7 +69,7 @@ HOSTILE = {
     ),
     "mumbles": (f"{SAY}say(b'{{nonsense\\n')", NONSENSE),
     "digs": (f"{SAY}say(b'[' * 200_000 + b'\\n')", NONSENSE),
-    "floods": (f"{SAY}say(b'x' * (10 << 20))\nos._exit(0)", "its process exited with code 0"),
+    "floods": (f"{SAY}say(b'x' * (10 << 20))\nos._exit(0)", "its process said too much"),
     "claims": (f"{SAY}say({CLAIM!r})", NONSENSE),
     "borrows": (f"{SAY}say({BORROWS!r})", NONSENSE),
     "half": (f"{SAY}say({HALF!r})", NONSENSE),

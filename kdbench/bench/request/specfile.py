@@ -91,7 +91,9 @@ def read_spec(path: Path) -> dict[str, Any]:
     try:
         request = parse_toml(decoded(read_regular(path, _MOST_BYTES)))
     except OSError as error:
-        raise ConfigError(f"spec {path} cannot be read: {error.strerror or error}") from error
+        raise ConfigError(
+            f"spec {path} cannot be read: {error.strerror or error}; name a TOML file"
+        ) from error
     except ValueError as error:
         raise ConfigError(f"spec {path} is not TOML that a request can be: {error}") from error
     values = request.pop("set", {})

@@ -205,7 +205,9 @@ def test_one_that_raises_takes_nobody_along(go):
         "raises": "failed",
         "at": "ok",
     }
-    assert rows["raises", "wrn10_1"]["reason"].endswith("RuntimeError: no connector for this")
+    assert rows["raises", "wrn10_1"]["reason"].endswith(
+        "RuntimeError: no connector for this (bad.py:10)"
+    )
 
 
 def test_one_that_ends_the_process_is_found_out(go):

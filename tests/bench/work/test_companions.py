@@ -230,7 +230,7 @@ MISDEEDS = {
     "it says nonsense": (answered(b"\xfe" + struct.pack("=H", 2) + b"\xff\xfe"), "failed: "),
     "it controls a terminal": (
         answered(b"\1" + struct.pack("=H", 6) + b"\x1b[2Jab"),
-        r"failed: \W*2Jab",
+        r"failed: \\x1b\[2Jab$",
     ),
 }
 
