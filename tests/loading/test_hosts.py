@@ -74,7 +74,7 @@ HOSTILE = {
     "borrows": (f"{SAY}say({BORROWS!r})", NONSENSE),
     "half": (f"{SAY}say({HALF!r})", NONSENSE),
     "colours": (f"{SAY}say({COLOURED!r})", NONSENSE),
-    "shouts": ("raise ValueError('\\x1b[2J\\nboom')", "ValueError:  [2J boom"),
+    "shouts": ("raise ValueError('\\x1b[2J\\nboom')", "ValueError: \\x1b[2J boom"),
     "deep": (
         "import os, tempfile\nos.chdir(tempfile.gettempdir())\n"
         "for _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\n1 / 0",
