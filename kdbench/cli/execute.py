@@ -330,6 +330,15 @@ def elsewhere_command(arguments: list[str]) -> str:
     return command_line(["kdbench", *kept, "--out", "ANOTHER_FOLDER"])
 
 
+def _is_of(recorded: object, spec: RunSpec) -> bool:
+    """Whether a record is of this request. A field that an older kdbench did not know is open."""
+    if not isinstance(recorded, dict):
+        return False
+    stated = spec.model_dump(mode="json", exclude_defaults=True)
+    asked = spec.model_dump(mode="json").items()
+    return recorded == {name: value for name, value in asked if name in recorded or name in stated}
+
+
 def check_out(folder: Path, spec: RunSpec) -> None:
     """Make the folder and write to it once, before hours are spent. A folder with results of the
     same request is taken up.
@@ -345,7 +354,7 @@ def check_out(folder: Path, spec: RunSpec) -> None:
             request = read_record(folder / "run.json")["config"]["request"]
         except (OSError, ValueError, KeyError, TypeError):
             request = None
-        if request != spec.model_dump(mode="json"):
+        if not _is_of(request, spec):
             raise ConfigError(
                 f"--out {folder} already holds results of another request ({', '.join(outputs)}); "
                 "name another folder"

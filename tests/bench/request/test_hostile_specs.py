@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -89,6 +90,21 @@ def test_a_record_of_a_run_that_is_none(tmp_path, content):
         read_request(tmp_path)
     with pytest.raises(ConfigError, match="already holds results of another request"):
         check_out(tmp_path, RunSpec(attacks=("badnets",), defenses=("none",), pairs=(("a", "b"),)))
+
+
+def test_a_folder_of_an_older_kdbench_is_taken_up(tmp_path):
+    """Its record lacks the fields that came since."""
+    spec = RunSpec(attacks=("badnets",), defenses=("none",), pairs=(("a", "b"),))
+    request = spec.model_dump(mode="json")
+    del request["class_names"]
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"request": request}}))
+    check_out(tmp_path, spec)
+    with pytest.raises(ConfigError, match="another request"):
+        check_out(tmp_path, spec.model_copy(update={"class_names": ("y", "x")}))
+    del request["attacks"]
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"request": request}}))
+    with pytest.raises(ConfigError, match="another request"):
+        check_out(tmp_path, spec)
 
 
 def test_a_record_that_is_a_pipe_or_has_no_end(tmp_path):
