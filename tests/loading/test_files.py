@@ -126,7 +126,7 @@ BROKEN_FILES = {
     "syntax": (b"def (", "SyntaxError: invalid syntax (syntax.py, line 1)"),
     "empty": (b"", "it implements no hook; is @kdbench.hookspecs.hookimpl missing?"),
     "windows": (b"\xef\xbb\xbfx = 1\r\n1 / 0\r\n", "ZeroDivisionError: division by zero ("),
-    "utf16": ("x = 1".encode("utf-16"), "SyntaxError: "),
+    "utf16": ("x = 1".encode("utf-16"), "null bytes"),
     "leaves": (b"import sys\nsys.exit(3)", "SystemExit: 3 ("),
     "stops": (b"raise KeyboardInterrupt", "KeyboardInterrupt ("),
     "signature": (
