@@ -150,8 +150,9 @@ def faults(case: Case, arguments: Sequence[str], ending: Ending) -> list[str]:
         problems.append("it says that kdbench has a defect")
     if "Exception ignored" in text:
         problems.append("it shows an exception that was ignored")
-    # Whoever closed a pipe does not wait for a sentence.
-    if ending.code not in (0, None) and case.output != "broken" and not _LETTERS.search(text):
+    # Whoever closed standard output does not wait for what stands in it.
+    is_closed = case.output in ("broken", "closed")
+    if ending.code not in (0, None) and not is_closed and not _LETTERS.search(text):
         problems.append("it does not say why it failed")
     if ending.outside:
         problems.append(f"it left {', '.join(ending.outside[:3])}")
