@@ -107,7 +107,8 @@ def _names(root: Path) -> list[str]:
     """What lies in the root. A plan asks for thousands of artefacts before there is a store."""
     try:
         return os.listdir(root)
-    except OSError:
+    # Anything else is said: a name that is too long, a loop of links, a disk that fails.
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
 
 
