@@ -224,7 +224,8 @@ def execute(
         if fresh and not any(folder.iterdir()):
             folder.rmdir()
         raise
-    _tell_differences(folder, earlier, record_of(prepared, registry))
+    if earlier:
+        _tell_differences(folder, earlier, record_of(prepared, registry))
     say_notes(prepared.notes)
     registry.close()  # The run needs no more than what was said.
     place(executor, how.jobs, prepared.numerics)

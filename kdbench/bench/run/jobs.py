@@ -1,4 +1,5 @@
-"""From a stage to a job: its folder laid out, and everything said that its process may know."""
+"""From a stage to a job: its folder laid out, and everything said that its process may know. And
+from what the job left there to the stage's result."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from kdbench.bench.run.folders import JobFolders
 from kdbench.bench.run.measures import Measures
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.images import Seen, keep_images
-from kdbench.bench.work.job import IN, PLUGINS, Companion, Job
+from kdbench.bench.store.manifest import Manifest
+from kdbench.bench.work.job import BOX, IN, OUT, PLUGINS, Companion, Job, Outcome
 from kdbench.loading.answers import Answers
 
 
@@ -110,6 +112,26 @@ class Jobs:
             dataset = self.prepared.parts[stage.part].dataset
             self.seen[known] = Seen(dataset, *known[1:])
         return self.seen[known]
+
+    def publish(self, stage: Stage, outcome: Outcome, job: Path) -> Manifest:
+        """Check what a job left in its folder, and keep it as the result of its stage.
+
+        Raises:
+            Exception: it cannot be kept. The plugin of a network may raise anything.
+        """
+        return self.store.publish(
+            stage.key,
+            job / BOX / OUT,
+            stage.kind.files,
+            kind=stage.kind,
+            title=stage.title,
+            facts=outcome.facts,
+            seconds=outcome.seconds,
+            peak_mb=outcome.peak_mb,
+            ingredients=stage.ingredients(),
+            limit_bytes=self.limit_bytes(stage),
+            check=self.check(stage),
+        )
 
     def limit_bytes(self, stage: Stage) -> int:
         """How many bytes each file of a stage's result may have."""

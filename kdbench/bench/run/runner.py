@@ -24,7 +24,7 @@ from kdbench.bench.run.timings import Timings
 from kdbench.bench.store.artefacts import DamagedError, Store
 from kdbench.bench.store.cached import CachedStore
 from kdbench.bench.store.vault import root_warning
-from kdbench.bench.work.job import BOX, OUT, TRACES, Done, Executor, Outcome, Progressed
+from kdbench.bench.work.job import BOX, TRACES, Done, Executor, Outcome, Progressed
 from kdbench.data.decoding import decoding_threads
 from kdbench.errors import KdbenchError
 from kdbench.loading.answers import Answers
@@ -168,27 +168,15 @@ class _Run:
         if outcome.status in ("crashed", "timeout", "out of memory") and stage.key in self.together:
             self._apart(stage)
             return
-        box = self.running.pop(stage.key) / BOX
+        folder = self.running.pop(stage.key)
         if self.profile is not None:
-            self.profile.ended(stage, outcome, box / TRACES)
+            self.profile.ended(stage, outcome, folder / BOX / TRACES)
         self.computed.add(stage.key)
         if outcome.status != "ok":
             self._fail(stage, outcome)
             return
         try:
-            manifest = self.store.publish(
-                stage.key,
-                box / OUT,
-                stage.kind.files,
-                kind=stage.kind,
-                title=stage.title,
-                facts=outcome.facts,
-                seconds=outcome.seconds,
-                peak_mb=outcome.peak_mb,
-                ingredients=stage.ingredients(),
-                limit_bytes=self.jobs.limit_bytes(stage),
-                check=self.jobs.check(stage),
-            )
+            manifest = self.jobs.publish(stage, outcome, folder)
         except Exception as error:  # the plugin of a network may raise anything
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             self._fail(stage, Outcome("failed", f"its result cannot be kept: {reason}"))

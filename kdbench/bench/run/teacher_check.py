@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdbench.bench.plan.plan import Stage
 from kdbench.bench.plan.prepare import Prepared, prepare
 from kdbench.bench.plan.suspects import taken_from
 from kdbench.bench.request.spec import RunSpec
@@ -12,7 +11,7 @@ from kdbench.bench.run.folders import JobFolders
 from kdbench.bench.run.jobs import Jobs
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.teacher_record import Imported
-from kdbench.bench.work.job import BOX, OUT, Done, Executor, Outcome
+from kdbench.bench.work.job import Done, Executor, Outcome
 from kdbench.bench.work.report import misfit
 from kdbench.loading.answers import Answers
 
@@ -62,7 +61,7 @@ def measure_teacher(
     if (why := misfit([outcome.facts], len(prepared.parts[0].dataset.test))) is not None:
         jobs.folders.remove(key)
         return why
-    _keep(stage, outcome, jobs, store, job.folder / BOX / OUT)
+    jobs.publish(stage, outcome, job.folder)
     jobs.folders.remove(key)
     return outcome.facts
 
@@ -72,19 +71,3 @@ def _wait(executor: Executor) -> Outcome:
         for event in executor.wait(5.0):
             if isinstance(event, Done):
                 return event.outcome
-
-
-def _keep(stage: Stage, outcome: Outcome, jobs: Jobs, store: Store, files: Any) -> None:
-    store.publish(
-        stage.key,
-        files,
-        stage.kind.files,
-        kind=stage.kind,
-        title=stage.title,
-        facts=outcome.facts,
-        seconds=outcome.seconds,
-        peak_mb=outcome.peak_mb,
-        ingredients=stage.ingredients(),
-        limit_bytes=jobs.limit_bytes(stage),
-        check=jobs.check(stage),
-    )
