@@ -17,7 +17,7 @@ from kdbench.models.base import FeatureModel
 from kdbench.testing import scene
 from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
 from kdbench.testing.common import ensure_network, run_once
-from kdbench.testing.method_run import MethodRun, implant, run_method, seeded
+from kdbench.testing.method_run import MethodRun, implant, run_method
 from kdbench.training import Fit, Silent, Trained
 
 _SLACK = 15.0  # points of ACC or ASR that a teacher may move by being trained on for a little
@@ -104,7 +104,7 @@ def trigger_input_untouched(subject: Subject) -> None:
 def trigger_by_image(subject: Subject) -> None:
     trigger, images = backdoor(subject).trigger, _pictures()
     whole = _triggered(trigger, images)
-    with seeded(5):
+    with scene.seeded(5):
         ensure(torch.equal(_triggered(trigger, images), whole), "two calls gave different images")
     alone = torch.cat([_triggered(trigger, images[i : i + 1]) for i in range(len(images))])
     ensure(
@@ -186,7 +186,7 @@ def _trained_labels(subject: Subject) -> tuple[Backdoor, Tensor, Tensor]:
     Both are int64 (N,), with N images in the pass.
     """
     loop = _RecordingFit(scene.NUMERICS, Silent())
-    with seeded(0):
+    with scene.seeded(0):
         setting = scene.attack_setting(0, loop)
         # One batch for the whole pass: the loop would drop a last batch that is not full.
         whole = setting.recipe.model_copy(update={"batch_size": 10 * len(setting.train)})
@@ -248,7 +248,7 @@ def poison_count(subject: Subject) -> None:
     if "poison_rate" not in type(subject.params).model_fields:
         raise NotApplicableError("it has no poison_rate")
     for rate in (0.05, 0.2):
-        with seeded(0):
+        with scene.seeded(0):
             run = implant(subject.make(poison_rate=rate), scene.attack_setting(0))
         poisons = _returned(run).facts.get("poisons")
         wanted = round(rate * len(scene.dataset().train))

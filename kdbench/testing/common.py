@@ -19,7 +19,7 @@ from kdbench.models.named import check_network
 from kdbench.models.views import FrozenTeacher
 from kdbench.testing import fresh, scene
 from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
-from kdbench.testing.method_run import MethodRun, run_method, run_unseeded, seeded
+from kdbench.testing.method_run import MethodRun, run_method, run_unseeded
 
 
 @check("parameters are described, survive JSON, and every preset and variant is valid")
@@ -87,7 +87,7 @@ def another_seed(subject: Subject) -> None:
 
 def _untrained_objective(subject: Subject, seed: int) -> MethodRun:
     """A distiller's objective before the first batch."""
-    with seeded(seed):
+    with scene.seeded(seed):
         method = subject.make()
         frozen = FrozenTeacher(scene.teacher(), method.batch_norm_mode())
         student = scene.network(scene.STUDENT, 7)
@@ -98,7 +98,7 @@ def _untrained_objective(subject: Subject, seed: int) -> MethodRun:
 def random_state(subject: Subject) -> None:
     after = []
     for seed in (0, 1):
-        with seeded(seed):
+        with scene.seeded(seed):
             run_unseeded(subject.make(), 0)
             after.append(
                 (

@@ -10,7 +10,7 @@ from kdbench.models.views import FrozenTeacher
 from kdbench.testing import scene
 from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
 from kdbench.testing.common import run_once
-from kdbench.testing.method_run import MethodRun, first_batches, seeded
+from kdbench.testing.method_run import MethodRun, first_batches
 
 
 def _distillation(subject: Subject) -> MethodRun:
@@ -46,7 +46,7 @@ def teacher_untouched(subject: Subject) -> None:
 
 @check("the student gets gradients and the teacher none; the objective holds neither", "distiller")
 def gradients(subject: Subject) -> None:
-    with seeded(0):
+    with scene.seeded(0):
         method = subject.make()
         frozen = FrozenTeacher(scene.teacher(), method.batch_norm_mode())
         student = scene.network(scene.STUDENT, 7).train()

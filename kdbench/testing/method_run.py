@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdbench import training
 from kdbench.attack import AttackSetting, Backdoor
 from kdbench.data.base import Batch, ImageSet
 from kdbench.defense import DefenseSetting
@@ -49,22 +47,9 @@ class MethodRun:
         return sha256.hexdigest()
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed the global random states and use one thread, as a stage does. Restore all of it at the
-    end."""
-    threads = torch.get_num_threads()
-    try:
-        with training.seeded(seed, cuda=False):
-            torch.set_num_threads(scene.NUMERICS.threads)
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def run_method(method: Any, seed: int = 0) -> MethodRun:
     """Run a method with the global random states, and the generators that it gets, seeded."""
-    with seeded(seed):
+    with scene.seeded(seed):
         return run_unseeded(method, seed)
 
 
