@@ -8,7 +8,8 @@ Implemented: margin ReLU sigma_m with the margin E[X | X < 0] from the batch nor
 (Eq. 4-5 of Heo et al.), partial L2 distance d_p (Eq. 6), 1x1 convolution + batch norm on the
 student's side, and the sum of the task loss and the weighted distances (Eq. 7).
 
-    L = CE + alpha / B * sum_l w_l * d_p(r_l(S_l), max(T_l, m_l)),  w = (1/4, 1/2, 1)
+    L = CE + alpha * 1024 / (H W) / B * sum_l w_l * d_p(r_l(S_l), max(T_l, m_l)),
+        w = (1/4, 1/2, 1),  H x W the size of the teacher's first tap
 
 Deviations from the paper:
 - gamma = 0 (a pruned channel) gives m = min(beta, 0); the authors' code divides by zero there.
@@ -18,8 +19,11 @@ Deviations from the paper:
   to the smaller.
 - Teacher batch norms use batch statistics, as in the authors' code, but the stored statistics stay
   untouched.
-- alpha = 1e-3 is meant for 32x32 images; the authors use 1e-4 at 224x224 (d_p is a sum over
-  pixels).
+- d_p is a sum over pixels, so the authors choose alpha by the data set: 1e-3 at 32x32, and 1e-4 at
+  224x224. Here alpha is the value at 32x32, and 1024 / (H W) scales it to other sizes. Nothing
+  changes at 32x32. Their ResNet-50 at 224x224 has a first tap of 56x56, where 1e-3 becomes 3.3e-4.
+- Where the student's first tap is smaller than the teacher's, H x W is the size of the student's:
+  the distance is summed there.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ from torch.autograd.function import once_differentiable
 
 from kdbench.data.base import Batch
 from kdbench.distiller import Distiller
-from kdbench.matching import match_size
+from kdbench.matching import match_size, pixel_scale
 from kdbench.method import Info, Params, Variant
 from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import BatchNormMode, FrozenTeacher
@@ -159,10 +163,10 @@ class FKDObjective(nn.Module):
     def forward(
         self, batch: Batch, teacher_out: FeatureOutput, student_out: FeatureOutput
     ) -> dict[str, Tensor]:
-        """Return ``{"ce", "fkd"}``, float32 scalars; ``fkd`` = alpha / B * sum_l w_l d_p."""
+        """Return ``{"ce", "fkd"}``, float32 scalars; ``fkd`` is weighted already."""
         distance = torch.zeros((), device=batch.labels.device)
-        for i, (t, s) in enumerate(zip(teacher_out.taps, student_out.taps, strict=True)):
-            t, s = match_size(t, s)
+        pairs = [match_size(t, s) for t, s in zip(teacher_out.taps, student_out.taps, strict=True)]
+        for i, (t, s) in enumerate(pairs):
             bound = getattr(self, f"margin{i}")
             if i in self._to_measure:
                 bound.copy_(measured_margin(t))
@@ -170,7 +174,7 @@ class FKDObjective(nn.Module):
             distance = distance + self.weights[i] * partial_l2(self.connectors[i](s), t, bound)
         return {
             "ce": F.cross_entropy(student_out.logits.float(), batch.labels),
-            "fkd": self.alpha / len(batch.labels) * distance,
+            "fkd": self.alpha * pixel_scale(pairs[0][0]) / len(batch.labels) * distance,
         }
 
 
@@ -178,8 +182,9 @@ class FKDParams(Params):
     alpha: float = Field(
         1e-3,
         ge=0,
-        description="weight of the summed feature distance per example; 1e-4 at 224x224; Heo et "
-        "al. code",
+        description="weight of the feature distance, summed over pixels, of an example; its value "
+        "at 32x32, scaled to other sizes by 1024 / (height x width of the teacher's first tap); "
+        "Heo et al. code",
     )
     teacher_bn: Literal["batch", "running"] = Field(
         "batch",

@@ -6,7 +6,9 @@ from kdbench_fkd.method import FKD, FKDParams, margin, measured_margin, partial_
 from torch import nn
 
 from kdbench.data.base import Batch
-from kdbench.matching import match_size
+from kdbench.loading.settling import Wanted, settle
+from kdbench.matching import match_size, pixel_scale
+from kdbench.models import create_model
 from kdbench.models.base import FeatureOutput
 from kdbench.models.views import FrozenTeacher
 from kdbench.numerics import Numerics
@@ -117,11 +119,11 @@ def taps(*values):
 
 def test_weights_alpha_and_batch_mean():
     """One pixel, one channel, identity connectors: S = .5, T = -1, m = -.8 at each tap costs 1.69 *
-    1.75."""
+    1.75. One pixel stands for the 1024 of a 32x32 tap."""
     objective = one_channel(alpha=0.01, margin=-0.8)
     losses = objective(BATCH, taps(-1.0), taps(0.5))
     assert objective.weights == (0.25, 0.5, 1.0)
-    assert losses["fkd"].item() == pytest.approx(0.01 * 1.75 * 1.69, rel=1e-6)
+    assert losses["fkd"].item() == pytest.approx(1024 * 0.01 * 1.75 * 1.69, rel=1e-6)
     assert losses["ce"].item() == pytest.approx(1.3862944)
 
 
@@ -155,8 +157,8 @@ def test_sizes_that_differ_are_pooled():
     assert a.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
     assert b.shape == (1, 1, 2, 2)
     # (1, 2, 3, 4) is pooled to 2.5, whichever side it is on: (2.5 - .5)^2 at each tap, weights
-    # 1.75.
-    objective = one_channel(alpha=1.0, margin=-0.8)
+    # 1.75. The sum is over one pixel either way, so it counts as 1024.
+    objective = one_channel(alpha=1 / 1024, margin=-0.8)
     assert objective(BATCH, taps(1.0, 2.0, 3.0, 4.0), taps(0.5))["fkd"].item() == pytest.approx(7)
     assert objective(BATCH, taps(0.5), taps(1.0, 2.0, 3.0, 4.0))["fkd"].item() == pytest.approx(7)
 
@@ -200,3 +202,65 @@ def test_bfloat16_costs_what_float32_costs():
 
 def test_alpha_is_the_authors_for_32x32():
     assert FKD(FKDParams()).objective(FrozenTeacher(tiny(0)), tiny(1)).alpha == 1e-3
+
+
+def constant(side, value, count=2):
+    """Taps of one channel at the sizes that a network has for images of ``side``."""
+    maps = tuple(torch.full((count, 1, side // by, side // by), value) for by in (1, 2, 4))
+    return FeatureOutput((), maps, torch.zeros(count, 4))
+
+
+@pytest.mark.parametrize(("side", "scale"), [(16, 4.0), (32, 1.0), (64, 0.25)])
+def test_the_guidance_of_a_pixel_does_not_depend_on_the_size_of_the_image(side, scale):
+    """S = .5, T = -1, m = -.8: 1.69 a pixel. Taps of a 32x32 image have 1024, 256 and 64 pixels,
+    with weights .25, .5 and 1: 448 weighted pixels, whatever the size of the image."""
+    teacher, student = constant(side, -1.0), constant(side, 0.5)
+    assert pixel_scale(teacher.taps[0]) == scale
+    loss = one_channel(alpha=1e-3, margin=-0.8)(BATCH, teacher, student)["fkd"].item()
+    assert loss == pytest.approx(1e-3 * 1.69 * 448, rel=1e-5)
+
+
+def test_at_32x32_the_loss_is_the_authors_bit_for_bit():
+    torch.manual_seed(0)
+    teacher, student = FrozenTeacher(tiny(0), "batch"), tiny(1)
+    pictures = torch.rand(2, 3, 32, 32)
+    objective = FKD().objective(teacher, student)
+    t, s = teacher.features(pictures), student.features(pictures)
+    distance = torch.zeros(())
+    for i, (tap, own, link) in enumerate(zip(t.taps, s.taps, objective.connectors, strict=True)):
+        bound = getattr(objective, f"margin{i}")
+        distance = distance + (0.25, 0.5, 1.0)[i] * partial_l2(link(own), tap, bound)
+    assert torch.equal(objective(BATCH, t, s)["fkd"], 1e-3 / 2 * distance)
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_a_library_teacher_is_weighed_by_its_own_first_tap(side):
+    """timm's networks shrink the image before their first tap. The student is pooled to it."""
+    torch.manual_seed(0)
+    network = create_model("timm/test_efficientnet", 4, image_size=side).eval()
+    teacher, student = FrozenTeacher(network, "batch"), tiny(1)
+    objective = FKD().objective(teacher, student)
+    pictures = torch.rand(2, 3, side, side)
+    t, s = teacher.features(pictures), student.features(pictures)
+    first = t.taps[0].shape[2]
+    assert first < side
+    loss = objective(BATCH, t, s)["fkd"]  # it measures the margins, which are used again below
+    distance = torch.zeros(())
+    for i, (tap, own) in enumerate(zip(t.taps, s.taps, strict=True)):
+        tap, own = match_size(tap, own)
+        bound = getattr(objective, f"margin{i}")
+        distance += objective.weights[i] * partial_l2(objective.connectors[i](own), tap, bound)
+    assert loss.item() == pytest.approx(1e-3 * (32 / first) ** 2 / 2 * distance.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["quick", "standard", "paper"])
+def test_weak_is_a_tenth_of_the_guidance_at_every_size(preset):
+    """C6 keeps its meaning: the scale of the pixels acts on both alike."""
+    settled = (
+        settle(FKD, Wanted(kind="distiller", name="fkd", variant=variant, preset=preset))
+        for variant in ("", "weak")
+    )
+    full, weak = (one_channel(s.params["alpha"], margin=-0.8) for s in settled)
+    for side in (16, 64):
+        given = (BATCH, constant(side, -1.0), constant(side, 0.5))
+        assert weak(*given)["fkd"].item() == pytest.approx(full(*given)["fkd"].item() / 10)
