@@ -9,7 +9,7 @@ Implemented: margin ReLU sigma_m with the margin E[X | X < 0] from the batch nor
 student's side, and the sum of the task loss and the weighted distances (Eq. 7).
 
     L = CE + alpha * 1024 / (H W) / B * sum_l w_l * d_p(r_l(S_l), max(T_l, m_l)),
-        w = (1/4, 1/2, 1),  H x W the size of the teacher's first tap
+        w = (1/4, 1/2, 1),  H x W the size of the teacher's first tap, as it is compared
 
 Deviations from the paper:
 - gamma = 0 (a pruned channel) gives m = min(beta, 0); the authors' code divides by zero there.
@@ -22,8 +22,8 @@ Deviations from the paper:
 - d_p is a sum over pixels, so the authors choose alpha by the data set: 1e-3 at 32x32, and 1e-4 at
   224x224. Here alpha is the value at 32x32, and 1024 / (H W) scales it to other sizes. Nothing
   changes at 32x32. Their ResNet-50 at 224x224 has a first tap of 56x56, where 1e-3 becomes 3.3e-4.
-- Where the student's first tap is smaller than the teacher's, H x W is the size of the student's:
-  the distance is summed there.
+- Where the student's first tap is the smaller one, H x W is its size, since the distance is summed
+  there.
 """
 
 from __future__ import annotations

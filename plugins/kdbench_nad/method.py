@@ -7,10 +7,14 @@ Triggers from Deep Neural Networks. ICLR 2021, arXiv:2101.05930.
 Implemented: the attention map A_sum^p, its distance, and the total loss (Eq. 1-3).
 
     A_l = sum_c |G_l|^p,  A_hat = A / (||A||_2 + eps)  over H x W
-    L = CE + sum_l beta_l * MSE(A_hat_l(student), A_hat_l(attention teacher))
+    L = CE + (H_1 W_1) / 1024 * sum_l beta_l * MSE(A_hat_l(student), A_hat_l(attention teacher))
+        H_1 x W_1 the size of the first map
 
 Deviations from the paper:
 - The distance is the mean squared error of the authors' code, not the norm of the paper's Eq. 2.
+- A_hat has length 1 and its error is averaged over H x W. So the distance falls with the number of
+  places, and beta would mean another strength at every size of image. Here beta is the value at
+  32x32, which is the authors' size, and (H_1 W_1) / 1024 scales it to other sizes.
 - Used after distillation on the student (``when=after``, default) or before it on the teacher
   (``before``); the paper has no distillation besides its own.
 - Recipe from the preset unless given here; augmentation is the data set's (the authors add Cutout).
@@ -35,6 +39,7 @@ from torch import Tensor
 from kdbench.attention import attention_distance
 from kdbench.data.base import Batch
 from kdbench.defense import DefenseSetting
+from kdbench.matching import pixel_scale
 from kdbench.method import Info
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import FrozenTeacher
@@ -48,7 +53,8 @@ class NADParams(TuningParams):
 
     beta: tuple[float, float, float] = Field(
         (500.0, 1000.0, 1000.0),
-        description="weights of the attention distances of groups 1-3, >= 0; authors' code",
+        description="weights of the attention distances of groups 1-3, >= 0; their values at "
+        "32x32, scaled to other sizes by height x width / 1024 of the first map; authors' code",
     )
     p: float = Field(
         2.0,
@@ -69,6 +75,21 @@ class NADParams(TuningParams):
         "None: preset's schedule; "
         "authors: after 2 epochs, 0.2 of 10",
     )
+
+
+def attention_terms(
+    groups: tuple[Tensor, ...], wanted: tuple[Tensor, ...], params: NADParams
+) -> dict[str, Tensor]:
+    """The weighted distance of each group's attention from the wanted one, as float32 scalars.
+
+    A group with weight 0 has no term. Only ``groups`` get a gradient.
+    """
+    scale = pixel_scale(groups[0])
+    return {
+        f"attention{i + 1}": beta / scale * attention_distance(mine, other, params.p, params.eps)
+        for i, (beta, mine, other) in enumerate(zip(params.beta, groups, wanted, strict=True))
+        if beta
+    }
 
 
 class NAD(Repair):
@@ -119,13 +140,7 @@ class NAD(Repair):
             out = model.features(batch.images)
             terms = {"ce": F.cross_entropy(out.logits.float(), batch.labels)}
             if guide is not None:
-                wanted = guide.features(batch.images).groups
-                for i, beta in enumerate(params.beta):
-                    if beta:
-                        distance = attention_distance(
-                            out.groups[i], wanted[i], params.p, params.eps
-                        )
-                        terms[f"attention{i + 1}"] = beta * distance
+                terms |= attention_terms(out.groups, guide.features(batch.images).groups, params)
             return terms
 
         fine_tune(model, setting, params.recipe(setting.recipe), loss=loss)

@@ -31,15 +31,26 @@ def objective(**params):
     return AT(ATParams(**params)).objective(FrozenTeacher(tiny(0)), tiny(1))
 
 
-def test_disjoint_maps_cost_two_of_64_places_in_each_group():
+def test_disjoint_maps_cost_two_of_1024_places_in_each_group():
+    """At any size: two places of 8x8 are weighed as two of 32x32."""
     teacher, student = groups(*[one_hot(0, 0)] * 3), groups(*[one_hot(5, 5, channels=3)] * 3)
     losses = objective(beta=10)(BATCH, teacher, student)
-    assert losses["at"].item() == pytest.approx(10 * 3 * 2 / 64, rel=1e-5)
+    assert losses["at"].item() == pytest.approx(10 * 3 * 2 / 1024, rel=1e-5)
     assert losses["ce"].item() == pytest.approx(1.3862944)
     one = groups(one_hot(0, 0), one_hot(5, 5, channels=3), one_hot(0, 0))
     assert objective(beta=10)(BATCH, teacher, one)["at"].item() == pytest.approx(
-        10 * 2 / 64, rel=1e-5
+        10 * 2 / 1024, rel=1e-5
     )
+
+
+@pytest.mark.parametrize("side", [16, 32, 64])
+def test_the_weight_is_that_of_32x32_at_every_size(side):
+    """Two disjoint places cost 2 / 1024, 2 / 256 and 2 / 64 at 32x32, and the same at other
+    sizes."""
+    sides = (side, side // 2, side // 4)
+    teacher, student = (groups(*(one_hot(i, i, side=s) for s in sides)) for i in (0, 3))
+    expected = 1000 * (2 / 1024 + 2 / 256 + 2 / 64)
+    assert objective()(BATCH, teacher, student)["at"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_power_of_the_map():
@@ -53,7 +64,7 @@ def test_the_power_of_the_map():
         (3, torch.tensor([27.0, 64.0])),
     ):
         expected = 3 * (a / a.norm() - torch.tensor([1.0, 0.0])).square().mean()
-        assert objective(beta=1, p=p)(BATCH, teacher, student)["at"].item() == pytest.approx(
+        assert objective(beta=512, p=p)(BATCH, teacher, student)["at"].item() == pytest.approx(
             expected.item(), rel=1e-5
         )
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from kdbench_nad import method
-from kdbench_nad.method import NAD, NADParams
+from kdbench_nad.method import NAD, NADParams, attention_terms
 
 from kdbench.attention import attention, attention_distance
 from kdbench.models.views import FrozenTeacher
@@ -33,6 +33,22 @@ def test_distance():
     assert attention_distance(a, b).item() == pytest.approx(2 / 64, rel=1e-5)
     g = torch.randn(2, 3, 4, 4)
     assert attention_distance(g, g).item() == 0
+
+
+@pytest.mark.parametrize("side", [16, 32, 64])
+def test_the_weights_are_those_of_32x32_at_every_size(side):
+    """Two disjoint places cost 2 / 1024, 2 / 256 and 2 / 64 at 32x32, and the same at other
+    sizes. A weight of 0 is no term."""
+    sides = (side, side // 2, side // 4)
+    mine, wanted = (tuple(torch.zeros(2, 3, s, s) for s in sides) for _ in "ab")
+    for a, b in zip(mine, wanted, strict=True):
+        a[:, :, 0, 0] = b[:, :, 3, 3] = 1
+    terms = attention_terms(mine, wanted, NADParams())
+    expected = {"attention1": 500 * 2 / 1024, "attention2": 1000 * 2 / 256}
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(
+        expected | {"attention3": 1000 * 2 / 64}, rel=1e-5
+    )
+    assert set(attention_terms(mine, wanted, NADParams(beta=(0, 1, 0)))) == {"attention2"}
 
 
 def test_beta_zero_is_fine_tuning():
