@@ -11,18 +11,26 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from kdbench.attack import AttackSetting, PoisonedImages, choose_poison, finetune_poisoned
+from kdbench.attack import (
+    PROBE,
+    AttackSetting,
+    PoisonedImages,
+    choose_poison,
+    finetune_poisoned,
+    target_share,
+)
 from kdbench.data.base import Batch
 from kdbench.errors import ConfigError
 from kdbench.method import Params
 from kdbench.models.base import GROUPS, FeatureModel, FeatureOutput
 from kdbench.training import Recipe
 from kdbench.triggers import BlendTrigger, blend, corner
+from kdbench.universal_bound import UniversalBound
 
 #: Features of triggered images -> the scalar that the search minimises.
 FeatureLoss = Callable[[FeatureOutput], Tensor]
-#: Images on which the loss is measured before and after the search, and images of one pass.
-_PROBE = 256
+#: Share of the images that the search does not see, at most, however few there are.
+_HELD_OUT = 0.25
 
 
 class SearchParams(Params):
@@ -72,6 +80,13 @@ class SearchParams(Params):
     )
     search_batch: int = Field(
         64, ge=2, description="images a step of the trigger search; CheatKD release"
+    )
+    max_universal: float | None = Field(
+        5.0,
+        gt=0,
+        le=100,
+        description="most non-target images, in percent, that the clean teacher may take for the "
+        "target class with the trigger; none: any number; kdbench",
     )
     poison_rate: float = Field(
         0.1,
@@ -158,7 +173,7 @@ def clean_taps(
     """``reduce`` of each tap of the clean teacher on training rows without a trigger."""
     parts: list[list[Tensor]] = [[] for _ in range(GROUPS)]
     with frozen(setting.teacher) as teacher, setting.numerics.autocast():
-        for chunk in rows.split(_PROBE):
+        for chunk in rows.split(PROBE):
             out = teacher.features(setting.train.read(chunk, setting.numerics.device))
             for part, tap in zip(parts, out.taps, strict=True):
                 part.append(reduce(tap))
@@ -226,46 +241,69 @@ def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLo
     """Minimise ``loss`` over a trigger on non-target images. The teacher stays as it is."""
     device = setting.numerics.device
     leaves = _Leaves(setting, params)
-    others = class_rows(setting, target=False)
-    probe = setting.train.read(pick(others, _PROBE, setting.generator), device)
+    held_out, rows = _split(class_rows(setting, target=False), setting.generator)
+    probe = setting.train.read(held_out, device)
 
     def measure(teacher: FeatureModel) -> tuple[float, float]:
         with torch.no_grad(), setting.numerics.autocast():
             out = teacher.features(leaves.on(probe))
-            hit = (out.logits.argmax(1) == setting.target_class).float().mean()
-            return float(loss(out)), float(hit)
+            return float(loss(out)), target_share(out.logits, setting.target_class)
 
     with frozen(setting.teacher) as teacher:
         before, _ = measure(teacher)
         if params.steps:
-            _minimise(setting, params, loss, leaves, others)
-        after, hit = measure(teacher)
+            _minimise(setting, params, loss, leaves, rows, before)
+        after, universal = measure(teacher)
     trigger = BlendTrigger(leaves.pixels(), leaves.mask).to(device)
     facts: dict[str, float | int | str] = {
         "trigger_loss_before": before,
         "trigger_loss_after": after,
         "mean_opacity": float(trigger.mask.mean()),
-        # How much the trigger achieves by itself, before any poison: training images of non-target
-        # classes.
-        "clean_teacher_asr": 100 * hit,
+        # What the trigger achieves by itself, before any poison, on images it was not searched on.
+        "universal": universal,
     }
+    if params.max_universal is not None and universal > params.max_universal:
+        facts["universal_bound"] = "exceeded"
     return FoundTrigger(trigger, facts)
 
 
+def _split(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(rows that the search does not see, the others), at random. A single row is in both."""
+    shuffled = pick(rows, len(rows), generator)
+    count = min(PROBE, max(1, int(_HELD_OUT * len(rows))))
+    return shuffled[:count], shuffled[count:] if len(rows) > 1 else shuffled
+
+
 def _minimise(
-    setting: AttackSetting, params: SearchParams, loss: FeatureLoss, leaves: _Leaves, rows: Tensor
+    setting: AttackSetting,
+    params: SearchParams,
+    loss: FeatureLoss,
+    leaves: _Leaves,
+    rows: Tensor,
+    start: float,
 ) -> None:
-    """Train the leaves in place, on images of ``rows``."""
+    """Train the leaves in place, on images of ``rows``. ``start`` is the loss before."""
+    bound = None
+    if params.max_universal is not None:
+        bound = UniversalBound(params.max_universal, setting.target_class, start or 1.0)
+        bound.to(setting.numerics.device)
 
     def objective(batch: Batch) -> dict[str, Tensor]:
-        return {"trigger": loss(setting.teacher.features(leaves.on(batch.images)))}
+        out = setting.teacher.features(leaves.on(batch.images))
+        terms = {"trigger": loss(out)}
+        return terms if bound is None else terms | {"universal": bound.penalty(out.logits)}
+
+    def after_step() -> None:
+        leaves.project()
+        if bound is not None:
+            bound.adapt()
 
     # One pass over repeated rows, so that the number of steps does not depend on the size of the
     # set.
     wanted = params.steps * params.search_batch
     repeated = rows.repeat(-(-wanted // len(rows)))[:wanted]
     setting.fit(
-        leaves.learned,
+        leaves.learned if bound is None else [*leaves.learned, bound],
         objective,
         setting.train.subset(repeated),
         Recipe(
@@ -273,7 +311,7 @@ def _minimise(
         ),
         generator=setting.generator,
         augmentation=setting.augmentation,
-        after_step=leaves.project,
+        after_step=after_step,
     )
 
 
