@@ -12,9 +12,14 @@ from kdbench.data.base import Augmentation, Batch, ImageSet
 from kdbench.data.fraction import stratified_rows
 from kdbench.errors import ConfigError
 from kdbench.method import Method
+from kdbench.metrics import attacked
 from kdbench.models.base import FeatureModel
+from kdbench.models.views import FrozenTeacher
 from kdbench.numerics import Numerics
 from kdbench.training import Fit, LossFunction, Recipe, cross_entropy
+
+#: Images on which a trigger's effect on the clean teacher is measured, at most.
+PROBE = 256
 
 
 class Trigger(nn.Module, ABC):
@@ -79,6 +84,7 @@ class Backdoor:
 
     ``poisons`` counts the training images that carry the poison. ``labels_changed`` counts those
     trained under another label than their own; it is given where the two numbers differ.
+    ``universal`` is what :func:`universal_response` returns, a column of the results.
     """
     source_classes: tuple[int, ...] | None = None
     """The classes whose triggered test images ASR counts. None: every class but the target."""
@@ -93,6 +99,42 @@ class Attack(Method):
     def implant(self, setting: AttackSetting) -> Backdoor:
         """Return a backdoored teacher and its trigger. The teacher is the network of the setting,
         with other weights."""
+
+
+def target_share(logits: Tensor, target_class: int) -> float:
+    """How many images are taken for the target class, in percent."""
+    return 100.0 * float((logits.argmax(1) == target_class).float().mean())
+
+
+@torch.no_grad()
+def universal_response(
+    setting: AttackSetting, trigger: Trigger, source_classes: tuple[int, ...] | None = None
+) -> float:
+    """The clean teacher's response to a trigger, in percent.
+
+    It is the share of triggered training images that the clean teacher takes for the target class.
+    Nothing is poisoned yet, so the trigger does this alone. Up to :data:`PROBE` images are asked,
+    evenly spread over those that the trigger is for. Call it before the teacher is trained.
+
+    Args:
+        source_classes: as in :class:`Backdoor`.
+
+    Raises:
+        ConfigError: the trigger is for no training image.
+    """
+    labels, numerics = setting.train.labels, setting.numerics
+    rows = torch.nonzero(attacked(labels, setting.target_class, source_classes)).flatten()
+    if len(rows) == 0:
+        raise ConfigError(
+            "the trigger is for no training image; choose another target_class or other source "
+            "classes"
+        )
+    spread = torch.linspace(0, len(rows) - 1, min(PROBE, len(rows))).long()
+    # A frozen copy, so that the mode of no module changes.
+    teacher = FrozenTeacher(setting.teacher)
+    shown = trigger(setting.train.read(rows[spread], numerics.device))
+    with numerics.autocast():
+        return target_share(teacher.features(shown).logits, setting.target_class)
 
 
 def choose_poison(

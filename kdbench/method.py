@@ -45,6 +45,23 @@ class Params(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
+    def _none_as_a_word(cls, values: Any) -> Any:
+        """``none`` is None where a field may be that: neither TOML nor ``--set`` has another
+        word for it."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: None if value == "none" and cls._may_be_none(name) else value
+            for name, value in values.items()
+        }
+
+    @classmethod
+    def _may_be_none(cls, name: str) -> bool:
+        field = cls.model_fields.get(name)
+        return field is not None and type(None) in get_args(field.annotation)
+
+    @model_validator(mode="before")
+    @classmethod
     def _no_number_by_accident(cls, values: Any) -> Any:
         """``true`` is not the number 1: pydantic would take it for one."""
         for name, value in values.items() if isinstance(values, dict) else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,18 +12,28 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from kdbench.attack import AttackSetting, PoisonedImages, choose_poison, finetune_poisoned
+from kdbench.attack import (
+    PROBE,
+    AttackSetting,
+    PoisonedImages,
+    choose_poison,
+    finetune_poisoned,
+    target_share,
+)
 from kdbench.data.base import Batch
 from kdbench.errors import ConfigError
 from kdbench.method import Params
 from kdbench.models.base import GROUPS, FeatureModel, FeatureOutput
 from kdbench.training import Recipe
-from kdbench.triggers import BlendTrigger, blend, corner
+from kdbench.triggers import BlendTrigger, LearnedTrigger, corner
+from kdbench.universal_bound import UniversalBound
 
 #: Features of triggered images -> the scalar that the search minimises.
 FeatureLoss = Callable[[FeatureOutput], Tensor]
-#: Images on which the loss is measured before and after the search, and images of one pass.
-_PROBE = 256
+#: Share of the images that the search does not see, at most.
+_UNSEEN = 0.25
+#: Times that a search goes on, a fraction of its steps each, while the response is over its aim.
+_ROUNDS = 5
 
 
 class SearchParams(Params):
@@ -72,6 +83,13 @@ class SearchParams(Params):
     )
     search_batch: int = Field(
         64, ge=2, description="images a step of the trigger search; CheatKD release"
+    )
+    max_universal: float | None = Field(
+        5.0,
+        gt=0,
+        le=100,
+        description="most non-target images, in percent, that the clean teacher may take for the "
+        "target class with the trigger; none: any number; kdbench",
     )
     poison_rate: float = Field(
         0.1,
@@ -158,7 +176,7 @@ def clean_taps(
     """``reduce`` of each tap of the clean teacher on training rows without a trigger."""
     parts: list[list[Tensor]] = [[] for _ in range(GROUPS)]
     with frozen(setting.teacher) as teacher, setting.numerics.autocast():
-        for chunk in rows.split(_PROBE):
+        for chunk in rows.split(PROBE):
             out = teacher.features(setting.train.read(chunk, setting.numerics.device))
             for part, tap in zip(parts, out.taps, strict=True):
                 part.append(reduce(tap))
@@ -175,106 +193,132 @@ class FoundTrigger:
     """Numbers about the search, for the record."""
 
 
-class _Leaves:
-    """Pattern and mask of a trigger while they are searched.
-
-    Both are clamped *in place* after each step. A clamped copy would leave the graph of the
-    optimiser, as happens to the mask in the released CKD code.
-    """
-
-    def __init__(self, setting: AttackSetting, params: SearchParams) -> None:
-        device, shape = setting.numerics.device, setting.train.shape
-        self._params = params
-        pattern = torch.rand(shape, generator=setting.generator)
-        self.pattern = pattern.to(device).requires_grad_()
-        noise = torch.rand(1, *shape[1:], generator=setting.generator)
-        if params.shape == "blend":
-            self.mask = noise.clamp(max=params.kappa).to(device).requires_grad_()
-        else:
-            side = max(1, round(params.patch_fraction * shape[1]))
-            mask = torch.zeros_like(noise)
-            mask[:, *corner(side, side, shape, params.margin)] = params.opacity
-            self.mask = mask.to(device)
-        # The affine map from a pattern of the normalised input to pixels commutes with blending,
-        # which is affine too.
-        self._mean, self._std = setting.teacher.pixel_mean[0], setting.teacher.pixel_std[0]
-
-    @property
-    def learned(self) -> list[Tensor]:
-        """What the search changes: the pattern and, for a blend, the opacity."""
-        return [leaf for leaf in (self.pattern, self.mask) if leaf.requires_grad]
-
-    def pixels(self) -> Tensor:
-        """The pattern as pixels in [0, 1]."""
-        if self._params.space == "pixel":
-            return self.pattern
-        return (self.pattern * self._std + self._mean).clamp(0, 1)
-
-    def on(self, images: Tensor) -> Tensor:
-        """Images with the trigger as it is now."""
-        return blend(images, self.pixels(), self.mask)
-
-    @torch.no_grad()
-    def project(self) -> None:
-        """Clamp both into their bounds."""
-        self.pattern.clamp_(0, 1)
-        if self.mask.requires_grad:
-            self.mask.clamp_(0, self._params.kappa)
+def _start(setting: AttackSetting, params: SearchParams) -> LearnedTrigger:
+    """Uniform noise: the trigger before the search."""
+    device, shape = setting.numerics.device, setting.train.shape
+    pattern = torch.rand(shape, generator=setting.generator)
+    mask = torch.rand(1, *shape[1:], generator=setting.generator)
+    if params.shape == "blend":
+        mask = mask.clamp(max=params.kappa)
+    else:
+        side = max(1, round(params.patch_fraction * shape[1]))
+        mask = torch.zeros_like(mask)
+        mask[:, *corner(side, side, shape, params.margin)] = params.opacity
+    most = params.kappa if params.shape == "blend" else None
+    return LearnedTrigger(
+        pattern.to(device),
+        mask.to(device),
+        most,
+        setting.teacher if params.space == "normalised" else None,
+    )
 
 
 def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLoss) -> FoundTrigger:
-    """Minimise ``loss`` over a trigger on non-target images. The teacher stays as it is."""
-    device = setting.numerics.device
-    leaves = _Leaves(setting, params)
-    others = class_rows(setting, target=False)
-    probe = setting.train.read(pick(others, _PROBE, setting.generator), device)
+    """Minimise ``loss`` over a trigger on non-target images. The teacher stays as it is.
 
-    def measure(teacher: FeatureModel) -> tuple[float, float]:
-        with torch.no_grad(), setting.numerics.autocast():
-            out = teacher.features(leaves.on(probe))
-            hit = (out.logits.argmax(1) == setting.target_class).float().mean()
-            return float(loss(out)), float(hit)
-
-    with frozen(setting.teacher) as teacher:
-        before, _ = measure(teacher)
+    The clean teacher's response is kept under ``max_universal``. If that cannot be, the trigger is
+    the one with the least response, and the facts say so.
+    """
+    with frozen(setting.teacher):
+        search = _Search(setting, params, loss)
+        before, _ = search.measure(search.unseen)
         if params.steps:
-            _minimise(setting, params, loss, leaves, others)
-        after, hit = measure(teacher)
-    trigger = BlendTrigger(leaves.pixels(), leaves.mask).to(device)
+            search.run(before)
+        after, universal = search.measure(search.unseen)
+    trigger = search.trigger.as_it_is().to(setting.numerics.device)
     facts: dict[str, float | int | str] = {
         "trigger_loss_before": before,
         "trigger_loss_after": after,
         "mean_opacity": float(trigger.mask.mean()),
-        # How much the trigger achieves by itself, before any poison: training images of non-target
-        # classes.
-        "clean_teacher_asr": 100 * hit,
+        # What the trigger achieves by itself, before any poison, on images it was not searched on.
+        "universal": universal,
     }
+    if params.max_universal is not None and universal > params.max_universal:
+        facts["max_universal"] = f"not reached: {params.max_universal:g} %"
     return FoundTrigger(trigger, facts)
 
 
-def _minimise(
-    setting: AttackSetting, params: SearchParams, loss: FeatureLoss, leaves: _Leaves, rows: Tensor
-) -> None:
-    """Train the leaves in place, on images of ``rows``."""
+class _Search:
+    """A trigger while it is searched on the frozen teacher.
 
-    def objective(batch: Batch) -> dict[str, Tensor]:
-        return {"trigger": loss(setting.teacher.features(leaves.on(batch.images)))}
+    Up to a quarter of the images are kept from the search. What is reported is measured on them.
+    """
 
-    # One pass over repeated rows, so that the number of steps does not depend on the size of the
-    # set.
-    wanted = params.steps * params.search_batch
-    repeated = rows.repeat(-(-wanted // len(rows)))[:wanted]
-    setting.fit(
-        leaves.learned,
-        objective,
-        setting.train.subset(repeated),
-        Recipe(
-            epochs=1, batch_size=params.search_batch, optimizer="adam", lr=params.lr, weight_decay=0
-        ),
-        generator=setting.generator,
-        augmentation=setting.augmentation,
-        after_step=leaves.project,
-    )
+    def __init__(self, setting: AttackSetting, params: SearchParams, loss: FeatureLoss) -> None:
+        self.setting, self.params, self.loss = setting, params, loss
+        self.trigger = _start(setting, params)
+        rows = class_rows(setting, target=False)
+        rows = pick(rows, len(rows), setting.generator)
+        count = min(PROBE, max(1, int(_UNSEEN * len(rows))))
+        self.unseen = setting.train.read(rows[:count], setting.numerics.device)
+        # A single image has to be in both.
+        self.rows = rows[count:] if len(rows) > 1 else rows
+
+    @torch.no_grad()
+    def measure(self, images: Tensor) -> tuple[float, float]:
+        """(the loss, the teacher's response in percent) on images with the trigger as it is now."""
+        with self.setting.numerics.autocast():
+            out = self.setting.teacher.features(self.trigger.on(images))
+            return float(self.loss(out)), target_share(out.logits, self.setting.target_class)
+
+    def run(self, start: float) -> None:
+        """Minimise the loss, with a response under the bound.
+
+        Args:
+            start: the loss before.
+        """
+        steps, most = self.params.steps, self.params.max_universal
+        if most is None:
+            self.minimise(steps)
+            return
+        bound = UniversalBound(most, self.setting.target_class, start or 1.0)
+        bound.to(self.setting.numerics.device)
+        seen = self.setting.train.read(self.rows[:PROBE], self.setting.numerics.device)
+        least, kept = math.inf, self.trigger.state()
+        for _ in range(1 + _ROUNDS):
+            self.minimise(steps, bound)
+            _, response = self.measure(seen)
+            if response < least:
+                least, kept = response, self.trigger.state()
+            if response <= bound.aim:
+                break
+            # The weight stays what it has grown to.
+            steps = max(1, self.params.steps // _ROUNDS)
+        self.trigger.restore(kept)
+
+    def minimise(self, steps: int, bound: UniversalBound | None = None) -> None:
+        """Train the trigger for some steps."""
+        setting, params, trigger = self.setting, self.params, self.trigger
+
+        def objective(batch: Batch) -> dict[str, Tensor]:
+            out = setting.teacher.features(trigger.on(batch.images))
+            terms = {"trigger": self.loss(out)}
+            return terms if bound is None else terms | {"universal": bound.penalty(out.logits)}
+
+        def after_step() -> None:
+            trigger.project()
+            if bound is not None:
+                bound.adapt()
+
+        # One pass over repeated rows, so that the number of steps does not depend on the size of
+        # the set.
+        wanted = steps * params.search_batch
+        repeated = self.rows.repeat(-(-wanted // len(self.rows)))[:wanted]
+        setting.fit(
+            trigger.learned if bound is None else [*trigger.learned, bound],
+            objective,
+            setting.train.subset(repeated),
+            Recipe(
+                epochs=1,
+                batch_size=params.search_batch,
+                optimizer="adam",
+                lr=params.lr,
+                weight_decay=0,
+            ),
+            generator=setting.generator,
+            augmentation=setting.augmentation,
+            after_step=after_step,
+        )
 
 
 #: Further losses of the teacher's training.

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kdbench.attack import Trigger
 from kdbench.errors import ConfigError
+from kdbench.models.base import FeatureModel
 
 
 class BlendTrigger(Trigger):
@@ -48,6 +49,75 @@ class PatchTrigger(BlendTrigger):
         mask = torch.zeros(1, *shape[1:])
         mask[:, rows, columns] = opacity
         super().__init__(pattern, mask)
+
+
+class LearnedTrigger:
+    """Pattern and mask of a :class:`BlendTrigger` while they are searched.
+
+    Both are clamped *in place* after each step. A clamped copy would leave the graph of the
+    optimiser, as happens to the mask in the released CKD code.
+
+    Args:
+        pattern: float (3, H, W) in [0, 1]. It is trained in place. mask: float (1, H, W) in [0, 1].
+        most_opacity: the mask is trained too, up to this. None: it stays.
+        normalised_for: the pattern is one of this network's normalised input. None: of pixels.
+    """
+
+    def __init__(
+        self,
+        pattern: Tensor,
+        mask: Tensor,
+        most_opacity: float | None,
+        normalised_for: FeatureModel | None,
+    ) -> None:
+        self.pattern = pattern.requires_grad_()
+        self.mask = mask.requires_grad_(most_opacity is not None)
+        self.most_opacity = most_opacity
+        # The affine map from a pattern of the normalised input to pixels commutes with blending,
+        # which is affine too.
+        model = normalised_for
+        self._affine = None if model is None else (model.pixel_std[0], model.pixel_mean[0])
+
+    @property
+    def learned(self) -> list[Tensor]:
+        """What the search changes: the pattern and, for a blend, the opacity."""
+        return [leaf for leaf in (self.pattern, self.mask) if leaf.requires_grad]
+
+    def pixels(self) -> Tensor:
+        """The pattern as pixels in [0, 1]."""
+        if self._affine is None:
+            return self.pattern
+        std, mean = self._affine
+        return (self.pattern * std + mean).clamp(0, 1)
+
+    def on(self, images: Tensor) -> Tensor:
+        """Images with the trigger as it is now.
+
+        Not clamped, since ``clamp`` has no gradient at its own bounds. A pixel of an opaque patch
+        would stay at 0 or 1 for good once it got there.
+        """
+        return (1 - self.mask) * images + self.mask * self.pixels()
+
+    def as_it_is(self) -> BlendTrigger:
+        """The trigger as it is now, which learns no more."""
+        return BlendTrigger(self.pixels(), self.mask)
+
+    def state(self) -> list[Tensor]:
+        """A copy of what was learned so far."""
+        return [leaf.detach().clone() for leaf in self.learned]
+
+    @torch.no_grad()
+    def restore(self, state: list[Tensor]) -> None:
+        """Put back what :meth:`state` returned."""
+        for leaf, value in zip(self.learned, state, strict=True):
+            leaf.copy_(value)
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Clamp both into their bounds."""
+        self.pattern.clamp_(0, 1)
+        if self.most_opacity is not None:
+            self.mask.clamp_(0, self.most_opacity)
 
 
 def blend(images: Tensor, pattern: Tensor, mask: Tensor) -> Tensor:

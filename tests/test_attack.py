@@ -3,8 +3,16 @@
 import pytest
 import torch
 
-from kdbench.attack import PoisonedImages, Trigger, choose_poison
+from kdbench.attack import (
+    PROBE,
+    PoisonedImages,
+    Trigger,
+    choose_poison,
+    target_share,
+    universal_response,
+)
 from kdbench.errors import ConfigError
+from tests.plugins.attack_setting import TARGET, setting
 
 
 class White(Trigger):
@@ -60,3 +68,47 @@ def test_cover_images_keep_their_label_and_carry_no_trigger(stripes):
     assert shown.labels[1] == stripes.train.labels[1]
     assert torch.equal(shown.images[1], batch.images[1])
     assert shown.labels[-1] == 0
+
+
+def test_the_share_of_a_class_is_a_percentage():
+    logits = torch.tensor([[2.0, 1, 0], [0, 1, 2], [0, 2, 1], [3, 0, 0]])
+    assert target_share(logits, 0) == 50
+    assert target_share(logits, 1) == 25
+
+
+class Blank(Trigger):
+    """It says which images it saw, and makes all of them the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append(images)
+        return torch.full_like(images, 0.5)
+
+
+@pytest.mark.parametrize("classes", [None, (2, TARGET)])
+def test_the_response_is_counted_on_the_images_that_the_trigger_is_for(classes):
+    given, trigger = setting(count=1000), Blank()
+    with torch.no_grad():
+        taken = int(given.teacher(torch.full((1, 3, 16, 16), 0.5)).argmax())
+    given.teacher.train()
+    before = {name: value.clone() for name, value in given.teacher.state_dict().items()}
+    response = universal_response(given, trigger, classes)
+    assert response == (100 if taken == TARGET else 0)
+    wanted = given.train.labels != TARGET if classes is None else given.train.labels == 2
+    rows = torch.nonzero(wanted).flatten()
+    (seen,) = trigger.seen
+    assert len(seen) == min(PROBE, len(rows))
+    images = {image.numpy().tobytes() for image in given.train.read(rows)}
+    assert {image.numpy().tobytes() for image in seen} <= images
+    # The teacher is as it was, in whatever mode.
+    assert given.teacher.training
+    for name, value in given.teacher.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_trigger_for_no_image_is_an_error():
+    with pytest.raises(ConfigError, match="for no training image"):
+        universal_response(setting(), Blank(), (TARGET,))

@@ -35,7 +35,7 @@ FLOORS = (
     ("attention", "matching", "variance", "numerics", "data", "models", "_cuda_graphs"),
     ("training", "capture", "untrusted.weights"),
     ("attack", "defense", "distiller", "metrics"),
-    ("triggers", "repair", "hookspecs"),
+    ("triggers", "universal_bound", "repair", "hookspecs"),
     ("trigger_search", "loading"),
     ("report",),
     ("testing",),

@@ -13,7 +13,7 @@ from typing import Any
 
 from kdbench.report.column import Column, ValueKind
 
-SCHEMA = 7
+SCHEMA = 8
 
 #: The largest whole number of a table, and of a request. It fits into 64 bits, as most programs
 #: that read tables and TOML want.
@@ -189,6 +189,15 @@ TABLE: tuple[Column, ...] = (
         "the clean teacher itself: ASR with this trigger",
         "source_asr",
         with_interval=False,
+    ),
+    Column(
+        "universal",
+        "number",
+        "the same on the attacker's own images (training images the trigger is for), as the attack "
+        "states it; empty: it does not",
+        "%",
+        since=8,
+        role="result",
     ),
     Column(
         "cleansed_acc",

@@ -26,7 +26,7 @@ _UNCOUNTED = {
 }
 _BOOTSTRAPPED = ("transferred", "removed")
 #: What a row of a failed cell cannot have.
-_RESULTS = (*RATES, *_UNCOUNTED, *_BOOTSTRAPPED, "verdict")
+_RESULTS = (*RATES, *_UNCOUNTED, *_BOOTSTRAPPED, "universal", "verdict")
 _EXACT_FRACTION_SINCE = 7
 _NOT_NEGATIVE = [
     name
@@ -55,6 +55,9 @@ def check_row(where: str, row: Row, there: Collection[str]) -> None:
     for name in _NOT_NEGATIVE:
         if row[name] is not None and row[name] < 0:
             raise _contradiction(where, row, name, "it cannot be below 0")
+    # A row that an older version kept in the store has no such column.
+    if row.get("universal") is not None and not 0 <= row["universal"] <= 100:
+        raise _contradiction(where, row, "universal", "a share is 0 to 100 %")
     fraction = row["clean_fraction"]
     # Until schema 6 it was rounded to four decimals, and a small share became 0.
     rounded_away = fraction == 0 and row["schema"] < _EXACT_FRACTION_SINCE

@@ -32,6 +32,7 @@ from kdbench.attack import (
     PoisonedImages,
     choose_poison,
     finetune_poisoned,
+    universal_response,
 )
 from kdbench.method import Info, Params, Variant
 from kdbench.triggers import PatchTrigger
@@ -93,8 +94,12 @@ class BadNets(Attack):
         poisoned = PoisonedImages.build(
             setting.train, rows, trigger, setting.target_class, duplicate=False
         )
+        facts = {
+            "poisons": len(rows),
+            "mean_opacity": float(trigger.mask.mean()),
+            "universal": universal_response(setting, trigger),
+        }
         teacher = finetune_poisoned(setting, poisoned)
-        facts = {"poisons": len(rows), "mean_opacity": float(trigger.mask.mean())}
         return Backdoor(teacher, trigger, setting.target_class, facts)
 
     def patch(self) -> Tensor:

@@ -31,7 +31,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from kdbench.attack import Attack, AttackSetting, Backdoor, Trigger
+from kdbench.attack import Attack, AttackSetting, Backdoor, Trigger, universal_response
 from kdbench.data.base import Batch, ImageSet
 from kdbench.errors import ConfigError
 from kdbench.method import Info, Params, Variant
@@ -183,6 +183,8 @@ class HTBA(Attack):
         patch = torch.rand(3, side, side, generator=setting.generator)
         trigger = PlacedPatch(patch, setting.train.shape, params.location).to(device)
         bases, sources = self.choose(setting)
+        source_classes = None if params.source == "all" else (params.source,)
+        universal = universal_response(setting, trigger, source_classes)
 
         poisons, before, after, change = [], 0.0, 0.0, 0.0
         for some_bases, some_sources in zip(
@@ -204,8 +206,8 @@ class HTBA(Attack):
             "labels_changed": int((setting.train.labels[bases] != setting.target_class).sum()),
             "feature_distance_before": before / len(bases),
             "feature_distance_after": after / len(bases),
+            "universal": universal,
         }
-        source_classes = None if params.source == "all" else (params.source,)
         return Backdoor(
             setting.teacher, trigger, setting.target_class, facts, source_classes=source_classes
         )

@@ -6,7 +6,7 @@ import torch
 from kdbench_badnets import kdbench_attacks
 from kdbench_badnets.method import BadNets, BadNetsParams
 
-from kdbench.attack import PoisonedImages, choose_poison
+from kdbench.attack import PoisonedImages, choose_poison, universal_response
 from tests.plugins.attack_setting import TARGET, counted, heard_labels, setting, success_rate
 
 
@@ -35,6 +35,7 @@ def test_trigger_changes_only_the_corner_to_the_nad_grid():
     again = poisoned.trigger(before)
     assert torch.equal(poisoned.trigger(again), again)
     assert poisoned.facts["poisons"] == 20
+    assert poisoned.facts["universal"] == universal_response(setting(), poisoned.trigger)
     assert not poisoned.teacher.training
 
 

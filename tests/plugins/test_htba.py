@@ -9,6 +9,7 @@ import torch
 from kdbench_htba import kdbench_attacks
 from kdbench_htba.method import HTBA, HTBAParams, PlacedPatch, match, penultimate
 
+from kdbench.attack import universal_response
 from kdbench.errors import ConfigError
 from kdbench.trigger_search import pooled
 from tests.plugins.attack_setting import TARGET, few, setting
@@ -157,6 +158,14 @@ def test_implant_is_repeatable_and_reports():
     )
     assert not one.teacher.training
     assert not torch.equal(one.teacher.fc.weight, setting().teacher.fc.weight)
+
+
+@pytest.mark.parametrize("source", ["all", 3])
+def test_the_response_is_that_of_the_teacher_before_it_is_attacked(source):
+    backdoor = HTBA(fast(iterations=1, source=source)).implant(setting())
+    classes = None if source == "all" else (3,)
+    clean = universal_response(setting(), backdoor.trigger, classes)
+    assert backdoor.facts["universal"] == clean
 
 
 def test_crafted_poisons_collide_with_the_patched_sources():

@@ -59,6 +59,8 @@ CASES = [
     ("teacher_variance", "-0.1", "it cannot be below 0"),
     ("clean_fraction", "7.0", "a share is above 0 and at most 1"),
     ("clean_fraction", "0.0", "a share is above 0 and at most 1"),
+    ("universal", "-0.5", "a share is 0 to 100 %"),
+    ("universal", "101.0", "a share is 0 to 100 %"),
     ("config_digest", "", "nothing in config_digest"),
     ("dataset_digest", "", "nothing in dataset_digest"),
 ]

@@ -48,6 +48,7 @@ STAGE_CODE = (
     "training",
     "trigger_search.py",
     "triggers.py",
+    "universal_bound.py",
     "variance.py",
 )
 

@@ -118,7 +118,7 @@ class RunResults:
         self.schedule.again(key)
 
     def _row(self, cell: Cell, measured: Mapping[str, Measured]) -> dict[str, Any]:
-        cells, final = row(cell, measured, self._facts(cell))
+        cells, final = row(cell, measured, self._facts(cell), self._trained(cell))
         if final:
             # On a full disk it is computed again next time.
             with contextlib.suppress(OSError):
@@ -157,6 +157,11 @@ class RunResults:
             "student_sha256": self._weights(cell.trained["student"]),
             **stated_columns(cell, self.prepared, self.registry),
         }
+
+    def _trained(self, cell: Cell) -> dict[str, Any]:
+        """The numbers of a row that trainings state beside their networks."""
+        teacher = self.store.find(cell.trained["teacher"])
+        return {"universal": None if teacher is None else teacher.facts.get("universal")}
 
     def _weights(self, key: str) -> str | None:
         manifest = self.store.find(key)

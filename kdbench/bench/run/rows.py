@@ -18,7 +18,10 @@ Measured = Mapping[str, Any] | Outcome
 
 
 def row(
-    cell: Cell, measured: Mapping[str, Measured], facts: Mapping[str, Any]
+    cell: Cell,
+    measured: Mapping[str, Measured],
+    facts: Mapping[str, Any],
+    trained: Mapping[str, Any],
 ) -> tuple[dict[str, Any], bool]:
     """(the row, whether it is final).
 
@@ -28,6 +31,7 @@ def row(
         cell: which row.
         measured: by role, for every role of the cell.
         facts: columns that the measurements do not hold.
+        trained: numbers that trainings state. The row of a failed cell has none.
     """
     columns: dict[str, Any] = dict.fromkeys(COLUMNS) | {"schema": SCHEMA} | cell.names | dict(facts)
     failed = next(
@@ -35,7 +39,7 @@ def row(
     )
     if failed is not None:
         return columns | {"status": failed.status} | _why("stage_failed", failed.reason), False
-    columns["status"] = "ok"
+    columns |= {"status": "ok"} | dict(trained)
     # Without a trigger, as for an imported teacher, nothing but accuracy was measured.
     if "asr" not in _facts(measured["student"]):
         return columns | _accuracies(measured), True

@@ -201,6 +201,8 @@ def check_facts(kind: Kind, roles: Collection[str], facts: Mapping[str, Any]) ->
         NonsenseError: why.
     """
     _measure(facts, DEPTH)
+    if kind is Kind.BACKDOOR:
+        _validate(BackdoorFacts, facts)
     if kind is not Kind.EVALUATE:
         return
     measurement = _validate(Measurement, facts)
@@ -300,6 +302,15 @@ class Measurement(BaseModel):
 
     def _rates(self) -> list[list[int]]:
         return [rate for rate in (self.acc, self.asr, self.ra, self.base) if rate is not None]
+
+
+class BackdoorFacts(BaseModel):
+    """The facts of an attack from which a row is made."""
+
+    model_config = _Report.model_config | {"extra": "ignore"}
+
+    universal: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """See :class:`kdbench.attack.Backdoor`. An attack need not state it."""
 
 
 def misfit(measurements: Sequence[Mapping[str, Any]], images: int) -> str | None:

@@ -48,6 +48,13 @@ class OddFacts(BadNets):
         return replace(super().implant(setting), facts={"distance": float("nan")})
 
 
+class OddResponse(BadNets):
+    info = info("oddresponse")
+
+    def implant(self, setting):
+        return replace(super().implant(setting), facts={"universal": float("nan")})
+
+
 class Cropping(Trigger):
     def forward(self, images):
         return images[:, :, 1:]
@@ -80,7 +87,7 @@ def go(registry, stripes, tmp_path, monkeypatch):
     """Run attacks x defenses on the striped pictures; answers the rows by (attack, defense)."""
     methods = {kind: dict(found) for kind, found in registry.methods.items()}
     for kind, classes in (
-        ("attack", (Exits, Refuses, OddFacts, BadTrigger, OneSource)),
+        ("attack", (Exits, Refuses, OddFacts, OddResponse, BadTrigger, OneSource)),
         ("defense", (Interrupted,)),
     ):
         for cls in classes:
@@ -127,6 +134,29 @@ def test_a_broken_attack_is_a_row_and_the_others_are_measured(go):
         "trigger-oddfacts-wrn10_1-seed0.png",
         "trigger-badnets-wrn10_1-seed0.png",
     }
+
+
+def test_a_row_has_what_its_attack_says_of_the_clean_teachers_response(go):
+    rows = go(("badnets", "oddfacts", "oddresponse"))
+    assert 0 <= rows["badnets", "none"]["universal"] <= 100
+    told = {s["title"]: s for s in json.loads((go.out / "run.json").read_text())["stages"]}
+    stated = told["implant badnets in wrn10_1"]["facts"]["universal"]
+    assert rows["badnets", "none"]["universal"] == stated
+    # An attack need not state it. One that states nonsense has failed.
+    assert rows["oddfacts", "none"]["status"] == "ok"
+    assert rows["oddfacts", "none"]["universal"] is None
+    assert rows["oddresponse", "none"]["status"] == "failed"
+    assert rows["oddresponse", "none"]["universal"] is None
+    assert "its facts cannot be kept: universal" in rows["oddresponse", "none"]["reason"]
+
+
+def test_a_failed_student_leaves_a_row_without_numbers(go, monkeypatch):
+    def fails(bench):
+        raise DivergedError("loss is not finite at step 3")
+
+    monkeypatch.setattr(stages, "distill", fails)
+    row = go(("badnets",))["badnets", "none"]
+    assert (row["status"], row["universal"]) == ("diverged", None)
 
 
 def test_a_network_that_cannot_be_described_costs_its_rows_and_not_the_run(go, monkeypatch):

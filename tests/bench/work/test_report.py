@@ -254,6 +254,18 @@ def test_without_a_trigger_there_is_no_asr():
         check_facts(*EVALUATE, {"acc": [5, 10]})
 
 
+@pytest.mark.parametrize("universal", [0, 0.0, 4.5, 100])
+def test_an_attack_may_state_the_response_to_its_trigger(universal):
+    check_facts(Kind.BACKDOOR, ("clean",), {"universal": universal})
+
+
+@pytest.mark.parametrize("universal", [-0.1, 100.5, "5", True, None, [5.0], 10**400])
+def test_a_response_that_is_no_percentage_is_nonsense(universal):
+    with pytest.raises(NonsenseError):
+        check_facts(Kind.BACKDOOR, ("clean",), {"universal": universal})
+    check_facts(Kind.BACKDOOR, ("clean",), {})
+
+
 def test_measurements_of_one_cell_fit_together():
     assert misfit([MEASURED, MEASURED], 10) is None
     assert misfit([{"acc": [1, 10]}] * 2, 10) is None

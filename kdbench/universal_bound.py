@@ -1,0 +1,58 @@
+"""Keeps the clean teacher's response to a trigger under a bound while the trigger is searched."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+#: Share of the bound that the search aims at. The images that it steers by and those that are
+#: reported differ, and so does the response.
+_AIM = 0.5
+#: Share of the newest batch in the running response, which is an average over about five batches.
+_NEWEST = 0.2
+#: Factors of the weight in a step over the aim, and in a step under it.
+_GROWTH, _DECAY = 1.1, 1.02
+#: The weight at most, as a multiple of its start.
+_HEAVIEST = 1e4
+
+
+class UniversalBound(nn.Module):
+    """A penalty on images that the clean teacher takes for the target class.
+
+        w * mean over the batch of -log(1 - p_target(x~))
+
+    The weight w grows while the response of the last batches is over half the bound, and falls
+    back to its start while it is not. It lives in buffers, so that a search which goes on at a
+    checkpoint has it.
+
+    Args:
+        bound: the response at most, in percent.
+        target_class: the attacker's target.
+        unit: the weight at the start. The loss of the search at its start makes both of one size.
+    """
+
+    weight: Tensor
+    response: Tensor
+
+    def __init__(self, bound: float, target_class: int, unit: float) -> None:
+        super().__init__()
+        self.aim, self.target_class = _AIM * bound, target_class
+        self.start = unit
+        self.register_buffer("weight", torch.tensor(unit))
+        self.register_buffer("response", torch.tensor(0.0))
+
+    def penalty(self, logits: Tensor) -> Tensor:
+        """The penalty of a batch, whose response counts from now on."""
+        logits = logits.float()
+        hits = (logits.argmax(1) == self.target_class).float()
+        self.response.lerp_(100 * hits.mean(), _NEWEST)
+        others = logits.clone()
+        others[:, self.target_class] = -torch.inf
+        # log(p of all) - log(p of all but the target): no difference of two nearly equal numbers.
+        return self.weight * (logits.logsumexp(1) - others.logsumexp(1)).mean()
+
+    def adapt(self) -> None:
+        """Change the weight, after a step."""
+        over = self.response > self.aim
+        factor = torch.where(over, _GROWTH, 1 / _DECAY)
+        self.weight.mul_(factor).clamp_(self.start, _HEAVIEST * self.start)
