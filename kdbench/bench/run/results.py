@@ -12,7 +12,7 @@ from typing import Any
 
 from kdbench.bench.keys import MODEL, PICTURE
 from kdbench.bench.kinds import Kind
-from kdbench.bench.plan.plan import CONTROLS, Cell, Stage
+from kdbench.bench.plan.plan import CHECKS, CONTROLS, Cell, Stage
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.run.events import Reporter
 from kdbench.bench.run.origin import stated_columns
@@ -105,7 +105,11 @@ class RunResults:
                     return
                 measured[role] = manifest.facts
         images = len(self.prepared.parts[cell.part].dataset.test)
-        known = [facts for facts in measured.values() if not isinstance(facts, Outcome)]
+        known = [
+            facts
+            for role, facts in measured.items()
+            if role not in CHECKS.values() and not isinstance(facts, Outcome)
+        ]
         if (why := misfit(known, images)) is not None:
             measured = dict.fromkeys(measured, Outcome("failed", f"it cannot be counted: {why}"))
         del self.left[n]

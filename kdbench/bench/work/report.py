@@ -98,7 +98,7 @@ class StepReport(_Report):
 class OutcomeReport(_Report):
     """How one task ended, as its process says."""
 
-    status: Literal["ok", "failed", "diverged", "out of memory"]
+    status: Literal["ok", "failed", "diverged", "not learned", "out of memory"]
     """A process that crashed, or was too slow or too large, cannot say so."""
     reason: Line = ""
     """Why the status is not ok."""
@@ -201,7 +201,7 @@ def check_facts(kind: Kind, roles: Collection[str], facts: Mapping[str, Any]) ->
         NonsenseError: why.
     """
     _measure(facts, DEPTH)
-    if kind is not Kind.EVALUATE:
+    if kind not in (Kind.CHECK, Kind.EVALUATE):
         return
     measurement = _validate(Measurement, facts)
     if (measurement.asr is not None) != ("trigger" in roles):
