@@ -77,7 +77,7 @@ def _data_numbers(part: Part) -> dict[str, Any]:
     """The images, as their digests. Those depend on sizes, too."""
     return {
         "data.train": part.train_digest,
-        "data.held_out": part.resolved.spec.data_seed,
+        "data.seed": part.resolved.spec.data_seed,
         "data.test": part.test_digest,
         "data.classes": part.num_classes,
     }

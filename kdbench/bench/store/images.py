@@ -91,13 +91,15 @@ class Seen:
     def reads(self) -> tuple[Path, ...]:
         """What a stage must open besides the file of the images; empty for images in memory.
 
-        A folder is among them only if no other image of the dataset lies in it or below. The images
-        of other folders are named one by one, and so are those to which a link leads.
+        A folder is among them only if no other image of the dataset lies in it or below, but for
+        those that are held out: these are nobody's secret. The images of other folders are named
+        one by one, and so are those to which a link leads.
         """
         files = image_files(self.images)
         if not files:
             return ()
-        others = {*image_files(self.dataset.train), *image_files(self.dataset.test)}
+        train = provider_images(self.dataset.train, self.data_seed)
+        others = {*image_files(train), *image_files(self.dataset.test)}
         mixed = _folders_above(_with_targets(others.difference(files)))
         reads = {path if (folder := os.path.dirname(path)) in mixed else folder for path in files}
         reads |= {target for path in files if (target := link_target(path)) != path}
