@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from kdbench.bench.keys import digest
@@ -14,7 +15,7 @@ from kdbench.bench.kinds import Kind, Split
 from kdbench.bench.request.spec import Resolved
 from kdbench.bench.store.teachers import Imported
 from kdbench.data import Dataset
-from kdbench.data.fraction import HELD_OUT_ONE_IN, MOST_HELD_OUT
+from kdbench.data.fraction import HELD_OUT_ONE_IN, MOST_HELD_OUT, held_out_rows
 
 #: Control students without which a row has no verdict.
 VERDICT_CONTROLS = ("c1", "c3")
@@ -193,3 +194,8 @@ class LoadedPart(Part):
 
     dataset: Dataset
     """The dataset itself. ``dataset_name``, the digests and the sizes describe it."""
+
+    @cached_property
+    def held_out(self) -> int:
+        """How many images are held out."""
+        return len(held_out_rows(self.dataset.train.labels, self.resolved.spec.data_seed))

@@ -302,13 +302,18 @@ class Measurement(BaseModel):
         return [rate for rate in (self.acc, self.asr, self.ra, self.base) if rate is not None]
 
 
-def misfit(measurements: Sequence[Mapping[str, Any]], images: int) -> str | None:
-    """Why measurements with one trigger on a test set of ``images`` cannot all be true, or None.
+def misfit(
+    measurements: Sequence[Mapping[str, Any]], images: int, what: str = "test"
+) -> str | None:
+    """Why measurements with one trigger on a set of ``images`` cannot all be true, or None.
 
     Each has passed :func:`check_facts`.
+
+    Args:
+        what: the set is called.
     """
     if any(facts["acc"][1] != images for facts in measurements):
-        return f"its networks were not measured on the {images} test images"
+        return f"its networks were not measured on the {images} {what} images"
     if len({"asr" in facts and facts["asr"][1] for facts in measurements}) > 1:
         return "its networks were not measured on the same triggered images"
     return None
