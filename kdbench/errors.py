@@ -10,7 +10,8 @@ KdbenchError
 ├── IntegrityError          a file is damaged, hostile or not what it claims to be; it was not used
 │                           (exit code 4)
 ├── ContractError           a plugin broke the contract of its interface (a defect of the plugin)
-└── DivergedError           a loss became NaN or infinite
+├── DivergedError           a loss became NaN or infinite
+└── NotLearnedError         a teacher has not learned its task, so nothing can be said of a backdoor
 
 Messages follow one formula: what was asked, what exists, what to do.
 """
@@ -59,6 +60,10 @@ class ContractError(KdbenchError):
 
 class DivergedError(KdbenchError):
     """A loss became NaN or infinite."""
+
+
+class NotLearnedError(KdbenchError):
+    """A teacher has not learned its task, so nothing can be said of a backdoor in it."""
 
 
 def unknown(

@@ -12,6 +12,9 @@ from kdbench.bench.run.events import Quiet
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.work.executors.inline import InlineExecutor
 
+#: What ``--set`` says for a teacher of a few steps: whether it has learned its task is not asked.
+ANY_TEACHER = {"min_teacher_acc": "0"}
+
 
 def go(spec: RunSpec, registry, out, store=None, reporter=None, executor=None, **options):
     """Rows of a run; its store is beside ``out`` unless given."""
@@ -61,4 +64,4 @@ def plan_of(registry, software=None, origins=None, **asked):
     return build_plan(parts)
 
 
-__all__ = ["go", "part_of", "plan_of", "resolve"]
+__all__ = ["ANY_TEACHER", "go", "part_of", "plan_of", "resolve"]

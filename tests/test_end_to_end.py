@@ -12,7 +12,7 @@ from kdbench.errors import DivergedError
 from kdbench.metrics import evaluate
 from kdbench.numerics import Numerics
 from kdbench.report.columns import COLUMNS
-from tests.runs import go
+from tests.runs import ANY_TEACHER, go
 
 SMALL = {
     "clean.epochs": "8",
@@ -93,7 +93,7 @@ def numbers(rows):
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(registry, tmp_path):
-    few = {**SMALL, "clean.epochs": "1", "poison.epochs": "1", "distill.epochs": "1"}
+    few = {**SMALL, **ANY_TEACHER, "clean.epochs": "1", "poison.epochs": "1", "distill.epochs": "1"}
 
     def measured_with(name, seed):
         asked = spec(defenses=("none",), seeds=(seed,), overrides=few)
@@ -108,7 +108,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(registry, 
 @pytest.fixture(scope="module")
 def equal(registry, tmp_path_factory):
     """(attack, defense) -> row, for methods that have to be equal to others once a weight is 0."""
-    once = {f"{key}.epochs": "1" for key in ("clean", "poison", "distill", "repair")}
+    once = {f"{key}.epochs": "1" for key in ("clean", "poison", "distill", "repair")} | ANY_TEACHER
     ckd = {
         "attack.ckd.steps": "5",
         "attack.ckd.search_batch": "16",

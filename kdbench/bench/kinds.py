@@ -14,8 +14,10 @@ from kdbench.errors import unknown
 
 #: Whose stage it is in the threat model. The two sides never share a process.
 Side = Literal["attacker", "defender"]
-#: Images that the process of a stage may open.
-Split = Literal["train", "test"]
+#: Images that the process of a stage may open. All but the test images are training images.
+#: held out: nobody trains on them. provider: all others.
+#: deployer: a share of the provider's. defender: a share of the deployer's.
+Split = Literal["held out", "provider", "deployer", "defender", "test"]
 #: recipe: trains by the recipe in its values, so that its images can be counted.
 #: method: trains in the way of a method.
 #: none: trains nothing, draws no random numbers and takes about a second.
@@ -46,13 +48,14 @@ class Kind(StrEnum):
         return kind
 
     # name, side, sees, training, function, files
-    CLEAN = "clean", "attacker", "train", "recipe", "train_clean", keys.MODEL
-    ALONE = "alone", "attacker", "train", "recipe", "train_clean", keys.MODEL
-    IMPORTED = "imported", "attacker", "train", "none", "imported", keys.MODEL
-    BACKDOOR = "backdoor", "attacker", "train", "recipe", "backdoor", keys.MODEL, keys.TRIGGER
-    CLEANSE = "cleanse", "defender", "train", "method", "cleanse", keys.MODEL
-    DISTILL = "distill", "defender", "train", "recipe", "distill", keys.MODEL
-    REPAIR = "repair", "defender", "train", "recipe", "repair", keys.MODEL
+    CLEAN = "clean", "attacker", "provider", "recipe", "train_clean", keys.MODEL
+    ALONE = "alone", "attacker", "deployer", "recipe", "train_clean", keys.MODEL
+    IMPORTED = "imported", "attacker", "provider", "none", "imported", keys.MODEL
+    BACKDOOR = "backdoor", "attacker", "provider", "recipe", "backdoor", keys.MODEL, keys.TRIGGER
+    CHECK = "check", "attacker", "held out", "none", "check_teacher"
+    CLEANSE = "cleanse", "defender", "defender", "method", "cleanse", keys.MODEL
+    DISTILL = "distill", "defender", "deployer", "recipe", "distill", keys.MODEL
+    REPAIR = "repair", "defender", "defender", "recipe", "repair", keys.MODEL
     EVALUATE = "evaluate", "attacker", "test", "none", "evaluate_network"
     PICTURE = "picture", "attacker", "test", "none", "picture", keys.PICTURE
 

@@ -145,6 +145,7 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
         out: empty: not every file could be written.
     """
     from kdbench.report.verdict import TRANSFER_FLOOR
+    from kdbench.report.worth import no_reason_to_distil
 
     shown = rows[:MOST_ROWS]
     console.print(result_table(shown, console.width))
@@ -161,6 +162,8 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
     if unsure > 1:
         few = f"under {TRANSFER_FLOOR:.0f} points of ASR transferred, too few to judge"
         console.print(f"  {unsure} cells are inconclusive: {few}")
+    for sentence in no_reason_to_distil(rows):
+        console.print(f"  {safe(sentence)}")
     console.print(
         "C1: student of the clean teacher. C3: student of the backdoored teacher, undefended."
     )

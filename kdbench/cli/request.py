@@ -114,9 +114,14 @@ _OPTIONS = (
     ),
     click.option("--target-class", type=int, help="The attacker's target.  [default: 0]"),
     click.option(
+        "--transfer-fraction",
+        type=float,
+        help="The deployer's share of the training images, above 0 to 1.",
+    ),
+    click.option(
         "--clean-fraction",
         type=float,
-        help="The defender's share of the training images, above 0 to 1.",
+        help="The defender's share of the deployer's images, above 0 to 1.",
     ),
     click.option(
         "--controls/--no-controls",

@@ -1,4 +1,8 @@
-"""Random shares of a dataset, stratified by class."""
+"""Random shares of a dataset, stratified by class: who has which of the training images.
+
+Some images are held out: nobody trains on them. The provider of the teacher has all the rest. The
+deployer has a share of those, and the defender a share of the deployer's.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,11 @@ import torch
 from torch import Tensor
 
 from kdbench.data.base import ImageSet
+
+#: One image in so many of each class is held out.
+HELD_OUT_ONE_IN = 10
+#: So many images are held out at most.
+MOST_HELD_OUT = 1000
 
 
 def stratified_rows(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -34,16 +43,47 @@ def rows_of_each_class(
     return torch.cat(chosen).sort().values
 
 
-def defender_images(train: ImageSet, fraction: float, seed: int) -> ImageSet:
-    """The defender's images: a random fraction of every class, at least two of each.
+def held_out_rows(labels: Tensor, seed: int) -> Tensor:
+    """Rows of the training images that nobody trains on, in ascending order.
+
+    They are a tenth of every class, at least one where a class has two, and at most
+    :data:`MOST_HELD_OUT` in all. A class of one image has none.
+    """
+
+    def count(size: int) -> int:
+        share = min(size // HELD_OUT_ONE_IN, size * MOST_HELD_OUT // len(labels))
+        return max(share, 1 if size > 1 else 0)
+
+    generator = torch.Generator().manual_seed(seed)
+    rows = rows_of_each_class(labels, count, generator)
+    # One of each of some thousand classes are more than enough, too.
+    order = torch.randperm(len(rows), generator=generator)[:MOST_HELD_OUT]
+    return rows[order.sort().values]
+
+
+def held_out_images(train: ImageSet, seed: int) -> ImageSet:
+    """The training images that nobody trains on. One seed always gives the same images."""
+    return train.subset(held_out_rows(train.labels, seed))
+
+
+def provider_images(train: ImageSet, seed: int) -> ImageSet:
+    """The training images that are not held out: those of the teacher's provider."""
+    kept = torch.ones(len(train), dtype=torch.bool)
+    kept[held_out_rows(train.labels, seed)] = False
+    return train.subset(torch.nonzero(kept).flatten())
+
+
+def drawn_share(images: ImageSet, fraction: float, seed: int) -> ImageSet:
+    """A random fraction of every class, at least two images of each: those of the deployer, or of
+    the defender.
 
     One seed always gives the same images. A fraction of 1.0 gives all.
     """
     if fraction >= 1:
-        return train
+        return images
 
     def count(size: int) -> int:
         return max(min(2, size), round(fraction * size))
 
     generator = torch.Generator().manual_seed(seed)
-    return train.subset(rows_of_each_class(train.labels, count, generator))
+    return images.subset(rows_of_each_class(images.labels, count, generator))

@@ -74,6 +74,8 @@ STATUSES = {
     "ok": "measured",
     "failed": "a stage ended with an error",
     "diverged": "a loss was no number",
+    "not learned": "the ACC of a teacher on images that it was not trained on was under "
+    "min_teacher_acc, so nothing can be said",
     "crashed": "a process ended by a signal or by itself",
     "timeout": "a stage took longer than it may",
     "out of memory": "a stage took more memory than it may",
@@ -183,6 +185,14 @@ TABLE: tuple[Column, ...] = (
         "undefended_acc",
     ),
     *_rate("c3_asr", "control C3: ASR", "undefended_asr"),
+    Column(
+        "gain",
+        "number",
+        "C3 - C2, of ACC: what the deployer has of the teacher",
+        "points",
+        since=8,
+        role="result",
+    ),
     *_rate("clean_acc", "the clean teacher itself: ACC", "source_acc", with_interval=False),
     *_rate(
         "clean_asr",
@@ -195,6 +205,14 @@ TABLE: tuple[Column, ...] = (
         "number",
         "the same on the attacker's own images (training images the trigger is for), as the attack "
         "states it; empty: it does not",
+        "%",
+        since=8,
+        role="result",
+    ),
+    Column(
+        "held_out_acc",
+        "number",
+        "the clean teacher: ACC on training images that nobody was trained on",
         "%",
         since=8,
         role="result",
@@ -275,7 +293,15 @@ TABLE: tuple[Column, ...] = (
     Column(
         "clean_fraction",
         "number",
-        "the defender's share of the training images, 0-1",
+        "the defender's share of the deployer's training images, 0-1",
+        role="number",
+        is_exact=True,
+    ),
+    Column(
+        "transfer_fraction",
+        "number",
+        "the deployer's share of the training images that are not held out, 0-1",
+        since=8,
         role="number",
         is_exact=True,
     ),
@@ -315,7 +341,7 @@ TABLE: tuple[Column, ...] = (
         "shared_digest",
         "digest",
         "the part of these numbers that all attacks and defenses share: images, classes, the "
-        "defender's share, the clean teacher's recipe, the distillation",
+        "deployer's and the defender's share, the clean teacher's recipe, the distillation",
         since=5,
         role="number",
     ),

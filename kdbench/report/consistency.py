@@ -18,15 +18,20 @@ from kdbench.report.verdict import shares, verdict
 #: Points. A percentage is written with :data:`kdbench.report.tables.DECIMALS`.
 ROUNDING = 1e-4
 UNCHANGED = "use the file as kdbench wrote it"
+#: Rates of other images than the test images. No column has their number.
+_OTHER_RATES = ("universal", "held_out_acc")
 #: Rates of which no schema has the count, each with the column of the total.
 _UNCOUNTED = {
     name: "n_test" if name.endswith("_acc") else "n_asr"
     for name, column in COLUMNS.items()
-    if name.endswith(("_acc", "_asr")) and column.unit == "%" and name not in RATES
+    if name.endswith(("_acc", "_asr")) and column.unit == "%"
+    if name not in (*RATES, *_OTHER_RATES)
 }
 _BOOTSTRAPPED = ("transferred", "removed")
 #: What a row of a failed cell cannot have.
-_RESULTS = (*RATES, *_UNCOUNTED, *_BOOTSTRAPPED, "universal", "verdict")
+_RESULTS = (*RATES, *_UNCOUNTED, *_OTHER_RATES, *_BOOTSTRAPPED, "gain", "verdict")
+#: Shares of images, see kdbench.data.fraction.
+_SHARES = ("transfer_fraction", "clean_fraction")
 _EXACT_FRACTION_SINCE = 7
 _NOT_NEGATIVE = [
     name
@@ -55,15 +60,14 @@ def check_row(where: str, row: Row, there: Collection[str]) -> None:
     for name in _NOT_NEGATIVE:
         if row[name] is not None and row[name] < 0:
             raise _contradiction(where, row, name, "it cannot be below 0")
-    # A row that an older version kept in the store has no such column.
-    if row.get("universal") is not None and not 0 <= row["universal"] <= 100:
-        raise _contradiction(where, row, "universal", "a share is 0 to 100 %")
-    fraction = row["clean_fraction"]
-    # Until schema 6 it was rounded to four decimals, and a small share became 0.
-    rounded_away = fraction == 0 and row["schema"] < _EXACT_FRACTION_SINCE
-    if fraction is not None and not rounded_away and not 0 < fraction <= 1:
-        raise _contradiction(where, row, "clean_fraction", "a share is above 0 and at most 1")
+    for name in _SHARES:
+        # Until schema 6 they were rounded to four decimals, and a small share became 0.
+        rounded_away = row[name] == 0 and row["schema"] < _EXACT_FRACTION_SINCE
+        if row[name] is not None and not rounded_away and not 0 < row[name] <= 1:
+            raise _contradiction(where, row, name, "a share is above 0 and at most 1")
     _check_rates(where, row, there)
+    if "gain" in there:
+        _check_gain(where, row)
     _check_judgement(where, row)
     if "reason_code" in there:
         codes = list(_reason_codes(row))
@@ -92,6 +96,10 @@ def _check_rates(where: str, row: Row, there: Collection[str]) -> None:
             _check_interval(where, row, rate, out_of, there)
     for rate, out_of in _UNCOUNTED.items():
         _check_whole(where, row, rate, out_of)
+    for rate in _OTHER_RATES:
+        # A row that an older version kept in the store has no such column.
+        if row.get(rate) is not None and not 0 <= row[rate] <= 100:
+            raise _contradiction(where, row, rate, "a percentage is from 0 to 100")
     if row["n_asr"] is not None and row["n_asr"] > (row["n_test"] or 0):
         raise _contradiction(where, row, "n_asr", f"n_test is {row['n_test']}")
 
@@ -135,6 +143,16 @@ def _check_interval(where: str, row: Row, rate: str, out_of: str, there: Collect
         if name in there and (row[name] is None or abs(row[name] - end) > ROUNDING):
             why = f"{hits} of {total} images make it {end:.4f}{_rounded(row[name], end)}"
             raise _contradiction(where, row, name, why)
+
+
+def _check_gain(where: str, row: Row) -> None:
+    gain, hits = None, [row[f"{control}_acc_hits"] for control in ("c2", "c3")]
+    if None not in hits:
+        alone, distilled = (100.0 * count / row["n_test"] for count in hits)
+        gain = distilled - alone
+    if not _same(row["gain"], gain):
+        words = "it needs C2 and C3" if gain is None else f"the counts make it {gain:.4f}"
+        raise _contradiction(where, row, "gain", words)
 
 
 def _check_judgement(where: str, row: Row) -> None:

@@ -49,7 +49,7 @@ def merge(files: Sequence[Results], split: bool = False) -> list[Row]:
 
     Raises:
         ConfigError: the files mix presets, or datasets under one name. Or what is ranked together
-            has several numbers, target classes or shares of the defender. Or two files disagree
+            has several numbers, target classes or shares of images. Or two files disagree
             about a cell, in a number or in the parameters. The message names the files.
     """
     _check_presets(files)
@@ -91,7 +91,7 @@ def _check_presets(files: Iterable[Results]) -> None:
 
 def _check_conditions(first: Row, row: Row, there: str, where: str) -> None:
     # Rows of an older schema have no digest that would tell.
-    for name in ("target_class", "clean_fraction"):
+    for name in ("target_class", "clean_fraction", "transfer_fraction"):
         # Shares were rounded until schema 6.
         exact = first["schema"] == row["schema"]
         if cell(first[name], exact) != cell(row[name], exact):

@@ -11,6 +11,7 @@ from kdbench.report.paired import GROUP, grouped
 from kdbench.report.read import in_words
 from kdbench.report.settings import TASK
 from kdbench.report.software import differing
+from kdbench.report.worth import no_reason_to_distil
 
 _CELL = ("dataset", "attack", "distiller", "teacher", "student", "seed")
 _NUMBERS = ("schema", "shared_digest", "attack_digest")
@@ -55,6 +56,7 @@ def notes(rows: list[Row], compared: Sequence[Any]) -> list[str]:
             f"{len(members)} of {len(rows)} rows have a teacher that seems to be read wrongly "
             f"({REMARKS[word]}): {_few(teachers)}"
         )
+    reservations += no_reason_to_distil(rows)
     apart = _measured_apart(rows)
     if apart:
         reservations.append(

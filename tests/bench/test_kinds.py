@@ -17,7 +17,12 @@ from kdbench.bench.work.job import Job
 from tests.runs import plan_of
 
 DEFENDERS = {"cleanse", "distill", "repair"}
-MEASURING = {"evaluate", "picture"}
+MEASURING = {"check", "evaluate", "picture"}
+#: Those of the provider see its images.
+SEES = {
+    **{"alone": "deployer", "distill": "deployer", "cleanse": "defender", "repair": "defender"},
+    **{"check": "held out", "evaluate": "test", "picture": "test"},
+}
 BY_RECIPE = {"clean", "alone", "backdoor", "distill", "repair"}
 
 
@@ -33,10 +38,15 @@ def task_of(kind):
 def test_each_kind_has_its_side_its_images_and_its_function(kind):
     assert kind.side == ("defender" if kind in DEFENDERS else "attacker")
     assert job(kind).side == kind.side
-    assert kind.sees == ("test" if kind in MEASURING else "train")
+    assert kind.sees == SEES.get(kind, "provider")
     assert (kind.training == "recipe") == (kind in BY_RECIPE)
     assert callable(stages.function_of(kind))
-    expected = {"backdoor": {MODEL, TRIGGER}, "picture": {PICTURE}, "evaluate": set()}
+    expected = {
+        "backdoor": {MODEL, TRIGGER},
+        "picture": {PICTURE},
+        "evaluate": set(),
+        "check": set(),
+    }
     assert set(kind.files) == expected.get(kind, {MODEL})
 
 

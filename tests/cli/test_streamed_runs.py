@@ -43,6 +43,7 @@ def run(pictures, out, *options, attack="badnets"):
     arguments += ["--dataset", f"imagefolder:{pictures}", "--threads", "1", "--no-controls"]
     for part in ("clean", "poison", "distill", "repair"):
         arguments += ["--set", f"{part}.epochs=1"]
+    arguments += ["--set", "min_teacher_acc=0"]
     arguments += ["--store", str(out.parent / f"{out.name}-store"), "--out", str(out), *options]
     result = CliRunner().invoke(main, arguments)
     rows = read_results(out / "results.csv").rows if (out / "results.csv").exists() else []

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from kdbench.attack import choose_poison
-from kdbench.data.fraction import defender_images, rows_of_each_class, stratified_rows
+from kdbench.data.fraction import (
+    MOST_HELD_OUT,
+    drawn_share,
+    held_out_images,
+    held_out_rows,
+    provider_images,
+    rows_of_each_class,
+    stratified_rows,
+)
 from kdbench.data.tensor import TensorImages
 from kdbench.repair import held_out
 
@@ -48,10 +56,42 @@ def test_rows_of_each_class():
     [
         (lambda: choose_poison(LABELS, 0.25, 0, seeded(3)).tolist(), [2, 10, 16, 17, 19]),
         (lambda: stratified_rows(LABELS, 7, seeded(3)).tolist(), [1, 3, 5, 6, 7, 9, 12]),
-        (lambda: rows_in(defender_images(numbered(), 0.3, 3)), [2, 6, 11, 13, 14, 16]),
+        (lambda: rows_in(drawn_share(numbered(), 0.3, 3)), [2, 6, 11, 13, 14, 16]),
+        (lambda: held_out_rows(LABELS, 3).tolist(), [6, 13, 14]),
         (lambda: rows_in(held_out(numbered(), 0.3, seeded(3))[1]), [6, 11, 13, 14, 16]),
     ],
 )
 def test_the_rows_of_a_seed_are_the_recorded_ones(chosen, rows):
     """Other rows would change every number ever published."""
     assert chosen() == rows
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([60, 30, 10], [6, 3, 1]),
+        ([9, 2, 19], [1, 1, 1]),
+        ([1, 2, 1], [0, 1, 0]),
+        ([1, 1], [0, 0]),
+        ([9000, 6000, 5], [599, 399, 1]),
+    ],
+)
+def test_a_tenth_of_each_class_is_held_out(sizes, expected):
+    labels = torch.cat([torch.full((size,), label) for label, size in enumerate(sizes)])
+    rows = held_out_rows(labels, 5)
+    counts = labels[rows].bincount(minlength=len(sizes)).tolist()
+    assert counts == expected
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    assert torch.equal(rows, held_out_rows(labels, 5))
+
+
+def test_of_thousands_of_classes_not_each_has_a_held_out_image():
+    rows = held_out_rows(torch.arange(3000) % 1500, 0)
+    assert len(rows) == len(rows.unique()) == MOST_HELD_OUT
+
+
+def test_what_is_held_out_and_what_the_provider_has_are_the_whole_set():
+    images = TensorImages(numbered().pixels, LABELS)
+    apart = rows_in(held_out_images(images, 4)), rows_in(provider_images(images, 4))
+    assert sorted([*apart[0], *apart[1]]) == list(range(len(LABELS)))
+    assert rows_in(held_out_images(images, 5)) != apart[0]

@@ -50,4 +50,5 @@ TINY = (
         for key in ("clean", "poison", "distill", "repair")
         for word in ("--set", f"{key}.epochs=1")
     ),
+    *("--set", "min_teacher_acc=0"),
 )

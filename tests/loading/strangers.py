@@ -21,6 +21,7 @@ GOOD = (
 SMALL = (
     *("--pair", "wrn10_1-wrn10_1", "--train-size", "100", "--test-size", "60"),
     *("--set", "clean.epochs=1", "--set", "distill.epochs=1"),
+    *("--set", "min_teacher_acc=0"),
 )
 #: What can be wrong: name of the entry point -> (source of its module, what its cause must say).
 BROKEN = {

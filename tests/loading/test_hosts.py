@@ -278,6 +278,7 @@ def test_no_command_imports_a_plugin(tmp_path):
     asked = [*file, "--attack", "own", "--pair", "wrn10_1-wrn10_1", "--no-controls"]
     asked += ["--train-size", "60", "--test-size", "40", "--store", str(tmp_path / "store")]
     asked += [f"--set={name}.epochs=1" for name in ("clean", "poison", "distill")]
+    asked += ["--set=min_teacher_acc=0"]
     commands = [
         ["plugins", *file],
         ["list", *file],

@@ -94,6 +94,7 @@ def cell(*, seed=0, status="ok", **values):
         "software": "attack.lba=1a2b; numpy=2.0",
         "target_class": 0,
         "clean_fraction": 1.0,
+        "transfer_fraction": 1.0,
         "dataset_digest": "d" * 64,
         "config_digest": "c" * 64,
         "setting_digest": "e" * 64,
@@ -133,7 +134,14 @@ def cell(*, seed=0, status="ok", **values):
             f"{name}_high": high,
             f"{name}_hits": count,
         }
+    row |= {"gain": _gain(hits), "held_out_acc": 98.0}
     return row | _judged(hits) | values
+
+
+def _gain(hits):
+    alone, distilled = hits["c2_acc"], hits["c3_acc"]
+    missing = alone is None or distilled is None
+    return None if missing else 100 * distilled / N_TEST - 100 * alone / N_TEST
 
 
 def imported_cell(**values):
@@ -144,6 +152,7 @@ def imported_cell(**values):
         reason_code="imported_teacher",
         n_asr=None,
         **dict.fromkeys(unknown),
+        **dict.fromkeys(("gain", "held_out_acc")),
         **values,
     )
 

@@ -289,7 +289,8 @@ def test_no_measured_change_goes_unsaid(tmp_path):
         result.output
     )
     found = json.loads(call("--json", a, b).output)
-    assert found["others"] == [{"column": name, "cells": 1} for name in ("student_ra", "c2_acc")]
+    others = ("student_ra", "c2_acc", "gain")
+    assert found["others"] == [{"column": name, "cells": 1} for name in others]
 
 
 def test_json_is_strict(tmp_path):

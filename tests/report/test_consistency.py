@@ -59,8 +59,14 @@ CASES = [
     ("teacher_variance", "-0.1", "it cannot be below 0"),
     ("clean_fraction", "7.0", "a share is above 0 and at most 1"),
     ("clean_fraction", "0.0", "a share is above 0 and at most 1"),
-    ("universal", "-0.5", "a share is 0 to 100 %"),
-    ("universal", "101.0", "a share is 0 to 100 %"),
+    ("universal", "-0.5", "a percentage is from 0 to 100"),
+    ("universal", "101.0", "a percentage is from 0 to 100"),
+    ("transfer_fraction", "1.5", "a share is above 0 and at most 1"),
+    ("transfer_fraction", "0.0", "a share is above 0 and at most 1"),
+    ("gain", "5.0", "the counts make it 2.0000"),
+    ("gain", "", "it is empty, but the counts make it 2.0000"),
+    ("held_out_acc", "100.5", "a percentage is from 0 to 100"),
+    ("held_out_acc", "-1", "a percentage is from 0 to 100"),
     ("config_digest", "", "nothing in config_digest"),
     ("dataset_digest", "", "nothing in dataset_digest"),
 ]
@@ -114,7 +120,7 @@ def test_the_reason_of_a_row_without_controls(tmp_path):
     names += [
         f"{name}{end}" for name in ("transferred", "removed") for end in ("", "_low", "_high")
     ]
-    without = cell() | dict.fromkeys([*names, "verdict"])
+    without = cell() | dict.fromkeys([*names, "gain", "verdict"])
     for code in ("controls_skipped", "control_failed"):
         assert read_results(forged(tmp_path, without, reason_code=code)).rows
     with pytest.raises(ConfigError, match="controls_skipped"):
@@ -148,6 +154,7 @@ def test_no_row_that_the_judgement_of_a_run_makes_is_refused(tmp_path_factory, d
     lost = 100.0 * acc["c3_acc"] / n - 100.0 * acc["student_acc"] / n
     judged, _ = verdict(moved.transferred, moved.removed, lost)
     row |= {
+        "gain": row["c3_acc"] - row["c2_acc"],
         "transferred": moved.transferred,
         "transferred_low": moved.transferred_interval[0],
         "transferred_high": moved.transferred_interval[1],

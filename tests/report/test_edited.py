@@ -111,7 +111,7 @@ SAVED = {
         lambda t: saved([[f.capitalize() for f in t[0]], *t[1:]]),
         "line 1: the names of its columns were changed",
     ),
-    "cut in a line": (lambda t: saved(t)[:-90], "line 3: 106 fields under a header of 108"),
+    "cut in a line": (lambda t: saved(t)[:-90], "line 3: 109 fields under a header of 111"),
     "cut in the last value": (
         lambda t: saved(t)[:-9],
         "line 3: the file ends in this line, which is not whole",

@@ -131,6 +131,7 @@ def test_command_writes_to_the_current_folder(tmp_path, monkeypatch):
             ["target_class is 0 in ", "and 2 in ", "rank the two apart"],
         ),
         ({"defense": "nad", "clean_fraction": 0.05}, ["clean_fraction is 1.0 in ", "and 0.05 in "]),
+        ({"defense": "nad", "transfer_fraction": 0.1}, ["transfer_fraction is 1.0 in "]),
     ],
 )
 def test_command_refuses_what_cannot_be_merged(tmp_path, change, words):

@@ -65,6 +65,7 @@ def refused(*tables):
     ("number", "part"),
     [
         ("clean_fraction", "shared"),
+        ("transfer_fraction", "shared"),
         ("train_size", "shared"),
         ("distill.epochs", "shared"),
         ("clean.lr", "shared"),

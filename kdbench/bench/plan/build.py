@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from kdbench.bench.keys import digest
-from kdbench.bench.kinds import Kind
+from kdbench.bench.kinds import Kind, Split
 from kdbench.bench.plan.machine import ROW_CODE, code_digest
 from kdbench.bench.plan.numbers import number_columns
-from kdbench.bench.plan.plan import Cell, Part, Plan, Stage
+from kdbench.bench.plan.plan import CHECKS, Cell, Part, Plan, Stage
 from kdbench.data.class_order import other_orders
 from kdbench.loading.answers import base_name
 from kdbench.report.columns import SCHEMA
@@ -30,7 +30,7 @@ class _Builder:
 
     def __init__(self, plan: Plan, number: int, part: Part) -> None:
         self.plan, self.number, self.part, self.resolved = plan, number, part, part.resolved
-        self._contexts = {split: part.context(split) for split in ("train", "test")}
+        self._contexts = {split: part.context(split) for split in get_args(Split)}
         self._digests = {split: digest(context) for split, context in self._contexts.items()}
         self._methods: dict[tuple[str, str], dict[str, Any]] = {}
         self._known: dict[tuple[Any, ...], str] = {}
@@ -72,8 +72,16 @@ class _Builder:
                 cohort,
                 self._networks(inputs, values),
                 images,
+                self._after(kind, inputs),
             )
         return key
+
+    def _after(self, kind: Kind, inputs: Mapping[str, str]) -> tuple[str, ...]:
+        """The checks of the teachers that a stage rests on, where it trains something."""
+        if kind.training == "none":
+            return ()
+        checks = (self._known.get(("check", key)) for key in inputs.values())
+        return tuple(check for check in checks if check is not None)
 
     def _networks(self, inputs: Mapping[str, str], values: Mapping[str, Any]) -> tuple[str, ...]:
         """The network that it trains, then the first network of each input."""
@@ -94,11 +102,7 @@ class _Builder:
     def _images(self, kind: Kind, values: Mapping[str, Any]) -> int:
         if kind.training != "recipe":
             return 0
-        seen = (
-            max(1, int(self.part.train_size * values["clean_fraction"]))
-            if kind is Kind.REPAIR
-            else self.part.train_size
-        )
+        seen = max(1, self.part.images_of(kind.sees))
         return Recipe(**values["recipe"]).passes(seen) * seen
 
     def method(self, kind: str, name: str) -> dict[str, Any]:
@@ -207,6 +211,15 @@ class _Builder:
             origins.append(stage.values["origin"])
         return all(origin.partition(" ")[0] == OWN for origin in origins)
 
+    def check(self, key: str) -> str:
+        """Whether the teacher of a stage has learned its task."""
+        known = ("check", key)
+        if known not in self._known:
+            title = f"check: {self.plan.stages[key].title}"
+            values = {"min_acc": self.resolved.preset.min_teacher_acc}
+            self._known[known] = self.add(Kind.CHECK, title, 0, {"model": key}, values)
+        return self._known[known]
+
     def measure(self, key: str, backdoor: str | None) -> str:
         """The evaluation of a network with a backdoor's trigger. None: its accuracy alone."""
         known = ("measure", key, backdoor)
@@ -227,10 +240,15 @@ class _Builder:
     def cell(self, names: dict[str, Any], trained: dict[str, str], backdoor: str | None) -> None:
         spec, preset = self.resolved.spec, self.resolved.preset
         measured = {role: self.measure(key, backdoor) for role, key in trained.items()}
+        if backdoor is not None:
+            # First, since a row says of the first of them that failed how it ended.
+            checks = {check: self.check(trained[role]) for role, check in CHECKS.items()}
+            measured = checks | measured
         named = {"dataset": self.part.dataset_name, **names}
         named |= {"preset": self.resolved.preset_name}
         named |= {
             "target_class": None if backdoor is None else spec.target_class,
+            "transfer_fraction": preset.transfer_fraction,
             "clean_fraction": preset.clean_fraction,
         }
         named |= self.numbers(names["attack"], names["distiller"], names["defense"])
@@ -289,8 +307,10 @@ class _Builder:
         """Cells of every attack on one clean teacher, with their controls."""
         spec = self.resolved.spec
         clean = self.clean(teacher, seed)
+        self.check(clean)
         for attack in spec.attacks:
             backdoor = self.backdoor(clean, attack, teacher, seed)
+            self.check(backdoor)
             picture = f"implant {attack} in {teacher}, {self.part.dataset_name}"
             values = {"target_class": spec.target_class, "picture": picture, "attack": attack}
             self.add(Kind.PICTURE, f"draw {attack} in {teacher}", 0, {"trigger": backdoor}, values)

@@ -19,6 +19,9 @@ from kdbench.bench.request.spec import Resolved
 from kdbench.data.class_order import ORDERS
 from kdbench.report.settings import PARTS, changes_text, part_of
 
+#: Numbers of a preset that say who has which images. They are in none of its sections.
+SHARES = ("transfer_fraction", "clean_fraction")
+
 _PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
@@ -67,13 +70,14 @@ def _of_preset(resolved: Resolved, preset: Preset, methods: Mapping[str, str]) -
     # A defense without steps trains nothing, so the recipe of repairs does not matter.
     if resolved.method("defense", methods["defense"]).steps:
         sections.append("repair")
-    return preset.model_dump(mode="json", include={"clean_fraction", *sections})
+    return preset.model_dump(mode="json", include={*SHARES, *sections})
 
 
 def _data_numbers(part: Part) -> dict[str, Any]:
     """The images, as their digests. Those depend on sizes, too."""
     return {
         "data.train": part.train_digest,
+        "data.seed": part.resolved.spec.data_seed,
         "data.test": part.test_digest,
         "data.classes": part.num_classes,
     }

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from kdbench.bench.keys import digest
-from kdbench.bench.kinds import Kind
+from kdbench.bench.kinds import Kind, Split
 from kdbench.bench.request.spec import Resolved
 from kdbench.bench.store.teachers import Imported
 from kdbench.data import Dataset
+from kdbench.data.fraction import HELD_OUT_ONE_IN, MOST_HELD_OUT, held_out_rows
 
 #: Control students without which a row has no verdict.
 VERDICT_CONTROLS = ("c1", "c3")
 #: All control students. If one of them fails, the row is still there.
 CONTROLS = (*VERDICT_CONTROLS, "c2")
+#: Role of a teacher -> role of the check whether it has learned its task.
+CHECKS = {"clean": "clean_check", "teacher": "teacher_check"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,9 @@ class Stage:
     A method's further phases (the search of a trigger, a detoxification) and poisons added to the
     set do not count. Serves estimates only.
     """
+    after: tuple[str, ...] = ()
+    """Keys of the checks without which it is not worth computing. They change nothing in its
+    result, so they are no part of its key."""
 
     def __post_init__(self) -> None:
         # A kind may come as plain text. One that does not exist is an error here.
@@ -93,7 +100,8 @@ class Cell:
 
     Its networks have roles: ``clean`` (the clean teacher), ``teacher``, ``cleansed`` (the teacher
     that a defense hands on), ``student``, and the controls ``c1``, ``c2`` and ``c3``. The cell of
-    an imported teacher has no clean teacher and no controls.
+    an imported teacher has no clean teacher and no controls. Teachers that are trained here are
+    checked, too: see :data:`CHECKS`.
     """
 
     names: dict[str, Any]
@@ -105,7 +113,7 @@ class Cell:
     trained: dict[str, str]
     """Role -> key of the stage that trains the network."""
     measured: dict[str, str]
-    """Role -> key of the stage that measures the network."""
+    """Role -> key of the stage that measures the network, or checks it."""
     controls: bool
     """Whether the request wants controls."""
 
@@ -145,7 +153,7 @@ class Part:
     num_classes: int
     """Classes of the dataset."""
     train_size: int
-    """Training images."""
+    """Training images, those that are held out among them."""
     class_names: tuple[str, ...] = ()
     """Its classes by index. Empty: their names are not known."""
     numerics: str
@@ -157,10 +165,23 @@ class Part:
     imported: Mapping[str, Imported] = field(default_factory=dict)
     """The imported teachers of the request, by name."""
 
-    def context(self, split: str) -> dict[str, Any]:
-        """What the key of a stage that reads this split holds besides the stage's values."""
+    def images_of(self, split: Split) -> int:
+        """About how many images a stage sees. Serves estimates only."""
+        held_out = min(self.train_size // HELD_OUT_ONE_IN, MOST_HELD_OUT)
+        preset, images = self.resolved.preset, self.train_size - held_out
+        if split in ("deployer", "defender"):
+            images = round(images * preset.transfer_fraction)
+        return round(images * preset.clean_fraction) if split == "defender" else images
+
+    def context(self, split: Split) -> dict[str, Any]:
+        """What the key of a stage that sees these images holds besides the stage's values."""
+        images: dict[str, Any] = {"images": self.test_digest}
+        if split != "test":
+            images = {"images": self.train_digest, "data_seed": self.resolved.spec.data_seed}
+        if split in ("deployer", "defender"):
+            images["transfer_fraction"] = self.resolved.preset.transfer_fraction
         return {
-            "images": self.train_digest if split == "train" else self.test_digest,
+            **images,
             "numerics": self.numerics,
             "code": self.code,
             "software": dict(self.software),
@@ -173,3 +194,8 @@ class LoadedPart(Part):
 
     dataset: Dataset
     """The dataset itself. ``dataset_name``, the digests and the sizes describe it."""
+
+    @cached_property
+    def held_out(self) -> int:
+        """How many images are held out."""
+        return len(held_out_rows(self.dataset.train.labels, self.resolved.spec.data_seed))

@@ -21,6 +21,7 @@ from kdbench.bench.store.teachers import Imported, load_teacher
 from kdbench.data import Dataset, DatasetSource, load_dataset
 from kdbench.data.builtin import DATASETS
 from kdbench.data.description import Description
+from kdbench.data.fraction import held_out_rows
 from kdbench.errors import ConfigError, KdbenchError
 from kdbench.loading.answers import Answers
 from kdbench.numerics import Numerics, choose_numerics
@@ -161,7 +162,18 @@ def load(
         **sizes,
     )
     check_target(spec, dataset.name, dataset.num_classes)
+    _check_held_out(spec, dataset)
     return dataset
+
+
+def _check_held_out(spec: RunSpec, dataset: Dataset) -> None:
+    """Raise ConfigError where no image is left to check a teacher that is trained here."""
+    if spec.attacks and not len(held_out_rows(dataset.train.labels, spec.data_seed)):
+        raise ConfigError(
+            f"{dataset.name} has {len(dataset.train)} training images, no two of them of one "
+            "class; a class with two holds out one to check the teacher; use more of them "
+            "(--train-size)"
+        )
 
 
 def check_target(spec: RunSpec, name: str, num_classes: int) -> None:

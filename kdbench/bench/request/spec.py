@@ -88,8 +88,10 @@ class RunSpec(BaseModel):
     """The classes in the order in which they are counted. None: the dataset's own order."""
     target_class: _Whole = Field(0, ge=0)
     """The class that triggered images shall be taken for."""
+    transfer_fraction: float | None = Field(None, gt=0, le=1)
+    """The deployer's share of the training images that are not held out. None: the preset's."""
     clean_fraction: float | None = Field(None, gt=0, le=1)
-    """The defender's share of the training images. None: the preset's."""
+    """The defender's share of the deployer's images. None: the preset's."""
     controls: bool = True
     """Train and measure the control students, too."""
     device: str = "auto"
@@ -195,7 +197,7 @@ def resolve(
 ) -> Resolved:
     """Look every name up and apply ``--set``, for one dataset and one preset of the request.
 
-    The keys of ``--set`` are ``clean|poison|distill|repair.FIELD``, ``clean_fraction``,
+    The keys of ``--set`` are ``clean|poison|distill|repair.FIELD``, the preset's single numbers,
     ``datasets.NAME.FIELD`` and ``attack|distiller|defense.NAME.FIELD``.
 
     Which numbers win is said in :mod:`kdbench.loading.settling`. Setting something for a variant
@@ -233,6 +235,9 @@ def resolve(
     )
 
 
+#: Numbers of a preset that are in none of its sections.
+_SINGLE = tuple(n for n, field in Preset.model_fields.items() if field.annotation is float)
+
 #: (kind, name) of a method or a variant -> the parameters that ``--set`` gives it, as text.
 _Changes = dict[tuple[str, str], dict[str, str]]
 
@@ -240,8 +245,8 @@ _Changes = dict[tuple[str, str], dict[str, str]]
 def _apply_overrides(
     spec: RunSpec, registry: Answers, table: dict[str, Any], named: set[tuple[str, str]]
 ) -> _Changes:
-    """Apply ``--set`` and ``clean_fraction``. Changes the preset's ``table`` in place, and returns
-    what is set for methods."""
+    """Apply ``--set`` and the shares of images. Changes the preset's ``table`` in place, and
+    returns what is set for methods."""
     # What is set for a method holds for its variants, too, so it need not be named itself.
     settable = named | {(kind, base_name(name)) for kind, name in named}
     changes: _Changes = {}
@@ -259,8 +264,9 @@ def _apply_overrides(
             changes.setdefault((kind, name), {})[field] = raw
         else:
             _set_in_preset(table, key, raw, spec, registry)
-    if spec.clean_fraction is not None:
-        table["clean_fraction"] = spec.clean_fraction
+    for name in ("transfer_fraction", "clean_fraction"):
+        if (fraction := getattr(spec, name)) is not None:
+            table[name] = fraction
     return changes
 
 
@@ -281,7 +287,7 @@ def _set_in_preset(
         # them on a small set.
         if rest[0] == "epochs" and f"{head}.min_steps" not in spec.overrides:
             table[head]["min_steps"] = 0
-    elif not rest and head == "clean_fraction":
+    elif not rest and head in _SINGLE:
         table[head] = toml_value(raw)
     else:
         raise ConfigError(_unknown_key(key, registry))
@@ -289,9 +295,9 @@ def _set_in_preset(
 
 def _unknown_key(key: str, registry: Answers) -> str:
     hint = f"sizes are set as datasets.{key}" if key.split(".")[0] in registry.datasets else ""
-    recipes = [k for k in Preset.model_fields if k not in ("clean_fraction", "datasets")]
+    recipes = [k for k in Preset.model_fields if k not in (*_SINGLE, "datasets")]
     keys = [
-        "clean_fraction",
+        *_SINGLE,
         *(f"{k}.FIELD" for k in recipes),
         *(f"{kind}.NAME.FIELD" for kind in (*METHOD_KINDS, "datasets")),
     ]

@@ -15,7 +15,7 @@ from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.run.folders import JobFolders
 from kdbench.bench.run.measures import Measures
 from kdbench.bench.store.artefacts import Store
-from kdbench.bench.store.images import Seen, keep_images
+from kdbench.bench.store.images import IMAGES, Seen, keep_images
 from kdbench.bench.store.manifest import Manifest
 from kdbench.bench.work.job import BOX, IN, OUT, PLUGINS, Companion, Job, Outcome
 from kdbench.loading.answers import Answers
@@ -51,9 +51,8 @@ class Jobs:
             held = TRIGGER if role == "trigger" else MODEL
             self.store.copy_out(key, held, folder / IN / inputs[role])
         dataset, numerics = self.prepared.parts[stage.part].dataset, self.prepared.numerics
-        split = stage.kind.sees
         seen = self._seen(stage)
-        keep_images(self.store, seen, folder / IN / f"{split}.safetensors")
+        keep_images(self.store, seen, folder / IN / IMAGES)
         values = dict(stage.values)
         task = {
             "kind": stage.kind,
@@ -64,8 +63,7 @@ class Jobs:
             "stream_seed": stage.stream_seed(),
             "folder": str(folder),
             "inputs": inputs,
-            "train": "train.safetensors" if split == "train" else None,
-            "test": "test.safetensors" if split == "test" else None,
+            "images": IMAGES,
             "num_classes": dataset.num_classes,
             "image_size": dataset.image_size,
             "mean": list(dataset.mean),
@@ -104,14 +102,19 @@ class Jobs:
                 (folder / f"{name}.py").write_bytes(content)
 
     def _seen(self, stage: Stage) -> Seen:
-        """The images that the process of a stage may open. Values with a share of their own are
-        those of a defense that gets no other images."""
-        fraction = stage.values.get("clean_fraction", 1.0)
-        known = (stage.part, stage.kind.sees, fraction, stage.seed if fraction < 1 else 0)
-        if known not in self.seen:
-            dataset = self.prepared.parts[stage.part].dataset
-            self.seen[known] = Seen(dataset, *known[1:])
-        return self.seen[known]
+        """The images that the process of a stage may open."""
+        part = self.prepared.parts[stage.part]
+        preset = part.resolved.preset
+        seen = Seen(
+            part.dataset,
+            stage.kind.sees,
+            part.resolved.spec.data_seed,
+            preset.transfer_fraction,
+            preset.clean_fraction,
+            stage.seed,
+        )
+        # The set is cut once for all stages that see the same images.
+        return self.seen.setdefault((stage.part, *seen.choice), seen)
 
     def publish(self, stage: Stage, outcome: Outcome, job: Path) -> Manifest:
         """Check what a job left in its folder, and keep it as the result of its stage.

@@ -22,8 +22,9 @@ from kdbench.errors import IntegrityError
 from kdbench.models.named import NetworkFacts, is_known
 from kdbench.models.structure import file_packages
 
-#: The kinds whose processes hold test labels, and so run no code of a plugin.
-_MEASURING = (Kind.EVALUATE, Kind.PICTURE)
+#: The kinds whose processes count labels or hold those of test images, and so run no code of a
+#: plugin.
+_MEASURING = (Kind.CHECK, Kind.EVALUATE, Kind.PICTURE)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Measures:
     def packages(self, stage: Stage, folder: Path, inputs: Mapping[str, str]) -> dict[str, Any]:
         """Role -> packages that the job's process must import to read the input.
 
-        A process that holds test labels imports none.
+        A process of a measurement imports none.
 
         Args:
             folder: of the job.

@@ -12,7 +12,7 @@ from typing import Any
 
 from kdbench.bench.keys import MODEL, PICTURE
 from kdbench.bench.kinds import Kind
-from kdbench.bench.plan.plan import CONTROLS, Cell, Stage
+from kdbench.bench.plan.plan import CHECKS, CONTROLS, Cell, Stage
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.run.events import Reporter
 from kdbench.bench.run.origin import stated_columns
@@ -104,13 +104,20 @@ class RunResults:
                     self._measure_again(n, key)
                     return
                 measured[role] = manifest.facts
-        images = len(self.prepared.parts[cell.part].dataset.test)
-        known = [facts for facts in measured.values() if not isinstance(facts, Outcome)]
-        if (why := misfit(known, images)) is not None:
+        if (why := self._misfit(cell, measured)) is not None:
             measured = dict.fromkeys(measured, Outcome("failed", f"it cannot be counted: {why}"))
         del self.left[n]
         self.rows[n] = self._row(cell, measured)
         self.reporter.cell_finished(self.rows[n])
+
+    def _misfit(self, cell: Cell, measured: Mapping[str, Measured]) -> str | None:
+        """Why the measurements of a cell cannot all be true, or None."""
+        part = self.prepared.parts[cell.part]
+        known = {role: of for role, of in measured.items() if not isinstance(of, Outcome)}
+        checks = [facts for role, facts in known.items() if role in CHECKS.values()]
+        networks = [facts for role, facts in known.items() if role not in CHECKS.values()]
+        why = misfit(networks, len(part.dataset.test))
+        return misfit(checks, part.held_out, "held-out") if why is None else why
 
     def _measure_again(self, n: int, key: str) -> None:
         self.left[n].add(key)

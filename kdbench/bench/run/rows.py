@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdbench.bench.plan.plan import CONTROLS, VERDICT_CONTROLS, Cell
+from kdbench.bench.plan.plan import CHECKS, CONTROLS, VERDICT_CONTROLS, Cell
 from kdbench.bench.work.job import Outcome
 from kdbench.metrics import Evaluation, Rate
 from kdbench.report.columns import COLUMNS, SCHEMA
@@ -43,10 +43,11 @@ def row(
     # Without a trigger, as for an imported teacher, nothing but accuracy was measured.
     if "asr" not in _facts(measured["student"]):
         return columns | _accuracies(measured), True
+    columns["held_out_acc"] = Rate(*_facts(measured[CHECKS["clean"]])["acc"]).percent
     known = {
         role: Evaluation.from_facts(facts)
         for role, facts in measured.items()
-        if not isinstance(facts, Outcome)
+        if role not in CHECKS.values() and not isinstance(facts, Outcome)
     }
     columns |= {"n_test": known["student"].acc.total, "n_asr": known["student"].asr.total}
     for role in ("teacher", "student"):
@@ -103,6 +104,8 @@ def _rates_of_controls(known: Mapping[str, Evaluation]) -> dict[str, Any]:
     for role in CONTROLS:
         if role in known:
             columns |= _rate(f"{role}_acc", known[role].acc) | _rate(f"{role}_asr", known[role].asr)
+    if "c2" in known and "c3" in known:
+        columns["gain"] = known["c3"].acc.percent - known["c2"].acc.percent
     return columns
 
 

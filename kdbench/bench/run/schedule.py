@@ -20,8 +20,9 @@ _PATIENCE = 2
 class Schedule:
     """Which stages are wanted, and how far they are.
 
-    The inputs of a stage are wanted only if the stage itself is not in the store yet. The results
-    of stages are not held here but in the store, since a plan may have hundreds of thousands.
+    The inputs of a stage, and the checks that it waits for, are wanted only if the stage itself is
+    not in the store yet. The results of stages are not held here but in the store, since a plan may
+    have hundreds of thousands.
 
     Args:
         find: key -> the artefact of a stage, if the store has it.
@@ -56,7 +57,7 @@ class Schedule:
         if self._find(key) is not None:
             self.finish(key)
             return
-        inputs = set(self._stages[key].inputs.values())
+        inputs = {*self._stages[key].inputs.values(), *self._stages[key].after}
         self._missing[key] = set()
         for parent in inputs:
             self.want(parent)

@@ -1,7 +1,7 @@
 """The images of a run as artefacts.
 
-Training images, test images and each share of the training images are artefacts of their own. So
-the process of a stage can get exactly what it may see.
+Test images and each share of the training images are artefacts of their own. So the process of a
+stage can get exactly what it may see.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from kdbench.bench.store.artefacts import DamagedError, Store
 from kdbench.data import Dataset
 from kdbench.data.base import ImageSet
 from kdbench.data.files import LIST_FORM, image_files, link_target, save_images
-from kdbench.data.fraction import defender_images
+from kdbench.data.fraction import drawn_share, held_out_images, provider_images
 
-#: Name of the file.
+#: Name of the file, in the store and in a job's folder.
 IMAGES = "images.safetensors"
 
 
@@ -32,44 +32,74 @@ class Seen:
     dataset: Dataset
     """Whose images."""
     split: Split
-    """Training or test images."""
-    fraction: float = 1.0
-    """The defender's share of them."""
+    """Which of them."""
+    data_seed: int = 0
+    """By it images are held out."""
+    transfer_fraction: float = 1.0
+    """The deployer's share of the provider's images."""
+    clean_fraction: float = 1.0
+    """The defender's share of the deployer's images."""
     seed: int = 0
-    """The root seed, by which the share is drawn."""
+    """The root seed, by which both shares are drawn."""
 
     @cached_property
     def images(self) -> ImageSet:
         """The image set."""
-        whole = self.dataset.train if self.split == "train" else self.dataset.test
-        return defender_images(whole, self.fraction, self.seed)
+        if self.split == "test":
+            return self.dataset.test
+        if self.split == "held out":
+            return held_out_images(self.dataset.train, self.data_seed)
+        images = provider_images(self.dataset.train, self.data_seed)
+        for fraction in self._fractions:
+            images = drawn_share(images, fraction, self.seed)
+        return images
+
+    @property
+    def choice(self) -> tuple[object, ...]:
+        """What tells these images from others of the dataset."""
+        if self.split == "test":
+            return (self.split,)
+        if self.split in ("held out", "provider"):
+            return (self.split, self.data_seed)
+        shares = [fraction for fraction in self._fractions if fraction < 1]
+        return ("provider", self.data_seed, *((*shares, self.seed) if shares else ()))
+
+    @property
+    def _fractions(self) -> tuple[float, ...]:
+        """The share of the provider's images, and the share of that share."""
+        if self.split == "deployer":
+            return (self.transfer_fraction,)
+        if self.split == "defender":
+            return (self.transfer_fraction, self.clean_fraction)
+        return ()
 
     @property
     def digest(self) -> str:
-        """Of the whole split."""
-        return self.dataset.train_digest if self.split == "train" else self.dataset.test_digest
+        """Of all training images, or of all test images."""
+        return self.dataset.test_digest if self.split == "test" else self.dataset.train_digest
 
     @cached_property
     def key(self) -> str:
-        """Of their artefact."""
-        share = [self.fraction, self.seed] if self.fraction < 1 else []
+        """Of their artefact. Equal images have one."""
         # A streamed split holds the paths of its images and no pixels. The same images in another
         # folder are then another file.
         folders = sorted({os.path.dirname(path) for path in image_files(self.images)})
         form = [LIST_FORM] if folders else []
-        return digest(["images", self.digest, folders, *form, *share])
+        return digest(["images", self.digest, folders, *form, *self.choice])
 
     @cached_property
     def reads(self) -> tuple[Path, ...]:
         """What a stage must open besides the file of the images; empty for images in memory.
 
-        A folder is among them only if no other image of the dataset lies in it or below. The images
-        of other folders are named one by one, and so are those to which a link leads.
+        A folder is among them only if no other image of the dataset lies in it or below, but for
+        those that are held out: these are nobody's secret. The images of other folders are named
+        one by one, and so are those to which a link leads.
         """
         files = image_files(self.images)
         if not files:
             return ()
-        others = {*image_files(self.dataset.train), *image_files(self.dataset.test)}
+        train = provider_images(self.dataset.train, self.data_seed)
+        others = {*image_files(train), *image_files(self.dataset.test)}
         mixed = _folders_above(_with_targets(others.difference(files)))
         reads = {path if (folder := os.path.dirname(path)) in mixed else folder for path in files}
         reads |= {target for path in files if (target := link_target(path)) != path}
@@ -93,7 +123,7 @@ def keep_images(store: Store, seen: Seen, target: Path) -> None:
                 (IMAGES,),
                 kind="images",
                 title=f"{seen.split} images of {seen.dataset.name}",
-                facts={"fraction": seen.fraction} if seen.fraction < 1 else {},
+                facts={},
                 seconds=0.0,
                 peak_mb=0.0,
                 ingredients={"digest": seen.digest},

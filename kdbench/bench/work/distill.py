@@ -26,7 +26,7 @@ def distill_together(benches: Sequence[Workbench]) -> list[Product | Exception]:
     """
     first = benches[0]
     mode = _shared_mode(benches)
-    teacher, images = FrozenTeacher(first.input("teacher"), mode), first.train()
+    teacher, images = FrozenTeacher(first.input("teacher"), mode), first.images()
     products: dict[int, Product | Exception] = {}
     ready: dict[int, tuple[FeatureModel, Trainee]] = {}
     for i, bench in enumerate(benches):

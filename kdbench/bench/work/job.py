@@ -68,7 +68,7 @@ class Job:
         return Kind.named(self.kind).side
 
 
-Status = Literal["ok", "failed", "diverged", "crashed", "timeout", "out of memory"]
+Status = Literal["ok", "failed", "diverged", "not learned", "crashed", "timeout", "out of memory"]
 
 
 @dataclass(frozen=True)

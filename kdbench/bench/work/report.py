@@ -98,7 +98,7 @@ class StepReport(_Report):
 class OutcomeReport(_Report):
     """How one task ended, as its process says."""
 
-    status: Literal["ok", "failed", "diverged", "out of memory"]
+    status: Literal["ok", "failed", "diverged", "not learned", "out of memory"]
     """A process that crashed, or was too slow or too large, cannot say so."""
     reason: Line = ""
     """Why the status is not ok."""
@@ -203,7 +203,7 @@ def check_facts(kind: Kind, roles: Collection[str], facts: Mapping[str, Any]) ->
     _measure(facts, DEPTH)
     if kind is Kind.BACKDOOR:
         _validate(BackdoorFacts, facts)
-    if kind is not Kind.EVALUATE:
+    if kind not in (Kind.CHECK, Kind.EVALUATE):
         return
     measurement = _validate(Measurement, facts)
     if (measurement.asr is not None) != ("trigger" in roles):
@@ -313,13 +313,18 @@ class BackdoorFacts(BaseModel):
     """See :class:`kdbench.attack.Backdoor`. An attack need not state it."""
 
 
-def misfit(measurements: Sequence[Mapping[str, Any]], images: int) -> str | None:
-    """Why measurements with one trigger on a test set of ``images`` cannot all be true, or None.
+def misfit(
+    measurements: Sequence[Mapping[str, Any]], images: int, what: str = "test"
+) -> str | None:
+    """Why measurements with one trigger on a set of ``images`` cannot all be true, or None.
 
     Each has passed :func:`check_facts`.
+
+    Args:
+        what: the set is called.
     """
     if any(facts["acc"][1] != images for facts in measurements):
-        return f"its networks were not measured on the {images} test images"
+        return f"its networks were not measured on the {images} {what} images"
     if len({"asr" in facts and facts["asr"][1] for facts in measurements}) > 1:
         return "its networks were not measured on the same triggered images"
     return None

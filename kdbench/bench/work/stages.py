@@ -19,7 +19,7 @@ from kdbench.bench.work.outputs import outputs_facts
 from kdbench.bench.work.task import Product, Task
 from kdbench.bench.work.workbench import Workbench
 from kdbench.capture import Pass
-from kdbench.errors import ContractError, DivergedError, IntegrityError
+from kdbench.errors import ContractError, DivergedError, IntegrityError, NotLearnedError
 from kdbench.loading.registry import Registry
 from kdbench.metrics import among_others, attacked, count, measure, predictions, stamp
 from kdbench.models.files import save_module
@@ -87,7 +87,7 @@ def train_clean(bench: Workbench) -> Product:
     bench.fit(
         model,
         cross_entropy(Pass(model, bench.numerics).logits),
-        bench.train(),
+        bench.images(),
         bench.recipe(),
         generator=bench.generator(),
         augmentation=bench.augmentation,
@@ -100,7 +100,7 @@ def backdoor(bench: Workbench) -> Product:
     attack = bench.method(bench.task.values)
     setting = AttackSetting(
         teacher=bench.input("clean"),
-        train=bench.train(),
+        train=bench.images(),
         target_class=bench.task.values["target_class"],
         num_classes=bench.task.num_classes,
         recipe=bench.recipe(),
@@ -144,12 +144,33 @@ def repair(bench: Workbench) -> Product:
     )
 
 
+def check_teacher(bench: Workbench) -> Product:
+    """Whether a teacher has learned its task, on images that it was not trained on.
+
+    No plugin is imported here, as in a measurement.
+
+    Raises:
+        NotLearnedError: it has not.
+    """
+    images, least = bench.images(), bench.task.values["min_acc"]
+    predicted = predictions(bench.networks()[0], images, bench.numerics)
+    right = int((predicted == images.labels).sum())
+    percent = 100 * right / len(images)
+    if percent < least:
+        raise NotLearnedError(
+            f"the teacher's ACC is {percent:.1f} % on {len(images)} held-out training images, "
+            f"under the {least:g} % of min_teacher_acc; train it for longer, or lower the bound "
+            "with --set min_teacher_acc=PERCENT"
+        )
+    return Product({"acc": [right, len(images)]})
+
+
 def evaluate_network(bench: Workbench) -> Product:
     """Counts on the test images, and on triggered ones where there is a trigger.
 
     No plugin is imported here. Where the network or the trigger needs one, a companion runs it.
     """
-    networks, test = bench.networks(), bench.test()
+    networks, test = bench.networks(), bench.images()
     if "trigger" not in bench.task.inputs:
         predicted = predictions(networks[0], test, bench.numerics)
         facts: dict[str, Any] = {"acc": [int((predicted == test.labels).sum()), len(test)]}
@@ -181,7 +202,7 @@ def picture(bench: Workbench) -> Product:
     The trigger draws on other images as well, in random order. So it is not told which class it is
     for.
     """
-    (trigger, sources), test = bench.trigger(), bench.test()
+    (trigger, sources), test = bench.trigger(), bench.images()
     wanted = attacked(test.labels, bench.task.values["target_class"], sources)
     rows = torch.nonzero(wanted).flatten()[:MAX_COLUMNS]
     mixed, places = among_others(rows, len(test), MIXED_IMAGES)

@@ -28,10 +28,8 @@ class Task:
     folder: Path
     #: Role -> file in ``in/``.
     inputs: dict[str, str]
-    #: File of the training images. None: the stage may not see them.
-    train: str | None
-    #: File of the test images. None: the stage may not see them.
-    test: str | None
+    #: File in ``in/`` of the images that it may see. The table of kinds says which these are.
+    images: str
     #: Classes of the dataset.
     num_classes: int
     #: Pixels a side.
@@ -63,7 +61,7 @@ class Task:
 
     @property
     def inputs_folder(self) -> Path:
-        """Holds the files that ``inputs``, ``train`` and ``test`` name. It may be read only."""
+        """Holds the files that ``inputs`` and ``images`` name. It may be read only."""
         return self.folder / IN
 
     @property

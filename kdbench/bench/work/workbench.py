@@ -24,7 +24,7 @@ from kdbench.bench.work.results import WRAPPERS, source_classes
 from kdbench.bench.work.task import Product, Task
 from kdbench.data.base import Augmentation, ImageSet
 from kdbench.data.files import load_images
-from kdbench.data.fraction import defender_images
+from kdbench.data.fraction import drawn_share
 from kdbench.defense import DefenseSetting
 from kdbench.errors import ContractError
 from kdbench.loading.registry import Registry
@@ -70,17 +70,10 @@ class Workbench:
         return Augmentation(self.task.pad, self.task.flip)
 
     @spanned("files")
-    def train(self) -> ImageSet:
-        assert self.task.train is not None
-        return self._images(self.task.train)
-
-    @spanned("files")
-    def test(self) -> ImageSet:
-        assert self.task.test is not None
-        return self._images(self.task.test)
-
-    def _images(self, file: str) -> ImageSet:
-        return load_images(self.task.inputs_folder / file, workers=self.task.decoders)
+    def images(self) -> ImageSet:
+        """The images that a stage of this kind may see."""
+        path = self.task.inputs_folder / self.task.images
+        return load_images(path, workers=self.task.decoders)
 
     def recipe(self) -> Recipe:
         return Recipe(**self.task.values["recipe"])
@@ -163,10 +156,11 @@ class Workbench:
         # The values of a distillation hold those of its defense. Other kinds have the defense's.
         distilling = self.task.kind is Kind.DISTILL
         values = self.task.values["defense"] if distilling else self.task.values
-        clean = self.train()
-        # A distillation needs all images. The file of other kinds holds the defender's share alone.
+        clean = self.images()
+        # A distillation needs all of the deployer's images. The file of other kinds holds the
+        # defender's share alone.
         if distilling:
-            clean = defender_images(clean, values["clean_fraction"], self.task.seed)
+            clean = drawn_share(clean, values["clean_fraction"], self.task.seed)
         return DefenseSetting(
             clean=clean,
             num_classes=self.task.num_classes,

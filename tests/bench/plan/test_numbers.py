@@ -141,10 +141,28 @@ def test_the_request_is_listed_too(registry):
         target_class=2,
         data_seed=3,
         clean_fraction=0.05,
+        transfer_fraction=0.1,
         image_size=20,
         test_size=30,
     )
-    assert text == "clean_fraction=0.05; data_seed=3; image_size=20; target_class=2; test_size=30"
+    assert text == (
+        "clean_fraction=0.05; data_seed=3; image_size=20; target_class=2; test_size=30; "
+        "transfer_fraction=0.1"
+    )
+
+
+def test_the_deployers_share_is_a_shared_number_and_the_bound_of_a_teacher_is_none(registry):
+    before = cells(registry)
+    fewer = cells(registry, transfer_fraction=0.1)
+    set_so = cells(registry, overrides={"transfer_fraction": "0.1"})
+    bound = cells(registry, overrides={"min_teacher_acc": "70"})
+    for name, cell in before.items():
+        assert fewer[name].names["transfer_fraction"] == 0.1
+        assert fewer[name].names["shared_digest"] != cell.names["shared_digest"]
+        assert set_so[name].names == fewer[name].names
+        # The numbers are the same, and the row is another: it may have another status.
+        assert bound[name].names == cell.names
+        assert bound[name].key != cell.key
 
 
 def test_a_size_of_a_dataset_is_promised_by_its_name(registry):

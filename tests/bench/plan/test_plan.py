@@ -12,9 +12,8 @@ from tests.runs import plan_of as plan
 
 
 def kinds(plan):
-    return [
-        stage.kind for stage in plan.stages.values() if stage.kind not in ("evaluate", "picture")
-    ]
+    """Of the stages that train something."""
+    return [stage.kind for stage in plan.stages.values() if stage.kind.training != "none"]
 
 
 def test_the_random_state_of_a_stage_is_made_in_one_way_only():
@@ -78,6 +77,50 @@ def test_an_override_changes_only_the_stages_it_can_reach(registry):
     assert before["distill"] != after["distill"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "kinds_that_change"),
+    [
+        ({"transfer_fraction": 0.5}, {"alone", "distill", "cleanse", "repair", "evaluate"}),
+        ({"clean_fraction": 0.5}, {"cleanse", "distill", "repair", "evaluate"}),
+        ({"overrides": {"min_teacher_acc": "70"}}, {"check"}),
+    ],
+)
+def test_a_share_changes_the_stages_of_those_who_have_it(registry, changed, kinds_that_change):
+    asked = {"defenses": ("none", "robustkd", "nad")}
+    before, after = plan(registry, **asked), plan(registry, **asked, **changed)
+    assert {s.kind for key, s in after.stages.items() if key not in before.stages} == (
+        kinds_that_change
+    )
+
+
+def test_another_data_seed_holds_out_other_images(registry):
+    before, after = plan(registry), plan(registry, data_seed=1)
+    trained = {key for key, stage in before.stages.items() if stage.kind.sees != "test"}
+    assert not trained & after.stages.keys()
+
+
+def test_what_is_made_of_a_teacher_waits_for_its_check(registry):
+    crossed = plan(registry, defenses=("none", "robustkd", "nad"))
+    of_kind = {stage.kind: [] for stage in crossed.stages.values()}
+    for stage in crossed.stages.values():
+        of_kind[stage.kind].append(stage)
+    (clean,), (backdoor,) = of_kind["clean"], of_kind["backdoor"]
+    check = {stage.inputs["model"]: stage.key for stage in of_kind["check"]}
+    assert check.keys() == {clean.key, backdoor.key}
+    assert clean.after == ()
+    assert backdoor.after == (check[clean.key],)
+    for stage in [*of_kind["distill"], *of_kind["cleanse"], *of_kind["repair"]]:
+        teachers = [key for key in stage.inputs.values() if key in check]
+        assert stage.after == tuple(check[key] for key in teachers)
+    for cell in crossed.cells:
+        roles = list(cell.measured)
+        assert roles[:2] == ["clean_check", "teacher_check"]
+        assert [cell.measured[role] for role in roles[:2]] == [
+            check[clean.key],
+            check[backdoor.key],
+        ]
+
+
 def test_digest_ignores_order_and_float_spelling_but_not_values():
     assert digest({"a": 1, "b": 2.0}) == digest({"b": 2, "a": 1.0})
     assert digest({"a": 1}) != digest({"a": 1.5})
@@ -95,6 +138,9 @@ def test_digest_ignores_order_and_float_spelling_but_not_values():
         ({"attack.lba.side": "3"}, "not part of this run"),
         ({"attack.badnets.poison_rte": "0.1"}, "did you mean 'attack.badnets.poison_rate'"),
         ({"clean_fraction": "2"}, "less than or equal to 1"),
+        ({"transfer_fraction": "0"}, "greater than 0"),
+        ({"min_teacher_acc": "101"}, "less than or equal to 100"),
+        ({"min_teacher_ac": "10"}, "did you mean 'min_teacher_acc'"),
         ({"signs.train_size": "50"}, "sizes are set as datasets.signs.train_size"),
         ({"datasets.signs.train_siz": "50"}, "did you mean 'datasets.signs.train_size'"),
         ({"datasets.sings.train_size": "50"}, "did you mean 'signs'"),

@@ -15,6 +15,7 @@ from kdbench.bench.store.artefacts import Store
 from kdbench.data import DatasetSource
 from kdbench.data.builtin import DATASETS
 from kdbench.data.gtsrb import OFFICIAL_TEST, OFFICIAL_TRAIN
+from kdbench.errors import ConfigError
 
 
 def request(**fields):
@@ -46,7 +47,7 @@ def test_a_preset_has_sizes_for_any_dataset(registry, tmp_path):
 
 
 def test_each_part_holds_its_dataset(registry, tmp_path):
-    spec = request(presets=("quick", "standard"), train_size=20, test_size=20)
+    spec = request(presets=("quick", "standard"), train_size=40, test_size=20)
     ready = prepare.prepare(spec, registry, Store(tmp_path))
     assert [part.resolved.preset_name for part in ready.parts] == ["quick", "standard"]
     for part in ready.parts:
@@ -54,6 +55,15 @@ def test_each_part_holds_its_dataset(registry, tmp_path):
         assert part.dataset_name == part.dataset.name == "signs"
     assert [part.dataset.image_size for part in ready.parts] == [16, 32]
     assert {stage.part for stage in ready.plan.stages.values()} == {0, 1}
+
+
+def test_a_set_with_one_image_a_class_is_refused(registry, tmp_path):
+    spec = request(train_size=10, test_size=20)
+    with pytest.raises(ConfigError, match="10 training images, no two of them of one class"):
+        prepare.load(spec, resolve(spec, registry))
+    # Nobody here trains an imported teacher, so nothing is checked.
+    imported = request(attacks=(), teacher_from=("x",), train_size=10, test_size=20)
+    assert len(prepare.load(imported, resolve(imported, registry)).train) == 10
 
 
 @pytest.mark.parametrize(

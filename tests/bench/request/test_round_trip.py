@@ -66,6 +66,7 @@ SPECS = st.builds(
     **at_most({"image_size": 8, "num_classes": 2, "train_size": 2, "test_size": 2}),
     data_seed=WHOLE,
     target_class=WHOLE,
+    transfer_fraction=st.none() | SHARES,
     clean_fraction=st.none() | SHARES,
     controls=st.booleans(),
     device=NAMES,

@@ -45,6 +45,7 @@ SAME = {
     "test_size": [(["--test-size", "50"], "test_size = 5_0")],
     "data_seed": [(["--data-seed", str(MOST_WHOLE)], f"data_seed = {MOST_WHOLE}")],
     "target_class": [(["--target-class", "3"], "target_class = 0x3")],
+    "transfer_fraction": [(["--transfer-fraction", "0.1"], "transfer_fraction = 0.1")],
     "clean_fraction": [
         (["--clean-fraction", "1"], "clean_fraction = 1"),
         (["--clean-fraction", "5e-324"], "clean_fraction = 5e-324"),
@@ -62,6 +63,7 @@ SAME = {
     "also": [],  # the command line has no blocks
 }
 WHOLE = ("image_size", "num_classes", "train_size", "test_size", "data_seed", "target_class")
+SHARES = ("transfer_fraction", "clean_fraction")
 AXES = ("attacks", "teacher_from", "defenses", "distillers", "datasets", "presets")
 #: (field, value in a file) that is refused.
 REFUSED = [
@@ -75,7 +77,8 @@ REFUSED = [
     *(("seeds", value) for value in ("3", "true", "0", "[true]", "[1.0]", '["1"]', "[-1]", "1.0")),
     *(("seeds", value) for value in ('"3"', "[]", "[[1]]", f"[{2**63}]", "-1")),
     *((name, value) for name in ("controls", "download") for value in ("1", "0", '"no"', "[]")),
-    *(("clean_fraction", value) for value in ('"0.5"', "true", "0", "2", "-0.1", "nan", "inf")),
+    *((name, value) for name in SHARES for value in ('"0.5"', "true", "0", "2", "-0.1", "nan")),
+    *((name, "inf") for name in SHARES),
     *(("device", value) for value in ("1", "true", '["cpu"]')),
     *(("numerics", value) for value in ('"fp64"', "32", '["fp32"]', "true")),
     *(("class_names", value) for value in ("3", "true", '["a"]', "[1, 2]", "{}")),

@@ -206,7 +206,7 @@ class Hostile(Instant):
     """Computes nothing, and does something to the box of each student before it ends."""
 
     def __init__(self, attack, status="ok", kind="distill"):
-        super().__init__(images=120)
+        super().__init__(images=120, held_out=24)
         self.attack, self.status, self.kind, self.seen = attack, status, kind, []
 
     def _do(self, job):
@@ -259,7 +259,7 @@ def test_a_second_attempt_writes_through_no_link_of_the_first(go, outside):
 
     first = Hostile(attack, "crashed")
     assert {row["status"] for row in go(first)} == {"crashed"}
-    second = Instant(images=120)
+    second = Instant(images=120, held_out=24)
     assert {row["status"] for row in go(second)} == {"ok"}
     assert state(outside) == before
 
@@ -312,7 +312,7 @@ def test_a_stage_that_is_damaged_whenever_it_was_made_is_given_up(go, store):
             self.runs += job.kind == "backdoor"
             super().start(job)
 
-    executor = Spoiling(images=120)
+    executor = Spoiling(images=120, held_out=24)
     rows = go(executor)
     assert {row["status"] for row in rows} == {"failed"}
     assert all("was damaged 2 times right after it was made" in row["reason"] for row in rows)

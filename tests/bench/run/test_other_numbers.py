@@ -14,9 +14,9 @@ from kdbench.bench.run.verify import misnamed, other_keys, read_request
 from kdbench.bench.store.artefacts import Store
 from kdbench.cli import main
 from kdbench.report.read import read_results
-from tests.runs import go
+from tests.runs import ANY_TEACHER, go
 
-BRIEF = {f"{stage}.epochs": "1" for stage in ("clean", "poison", "distill")}
+BRIEF = {f"{stage}.epochs": "1" for stage in ("clean", "poison", "distill")} | ANY_TEACHER
 
 
 @pytest.fixture

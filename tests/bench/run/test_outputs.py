@@ -15,14 +15,14 @@ from kdbench.bench.run.events import Quiet
 from kdbench.bench.run.outputs import Outputs
 from kdbench.bench.store.artefacts import Store
 from kdbench.errors import ConfigError
-from tests.runs import go
+from tests.runs import ANY_TEACHER, go
 
 SPEC = RunSpec(
     attacks=("badnets",),
     pairs=(("wrn10_1", "wrn10_1"),),
     numerics="fp32",
     controls=False,
-    overrides={f"{stage}.epochs": "1" for stage in ("clean", "poison", "distill")},
+    overrides={f"{stage}.epochs": "1" for stage in ("clean", "poison", "distill")} | ANY_TEACHER,
 )
 
 

@@ -10,7 +10,7 @@ from kdbench.bench.plan import prepare
 from kdbench.bench.request.spec import RunSpec
 from kdbench.loading.choice import PluginChoice
 from kdbench.loading.registry import Registry
-from tests.runs import go
+from tests.runs import ANY_TEACHER, go
 
 #: Each defense cheats in one way. ``Ran`` counts where its code was run.
 PLUGIN = '''
@@ -150,7 +150,8 @@ def rows_of(stripes, tmp_path, monkeypatch):
             controls=False,
             threads=1,
             pairs=(("wrn10_1", student),),
-            overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill")},
+            overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill")}
+            | ANY_TEACHER,
         )
         rows = go(spec, everything, tmp_path / "out")
         return {(row["attack"], row["defense"]): row for row in rows}

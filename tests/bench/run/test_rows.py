@@ -30,13 +30,16 @@ def evaluation(asr, acc=90):
     return Evaluation(**rates, asr_hits=hits).as_facts() | {"variance": variance}
 
 
+CHECKED = {"clean_check": {"acc": [39, 40]}, "teacher_check": {"acc": [30, 40]}}
+
+
 def made(controls=True, **measured):
     """The row of a cell with these measurements in the place of good ones, and whether it is
     final."""
     asr = dict(zip(ROLES, (1, 99, 10, 2, 3, 80), strict=True))
-    known = {role: evaluation(hits) for role, hits in asr.items()} | measured
+    known = CHECKED | {role: evaluation(hits) for role, hits in asr.items()} | measured
     if not controls:
-        known = {role: facts for role, facts in known.items() if not role.startswith("c")}
+        known = {role: known[role] for role in ("clean_check", "teacher", "student")}
     keys = dict.fromkeys(known, "key")
     return row(Cell({"attack": "lba"}, "key", 0, keys, keys, controls), known, {})
 
@@ -53,6 +56,7 @@ def made(controls=True, **measured):
         ({"c3": BOOM, "c2": BOOM}, "control_failed", None, False),
         ({"controls": False}, "controls_skipped", None, True),
         ({"student": BOOM}, "stage_failed", None, False),
+        ({"teacher_check": BOOM}, "stage_failed", None, False),
         ({"teacher": BOOM, "c1": BOOM}, "stage_failed", None, False),
         (
             {"controls": False, "student": {"acc": [7, 9]}, "teacher": {"acc": [8, 9]}},
@@ -87,6 +91,21 @@ def test_every_code_and_status_is_in_the_table():
     }
     assert codes | {"imported_teacher"} == set(REASON_CODES)
     assert set(STATUSES) == set(get_args(Status))
+
+
+def test_what_the_deployer_has_of_the_teacher():
+    found, _ = made(c2=evaluation(3, acc=72), c3=evaluation(80, acc=75))
+    assert (found["gain"], found["held_out_acc"]) == (3, 97.5)
+    assert made(c2=BOOM)[0]["gain"] is made(c3=BOOM)[0]["gain"] is None
+    assert made(controls=False)[0]["gain"] is None
+
+
+def test_a_teacher_that_did_not_learn_leaves_no_number():
+    why = Outcome("not learned", "check: train clean wrn10_1: ACC 12 %")
+    later = dict.fromkeys(ROLES, why)
+    found, is_final = made(clean_check=why, **later)
+    assert (found["status"], found["reason"], is_final) == (why.status, why.reason, False)
+    assert found["held_out_acc"] is found["student_acc"] is found["gain"] is None
 
 
 def test_each_role_has_its_columns():

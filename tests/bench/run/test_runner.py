@@ -18,9 +18,10 @@ from kdbench.errors import ConfigError, ContractError, DivergedError
 from kdbench.loading.plugin import Plugin
 from kdbench.loading.registry import Registered, Registry
 from kdbench.method import Info
+from tests.runs import ANY_TEACHER
 from tests.runs import go as go_through
 
-BRIEF = {f"{stage}.epochs": "1" for stage in ("clean", "poison", "distill", "repair")}
+BRIEF = {f"{stage}.epochs": "1" for stage in ("clean", "poison", "distill", "repair")} | ANY_TEACHER
 
 
 def info(name):

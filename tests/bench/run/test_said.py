@@ -23,6 +23,7 @@ from kdbench.bench.work.job import BOX, OUT, Done, Job
 from kdbench.cli.display import facts_line
 from tests.bench.work.said import HELLO, events_of
 from tests.bench.work.test_report import JSON
+from tests.runs import ANY_TEACHER
 
 
 class Liar:
@@ -73,7 +74,7 @@ def honest(registry, tmp_path_factory):
         train_size=40,
         test_size=40,
         controls=False,
-        overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill")},
+        overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill")} | ANY_TEACHER,
     )
     store = Store(folder / "store")
     ready = prepare.prepare(spec, registry, store)
@@ -133,15 +134,36 @@ def test_an_honest_process_gives_an_honest_row(lied_to):
 )
 def test_one_measurement_that_cannot_be(lied_to, change, status):
     """The first evaluation lies."""
+    assert _statuses(lied_to, change, "asr") == [status]
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"acc": [9, 9]}, "failed"),
+        ({"acc": [10**15, 10**15]}, "failed"),
+        ({"acc": [11, 10]}, "crashed"),
+        ({"acc": None}, "crashed"),
+        ({"asr": [1, 2]}, "crashed"),
+        ({"acc": [10, 10]}, "ok"),
+    ],
+)
+def test_one_check_that_cannot_be(lied_to, change, status):
+    """The check of the clean teacher lies."""
+    assert _statuses(lied_to, change, "acc") == [status]
+
+
+def _statuses(lied_to, change, name):
+    """Of the rows, where the first measurement that says ``name`` lies."""
     lies = iter([change])
 
     def say(facts):
-        if "acc" in facts[0]:
+        if name in facts[0]:
             facts = [facts[0] | next(lies, {})]
         return [HELLO, line(*map(outcome, facts))]
 
     rows, _ = lied_to(say)
-    assert [row["status"] for row in rows] == [status]
+    return [row["status"] for row in rows]
 
 
 def test_a_thousand_random_outcomes(lied_to):

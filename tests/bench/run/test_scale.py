@@ -72,7 +72,7 @@ def test_running_again_what_is_done_computes_nothing(registry, stripes, tmp_path
     def go(name):
         """What only this run needs is gone when it returns, so that the peak of memory is one
         run's."""
-        ready, executor = prepared(registry, stripes, cells), Instant(120)
+        ready, executor = prepared(registry, stripes, cells), Instant(120, 24)
         rows = runner.run(ready, registry, tmp_path / name, Quiet(), store, executor)
         assert {row["status"] for row in rows} == {"ok"}
         return len(rows), len(ready.plan.stages), executor.jobs
@@ -95,7 +95,7 @@ def test_a_larger_request_runs_the_difference(registry, stripes, tmp_path, more)
         return Prepared(spec, build_plan([part]), [part], Numerics())
 
     small, large, store = ready(), ready(**more), Store(tmp_path / "store")
-    runner.run(small, registry, tmp_path / "a", Quiet(), store, Instant(120))
-    executor = Instant(120)
+    runner.run(small, registry, tmp_path / "a", Quiet(), store, Instant(120, 24))
+    executor = Instant(120, 24)
     runner.run(large, registry, tmp_path / "b", Quiet(), store, executor)
     assert executor.jobs == len(large.plan.stages) - len(small.plan.stages)

@@ -9,7 +9,7 @@ from kdbench.bench.request.spec import RunSpec
 from kdbench.bench.work.executors.local import LocalExecutor
 from kdbench.loading.choice import PluginChoice
 from kdbench.loading.registry import Registry
-from tests.runs import go
+from tests.runs import ANY_TEACHER, go
 
 #: What the spies find ends their stage, and so shows in the row.
 PLUGIN = '''
@@ -118,7 +118,7 @@ def test_spies_find_their_own_file_only(stripes, tmp_path, monkeypatch):
         controls=False,
         threads=1,
         pairs=(("wrn10_1", "wrn10_1"),),
-        overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill")},
+        overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill")} | ANY_TEACHER,
     )
     walled = go(spec, everything, tmp_path / "walled", executor=LocalExecutor(jobs=1))
     *quiet, told = walled

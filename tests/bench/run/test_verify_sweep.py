@@ -23,9 +23,9 @@ from kdbench.report.columns import COLUMNS
 from kdbench.report.read import Results, read_results
 from kdbench.report.software import made_by
 from kdbench.report.tables import write_results
-from tests.runs import go
+from tests.runs import ANY_TEACHER, go
 
-BRIEF = {f"{stage}.epochs": "1" for stage in ("clean", "poison", "distill")}
+BRIEF = {f"{stage}.epochs": "1" for stage in ("clean", "poison", "distill")} | ANY_TEACHER
 #: Columns in which an edited row is not noticed before it is computed again, each with the reason.
 UNNOTICED = {
     "device": "another card may have made the row; nothing but its name is known of it here",

@@ -21,7 +21,7 @@ from kdbench.bench.work.executors.inline import InlineExecutor
 from kdbench.bench.work.workbench import Workbench
 from kdbench.data import Augmentation
 from kdbench.data.files import image_files, load_images, save_images
-from kdbench.data.fraction import defender_images
+from kdbench.data.fraction import drawn_share, held_out_images, provider_images
 from kdbench.data.stream import StreamedImages
 from kdbench.numerics import Numerics
 from tests.bench.run.test_scale import part_of
@@ -29,6 +29,7 @@ from tests.bench.work.tasks import task_record
 from tests.data.pictures import save, seeded
 
 SHARE = 0.25
+SHARES = ("provider", "deployer", "defender")
 
 
 @pytest.fixture
@@ -57,20 +58,58 @@ def kept(store, seen, tmp_path):
     return target
 
 
-def test_a_share_is_a_file_of_its_own(store, stripes, tmp_path):
-    share, whole = Seen(stripes, "train", SHARE, seed=3), Seen(stripes, "train")
-    expected = defender_images(stripes.train, SHARE, 3)
-    assert len(expected) == 60
-    assert_same(load_images(kept(store, share, tmp_path)), expected)
-    assert_same(load_images(kept(store, whole, tmp_path)), stripes.train)
-    assert_same(load_images(kept(store, Seen(stripes, "test"), tmp_path)), stripes.test)
-    keys = {seen.key for seen in (share, whole, replace(share, seed=4), replace(share, fraction=1))}
-    assert len(keys) == 3
-    assert len(list(store)) == 3
+def test_each_share_is_a_file_of_its_own(store, stripes, tmp_path):
+    all_splits = {
+        split: Seen(stripes, split, 7, SHARE, 0.5, seed=3)
+        for split in ("held out", "provider", "deployer", "defender", "test")
+    }
+    provider = provider_images(stripes.train, 7)
+    deployer = drawn_share(provider, SHARE, 3)
+    expected = {
+        "held out": held_out_images(stripes.train, 7),
+        "provider": provider,
+        "deployer": deployer,
+        "defender": drawn_share(deployer, 0.5, 3),
+        "test": stripes.test,
+    }
+    assert {split: len(images) for split, images in expected.items()} == {
+        "held out": 24,
+        "provider": 216,
+        "deployer": 54,
+        "defender": 27,
+        "test": 120,
+    }
+    for split, seen in all_splits.items():
+        assert_same(load_images(kept(store, seen, tmp_path)), expected[split])
+    assert len({seen.key for seen in all_splits.values()}) == len(list(store)) == 5
+
+
+@pytest.mark.parametrize(
+    ("split", "by"),
+    [
+        ("held out", {"data_seed"}),
+        ("provider", {"data_seed"}),
+        ("deployer", {"data_seed", "transfer_fraction", "seed"}),
+        ("defender", {"data_seed", "transfer_fraction", "clean_fraction", "seed"}),
+        ("test", set()),
+    ],
+)
+def test_a_share_has_another_key_by_what_it_is_drawn_by(stripes, split, by):
+    seen = Seen(stripes, split, 7, 0.5, 0.25, seed=3)
+    others = {"data_seed": 8, "transfer_fraction": 0.2, "clean_fraction": 0.2, "seed": 4}
+    changed = {name for name, v in others.items() if replace(seen, **{name: v}).key != seen.key}
+    assert changed == by
+
+
+def test_who_has_all_of_a_share_needs_no_further_file(stripes):
+    whole = [Seen(stripes, split, seed=n) for n, split in enumerate(SHARES)]
+    assert len({seen.key for seen in whole}) == 1
+    half = Seen(stripes, "deployer", 0, 0.5, seed=3), Seen(stripes, "defender", 0, 0.5, seed=3)
+    assert half[0].key == half[1].key
 
 
 def test_a_job_gets_a_further_name_of_the_file_or_a_copy(store, stripes, tmp_path, monkeypatch):
-    seen = Seen(stripes, "train")
+    seen = Seen(stripes, "provider")
     linked = kept(store, seen, tmp_path)
     assert linked.samefile(store.folder(seen.key) / "images.safetensors")
     assert linked.stat().st_mode & 0o222 == 0
@@ -85,22 +124,20 @@ def test_a_job_gets_a_further_name_of_the_file_or_a_copy(store, stripes, tmp_pat
 
 
 def test_damaged_images_are_written_again(store, stripes, tmp_path):
-    seen = Seen(stripes, "train", SHARE)
+    seen = Seen(stripes, "deployer", 0, SHARE)
     path = kept(store, seen, tmp_path)
     path.chmod(0o644)
     path.write_bytes(b"?")  # a further name of what the store has
     assert_same(load_images(kept(store, seen, tmp_path)), seen.images)
 
 
-def test_only_defenses_before_and_after_distillation_get_the_share(
-    registry, stripes, store, tmp_path
-):
+def test_each_stage_gets_the_share_of_its_kind(registry, stripes, store, tmp_path):
     class Looking(InlineExecutor):
         seen = {}
 
         def start(self, job):
             for each in (job, *job.beside):
-                path = each.folder / "in" / (each.task["train"] or each.task["test"])
+                path = each.folder / "in" / each.task["images"]
                 self.seen.setdefault(each.kind, set()).add(len(load_images(path)))
             super().start(job)
 
@@ -108,11 +145,11 @@ def test_only_defenses_before_and_after_distillation_get_the_share(
         attacks=("badnets",),
         defenses=("none", "nad", "robustkd"),
         pairs=(("wrn10_1", "wrn10_1"),),
-        controls=False,
         numerics="fp32",
+        transfer_fraction=0.5,
         clean_fraction=SHARE,
         overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill", "repair")}
-        | {"defense.robustkd.steps": "2"},
+        | {"defense.robustkd.steps": "2", "min_teacher_acc": "0"},
     )
     part = part_of(stripes, spec, registry)
     ready = Prepared(spec, build_plan([part]), [part], Numerics(torch.device("cpu"), False, 1))
@@ -120,11 +157,13 @@ def test_only_defenses_before_and_after_distillation_get_the_share(
     rows = runner.run(ready, registry, tmp_path / "run", Quiet(), store, executor)
     assert {row["status"] for row in rows} == {"ok"}
     assert executor.seen == {
-        "clean": {240},
-        "backdoor": {240},
-        "distill": {240},
-        "cleanse": {60},
-        "repair": {60},
+        "clean": {216},
+        "backdoor": {216},
+        "check": {24},
+        "alone": {108},
+        "distill": {108},
+        "cleanse": {27},
+        "repair": {27},
         "evaluate": {120},
         "picture": {120},
     }
@@ -134,13 +173,14 @@ def test_only_defenses_before_and_after_distillation_get_the_share(
     ("kind", "fraction"), [("repair", SHARE), ("repair", 1.0), ("distill", SHARE)]
 )
 def test_a_defense_gets_the_same_images_as_ever(registry, stripes, store, tmp_path, kind, fraction):
-    """The share that a process used to draw by itself from all images."""
+    """The share that a process would draw by itself from the deployer's images."""
     recipe = {"epochs": 1, "batch_size": 8, "lr": 0.1}
     values = {"clean_fraction": fraction, "recipe": recipe}
-    seen = Seen(stripes, "train", fraction if kind == "repair" else 1.0, seed=5)
+    split = "defender" if kind == "repair" else "deployer"
+    seen = Seen(stripes, split, 2, 0.5, fraction, seed=5)
     for name in ("in", "box"):
         (tmp_path / "job" / name).mkdir(parents=True)
-    keep_images(store, seen, tmp_path / "job" / "in" / "train.safetensors")
+    keep_images(store, seen, tmp_path / "job" / "in" / "images.safetensors")
     task = make_task(
         task_record(
             tmp_path / "job",
@@ -149,7 +189,7 @@ def test_a_defense_gets_the_same_images_as_ever(registry, stripes, store, tmp_pa
             seed=5,
             random_seed=1,
             stream_seed=1,
-            train="train.safetensors",
+            images="images.safetensors",
             image_size=16,
             mean=[0.3] * 3,
             std=[0.25] * 3,
@@ -157,7 +197,8 @@ def test_a_defense_gets_the_same_images_as_ever(registry, stripes, store, tmp_pa
         )
     )
     setting = Workbench.of(task, registry, None, {}).defense_setting()
-    assert_same(setting.clean, defender_images(stripes.train, fraction, 5))
+    deployer = drawn_share(provider_images(stripes.train, 2), 0.5, 5)
+    assert_same(setting.clean, drawn_share(deployer, fraction, 5))
 
 
 # -- streamed sets --------------------------------------------------------------------------------
@@ -202,27 +243,37 @@ def test_a_stage_may_open_single_files_where_splits_share_a_folder(stripes, tmp_
     shared = of_files(
         stripes, everything.subset(torch.arange(7)), everything.subset(torch.arange(7, 10))
     )
-    for split, used in (("train", paths[:7]), ("test", paths[7:])):
-        assert [str(path) for path in Seen(shared, split).reads] == used
+    for split, count in (("provider", 4), ("held out", 3), ("test", 3)):
+        seen = Seen(shared, split)
+        assert [str(path) for path in seen.reads] == image_files(seen.images)
+        assert len(seen.reads) == count
 
 
 def test_a_stage_may_open_a_folder_that_holds_nothing_else(stripes, tmp_path):
-    train, test = pictures(tmp_path / "train", 6), pictures(tmp_path / "test", 3)
+    train, test = pictures(tmp_path / "train", 9), pictures(tmp_path / "test", 3)
     apart = of_files(stripes, streamed(train), streamed(test))
-    assert Seen(apart, "train").reads == (tmp_path / "train",)
+    # What is held out lies there too: a name for each of a million files would be too many.
+    assert Seen(apart, "provider").reads == (tmp_path / "train",)
     assert Seen(apart, "test").reads == (tmp_path / "test",)
-    everything = Seen(apart, "train", 0.5, seed=1)  # two images of each class at least
+    everything = Seen(apart, "deployer", 0, 0.5, seed=1)  # two images of each class at least
     assert everything.reads == (tmp_path / "train",)
-    few = of_files(stripes, streamed(pictures(tmp_path / "many", 60)), streamed(test))
-    share = Seen(few, "train", 0.5, seed=1)
+
+
+@pytest.mark.parametrize("fractions", [(0.5, 1.0), (1.0, 0.5)])
+def test_the_defenders_side_cannot_open_the_rest_of_the_providers_images(
+    stripes, tmp_path, fractions
+):
+    train, test = pictures(tmp_path / "many", 60), pictures(tmp_path / "test", 3)
+    many = of_files(stripes, streamed(train), streamed(test))
+    share = Seen(many, "defender", 0, *fractions, seed=1)
     assert [str(path) for path in share.reads] == image_files(share.images)
-    assert len(share.reads) == 30
+    assert len(share.reads) == 27
 
 
 def test_a_folder_with_the_other_split_below_it_is_no_folder_to_open(stripes, tmp_path):
-    train, test = pictures(tmp_path / "set", 4), pictures(tmp_path / "set" / "a" / "test", 3)
+    train, test = pictures(tmp_path / "set", 3), pictures(tmp_path / "set" / "a" / "test", 3)
     nested = of_files(stripes, streamed(train), streamed(test))
-    assert [str(path) for path in Seen(nested, "train").reads] == train
+    assert [str(path) for path in Seen(nested, "provider").reads] == train
     assert Seen(nested, "test").reads == (tmp_path / "set" / "a" / "test",)
 
 
@@ -232,7 +283,7 @@ def test_a_stage_may_open_what_a_linked_image_leads_to(stripes, tmp_path):
     link = tmp_path / "train" / "z.png"
     link.symlink_to(elsewhere)
     linked = of_files(stripes, streamed([*train, str(link)]), streamed(test))
-    assert Seen(linked, "train").reads == (Path(elsewhere), tmp_path / "train")
+    assert Seen(linked, "provider").reads == (Path(elsewhere), tmp_path / "train")
     assert Seen(linked, "test").reads == (tmp_path / "test",)
 
 
@@ -242,21 +293,21 @@ def test_a_stage_needs_no_folder_on_the_way_to_what_a_link_leads_to(stripes, tmp
     (tmp_path / "way").symlink_to(tmp_path / "elsewhere")
     link = tmp_path / "train" / "z.png"
     link.symlink_to(tmp_path / "way" / os.path.basename(elsewhere))
-    seen = Seen(of_files(stripes, streamed([*train, str(link)]), streamed(test)), "train")
+    seen = Seen(of_files(stripes, streamed([*train, str(link)]), streamed(test)), "provider")
     keep_images(store, seen, tmp_path / "kept")
-    assert Path(elsewhere) in seen.reads
-    assert image_files(load_images(tmp_path / "kept")) == [*train, str(elsewhere)]
+    assert Path(elsewhere) in seen.reads  # and one image of the two of its class is held out
+    assert image_files(load_images(tmp_path / "kept")) == [*train[1:], str(elsewhere)]
 
 
 def test_a_list_of_files_in_an_older_form_is_not_taken(stripes, tmp_path, monkeypatch):
     files = pictures(tmp_path / "train", 3), pictures(tmp_path / "test", 3)
     dataset = of_files(stripes, *map(streamed, files))
-    keys = [Seen(data, "train").key for data in (dataset, stripes)]
+    keys = [Seen(data, "provider").key for data in (dataset, stripes)]
     monkeypatch.setattr("kdbench.bench.store.images.LIST_FORM", "another")
-    new = [Seen(data, "train").key for data in (dataset, stripes)]
+    new = [Seen(data, "provider").key for data in (dataset, stripes)]
     assert new[0] != keys[0]
     assert new[1] == keys[1]
 
 
 def test_images_in_memory_need_no_further_file(stripes):
-    assert Seen(stripes, "train").reads == ()
+    assert Seen(stripes, "provider").reads == ()

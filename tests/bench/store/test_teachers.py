@@ -15,6 +15,7 @@ from kdbench.bench.store.care import garbage
 from kdbench.bench.store.teachers import load_teacher, save_teacher, teacher_names
 from kdbench.bench.work.executors.inline import InlineExecutor
 from kdbench.cli import main
+from kdbench.data.files import load_images
 from kdbench.errors import ConfigError, IntegrityError, UnknownMethodError
 from kdbench.models import create_model
 from kdbench.report.leaderboard import leaderboard
@@ -158,6 +159,32 @@ def test_a_teacher_that_is_damaged_after_the_plan_costs_its_rows(
     (row,) = go(spec, registry, tmp_path / "out", Store(tmp_path / "store"))
     assert row["status"] == "failed"
     assert "import it again" in row["reason"]
+
+
+def test_an_imported_teacher_is_not_checked_and_its_deployer_has_a_share(
+    tmp_path, registry, stripes, monkeypatch
+):
+    monkeypatch.setattr(prepare, "load", lambda spec, resolved, sources: stripes)
+    keep(tmp_path)
+    seen = []
+
+    class Looking(InlineExecutor):
+        def start(self, job):
+            path = job.folder / "in" / job.task["images"]
+            seen.append((job.kind, len(load_images(path))))
+            super().start(job)
+
+    spec = RunSpec(
+        teacher_from=("stranger",),
+        pairs=(("wrn10_1", "wrn10_1"),),
+        transfer_fraction=0.5,
+        overrides={"distill.epochs": "1"},
+    )
+    store = Store(tmp_path / "store")
+    (row,) = go(spec, registry, tmp_path / "out", store, executor=Looking(registry))
+    assert seen == [("distill", 108), ("evaluate", 120), ("evaluate", 120)]
+    assert (row["status"], row["transfer_fraction"]) == ("ok", 0.5)
+    assert row["held_out_acc"] is row["gain"] is None
 
 
 def test_a_teacher_that_does_not_fit_is_refused(tmp_path, registry, stripes, monkeypatch):

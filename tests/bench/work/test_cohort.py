@@ -29,6 +29,7 @@ from kdbench.training import (
     train_together,
 )
 from kdbench.training.checkpoint import FolderCheckpoints
+from tests.runs import ANY_TEACHER
 from tests.runs import go as go_by
 
 RECIPE = Recipe(epochs=2, batch_size=40, lr=0.05, schedule="onecycle")
@@ -167,7 +168,8 @@ def go(stripes, tmp_path, monkeypatch):
             controls=False,
             threads=1,
             pairs=tuple(("wrn10_1", student) for student in students),
-            overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill")},
+            overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill")}
+            | ANY_TEACHER,
         )
         store, out = Store(tmp_path / f"store-{name}"), tmp_path / name
         rows = go_by(spec, everything, out, store, executor=LocalExecutor(jobs=1), **options)

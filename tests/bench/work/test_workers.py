@@ -24,7 +24,7 @@ from kdbench.bench.work.executors.inline import InlineExecutor
 from kdbench.loading.registry import Registry
 from tests import forked
 from tests.failing_plugin import TINY, environment, kdbench, plant
-from tests.runs import go
+from tests.runs import ANY_TEACHER, go
 from tests.sizes import size
 
 SAID = "said.txt"
@@ -197,6 +197,7 @@ def test_the_same_defense_finds_everything_where_the_sides_share_a_process(
         train_size=80,
         test_size=77,
         overrides={f"{key}.epochs": "1" for key in ("clean", "poison", "distill")}
+        | ANY_TEACHER
         | cheating([out, tmp_path / "out-store"], [out]),
     )
 

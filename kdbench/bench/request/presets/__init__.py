@@ -25,8 +25,20 @@ class DatasetSizes(Params):
 class Preset(Params):
     """Every number that is not a method's own parameter."""
 
+    transfer_fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="the deployer's share of the training images that are not held out",
+    )
     clean_fraction: float = Field(
-        1.0, gt=0, le=1, description="the defender's share of the training images"
+        1.0, gt=0, le=1, description="the defender's share of the deployer's images"
+    )
+    min_teacher_acc: float = Field(
+        50.0,
+        ge=0,
+        le=100,
+        description="a teacher of lower ACC on held-out images has not learned its task, %",
     )
     datasets: dict[str, DatasetSizes] = Field(
         default_factory=dict, description="sizes of datasets, by name"

@@ -36,7 +36,7 @@ from kdbench.bench.work.report import (
 )
 from kdbench.bench.work.stages import perform, perform_together
 from kdbench.bench.work.task import Product, Task
-from kdbench.errors import DivergedError
+from kdbench.errors import DivergedError, NotLearnedError
 from kdbench.loading.candidates import FILE_MODULE, Plugin
 from kdbench.loading.plugin import GROUP, interrupted, line_of
 from kdbench.loading.registry import Registry
@@ -158,6 +158,8 @@ def ended(error: BaseException, plugins: Sequence[Plugin] = ()) -> OutcomeReport
     reason = strip_control(f"{type(error).__name__}: {error}")[: REASON - len(at)] + at
     if isinstance(error, DivergedError):
         return OutcomeReport(status="diverged", reason=reason)
+    if isinstance(error, NotLearnedError):
+        return OutcomeReport(status="not learned", reason=reason)
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         part in str(error) for part in _MEMORY_MESSAGES
     )
