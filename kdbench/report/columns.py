@@ -13,7 +13,7 @@ from typing import Any
 
 from kdbench.report.column import Column, ValueKind
 
-SCHEMA = 7
+SCHEMA = 8
 
 #: The largest whole number of a table, and of a request. It fits into 64 bits, as most programs
 #: that read tables and TOML want.
@@ -333,6 +333,14 @@ TABLE: tuple[Column, ...] = (
         role="free",
         may_differ="words for setting_digest, which decides; another version of kdbench "
         "may have other words for the same numbers",
+    ),
+    Column(
+        "preset_remark",
+        "text",
+        "what the preset is known to get wrong about a method of this row; empty: nothing is known",
+        since=8,
+        role="free",
+        may_differ="a remark changes no number, and a later version of kdbench knows more",
     ),
     Column(
         "config_digest",
