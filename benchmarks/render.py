@@ -8,7 +8,8 @@ A page asks for a table by two comments. This script writes everything between t
 ``results/NAME`` may be named several times. ``rows`` has the names that tell the lines apart, and
 they come first in a line. With ``seed`` among them there is a line for each seed, and no means.
 ``columns`` has what is shown, see :data:`COLUMNS`. Every other ``name=value,value`` keeps the rows
-with one of these values, in this order.
+with one of these values, in this order. A comment that begins with ``agreement=`` asks for a table
+of :mod:`agreement_tables`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from agreement_tables import ASKS, agreement_table
+from pipe_tables import pipe_table
 
 from kdbench.report.columns import Row, conclusive_removed
 from kdbench.report.noise import t_interval
@@ -110,7 +114,11 @@ def render(page: str) -> str:
     Raises:
         ValueError: a table asks for something that is not there.
     """
-    return _TABLE.sub(lambda match: match[1] + _body(parse(match[2])) + match[3], page)
+    return _TABLE.sub(lambda match: match[1] + _table(match[2]) + match[3], page)
+
+
+def _table(marker: str) -> str:
+    return agreement_table(marker) if marker.startswith(ASKS) else _body(parse(marker))
 
 
 def parse(marker: str) -> Request:
@@ -215,13 +223,9 @@ def _number(column: Column, row: Row) -> str:
 
 
 def _markdown(names: Sequence[str], columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    heading = [
-        *(HEADINGS.get(name, name) for name in names),
-        *(COLUMNS[name].heading for name in columns),
-    ]
-    rule = ["---:" if name in ("seed", "seeds") else "---" for name in names]
-    rule += ["---:"] * len(columns)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (heading, rule, *lines))
+    labels = [HEADINGS.get(name, name) for name in names]
+    words = [label for label in labels if label not in ("seed", "seeds")]
+    return pipe_table([*labels, *(COLUMNS[name].heading for name in columns)], lines, words)
 
 
 def main() -> None:

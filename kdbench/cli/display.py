@@ -139,11 +139,13 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
 
 
 def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> None:
-    """The table, the reasons of its rows, and where the files are; of many rows the first.
+    """The table, the reasons of its rows, the remarks on them, and where the files are; of many
+    rows the first.
 
     Args:
         out: empty: not every file could be written.
     """
+    from kdbench.report.preset_remarks import remark_lines
     from kdbench.report.verdict import TRANSFER_FLOOR
     from kdbench.report.worth import no_reason_to_distil
 
@@ -164,6 +166,8 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
         console.print(f"  {unsure} cells are inconclusive: {few}")
     for sentence in no_reason_to_distil(rows):
         console.print(f"  {safe(sentence)}")
+    for line in remark_lines(shown):
+        console.print(f"  {safe(line)}")
     console.print(
         "C1: student of the clean teacher. C3: student of the backdoored teacher, undefended."
     )

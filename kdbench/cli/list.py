@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -94,9 +95,12 @@ def _of_kdbench(kind: str, store_dir: Path | None) -> list[Entry]:
     """What no plugin brings: presets and imported teachers."""
     if kind == "teachers":
         return _teachers(store_dir)
-    from kdbench.bench.request.preset_files import preset_names
+    from kdbench.bench.request.preset_files import preset_names, preset_remarks
 
-    return [{"name": name, "about": _about(name)} for name in preset_names()]
+    return [
+        {"name": name, "about": _about(name), "credibility": preset_remarks(name).about}
+        for name in preset_names()
+    ]
 
 
 def _of_plugins(kind: str, known: Catalogue) -> Iterator[Entry]:
@@ -172,11 +176,11 @@ def _about_source(entry: Registered[Any], *options: str) -> str:
 
 
 def _about(preset: str) -> str:
-    """The comment on the first line of a preset's file."""
+    """The comment at the top of a preset's file."""
     from kdbench.bench.request.preset_files import preset_text
 
-    lines = preset_text(preset).splitlines()
-    return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
+    lines = takewhile(lambda line: line.startswith("#"), preset_text(preset).splitlines())
+    return " ".join(line.lstrip("# ") for line in lines)
 
 
 def _table(title: str, entries: list[Entry]) -> Table:

@@ -64,8 +64,8 @@ def reproduce_command(
 
     Each is a request: what it asks for (the paper's datasets, pairs and attacks, preset paper,
     three seeds) gives way to the options, e.g. --dataset gtsrb --data-dir DATA --preset quick.
-    Beside what kdbench run writes there is NAME.csv (ours, the paper's, the difference, and with
-    what else a printed number is at odds) or NAME.png.
+    Beside what kdbench run writes there is NAME.csv (ours, the paper's, the difference, with what
+    else a printed number is at odds, and how far the preset may be believed) or NAME.png.
     """
     if options["spec"] is not None:
         raise ConfigError(
@@ -124,35 +124,44 @@ def _report(
     """Write the comparison or the figure, and print it: whether it could be written."""
     from kdbench.paper import printed as paper
 
+    worth = _credibility(prepared.spec.presets, rows)
     if target.table is not None:
         records = paper.beside_the_paper(target, rows)
         path = folder / f"{name}.csv"
         lost = _lost(path, lambda: paper.write_beside_the_paper(records, path))
         have, total = paper.coverage(target, records)
         counted = f"{have} of the {total} printed numbers have one of ours beside them"
-        _print(records, f"{target.title}: {counted}; {lost or path}", how)
+        _print(records, f"{target.title}: {counted}; {lost or path}", worth, how)
         return not lost
     from kdbench.paper import figures
     from kdbench.paper.variances import variances
 
-    path = folder / f"{name}.png"
+    path, title = folder / f"{name}.png", "\n".join([target.title, *worth])
     panels = 0
     ratios: list[Row] = []
 
     def draw() -> None:
         nonlocal panels, ratios
         if target.figure == "defenses":
-            panels = figures.draw_defenses(rows, target.labels, target.axis, target.title, path)
+            panels = figures.draw_defenses(rows, target.labels, target.axis, title, path)
             return
         groups = variances(prepared.plan, store)
         ratios = figures.variance_ratios(groups, "clean")
-        panels = figures.draw_variance(groups, target.title, path)
+        panels = figures.draw_variance(groups, title, path)
         figures.write_ratios(ratios, folder / f"{name}.csv")
 
     lost = _lost(path, draw)
     drawn = lost or (str(path) if panels else "nothing to draw")
-    _print(ratios, f"{target.title}: {drawn}. The paper: {target.claim}.", how)
+    _print(ratios, f"{target.title}: {drawn}. The paper: {target.claim}.", worth, how)
     return not lost
+
+
+def _credibility(presets: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """What the presets of a request say of how far their numbers may be believed, as lines."""
+    from kdbench.bench.request.preset_files import preset_remarks
+    from kdbench.report.preset_remarks import remark_lines
+
+    return [f"preset {name}: {preset_remarks(name).about}" for name in presets] + remark_lines(rows)
 
 
 def _lost(path: Path, write: Callable[[], object]) -> str:
@@ -272,14 +281,23 @@ def _print_costs(lines: Sequence[Row], jobs: int, absent: Sequence[str]) -> None
     console.print("Nothing was run.")
 
 
-def _print(records: Sequence[Row], message: str, how: Execution) -> None:
+def _print(
+    records: Sequence[Row], message: str, credibility: Sequence[str], how: Execution
+) -> None:
     from kdbench._files import jsonable
     from kdbench.cli.display import make_console, plain_table, safe
 
     if how.as_json:
         click.echo(
             json.dumps(
-                jsonable({"event": "paper", "text": message, "records": list(records)}),
+                jsonable(
+                    {
+                        "event": "paper",
+                        "text": message,
+                        "credibility": list(credibility),
+                        "records": list(records),
+                    }
+                ),
                 allow_nan=False,
             )
         )
@@ -293,14 +311,17 @@ def _print(records: Sequence[Row], message: str, how: Execution) -> None:
         for record in records:
             table.add_row(*(safe(word) for word in _words(record, columns)))
         console.print(table)
-    console.print(safe(message))
+    for line in (*credibility, message):
+        console.print(safe(line))
 
 
 def _columns(records: Sequence[Row]) -> list[str]:
     """The columns that are shown: those that hold something, without the ends of intervals, which
-    stand beside their middle."""
+    stand beside their middle. What a preset is worth stands under the table."""
     names = [
-        name for name in records[0] if any(record.get(name) not in (None, "") for record in records)
+        name
+        for name in records[0]
+        if name != "credibility" and any(record.get(name) not in (None, "") for record in records)
     ]
     return [name for name in names if _middle(name) == name or _middle(name) not in names]
 

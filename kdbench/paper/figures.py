@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -17,12 +18,14 @@ from kdbench.report.noise import t_interval
 from kdbench.report.paired import grouped
 from kdbench.report.tables import write_csv
 
-_PANEL = ("dataset", "teacher", "student", "attack")
+_PANEL = ("dataset", "teacher", "student", "preset", "attack")
 #: Blue and red that colour-blind readers can tell apart.
 _INK = {"student_asr": "#b2182b", "student_acc": "#2166ac"}
 _NAMES = {"student_asr": "ASR", "student_acc": "ACC"}
 #: Of a panel, inches.
 _WIDTH, _HEIGHT = 4.0, 3.2
+#: Characters of the title above a panel.
+_TITLE = 52
 #: Panels side by side, at most.
 _COLUMNS = 4
 
@@ -34,8 +37,8 @@ Variances = Mapping[tuple[str, ...], Mapping[str, Sequence[Sequence[float]]]]
 def draw_defenses(
     rows: Sequence[Row], labels: Mapping[str, str], axis: str, title: str, path: Path
 ) -> int:
-    """Draw one panel for each dataset, pair and attack: ASR and ACC of the student over the
-    defenses in ``labels``, in that order.
+    """Draw one panel for each dataset, pair, preset and attack: ASR and ACC of the student over
+    the defenses in ``labels``, in that order.
 
     Points are seeds, and the line joins their means. The dashed line is the ASR of C3, the
     undefended student. The dotted line is that of C1, the student of a clean teacher. Both are
@@ -84,8 +87,8 @@ def _draw_control(panel: Axes, rows: Sequence[Row], control: str, style: str) ->
 
 
 def draw_variance(groups: Variances, title: str, path: Path) -> int:
-    """Draw one panel for each (dataset, teacher, shown images), with a box for each teacher and
-    seed: the variance of each example's features.
+    """Draw one panel for each (dataset, teacher, preset, shown images), with a box for each teacher
+    and seed: the variance of each example's features.
 
     Returns:
         the number of panels. Where it is 0 nothing is drawn.
@@ -126,7 +129,7 @@ def variance_ratios(groups: Variances, clean: str) -> list[Row]:
             # networks of which one was made from the other.
             # There are no ratios where no clean teacher was measured.
             ratios = [m / b for m, b in zip(means, base, strict=False)]
-            record: Row = dict(zip(("dataset", "model", "images"), names, strict=True))
+            record: Row = dict(zip(("dataset", "model", "preset", "images"), names, strict=True))
             record["teacher"] = word
             record |= _with_interval("variance", means) | _with_interval("to_clean", ratios)
             records.append(record | {"n_seeds": len(means)})
@@ -156,7 +159,8 @@ def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
     lines = -(-count // columns)
     figure = Figure(figsize=(_WIDTH * columns, _HEIGHT * lines + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10, parse_math=False)
+    wrapped = [fill(line, _TITLE * columns) for line in title.splitlines()]
+    figure.suptitle("\n".join(wrapped), fontsize=10, parse_math=False)
     axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axis in axes[count:]:
         axis.set_visible(False)

@@ -19,10 +19,12 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from kdbench._intervals import wilson
+from kdbench.bench.request.preset_files import preset_remarks
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
 from kdbench.report.columns import RATES, Row, hits_of
 from kdbench.report.noise import t_interval
 from kdbench.report.paired import grouped
+from kdbench.report.settings import dataset_family
 from kdbench.report.tables import write_csv
 
 PACKAGE = "kdbench.paper.requests"
@@ -30,6 +32,7 @@ COLUMNS = (
     "dataset",
     "teacher",
     "student",
+    "preset",
     "attack",
     "method",
     "metric",
@@ -41,11 +44,10 @@ COLUMNS = (
     "difference",
     "contradicted",
     "note",
+    "credibility",
 )
 #: Our rows with these names in common are averaged over seeds.
-_AVERAGED = ("dataset", "teacher", "student", "attack", "defense")
-#: A dataset of ours and the paper's dataset for which it stands.
-_STANDS_FOR = {"gtsrb-subset": "gtsrb"}
+_AVERAGED = ("dataset", "teacher", "student", "preset", "attack", "defense")
 #: Points. Two prints of one number may differ by this much, from rounding.
 _ROUNDING = 0.005
 
@@ -282,6 +284,8 @@ def beside_the_paper(target: Target, rows: Iterable[Row]) -> list[Row]:
     ours_low, ours_high: Student's 95 % interval. For one seed it is Wilson's of the test images.
     paper, difference (ours - paper), contradicted (the reasons): empty where the table has no such
         number.
+    credibility: what the preset says of how far its numbers, and those of this method, may be
+        believed.
     """
     values = printed()
     doubts = contradictions(values)
@@ -290,6 +294,8 @@ def beside_the_paper(target: Target, rows: Iterable[Row]) -> list[Row]:
     for key, members in groups.items():
         names = dict(zip(_AVERAGED, key, strict=True))
         defense = names.pop("defense")
+        about, remark = preset_remarks(names["preset"]).about, members[0].get("preset_remark")
+        credibility = "; ".join(filter(None, [about, remark]))
         for metric in target.metrics:
             for role, number, note in _printed_numbers(target, names, defense, metric):
                 method = "teacher" if role == "teacher" else defense
@@ -306,6 +312,7 @@ def beside_the_paper(target: Target, rows: Iterable[Row]) -> list[Row]:
                         "difference": ours["ours"] - paper if known else None,
                         "contradicted": "; ".join(doubts.get(number, [])),
                         "note": note if paper is not None else "not in the paper's table",
+                        "credibility": credibility,
                     }
                 )
     return records
@@ -317,7 +324,7 @@ def _printed_numbers(
     """What of the table a setting of ours answers: (teacher or student, the printed number, a
     note)."""
     ours: str = names["dataset"]
-    dataset = _STANDS_FOR.get(ours, ours)
+    dataset = dataset_family(ours)
     attack = target.attacks.get(names["attack"], "")
     subset = "a subset of the paper's dataset" if dataset != ours else ""
     number = Number(

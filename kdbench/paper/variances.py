@@ -8,11 +8,11 @@ from kdbench.bench.store.artefacts import Store
 
 
 def variances(plan: Plan, store: Store) -> dict[tuple[str, ...], dict[str, list[list[float]]]]:
-    """(dataset, teacher, shown images) -> what the teacher is -> each seed's variances of single
-    examples."""
+    """(dataset, teacher, preset, shown images) -> what the teacher is -> each seed's variances of
+    single examples."""
     panels: dict[tuple[str, ...], dict[str, dict[int, list[float]]]] = {}
     for cell in plan.cells:
-        names = (str(cell.names["dataset"]), str(cell.names["teacher"]))
+        names = tuple(str(cell.names[name]) for name in ("dataset", "teacher", "preset"))
         attack, seed = str(cell.names["attack"]), int(cell.names["seed"])
         for role, word in (("clean", "clean"), ("teacher", attack)):
             measurement = store.find(cell.measured[role]) if role in cell.measured else None

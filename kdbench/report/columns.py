@@ -370,6 +370,14 @@ TABLE: tuple[Column, ...] = (
         "may have other words for the same numbers",
     ),
     Column(
+        "preset_remark",
+        "text",
+        "what the preset is known to get wrong about a method of this row; empty: nothing is known",
+        since=8,
+        role="free",
+        may_differ="a remark changes no number, and a later version of kdbench knows more",
+    ),
+    Column(
         "config_digest",
         "digest",
         "SHA-256 of every resolved number of the run",

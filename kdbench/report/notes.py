@@ -8,6 +8,7 @@ from typing import Any
 from kdbench.report.columns import COLUMNS, REMARKS, Row
 from kdbench.report.confinement import without_wall
 from kdbench.report.paired import GROUP, grouped
+from kdbench.report.preset_remarks import remark_lines
 from kdbench.report.read import in_words
 from kdbench.report.settings import TASK
 from kdbench.report.software import differing
@@ -57,6 +58,7 @@ def notes(rows: list[Row], compared: Sequence[Any]) -> list[str]:
             f"({REMARKS[word]}): {_few(teachers)}"
         )
     reservations += no_reason_to_distil(rows)
+    reservations += remark_lines(rows)
     apart = _measured_apart(rows)
     if apart:
         reservations.append(

@@ -39,7 +39,7 @@ from kdbench.untrusted.recognised import decoded
 CELL = tuple(name for name, column in COLUMNS.items() if column.role == "name")
 #: These differ between two measurements of one cell, even where every number that counts is the
 #: same.
-UNSTEADY = ("wall_s", "peak_mem_mb", "confinement")
+UNSTEADY = ("wall_s", "peak_mem_mb", "confinement", "preset_remark")
 #: Never empty in a row that is ok.
 _MEASURED = ("teacher_acc", "student_acc")
 #: Never empty in a row with a verdict.

@@ -44,6 +44,11 @@ _SEPARATOR = "; "
 _NAMED = 20
 
 
+def dataset_family(name: str) -> str:
+    """The dataset of which a dataset holds a part: ``gtsrb`` for ``gtsrb-subset``."""
+    return name.removesuffix("-subset")
+
+
 def part_of(number: str) -> str:
     """The part of :data:`PARTS` to which a number belongs, by its name (``defense.nad.beta``)."""
     return _PART_OF.get(number.partition(".")[0], "shared")

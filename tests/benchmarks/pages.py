@@ -1,6 +1,6 @@
-"""The pages under benchmarks/ and their renderer, for the tests."""
+"""The pages under benchmarks/ and the scripts that write them, for the tests."""
 
-import importlib.util
+import importlib
 import re
 import sys
 from functools import lru_cache
@@ -11,16 +11,10 @@ BENCHMARKS = ROOT / "benchmarks"
 FINDINGS = sorted((BENCHMARKS / "findings").glob("*.md"))
 RESULTS = sorted(path.parent for path in BENCHMARKS.glob("results/*/results.csv"))
 
-
-def _load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # a dataclass looks its own module up
-    spec.loader.exec_module(module)
-    return module
-
-
-render = _load(BENCHMARKS / "render.py")
+# The scripts import each other, as they do where they are run.
+sys.path.insert(0, str(BENCHMARKS))
+render = importlib.import_module("render")
+agreement = importlib.import_module("agreement")
 results = lru_cache(render.results)
 
 

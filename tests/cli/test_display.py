@@ -85,3 +85,13 @@ def test_the_name_of_a_file_can_be_told_from_every_other():
 
 def test_safe():
     assert safe("a\x1b[0m\nb[bold]") == r"a\x1b[0m b\[bold]"
+
+
+def test_what_a_preset_gets_wrong_stands_under_the_table(capsys):
+    remark = "robustkd: [x] too strong"
+    rows = [row(preset="quick", preset_remark=remark, seed=seed) for seed in range(3)]
+    print_results(Console(width=120), rows, "")
+    shown = capsys.readouterr().out
+    assert shown.count("  preset quick, robustkd: [x] too strong") == 1
+    print_results(Console(width=120), [row()], "")
+    assert "preset" not in capsys.readouterr().out

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from kdbench.bench.request.preset_files import preset_names, preset_remarks
 from tests.cli.calls import call
 
 
@@ -33,6 +34,16 @@ def test_list_json():
     } == set(found)
     assert set(found["attacks"][0]) == {"name", "title", "venue", "year", "plugin", "version"}
     assert found["broken"] == []
+
+
+def test_list_says_how_far_a_preset_may_be_believed():
+    (presets,) = json.loads(call("list", "presets", "--json").output).values()
+    assert {preset["name"]: preset["credibility"] for preset in presets} == {
+        name: preset_remarks(name).about for name in preset_names()
+    }
+    about = {preset["name"]: preset["about"] for preset in presets}
+    assert about["quick"].endswith("."), "a comment of several lines is whole"
+    assert about["quick"].startswith("For a laptop CPU: minutes.")
 
 
 def test_list_tells_of_one_method_or_model():

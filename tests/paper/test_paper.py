@@ -6,6 +6,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from kdbench.bench.request.preset_files import preset_remarks
 from kdbench.bench.request.specfile import read_spec
 from kdbench.cli import main
 from kdbench.cli.reproduce import _columns, _words
@@ -113,6 +114,22 @@ def test_ours_beside_the_paper():
     assert coverage(target, [teacher, student, *others]) == (2, 60)
 
 
+def test_each_number_says_how_far_its_preset_may_be_believed():
+    target = Target(title="t", table=4, metrics=("asr",), methods={"none": "fkd"})
+    rows = [
+        cell(student_asr=90),
+        cell(student_asr=270, preset="standard", preset_remark="lba: too easy"),
+    ]
+    students = [r for r in beside_the_paper(target, rows) if r["method"] != "teacher"]
+    assert [(r["preset"], r["ours"]) for r in students] == [("quick", 10.0), ("standard", 30.0)], (
+        "two presets are never averaged"
+    )
+    assert [r["credibility"] for r in students] == [
+        preset_remarks("quick").about,
+        f"{preset_remarks('standard').about}; lba: too easy",
+    ]
+
+
 def test_one_seed_gets_the_test_samples_interval():
     target = Target(
         title="t", table=4, metrics=("asr",), attacks={"lba": "lba"}, methods={"none": "fkd"}
@@ -133,16 +150,20 @@ def test_figures(tmp_path):
         for s in (0, 1)
         for d, n in (("none", 700), ("robustkd", 90))
     ]
-    assert draw_defenses(rows, {"robustkd": "0.1"}, "m", "[b]$t$", tmp_path / "a.png") == 1
+    title = "[b]$t$\n" + 20 * "a long line "
+    assert draw_defenses(rows, {"robustkd": "0.1"}, "m", title, tmp_path / "a.png") == 1
+    longer = [cell(defense="robustkd", student_asr=90, preset="standard")]
+    labels = {"robustkd": "0.1"}
+    assert draw_defenses([*rows, *longer], labels, "m", title, tmp_path / "two.png") == 2
     assert draw_defenses(rows, {"nad": "x"}, "m", "t", tmp_path / "b.png") == 0
     groups = {
-        ("signs", "wrn16_2", "untriggered"): {
+        ("signs", "wrn16_2", "quick", "untriggered"): {
             "clean": [[1.0, 3.0], [2.0, 2.0]],
             "ckd": [[3.0, 3.0], [2.0, 4.0]],
         }
     }
     assert draw_variance(groups, "t", tmp_path / "c.png") == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "c.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "c.png", "two.png"]
     ckd = variance_ratios(groups, "clean")[1]
     assert (ckd["variance"], ckd["to_clean"], ckd["n_seeds"]) == (3.0, 1.5, 2)
 
@@ -172,6 +193,9 @@ def test_the_command_writes_a_table_and_a_figure(tmp_path):
     assert {"fig2.png", "fig2.csv", "results.csv", "run.json"} <= {p.name for p in folder.iterdir()}
     assert "0 of the 60 printed numbers" in result.output
     assert "at least 30 % above" in result.output
+    assert {row["credibility"] for row in rows} == {preset_remarks("quick").about}
+    shown = " ".join(result.output.split())
+    assert shown.count(f"preset quick: {preset_remarks('quick').about}") == 2, "table and figure"
 
 
 def test_an_interval_stands_beside_its_middle():

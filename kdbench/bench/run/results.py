@@ -14,6 +14,7 @@ from kdbench.bench.keys import MODEL, PICTURE
 from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.plan import CHECKS, CONTROLS, Cell, Stage
 from kdbench.bench.plan.prepare import Prepared
+from kdbench.bench.request.preset_files import preset_remarks
 from kdbench.bench.run.events import Reporter
 from kdbench.bench.run.origin import stated_columns
 from kdbench.bench.run.outputs import Outputs
@@ -26,6 +27,7 @@ from kdbench.errors import IntegrityError
 from kdbench.loading.answers import Answers
 from kdbench.report.confinement import confinement_text
 from kdbench.report.leaderboard import write_leaderboard
+from kdbench.report.preset_remarks import preset_remark
 from kdbench.report.tables import write_results
 
 
@@ -49,7 +51,11 @@ class RunResults:
         self.prepared, self.plan, self.registry = prepared, prepared.plan, registry
         self.reporter, self.outputs, self.store = reporter, outputs, store
         self.schedule = schedule
-        self.rows = {n: known[c.key] for n, c in enumerate(self.plan.cells) if c.key in known}
+        self.rows = {
+            n: _remarked(cell, known[cell.key])
+            for n, cell in enumerate(self.plan.cells)
+            if cell.key in known
+        }
         self.left: dict[int, set[str]] = {}
         self.cells_of: dict[str, list[int]] = defaultdict(list)
         for n, cell in enumerate(self.plan.cells):
@@ -107,7 +113,7 @@ class RunResults:
         if (why := self._misfit(cell, measured)) is not None:
             measured = dict.fromkeys(measured, Outcome("failed", f"it cannot be counted: {why}"))
         del self.left[n]
-        self.rows[n] = self._row(cell, measured)
+        self.rows[n] = _remarked(cell, self._row(cell, measured))
         self.reporter.cell_finished(self.rows[n])
 
     def _misfit(self, cell: Cell, measured: Mapping[str, Measured]) -> str | None:
@@ -204,6 +210,13 @@ class RunResults:
         self.outputs.write("leaderboard.csv", partial(write_leaderboard, rows))
         self._written = time.monotonic()
         self._cost = self._written - start
+
+
+def _remarked(cell: Cell, columns: dict[str, Any]) -> dict[str, Any]:
+    """A row with what is known of its preset today. The store keeps no remark, since a row is not
+    made anew when a remark changes."""
+    remarks = preset_remarks(cell.names["preset"]).methods
+    return columns | {"preset_remark": preset_remark(cell.names, remarks)}
 
 
 def _file_name(text: str) -> str:

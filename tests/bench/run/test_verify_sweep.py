@@ -32,6 +32,7 @@ UNNOTICED = {
     "confinement": "a wall changes no number, and another machine may have had another",
     "wall_s": "times of another machine",
     "peak_mem_mb": "memory of another machine",
+    "preset_remark": "it changes no number, and another version of kdbench knows more or less",
 }
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import Any
 
 from pydantic import Field
 
-from kdbench.bench.request.preset_files import preset_names, preset_text
+from kdbench.bench.request.preset_files import preset_names, preset_numbers
 from kdbench.errors import UnknownMethodError, unknown
 from kdbench.method import Params
 from kdbench.training import Recipe
@@ -54,11 +53,11 @@ class Preset(Params):
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """The preset's table as written.
+    """The preset's numbers as written.
 
     Raises:
         UnknownMethodError: no such preset.
     """
     if name not in preset_names():
         raise UnknownMethodError(unknown("preset", name, preset_names()))
-    return tomllib.loads(preset_text(name))
+    return preset_numbers(name)
