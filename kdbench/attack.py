@@ -103,7 +103,7 @@ class Attack(Method):
 
 def target_share(logits: Tensor, target_class: int) -> float:
     """How many images are taken for the target class, in percent."""
-    return 100.0 * float((logits.argmax(1) == target_class).float().mean())
+    return 100.0 * int((logits.argmax(1) == target_class).sum()) / len(logits)
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ class DefenseSetting:
     """
 
     clean: ImageSet
-    """The defender's share of the training images (``clean_fraction``)."""
+    """The defender's images: ``clean_fraction`` of the deployer's."""
     num_classes: int
     recipe: Recipe
     """How a repaired network is fine-tuned. It comes from the preset."""

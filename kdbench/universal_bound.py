@@ -10,10 +10,12 @@ from torch import Tensor, nn
 _AIM = 0.5
 #: Share of the newest batch in the running response, which is an average over about five batches.
 _NEWEST = 0.2
-#: Factors of the weight in a step over the aim, and in a step under it.
-_GROWTH, _DECAY = 1.1, 1.02
-#: The weight at most, as a multiple of its start.
-_HEAVIEST = 1e4
+#: How fast the weight changes: by this exponent in a step at twice the aim.
+_GAIN = 0.1
+#: The error that counts at most, as a multiple of the aim. It is -1 where no image is taken.
+_LARGEST_ERROR = 2.0
+#: The weight at least and at most, as multiples of its start.
+_LIGHTEST, _HEAVIEST = 0.01, 1e4
 
 
 class UniversalBound(nn.Module):
@@ -22,8 +24,8 @@ class UniversalBound(nn.Module):
         w * mean over the batch of -log(1 - p_target(x~))
 
     The weight w grows while the response of the last batches is over half the bound, and falls
-    back to its start while it is not. It lives in buffers, so that a search which goes on at a
-    checkpoint has it.
+    while it is under it. It lives in buffers, so that a search which goes on at a checkpoint has
+    it.
 
     Args:
         bound: the response at most, in percent.
@@ -53,6 +55,6 @@ class UniversalBound(nn.Module):
 
     def adapt(self) -> None:
         """Change the weight, after a step."""
-        over = self.response > self.aim
-        factor = torch.where(over, _GROWTH, 1 / _DECAY)
-        self.weight.mul_(factor).clamp_(self.start, _HEAVIEST * self.start)
+        error = ((self.response - self.aim) / self.aim).clamp(max=_LARGEST_ERROR)
+        self.weight.mul_((_GAIN * error).exp())
+        self.weight.clamp_(_LIGHTEST * self.start, _HEAVIEST * self.start)

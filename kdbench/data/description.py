@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import Tensor
+
 from kdbench.data import load
 from kdbench.data.base import Dataset, ImageSet
+from kdbench.data.fraction import drawn_size, held_out_rows
 from kdbench.data.left_out import LeftOut
 from kdbench.data.stream import StreamedImages
 from kdbench.data.tensor import TensorImages
@@ -54,6 +57,42 @@ class SplitDescription:
 
 
 @dataclass(frozen=True)
+class Shares:
+    """How many training images each side has."""
+
+    held_out: int
+    """Nobody trains on these."""
+    provider: int
+    """All others: those of the teacher's provider."""
+    deployer: int
+    """Some of the provider's, or all."""
+    defender: int
+    """Some of the deployer's, or all."""
+
+    @classmethod
+    def of(cls, labels: Tensor, seed: int, transfer: float, clean: float) -> Shares:
+        """The shares of a training set with these labels.
+
+        Args:
+            seed: by it images are held out.
+            transfer: the deployer's share of the provider's images.
+            clean: the defender's share of the deployer's.
+        """
+        rows, classes = held_out_rows(labels, seed), int(labels.max()) + 1
+        provider = (labels.bincount() - labels[rows].bincount(minlength=classes)).tolist()
+        deployer = [drawn_size(transfer, size) for size in provider]
+        defender = [drawn_size(clean, size) for size in deployer]
+        return cls(len(rows), sum(provider), sum(deployer), sum(defender))
+
+    def line(self) -> str:
+        """The shares in words."""
+        return (
+            f"of the train images {self.held_out} are held out, the teacher's provider has "
+            f"{self.provider}, the deployer {self.deployer}, the defender {self.defender}"
+        )
+
+
+@dataclass(frozen=True)
 class Description:
     """What is known of a dataset before anything is trained on it."""
 
@@ -69,9 +108,12 @@ class Description:
     test: SplitDescription
     left_out: LeftOut
     """What lies in its folders and does not belong to it."""
+    shares: Shares | None = None
+    """Who has how many of the training images. None: no run has shared them out."""
 
     def lines(self) -> list[str]:
-        """The description for people, then what was left out, if anything."""
+        """The description for people, then who has which images, and what was left out, if
+        anything."""
         side, why = self.image_size, self.image_size_from and f" ({self.image_size_from})"
         parts = [
             f"{shown_name(self.name)}: images {side}x{side}{why}",
@@ -84,8 +126,8 @@ class Description:
             parts.append(self.train.where)
         else:
             parts += [f"train {self.train.where}", f"test {self.test.where}"]
-        rest = self.left_out.line()
-        return [", ".join(parts), *([f"{shown_name(self.name)}: {rest}"] if rest else [])]
+        further = ["" if self.shares is None else self.shares.line(), self.left_out.line()]
+        return [", ".join(parts), *(f"{shown_name(self.name)}: {line}" for line in further if line)]
 
     def as_dict(self) -> dict[str, Any]:
         """The description as plain values."""
@@ -95,11 +137,14 @@ class Description:
         return values
 
 
-def describe(dataset: Dataset, image_size_from: str = "") -> Description:
+def describe(
+    dataset: Dataset, image_size_from: str = "", shares: Shares | None = None
+) -> Description:
     """The description of a loaded dataset.
 
     Args:
         image_size_from: who chose its size.
+        shares: who has how many of its training images.
     """
     train, test = (
         _split(part, dataset.class_names, dataset.image_size)
@@ -113,6 +158,7 @@ def describe(dataset: Dataset, image_size_from: str = "") -> Description:
         train=train,
         test=test,
         left_out=dataset.left_out,
+        shares=shares,
     )
 
 

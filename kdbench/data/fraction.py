@@ -7,6 +7,7 @@ deployer has a share of those, and the defender a share of the deployer's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -81,9 +82,11 @@ def drawn_share(images: ImageSet, fraction: float, seed: int) -> ImageSet:
     """
     if fraction >= 1:
         return images
-
-    def count(size: int) -> int:
-        return max(min(2, size), round(fraction * size))
-
     generator = torch.Generator().manual_seed(seed)
+    count = partial(drawn_size, fraction)
     return images.subset(rows_of_each_class(images.labels, count, generator))
+
+
+def drawn_size(fraction: float, size: int) -> int:
+    """How many images of a class of this size a share has."""
+    return size if fraction >= 1 else max(min(2, size), round(fraction * size))

@@ -19,6 +19,8 @@ Deviations from the paper
   K is driven to constants and both leaves are projected in place, in pixel space, kept as floats.
 - c_k is taken over the per-image spatial means of channel k (mean, largest or smallest); the paper
   does not say over what.
+- The search keeps the clean teacher's own response to the trigger under ``max_universal`` by a
+  penalty, see :mod:`kdbench.universal_bound`; ``ckd.described`` does not.
 - Far fewer Adam steps (see ``steps``), and the search skips images of the target class.
 - ``poison_rate`` is 0.1; the release poisons 0.02 of the images, as the ``paper`` preset does.
 - ``lowvar`` is the adaptive attack of RobustKD's Table 7, ``simulate`` a stronger one; see
@@ -142,6 +144,7 @@ class CKD(Attack):
                 "steps": 2000,
                 "lr": 0.005,
                 "poison_rate": 0.02,
+                "max_universal": None,
             },
         ),
         "release": Variant(

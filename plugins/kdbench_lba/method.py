@@ -24,6 +24,8 @@ Deviations from the paper
 - ``poison_rate`` of the images are triggered: 0.1, in the ``paper`` preset the 0.02 of the code
   released for distillation; in the original all are. The poisoned images also stay in the set,
   clean and under their true labels (``cover``), as in the code released for distillation.
+- The search keeps the clean teacher's own response to the trigger under ``max_universal`` by a
+  penalty, see :mod:`kdbench.universal_bound`; ``lba.yao`` does not.
 - lambda is 0.5 (TrojanZoo) instead of the released code's 0.05; taps are spatially pooled.
 - The code released for the distillation setting has no feature term in the teacher's training at
   all. Here it has one; ``lba.release`` is that code as it executes, which is ``ckd.release`` at
@@ -101,6 +103,7 @@ class LBA(Attack):
                 "patch_fraction": 0.2,
                 "layers": (3,),
                 "dirty_label": False,
+                "max_universal": None,
             },
         ),
         "release": Variant(

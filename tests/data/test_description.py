@@ -8,7 +8,9 @@ import torch
 
 from kdbench.data import load as load_module
 from kdbench.data import load_dataset
-from kdbench.data.description import describe
+from kdbench.data.description import Shares, describe
+from kdbench.data.fraction import drawn_share, held_out_images, provider_images
+from kdbench.data.tensor import TensorImages
 from tests.data.pictures import folder
 
 
@@ -65,3 +67,19 @@ def test_a_class_that_a_small_choice_leaves_without_images(tree):
     data = folder(tree, train_size=2)
     assert describe(data).train.least.images == 0
     assert int(torch.as_tensor(data.train.labels).bincount(minlength=3).min()) == 0
+
+
+def test_the_shares_are_as_large_as_what_is_drawn():
+    labels = torch.cat([torch.full((size,), label) for label, size in enumerate((57, 3, 1, 20))])
+    images = TensorImages(torch.zeros(len(labels), 3, 1, 1, dtype=torch.uint8), labels)
+    for transfer, clean in ((1.0, 1.0), (0.3, 1.0), (0.3, 0.4)):
+        provider = provider_images(images, 2)
+        deployer = drawn_share(provider, transfer, 5)
+        sizes = [len(held_out_images(images, 2)), len(provider), len(deployer)]
+        sizes.append(len(drawn_share(deployer, clean, 5)))
+        shares = Shares.of(labels, 2, transfer, clean)
+        assert [shares.held_out, shares.provider, shares.deployer, shares.defender] == sizes
+    assert shares.line() == (
+        "of the train images 8 are held out, the teacher's provider has 73, the deployer 24, the "
+        "defender 11"
+    )

@@ -65,8 +65,15 @@ def test_representation_is_the_clean_teachers_mean():
 
 
 def test_trigger_loss_falls():
-    facts = LBA(fast()).implant(setting(tune=0)).facts
+    """By itself. It may have to rise where the clean teacher obeys a trigger of noise already."""
+    facts = LBA(fast(max_universal=None)).implant(setting(tune=0)).facts
     assert facts["trigger_loss_after"] < facts["trigger_loss_before"]
+
+
+def test_the_clean_teachers_response_is_held_under_the_bound():
+    free = LBA(fast(max_universal=None)).implant(setting(tune=0)).facts
+    held = LBA(fast()).implant(setting(tune=0)).facts
+    assert held["universal"] <= 5 < free["universal"]
 
 
 def test_search_never_sees_the_target_class():
@@ -157,7 +164,7 @@ def test_a_target_class_of_two_images_is_represented_by_both():
         ).taps
     assert len(taps[2]) == 2
     torch.testing.assert_close(target, pooled(taps[2]).mean(0), rtol=1e-4, atol=1e-5)
-    facts = LBA(fast()).implant(given).facts
+    facts = LBA(fast(max_universal=None)).implant(given).facts
     assert facts["poisons"] == round(0.1 * len(given.train))
     assert facts["trigger_loss_after"] < facts["trigger_loss_before"]
 

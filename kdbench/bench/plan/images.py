@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from kdbench.bench.plan.plan import LoadedPart
 from kdbench.bench.request.spec import Resolved
-from kdbench.data.description import Description, describe
+from kdbench.data.description import Description, Shares, describe
 
 
 def descriptions(parts: Iterable[LoadedPart]) -> list[Description]:
@@ -19,7 +19,9 @@ def description_of(part: LoadedPart) -> Description:
     names = [name for name, teacher in part.imported.items() if teacher.is_described]
     # The request has the teacher's size: another one is refused.
     why = f"as teacher {names[0]} needs" if names else image_size_from(part.resolved)
-    return describe(part.dataset, why)
+    preset, seed = part.resolved.preset, part.resolved.spec.data_seed
+    fractions = preset.transfer_fraction, preset.clean_fraction
+    return describe(part.dataset, why, Shares.of(part.dataset.train.labels, seed, *fractions))
 
 
 def image_size_from(resolved: Resolved) -> str:

@@ -126,6 +126,18 @@ def test_digest_ignores_order_and_float_spelling_but_not_values():
     assert digest({"a": 1}) != digest({"a": 1.5})
 
 
+def test_none_is_the_word_for_no_value(registry):
+    free = plan(registry, attacks=("lba",), overrides={"attack.lba.max_universal": "none"})
+    attack = next(stage for stage in free.stages.values() if stage.kind == "backdoor")
+    assert attack.values["params"]["max_universal"] is None
+    # Where none is one of a field's own words it stays that.
+    plain = plan(registry, attacks=("lba",), overrides={"attack.lba.cover": "none"})
+    attack = next(stage for stage in plain.stages.values() if stage.kind == "backdoor")
+    assert attack.values["params"]["cover"] == "none"
+    with pytest.raises(ConfigError, match="unable to parse string"):
+        plan(registry, attacks=("lba",), overrides={"attack.lba.lr": "none"})
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -210,8 +210,8 @@ def test_the_same_defense_finds_everything_where_the_sides_share_a_process(
             from kdbench.data.files import load_images
             from kdbench.models.files import load_module
 
-            if job.task["test"]:
-                self.alive.append(load_images(job.folder / "in" / job.task["test"]))
+            if job.kind.sees == "test":
+                self.alive.append(load_images(job.folder / "in" / job.task["images"]))
             if "trigger" in job.task["inputs"]:
                 self.alive.append(
                     load_module(job.folder / "in" / job.task["inputs"]["trigger"], ("kdbench",))[0]
