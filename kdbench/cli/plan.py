@@ -228,7 +228,7 @@ def _words(summary: dict[str, Any]) -> Iterator[str]:
     known = s["to_run"] - s["without_estimate"]
     if known:
         workers = f"{s['jobs']} worker{'s' if s['jobs'] > 1 else ''}"
-        estimate = f"estimate: {duration(s['seconds'])} with {workers}"
+        estimate = f"estimate: about {duration(s['seconds'])} on this machine with {workers}"
         yield f"{estimate}, {s['bytes'] / 2**20:.0f} MiB in the store, for {known} stages"
     if s["without_estimate"]:
         without = s["without_estimate"]

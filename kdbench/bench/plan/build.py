@@ -69,6 +69,7 @@ class _Builder:
                 context,
                 cohort,
                 self._networks(inputs, values),
+                self.part.shape,
                 images,
                 self._after(kind, inputs),
             )
