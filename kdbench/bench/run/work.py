@@ -34,15 +34,17 @@ def work(
 
 @cache
 def _forward(name: str, num_classes: int, image_size: int) -> float | None:
-    """Operations of a forward pass of one image. The network is built, and sees blank images."""
+    """Operations of a forward pass of one image. They are counted without computing them: the meta
+    device has shapes only."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     images = 2
     try:
-        network = blank_model(name, num_classes, image_size=image_size).eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network(torch.zeros(images, 3, image_size, image_size))
+        with torch.device("meta"), torch.no_grad():
+            network = blank_model(name, num_classes, image_size=image_size).eval()
+            with FlopCounterMode(display=False) as counter:
+                network(torch.zeros(images, 3, image_size, image_size))
     # The network is a plugin's, which is not built here. Or a library refuses the size, and it may
     # raise anything. An estimate is not worth an error.
     except Exception:
