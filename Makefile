@@ -29,8 +29,19 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt | interpreter
 	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[test]'
 	touch $@
 
+# A small pair first, for a verdict within minutes. Then the same at full size.
+SMALL_DEMO := --attack lba --defense robustkd --pair wrn16_2-wrn16_1
+DEEP_DEMO := --attack lba --defense robustkd --pair pyramid200-pyramid110
+
 demo: install
-	$(VENV)/bin/kdbench run --attack lba --defense robustkd --pair pyramid200-pyramid110
+	$(VENV)/bin/kdbench run $(SMALL_DEMO)
+	@echo
+	@echo "That was a small pair. Now comes the same with deep networks:"
+	@echo "    $(VENV)/bin/kdbench run $(DEEP_DEMO)"
+	@echo "Ctrl-C is safe: what is computed is kept, and the same command goes on from there."
+	@$(VENV)/bin/kdbench plan $(DEEP_DEMO) | grep -E '^(estimate|no estimate|[0-9]+ in the store)' || true
+	@echo
+	$(VENV)/bin/kdbench run $(DEEP_DEMO)
 
 test: install lint
 	$(VENV)/bin/python -m pytest -q -n auto --dist worksteal --randomly-seed=$(SEED)

@@ -1,4 +1,5 @@
-"""make uses the interpreter that it is asked for, or says why not."""
+"""make uses the interpreter that it is asked for, or says why not. The demo runs a small pair, then
+says what comes, then runs a deep one."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ def interpreter(path: Path, version: str) -> Path:
     return path
 
 
-def make(*arguments: object) -> subprocess.CompletedProcess[str]:
-    words = ["make", "-s", "-C", str(ROOT), "interpreter", *map(str, arguments)]
+def make(*arguments: object, goal: str = "interpreter") -> subprocess.CompletedProcess[str]:
+    words = ["make", "-s", "-C", str(ROOT), goal, *map(str, arguments)]
     # Without what a make around the tests tells the ones that it calls.
     names = {"PYTHON", "VENV", "SEED", "MAKEFLAGS", "MAKEOVERRIDES"}
     environment = {name: value for name, value in os.environ.items() if name not in names}
@@ -53,3 +54,45 @@ def test_an_interpreter_that_is_not_there_is_an_error(tmp_path):
 def test_what_is_there_needs_no_interpreter(tmp_path):
     interpreter(tmp_path / "venv" / "bin" / "python", "3.12.1")
     assert make(f"VENV={tmp_path / 'venv'}").returncode == 0
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """Runs ``make demo`` with a program that says what it is asked, and returns the lines."""
+    program = tmp_path / "venv" / "bin" / "kdbench"
+    program.parent.mkdir(parents=True)
+    (tmp_path / "venv" / ".installed").touch()
+
+    def run(script: str = "") -> tuple[int, list[str]]:
+        program.write_text(
+            '#!/bin/sh\necho "asked $*"\n'
+            'test "$1" = plan && printf "17 stages\\nestimate: about 9 min\\nnothing was run\\n"\n'
+            f"{script}\nexit 0\n"
+        )
+        program.chmod(0o755)
+        done = make(f"VENV={tmp_path / 'venv'}", goal="demo")
+        return done.returncode, done.stdout.splitlines()
+
+    return run
+
+
+ASKED = "asked run --attack lba --defense robustkd --pair"
+
+
+def test_the_demo_runs_a_small_pair_says_what_comes_and_runs_a_deep_one(demo):
+    code, lines = demo()
+    assert code == 0
+    first, last = f"{ASKED} wrn16_2-wrn16_1", f"{ASKED} pyramid200-pyramid110"
+    assert [line for line in lines if line.startswith("asked run")] == [first, last]
+    between = "\n".join(lines[lines.index(first) + 1 : lines.index(last)])
+    assert "kdbench run --attack lba --defense robustkd --pair pyramid200-pyramid110" in between
+    assert "Ctrl-C is safe" in between
+    assert "estimate: about 9 min" in between
+    assert "nothing was run" not in between
+
+
+def test_the_demo_goes_on_without_an_estimate_and_ends_where_a_run_fails(demo):
+    assert demo('test "$1" = plan && exit 1')[1][-1] == f"{ASKED} pyramid200-pyramid110"
+    code, lines = demo('test "$1" = run && exit 1')
+    assert code != 0
+    assert not any("pyramid200" in line for line in lines)

@@ -146,7 +146,7 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
         out: empty: not every file could be written.
     """
     from kdbench.report.preset_remarks import remark_lines
-    from kdbench.report.verdict import TRANSFER_FLOOR
+    from kdbench.report.verdict import MEANING, TRANSFER_FLOOR
     from kdbench.report.worth import no_reason_to_distil
 
     shown = rows[:MOST_ROWS]
@@ -171,5 +171,9 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
     console.print(
         "C1: student of the clean teacher. C3: student of the backdoored teacher, undefended."
     )
+    verdicts = {row.get("verdict") for row in shown}
+    for word, meaning in MEANING.items():
+        if word in verdicts:
+            console.print(f"Verdict {word}: {meaning}.", soft_wrap=True)
     if out:
         console.print(f"results: {safe_path(out)}", soft_wrap=True)

@@ -102,18 +102,25 @@ def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> Non
         return
     numbers = {
         "request": request,
-        **{f"{p['dataset']}, preset {p['preset']['name']}, with --set": _own(p) for p in parts},
+        **{
+            f"{p['dataset']}, preset {p['preset']['name']}, with --set": _own(p, cells)
+            for p in parts
+        },
         "this machine": machine,
     }
     _print_tables(datasets, forecasts, cells, numbers, summary)
 
 
-def _own(part: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a part, without the sizes that its preset has for other datasets."""
-    kind = part["dataset"].partition(":")[0]
-    sizes = {name: of for name, of in part["preset"]["datasets"].items() if name == kind}
-    preset = {name: value for name, value in part["preset"].items() if name != "datasets"}
-    return {**part, "preset": preset | ({"datasets": sizes} if sizes else {})}
+def _own(part: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """The numbers of a part, without those that its preset has for other datasets and teachers."""
+    named = {
+        "datasets": {part["dataset"].partition(":")[0]},
+        "networks": {cell["teacher"] for cell in cells},
+    }
+    preset = dict(part["preset"])
+    for table, names in named.items():
+        preset[table] = {name: of for name, of in preset[table].items() if name in names}
+    return {**part, "preset": {name: of for name, of in preset.items() if of != {}}}
 
 
 def _stage(f: Forecast) -> dict[str, Any]:
@@ -221,7 +228,7 @@ def _words(summary: dict[str, Any]) -> Iterator[str]:
     known = s["to_run"] - s["without_estimate"]
     if known:
         workers = f"{s['jobs']} worker{'s' if s['jobs'] > 1 else ''}"
-        estimate = f"estimate: {duration(s['seconds'])} with {workers}"
+        estimate = f"estimate: about {duration(s['seconds'])} on this machine with {workers}"
         yield f"{estimate}, {s['bytes'] / 2**20:.0f} MiB in the store, for {known} stages"
     if s["without_estimate"]:
         without = s["without_estimate"]

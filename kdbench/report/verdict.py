@@ -17,6 +17,19 @@ STOPPED_ACC_LOSS = 3.0
 #: %. A defense that removed less did not stop the backdoor.
 PARTLY_REMOVED = 50.0
 
+#: What a verdict is about: a share of it was removed.
+_ADDED = "of what the backdoor added to the student's ASR (C3 - C1)"
+#: Verdict -> what it means, in a sentence.
+MEANING = {
+    "stopped": f"the defense removed at least {STOPPED_REMOVED:.0f} % {_ADDED}, and cost at most "
+    f"{STOPPED_ACC_LOSS:.0f} points of ACC",
+    "partly": f"the defense removed at least {PARTLY_REMOVED:.0f} % {_ADDED}, but not enough of it "
+    "or at too high a cost in ACC",
+    "not stopped": f"the defense removed under {PARTLY_REMOVED:.0f} % {_ADDED}",
+    "inconclusive": "too little of the backdoor reached the undefended student, so the run says "
+    "nothing about the defense",
+}
+
 
 @dataclass(frozen=True)
 class Transfer:

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from kdbench.cli.display import print_results, result_table, safe, safe_path
+from kdbench.report.verdict import MEANING
 from tests.cli.calls import RUN, call, row
 
 
@@ -95,3 +96,11 @@ def test_what_a_preset_gets_wrong_stands_under_the_table(capsys):
     assert shown.count("  preset quick, robustkd: [x] too strong") == 1
     print_results(Console(width=120), [row()], "")
     assert "preset" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verdict", ["stopped", "partly", "not stopped", "inconclusive"])
+def test_a_verdict_is_said_in_words(verdict, capsys):
+    print_results(Console(width=300), [{"status": "ok", "verdict": verdict}], "")
+    printed = capsys.readouterr().out
+    assert f"Verdict {verdict}: {MEANING[verdict]}." in printed
+    assert printed.count("Verdict ") == 1

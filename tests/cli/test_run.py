@@ -183,6 +183,12 @@ def test_dry_run_shows_the_images_and_no_other_datasets_numbers(fake_run, tmp_pa
     assert (entry["image_size"], entry["num_classes"], entry["train"]["images"]) == (224, 2, 7)
 
 
+def test_dry_run_shows_the_numbers_of_the_teachers_that_are_asked_for(fake_run):
+    output = call(*RUN, "--pair", "pyramid200-pyramid110", "--dry-run").output
+    assert "preset.networks.pyramid200.clean.min_steps" in output
+    assert "networks" not in call(*RUN, "--dry-run").output
+
+
 def test_dry_run_refuses_a_device_that_is_not_there(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     result = call(*RUN, "--dry-run", "--device", "cuda")

@@ -11,6 +11,7 @@ from kdbench.bench.kinds import Kind, Split
 from kdbench.bench.plan.machine import ROW_CODE, code_digest
 from kdbench.bench.plan.numbers import number_columns
 from kdbench.bench.plan.plan import CHECKS, Cell, Part, Plan, Stage
+from kdbench.bench.request.presets import RECIPES, RecipeName
 from kdbench.data.class_order import other_orders
 from kdbench.loading.answers import base_name
 from kdbench.report.columns import SCHEMA
@@ -34,13 +35,10 @@ class _Builder:
         self._digests = {split: digest(context) for split, context in self._contexts.items()}
         self._methods: dict[tuple[str, str], dict[str, Any]] = {}
         self._known: dict[tuple[Any, ...], str] = {}
-        self._numbers: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._numbers: dict[tuple[str, ...], dict[str, Any]] = {}
         self._of_kind: dict[tuple[Kind, str], tuple[str, int]] = {}
-        preset = part.resolved.preset
-        self._recipes = {
-            name: getattr(preset, name).model_dump(mode="json")
-            for name in ("clean", "poison", "distill", "repair")
-        }
+        #: Teacher -> the recipes of all stages of its pairs.
+        self._recipes: dict[str, dict[RecipeName, dict[str, Any]]] = {}
 
     def add(
         self,
@@ -71,6 +69,7 @@ class _Builder:
                 context,
                 cohort,
                 self._networks(inputs, values),
+                self.part.shape,
                 images,
                 self._after(kind, inputs),
             )
@@ -123,14 +122,23 @@ class _Builder:
         origin = self.resolved.origins.get(("model", name))
         return {"model": name} if origin is None else {"model": name, "model_origin": origin}
 
+    def recipe(self, name: RecipeName, teacher: str) -> dict[str, Any]:
+        """A recipe of the preset, for the pairs of a teacher."""
+        if teacher not in self._recipes:
+            preset = self.resolved.preset.of_teacher(teacher)
+            self._recipes[teacher] = {
+                recipe: getattr(preset, recipe).model_dump(mode="json") for recipe in RECIPES
+            }
+        return self._recipes[teacher][name]
+
     def clean(self, teacher: str, seed: int) -> str:
-        values = {**self.network(teacher), "recipe": self._recipes["clean"]}
+        values = {**self.network(teacher), "recipe": self.recipe("clean", teacher)}
         return self.add(Kind.CLEAN, f"train clean {teacher}", seed, {}, values, (teacher,))
 
     def backdoor(self, clean: str, attack: str, teacher: str, seed: int) -> str:
         values = {
             **self.method("attack", attack),
-            "recipe": self._recipes["poison"],
+            "recipe": self.recipe("poison", teacher),
             "target_class": self.resolved.spec.target_class,
         }
         random = (base_name(attack), teacher)
@@ -138,25 +146,34 @@ class _Builder:
             Kind.BACKDOOR, f"implant {attack} in {teacher}", seed, {"clean": clean}, values, random
         )
 
-    def alone(self, student: str, seed: int) -> str:
-        """Control C2: the student without a teacher, trained by the recipe of distillation."""
-        values = {**self.network(student), "recipe": self._recipes["distill"]}
+    def alone(self, teacher: str, student: str, seed: int) -> str:
+        """Control C2: the student without a teacher, trained by the recipe of distillation that
+        the pairs of ``teacher`` have."""
+        values = {**self.network(student), "recipe": self.recipe("distill", teacher)}
         return self.add(Kind.ALONE, f"train {student} alone", seed, {}, values, (student,))
 
     def student(
-        self, source: str, origin: str, defense: str, distiller: str, student: str, seed: int
+        self,
+        source: str,
+        origin: str,
+        defense: str,
+        distiller: str,
+        pair: tuple[str, str],
+        seed: int,
     ) -> tuple[str, str | None]:
         """(key of the student, key of the cleansed teacher or None).
 
         Args:
             source: key of the teacher's stage.
             origin: what titles call that teacher.
+            pair: (teacher, student), names of networks.
         """
+        teacher, student = pair
         known = (source, defense, distiller, student, seed)
         steps = self.resolved.method("defense", defense).steps
         preset, cleansed = self.resolved.preset, None
         used = {**self.method("defense", defense), "clean_fraction": preset.clean_fraction}
-        used["recipe"] = self._recipes["repair"]
+        used["recipe"] = self.recipe("repair", teacher)
         if "cleanse_teacher" in steps:
             source = cleansed = self.add(
                 Kind.CLEANSE, f"{defense}: cleanse {origin}", seed, {"teacher": source}, used
@@ -167,7 +184,7 @@ class _Builder:
         values = {
             **self.network(student),
             "distiller": self.method("distiller", distiller),
-            "recipe": self._recipes["distill"],
+            "recipe": self.recipe("distill", teacher),
             "defense": used if "objective" in steps else None,
         }
         inputs = {"teacher": source}
@@ -251,16 +268,17 @@ class _Builder:
             "transfer_fraction": preset.transfer_fraction,
             "clean_fraction": preset.clean_fraction,
         }
-        named |= self.numbers(names["attack"], names["distiller"], names["defense"])
+        made_with = ("attack", "distiller", "defense", "teacher")
+        named |= self.numbers(*(names[name] for name in made_with))
         key = digest([STAGE_VERSION, SCHEMA, "row", code_digest(ROW_CODE), named, measured])
         self.plan.cells.append(Cell(named, key, self.number, trained, measured, spec.controls))
 
-    def numbers(self, attack: str, distiller: str, defense: str) -> dict[str, Any]:
-        """:func:`number_columns`, computed once for all pairs and seeds."""
-        methods = (attack, distiller, defense)
-        if methods not in self._numbers:
-            self._numbers[methods] = number_columns(self.part, *methods)
-        return self._numbers[methods]
+    def numbers(self, attack: str, distiller: str, defense: str, teacher: str) -> dict[str, Any]:
+        """:func:`number_columns`, computed once for all students and seeds."""
+        names = (attack, distiller, defense, teacher)
+        if names not in self._numbers:
+            self._numbers[names] = number_columns(self.part, *names)
+        return self._numbers[names]
 
     def build(self) -> None:
         spec = self.resolved.spec
@@ -292,7 +310,9 @@ class _Builder:
             )
         for distiller in self.resolved.spec.distillers:
             for defense in self.resolved.spec.defenses:
-                key, cleansed = self.student(source, origin, defense, distiller, student, seed)
+                key, cleansed = self.student(
+                    source, origin, defense, distiller, (teacher, student), seed
+                )
                 trained = {
                     "teacher": source,
                     **({} if cleansed is None else {"cleansed": cleansed}),
@@ -319,16 +339,16 @@ class _Builder:
                 # The controls do not depend on the defense, so every defense shares them.
                 controls = {}
                 if spec.controls:
-                    controls["c2"] = self.alone(student, seed)
+                    controls["c2"] = self.alone(teacher, student, seed)
                     controls["c1"], _ = self.student(
-                        clean, f"clean {teacher}", "none", distiller, student, seed
+                        clean, f"clean {teacher}", "none", distiller, (teacher, student), seed
                     )
                     controls["c3"], _ = self.student(
-                        backdoor, origin, "none", distiller, student, seed
+                        backdoor, origin, "none", distiller, (teacher, student), seed
                     )
                 for defense in spec.defenses:
                     key, cleansed = self.student(
-                        backdoor, origin, defense, distiller, student, seed
+                        backdoor, origin, defense, distiller, (teacher, student), seed
                     )
                     trained = {"clean": clean, "teacher": backdoor, "student": key, **controls}
                     if cleansed is not None:

@@ -1,8 +1,9 @@
 """The numbers that a cell is made with, and which of them its names do not promise.
 
-A preset promises its numbers. A method or a variant promises those that it has for the preset. A
-dataset promises its default size and classes. A request promises target class 0 and data seed 0.
-Code, software, machine and seed are not among the numbers.
+A preset promises its numbers, and those that it has for the pair's teacher. A method or a variant
+promises those that it has for the preset. A dataset promises its default size and classes. A
+request promises target class 0 and data seed 0. Code, software, machine and seed are not among the
+numbers.
 """
 
 from __future__ import annotations
@@ -25,10 +26,15 @@ SHARES = ("transfer_fraction", "clean_fraction")
 _PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
-def number_columns(part: Part, attack: str, distiller: str, defense: str) -> dict[str, Any]:
+def number_columns(
+    part: Part, attack: str, distiller: str, defense: str, teacher: str
+) -> dict[str, Any]:
     """The columns of a cell that say what it was made with: the digests and ``changed``.
 
     The controls need no columns: each of their numbers is one of the cell's.
+
+    Args:
+        teacher: name of its network. A preset may have numbers of its own for it.
     """
     resolved = part.resolved
     methods = {"attack": attack, "distiller": distiller, "defense": defense}
@@ -38,8 +44,10 @@ def number_columns(part: Part, attack: str, distiller: str, defense: str) -> dic
     settled = {f"{kind}.{name}": resolved.method(kind, name) for kind, name in methods.items()}
     params = {name: method.params for name, method in settled.items()}
     promised = {name: method.promise for name, method in settled.items()}
-    numbers = _flat({**_of_preset(resolved, resolved.preset, methods), **params})
-    promise = _flat({**_of_preset(resolved, resolved.promised_preset, methods), **promised})
+    preset = resolved.preset.of_teacher(teacher)
+    promised_preset = resolved.promised_preset.of_teacher(teacher)
+    numbers = _flat({**_of_preset(resolved, preset, methods), **params})
+    promise = _flat({**_of_preset(resolved, promised_preset, methods), **promised})
     if "attack" in methods:
         numbers["target_class"], promise["target_class"] = resolved.spec.target_class, 0
     changed = _changes(numbers, promise) | _data_changes(resolved)

@@ -59,6 +59,9 @@ class Stage:
     networks: tuple[str, ...] = ()
     """Names of the networks it computes with. First the one that it trains or measures. Serves
     estimates only."""
+    shape: tuple[int, int] | None = None
+    """(classes, side of the images in pixels) of its networks. None: the dataset is not here.
+    Serves estimates only."""
     images: int = 0
     """Images that pass through its training by recipe, each as often as it is seen.
 
@@ -154,6 +157,8 @@ class Part:
     """Classes of the dataset."""
     train_size: int
     """Training images, those that are held out among them."""
+    image_size: int | None = None
+    """Pixels a side. None: the dataset is not here."""
     class_names: tuple[str, ...] = ()
     """Its classes by index. Empty: their names are not known."""
     numerics: str
@@ -172,6 +177,11 @@ class Part:
         if split in ("deployer", "defender"):
             images = round(images * preset.transfer_fraction)
         return round(images * preset.clean_fraction) if split == "defender" else images
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """(classes, side of the images). None: the dataset is not here."""
+        return None if self.image_size is None else (self.num_classes, self.image_size)
 
     def context(self, split: Split) -> dict[str, Any]:
         """What the key of a stage that sees these images holds besides the stage's values."""

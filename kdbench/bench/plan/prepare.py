@@ -111,6 +111,7 @@ def loaded_part(
         test_digest=dataset.test_digest,
         num_classes=dataset.num_classes,
         train_size=len(dataset.train),
+        image_size=dataset.image_size,
         class_names=dataset.class_names,
         numerics=arithmetic(numerics),
         code=code_digest(),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 
-from kdbench.bench.request.presets import DatasetSizes, Preset, read_preset
+from kdbench.bench.request.presets import RECIPES, DatasetSizes, Preset, read_preset
 from kdbench.data import DatasetSource, dataset_source
 from kdbench.errors import ConfigError, UnknownMethodError, unknown
 from kdbench.loading.answers import Answers, base_name
@@ -18,6 +18,7 @@ from kdbench.loading.facts import MethodFacts
 from kdbench.loading.settling import Settled, Wanted, build, toml_value
 from kdbench.method import METHOD_KINDS
 from kdbench.report.columns import MOST_WHOLE
+from kdbench.training import Recipe
 
 #: A list in a file is a tuple here, but its items are as strict as the rest.
 _List = Strict(False)
@@ -151,7 +152,7 @@ class Resolved:
     preset_name: str
     """As the request names it."""
     preset: Preset
-    """The preset's numbers, after ``--set``."""
+    """The preset's numbers, after ``--set``. A pair has those of :meth:`Preset.of_teacher`."""
     methods: dict[tuple[str, str], Settled]
     """(kind, name) -> its parameters, and what follows from them."""
     origins: dict[tuple[str, str], str]
@@ -278,27 +279,31 @@ def _set_in_preset(
         dataset_source(rest[0], registry.datasets)
         _check_field(key, rest[1], DatasetSizes.model_fields)
         table.setdefault(head, {}).setdefault(rest[0], {})[rest[1]] = toml_value(raw)
-    elif len(rest) == 1 and head != "datasets" and isinstance(table.get(head), dict):
-        section = Preset.model_fields[head].annotation
-        assert section is not None
-        _check_field(key, rest[0], section.model_fields)
-        table[head][rest[0]] = toml_value(raw)
+    elif len(rest) == 1 and head in RECIPES:
+        _check_field(key, rest[0], Recipe.model_fields)
+        _set_in_recipe(table, head, rest[0], toml_value(raw))
         # Whoever sets the epochs wants that many. The preset's least number of steps would raise
         # them on a small set.
         if rest[0] == "epochs" and f"{head}.min_steps" not in spec.overrides:
-            table[head]["min_steps"] = 0
+            _set_in_recipe(table, head, "min_steps", 0)
     elif not rest and head in _SINGLE:
         table[head] = toml_value(raw)
     else:
         raise ConfigError(_unknown_key(key, registry))
 
 
+def _set_in_recipe(table: dict[str, Any], recipe: str, field: str, value: Any) -> None:
+    """Set a number for the pairs of every teacher."""
+    table[recipe][field] = value
+    for of_network in table.get("networks", {}).values():
+        of_network.get(recipe, {}).pop(field, None)
+
+
 def _unknown_key(key: str, registry: Answers) -> str:
     hint = f"sizes are set as datasets.{key}" if key.split(".")[0] in registry.datasets else ""
-    recipes = [k for k in Preset.model_fields if k not in (*_SINGLE, "datasets")]
     keys = [
         *_SINGLE,
-        *(f"{k}.FIELD" for k in recipes),
+        *(f"{k}.FIELD" for k in RECIPES),
         *(f"{kind}.NAME.FIELD" for kind in (*METHOD_KINDS, "datasets")),
     ]
     return unknown("--set key", key, keys, hint)

@@ -6,22 +6,29 @@ import json
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from kdbench.bench.keys import digest
+from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.plan import Stage
+from kdbench.bench.run.work import work
 from kdbench.bench.store.manifest import Manifest
 from kdbench.untrusted.documents import parse_json
 
 FILE = "timings.jsonl"
+#: A network is built and run for an estimate, so what a line says of it has bounds.
+_MOST_CLASSES, _WIDEST = 10_000, 512
 
 
 @dataclass(frozen=True)
 class Cost:
     """Expected seconds of one worker and bytes in the store.
 
-    exact: from the same stage with another seed or other inputs; else from such as are comparable,
-    by the image where both train by recipe.
+    exact: from the same stage with another seed or other inputs. Else from such as are comparable,
+    by the image where both train by recipe. Networks that were never trained here are compared
+    with others by their arithmetic.
     """
 
     seconds: float
@@ -39,6 +46,8 @@ class PastStage:
     seconds: float
     bytes: int
     images: int
+    networks: tuple[str, ...]
+    shape: tuple[int, int] | None
 
 
 def _exact(stage: Stage) -> str:
@@ -56,6 +65,23 @@ def _rough(stage: Stage) -> str:
     )[:16]
 
 
+def _of_any_network(stage: Stage) -> str:
+    """Stages that do the same with other networks: same kind, method of their own, arithmetic."""
+    return digest([stage.kind, stage.values.get("name"), stage.context.get("numerics")])[:16]
+
+
+def _work(kind: Kind, stage: Stage | PastStage) -> float | None:
+    return None if stage.shape is None else work(kind.training, stage.networks, *stage.shape)
+
+
+def _shape(value: Any) -> tuple[int, int] | None:
+    """As a line has it. A line may say anything, so a side is no larger than a usual image's."""
+    if value is None:
+        return None
+    classes, side = map(int, value)
+    return (classes, side) if classes <= _MOST_CLASSES and side <= _WIDEST else None
+
+
 def _ratio(images: int, seen: int) -> float:
     return images / seen if images and seen else 1.0
 
@@ -68,6 +94,7 @@ class Timings:
         self.path = root / FILE
         self._exact: dict[str, list[PastStage]] = {}
         self._rough: dict[str, list[PastStage]] = {}
+        self._any_network: dict[str, list[PastStage]] = {}
         self._titles: dict[tuple[str, int], str] = {}
         self._costs: dict[tuple[str, int], tuple[float, float]] = {}
         try:
@@ -86,9 +113,13 @@ class Timings:
                     float(entry["seconds"]),
                     int(entry["bytes"]),
                     int(entry.get("images", 0)),
+                    tuple(map(str, entry.get("networks", ()))),
+                    _shape(entry.get("shape")),
                 )
                 self._exact.setdefault(entry["exact"], []).append(seen)
                 self._rough.setdefault(entry["rough"], []).append(seen)
+                # Older lines do not have it.
+                self._any_network.setdefault(entry.get("any_network", ""), []).append(seen)
             except (ValueError, KeyError, TypeError, OverflowError):
                 continue
             self._titles[seen.title, seen.seed] = seen.key
@@ -102,6 +133,9 @@ class Timings:
             "seed": stage.seed,
             "exact": _exact(stage),
             "rough": _rough(stage),
+            "any_network": _of_any_network(stage),
+            "networks": stage.networks,
+            "shape": stage.shape,
             "seconds": manifest.seconds,
             "bytes": manifest.size,
             "images": stage.images,
@@ -121,7 +155,30 @@ class Timings:
             return Cost(*self._median(exact, self._exact[exact], stage.images), exact=True)
         if rough in self._rough:
             return Cost(*self._median(rough, self._rough[rough], stage.images), exact=False)
-        return None
+        return self._by_arithmetic(stage)
+
+    def _by_arithmetic(self, stage: Stage) -> Cost | None:
+        """From stages that did the same with other networks, by the arithmetic of both. None: there
+        are none, or what a network computes is not known."""
+        own, seen = _work(stage.kind, stage), self._any_network.get(_of_any_network(stage), [])
+        costs = [
+            (self._scaled(past, own / work * _ratio(stage.images, past.images)), past.bytes)
+            for past in seen
+            if own is not None and (work := _work(stage.kind, past)) is not None
+        ]
+        if not costs:
+            return None
+        seconds, sizes = zip(*costs, strict=True)
+        return Cost(statistics.median(seconds), statistics.median(sizes), exact=False)
+
+    def _scaled(self, past: PastStage, ratio: float) -> float:
+        """Seconds of a stage with so many times the arithmetic. A process starts as fast as ever:
+        that took no longer than the shortest stage of all."""
+        return self._start + (past.seconds - self._start) * ratio
+
+    @cached_property
+    def _start(self) -> float:
+        return min(past.seconds for seen in self._rough.values() for past in seen)
 
     def _median(self, key: str, seen: list[PastStage], images: int) -> tuple[float, float]:
         """Seconds and bytes, once for all stages of a plan that are alike."""

@@ -277,9 +277,11 @@ def test_the_plan_says_what_is_there_and_why_something_runs(registry, tmp_path, 
     other_seed, _ = planned(seeds=(1,))
     assert other_seed["train clean wrn10_1"].cost.exact
     other_teacher, _ = planned(pairs=(("resnet20", "wrn10_1"),))
-    assert other_teacher["implant badnets in resnet20"].cost is None, (
-        "the same attack, but in another network"
-    )
+    in_another = other_teacher["implant badnets in resnet20"].cost
+    assert in_another is not None, "the same attack in another network, by its arithmetic"
+    assert not in_another.exact
+    other_attack, _ = planned(attacks=("htba",))
+    assert other_attack["implant htba in wrn10_1"].cost is None, "no attack like it was run here"
     corrupt(artefact(store, "distill", "from wrn10_1 with badnets by fkd") / "manifest.json")
     damaged, _ = planned(defenses=("nad",))
     assert "no longer in the store" in {f.why for f in damaged.values()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -10,6 +10,10 @@ from kdbench.bench.request.preset_files import preset_names, preset_numbers
 from kdbench.errors import UnknownMethodError, unknown
 from kdbench.method import Params
 from kdbench.training import Recipe
+
+#: The recipes of a preset.
+RecipeName = Literal["clean", "poison", "distill", "repair"]
+RECIPES: tuple[RecipeName, ...] = get_args(RecipeName)
 
 
 class DatasetSizes(Params):
@@ -42,6 +46,10 @@ class Preset(Params):
     datasets: dict[str, DatasetSizes] = Field(
         default_factory=dict, description="sizes of datasets, by name"
     )
+    networks: dict[str, dict[RecipeName, dict[str, Any]]] = Field(
+        default_factory=dict,
+        description="numbers of recipes that differ for the pairs of a teacher, by its network",
+    )
     clean: Recipe
     poison: Recipe
     distill: Recipe
@@ -50,6 +58,18 @@ class Preset(Params):
     def sizes_of(self, dataset: str) -> DatasetSizes:
         """What the preset takes of a dataset, by its name or as ``NAME:PATH``."""
         return self.datasets.get(dataset.partition(":")[0], DatasetSizes())
+
+    def of_teacher(self, network: str) -> Preset:
+        """The preset for the pairs of a teacher, by the name of its network.
+
+        A preset is a budget of time. A step of a deep teacher costs many steps of a small one, and
+        teaches it more. So one length cannot fit both.
+        """
+        recipes: dict[str, Any] = {
+            name: Recipe(**{**getattr(self, name).model_dump(), **numbers})
+            for name, numbers in self.networks.get(network, {}).items()
+        }
+        return self.model_copy(update={**recipes, "networks": {}})
 
 
 def read_preset(name: str) -> dict[str, Any]:
