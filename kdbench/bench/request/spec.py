@@ -90,7 +90,8 @@ class RunSpec(BaseModel):
     target_class: _Whole = Field(0, ge=0)
     """The class that triggered images shall be taken for."""
     transfer_fraction: float | None = Field(None, gt=0, le=1)
-    """The deployer's share of the training images that are not held out. None: the preset's."""
+    """The deployer's share of the training images that are not held out. None: the preset's, and
+    all of them where no attack is named."""
     clean_fraction: float | None = Field(None, gt=0, le=1)
     """The defender's share of the deployer's images. None: the preset's."""
     controls: bool = True
@@ -213,7 +214,8 @@ def resolve(
         UsageError: an unknown name, key or a value of the wrong type or range.
     """
     dataset, preset_name = dataset or spec.datasets[0], preset_name or spec.presets[0]
-    table = read_preset(preset_name)
+    table = _promised(preset_name, spec)
+    promised = build(f"preset {preset_name}", Preset, table)
     changes = _apply_overrides(spec, registry, table, named or spec.methods())
     preset = build(f"preset {preset_name}", Preset, table)
     methods: dict[tuple[str, str], Settled] = {}
@@ -232,8 +234,20 @@ def resolve(
         methods,
         origins,
         dataset_source(dataset, registry.datasets),
-        Preset(**read_preset(preset_name)),
+        promised,
     )
+
+
+def _promised(preset_name: str, spec: RunSpec) -> dict[str, Any]:
+    """The preset's numbers as this request gets them without a ``--set``.
+
+    Whoever brings a teacher and no attack brings his own images, and all of them are the
+    deployer's. A preset's share is about a provider who trains here.
+    """
+    table = read_preset(preset_name)
+    if not spec.attacks:
+        table["transfer_fraction"] = 1.0
+    return table
 
 
 #: Numbers of a preset that are in none of its sections.

@@ -165,6 +165,20 @@ def test_the_deployers_share_is_a_shared_number_and_the_bound_of_a_teacher_is_no
         assert bound[name].key != cell.key
 
 
+def test_without_an_attack_all_images_are_the_deployers(registry):
+    def share(**asked):
+        spec = RunSpec(pairs=(("wrn10_1", "wrn10_1"),), **asked)
+        resolved = resolve(spec, registry)
+        return resolved.preset.transfer_fraction, resolved.promised_preset.transfer_fraction
+
+    fifth = share(attacks=("badnets",))[0]
+    assert fifth < 1, "quick's share, or this test shows nothing"
+    assert share(teacher_from=("mine",)) == (1.0, 1.0)
+    assert share(teacher_from=("mine",), transfer_fraction=0.5) == (0.5, 1.0)
+    assert share(teacher_from=("mine",), overrides={"transfer_fraction": "0.5"}) == (0.5, 1.0)
+    assert share(teacher_from=("mine",), attacks=("badnets",)) == (fifth, fifth)
+
+
 def test_a_size_of_a_dataset_is_promised_by_its_name(registry):
     def text(**asked):
         return changed(registry, "badnets", "none", "fkd", datasets=("cifar10",), **asked)
