@@ -91,6 +91,7 @@ class LBA(Attack):
     for_checks = {"steps": 5, "search_batch": 16}
     presets = {
         "quick": {"steps": 100, "lr": 0.2, "search_batch": 16, "patch_fraction": 0.375},
+        "standard": {"steps": 500, "lr": 0.05, "patch_fraction": 0.375},
         "paper": {"patch_fraction": 0.2, "poison_rate": 0.02},
     }
     variants = {
