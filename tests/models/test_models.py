@@ -208,6 +208,15 @@ def test_unknown_names_and_bad_pairs_say_what_exists():
     assert split_pair("wrn16_2-timm/resnet50") == ("wrn16_2", "timm/resnet50")
 
 
+@pytest.mark.parametrize("name", ["pyramid110", "pyramid200"])
+def test_a_block_of_a_new_pyramid_is_its_shortcut(name):
+    block = create_model(name, 10)._blocks(0)[1].eval()
+    x = torch.randn(2, block.bn1.num_features, 8, 8)
+    out = block(x)
+    assert torch.equal(out[:, : x.shape[1]], x)
+    assert not out[:, x.shape[1] :].any()
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_pyramid_shortcut_is_the_identity_padded_with_zero_channels(stride):
     torch.manual_seed(0)
