@@ -77,12 +77,13 @@ def demo(tmp_path):
 
 
 ASKED = "asked run --attack lba --defense robustkd --pair"
+HOW = " --threads 1 --jobs 2"
 
 
 def test_the_demo_runs_a_small_pair_says_what_comes_and_runs_a_deep_one(demo):
     code, lines = demo()
     assert code == 0
-    first, last = f"{ASKED} wrn16_2-wrn16_1", f"{ASKED} pyramid200-pyramid110"
+    first, last = f"{ASKED} wrn16_2-wrn16_1{HOW}", f"{ASKED} pyramid200-pyramid110{HOW}"
     assert [line for line in lines if line.startswith("asked run")] == [first, last]
     between = "\n".join(lines[lines.index(first) + 1 : lines.index(last)])
     assert "kdbench run --attack lba --defense robustkd --pair pyramid200-pyramid110" in between
@@ -92,7 +93,7 @@ def test_the_demo_runs_a_small_pair_says_what_comes_and_runs_a_deep_one(demo):
 
 
 def test_the_demo_goes_on_without_an_estimate_and_ends_where_a_run_fails(demo):
-    assert demo('test "$1" = plan && exit 1')[1][-1] == f"{ASKED} pyramid200-pyramid110"
+    assert demo('test "$1" = plan && exit 1')[1][-1] == f"{ASKED} pyramid200-pyramid110{HOW}"
     code, lines = demo('test "$1" = run && exit 1')
     assert code != 0
     assert not any("pyramid200" in line for line in lines)
