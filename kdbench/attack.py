@@ -50,7 +50,7 @@ class AttackSetting:
     teacher: FeatureModel
     """A private copy of the clean teacher, on the device, in eval mode. The attack may train it."""
     train: ImageSet
-    """The training images."""
+    """The provider's training images."""
     target_class: int
     """The class that triggered images shall be given."""
     num_classes: int
