@@ -82,6 +82,8 @@ COLUMNS = {
     "student_acc": _measured("student ACC, %", "student_acc"),
     "student_asr": _measured("student ASR, %", "student_asr"),
     "transferred": _measured("transferred, points", "transferred"),
+    "gain": _measured("gain, points", "gain"),
+    "universal": _measured("clean teacher, attacker's images, %", "universal"),
     "removed": Column("removed, %", _removed, 0),
     "acc_lost": Column("ACC lost, points", _lost),
     "clean_variance": _measured("clean teacher's variance", "clean_variance"),

@@ -129,8 +129,8 @@ class CKD(Attack):
     zero = {"poison_rate": 0.0}
     for_checks = {"steps": 5, "search_batch": 16, "clean_images": 64}
     presets = {
-        "quick": {"steps": 300, "lr": 0.02, "kappa": 0.3},
-        "standard": {"steps": 500, "lr": 0.02, "kappa": 0.3},
+        "quick": {"steps": 300, "lr": 0.02, "kappa": 0.4},
+        "standard": {"steps": 500, "lr": 0.02, "kappa": 0.4},
         "paper": {"poison_rate": 0.02},
     }
 

@@ -107,7 +107,7 @@ def test_what_is_set_is_listed_in_order(registry):
 
 
 def test_a_number_set_to_what_is_promised_changes_nothing(registry):
-    same = {"distiller.fkd.alpha": "0.001", "distill.lr": "0.05", "clean_fraction": "1.0"}
+    same = {"distiller.fkd.alpha": "0.001", "distill.lr": "0.1", "clean_fraction": "1.0"}
     before, after = cells(registry), cells(registry, overrides=same, target_class=0, image_size=16)
     for name in before:
         assert before[name].names == after[name].names

@@ -307,30 +307,3 @@ def devices():
         "the CPU has "
         f"{cpu['c3_asr']:.1f} and {cpu['student_asr']:.1f} %."
     )
-
-
-# demo
-
-DEMO = rows("demo-three-seeds")
-
-
-@claim("demo", index=True)
-def demo_travelled():
-    return f"At least 30 points travelled in {times(map(travelled, DEMO))} runs."
-
-
-@claim("demo")
-def demo_teachers():
-    return f"the clean teachers have {span(values('clean_acc', DEMO), 1)} % ACC."
-
-
-@claim("demo")
-def demo_by_seed():
-    (judged,) = filter(travelled, DEMO)
-    return (
-        f"{each(values('transferred', DEMO), 1)} points travelled. In the one run that can be "
-        "judged "
-        f"RobustKD's student has a higher ASR ({judged['student_asr']:.1f} %) than the undefended "
-        "one "
-        f"({judged['c3_asr']:.1f} %)."
-    )

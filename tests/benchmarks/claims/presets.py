@@ -1,0 +1,93 @@
+"""What is said of the presets themselves."""
+
+from statistics import fmean, stdev
+
+from tests.benchmarks.claims.common import claim, span, times, travelled, values
+from tests.benchmarks.pages import rows
+
+#: A student of the clean teacher follows a trigger that is a backdoor in this share of images at
+#: most, in percent.
+MOST_C1 = 10
+NAMES = {"lba": "LBA", "ckd": "CKD"}
+
+
+def undefended(folder, attack):
+    """One row a seed. Every row of a seed has the same controls."""
+    seeds = {row["seed"]: row for row in rows(folder, attack=attack)}
+    return [seeds[seed] for seed in sorted(seeds)]
+
+
+def signal(folder, attack):
+    cells = undefended(folder, attack)
+    c3 = values("c3_asr", cells)
+    return (
+        f"{NAMES[attack]} travelled in {times(map(travelled, cells))} runs. C1 was at most "
+        f"{MOST_C1} % in {times(row['c1_asr'] <= MOST_C1 for row in cells)}. C3 was "
+        f"{fmean(c3):.0f} % in the mean, with a standard deviation of {stdev(c3):.0f} points."
+    )
+
+
+def teachers(*folders):
+    cells = [row for folder in folders for row in rows(folder)]
+    return f"The backdoored teachers have {span(values('teacher_acc', cells), 1)} % ACC."
+
+
+def gain(folder, attack):
+    return f"{fmean(values('gain', undefended(folder, attack))):.1f}"
+
+
+@claim("a-quick-signal")
+def wrn_lba():
+    return signal("signs-quick", "lba")
+
+
+@claim("a-quick-signal")
+def wrn_ckd():
+    return signal("signs-quick", "ckd")
+
+
+@claim("a-quick-signal")
+def fp32_lba():
+    return signal("signs-quick-fp32", "lba")
+
+
+@claim("a-quick-signal")
+def fp32_ckd():
+    return signal("signs-quick-fp32", "ckd")
+
+
+@claim("a-quick-signal")
+def pyramids():
+    return signal("signs-quick-pyramids", "lba")
+
+
+@claim("a-quick-signal")
+def all_teachers():
+    return teachers("signs-quick", "signs-quick-fp32", "signs-quick-pyramids")
+
+
+@claim("a-quick-signal")
+def worth_distilling():
+    return (
+        f"Distillation is worth {gain('signs-quick', 'lba')} points of ACC in the mean over LBA's "
+        f"runs, {gain('signs-quick', 'ckd')} over CKD's, and "
+        f"{gain('signs-quick-pyramids', 'lba')} with the deep pair."
+    )
+
+
+@claim("a-quick-signal", index=True)
+def all_travelled():
+    cells = [
+        row
+        for folder, attacks in (
+            ("signs-quick", ("lba", "ckd")),
+            ("signs-quick-fp32", ("lba", "ckd")),
+            ("signs-quick-pyramids", ("lba",)),
+        )
+        for attack in attacks
+        for row in undefended(folder, attack)
+    ]
+    return (
+        f"At least 30 points travelled in {times(map(travelled, cells))} runs, and C1 was at most "
+        f"10 % in {times(row['c1_asr'] <= MOST_C1 for row in cells)}."
+    )
