@@ -96,6 +96,8 @@ def _check_rates(where: str, row: Row, there: Collection[str]) -> None:
     for rate, out_of in _UNCOUNTED.items():
         _check_whole(where, row, rate, out_of)
     for rate in _OTHER_RATES:
+        if row[rate] is not None and row["student_asr"] is None:
+            raise _contradiction(where, row, rate, "nobody knows it of an imported teacher")
         if row[rate] is not None and not 0 <= row[rate] <= 100:
             raise _contradiction(where, row, rate, "a percentage is from 0 to 100")
     if row["n_asr"] is not None and row["n_asr"] > (row["n_test"] or 0):
