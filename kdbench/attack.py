@@ -84,7 +84,9 @@ class Backdoor:
 
     ``poisons`` counts the training images that carry the poison. ``labels_changed`` counts those
     trained under another label than their own; it is given where the two numbers differ.
-    ``universal`` is what :func:`universal_response` returns, a column of the results.
+    ``universal`` is the clean teacher's response to the trigger on the attacker's own images, a
+    percentage from 0 to 100, such as :func:`universal_response` gives. It is a column of the
+    results. An attack that does not know it leaves it out.
     """
     source_classes: tuple[int, ...] | None = None
     """The classes whose triggered test images ASR counts. None: every class but the target."""

@@ -36,7 +36,7 @@ class Params(BaseModel):
     """Base of every parameter model: unknown fields are errors, instances are immutable.
 
     Declare each field as ``Field(default, ge=..., le=..., description="what, in which unit;
-    source")``.
+    source")``. In a field that may be None the word ``none`` means that, and can mean nothing else.
     """
 
     model_config = ConfigDict(

@@ -216,8 +216,10 @@ def _start(setting: AttackSetting, params: SearchParams) -> LearnedTrigger:
 def search_trigger(setting: AttackSetting, params: SearchParams, loss: FeatureLoss) -> FoundTrigger:
     """Minimise ``loss`` over a trigger on non-target images. The teacher stays as it is.
 
-    The clean teacher's response is kept under ``max_universal``. If that cannot be, the trigger is
-    the one with the least response, and the facts say so.
+    The clean teacher's response is kept under ``max_universal``. The search aims at half of it, on
+    images that it steers by, and goes on for some rounds while it is over that. Then the trigger is
+    the one with the least response after a round. The facts say where the response is over
+    ``max_universal`` all the same, and so they do of noise that was not searched.
     """
     with frozen(setting.teacher):
         search = _Search(setting, params, loss)
@@ -271,7 +273,7 @@ class _Search:
         if most is None:
             self.minimise(steps)
             return
-        bound = UniversalBound(most, self.setting.target_class, start or 1.0)
+        bound = UniversalBound(most, self.setting.target_class, abs(start) or 1.0)
         bound.to(self.setting.numerics.device)
         seen = self.setting.train.read(self.rows[:PROBE], self.setting.numerics.device)
         least, kept = math.inf, self.trigger.state()

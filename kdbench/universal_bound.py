@@ -30,7 +30,8 @@ class UniversalBound(nn.Module):
     Args:
         bound: the response at most, in percent.
         target_class: the attacker's target.
-        unit: the weight at the start. The loss of the search at its start makes both of one size.
+        unit: the weight at the start, above 0. The size that the loss of the search has at its
+            start makes both of one size.
     """
 
     weight: Tensor

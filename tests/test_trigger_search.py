@@ -50,6 +50,13 @@ def test_the_response_stays_under_the_bound_even_where_the_loss_asks_for_it(seed
     assert success_rate(given().teacher, held.trigger, 2000) < 10
 
 
+def test_a_loss_below_zero_does_not_turn_the_bound_around():
+    def below_zero(out):
+        return towards_the_target(out) - 20
+
+    assert search_trigger(given(), patch(), below_zero).facts["universal"] <= 5
+
+
 def test_a_looser_bound_lets_the_response_come_nearer_to_it():
     loose = search_trigger(given(), patch(max_universal=60), towards_the_target).facts
     tight = search_trigger(given(), patch(), towards_the_target).facts

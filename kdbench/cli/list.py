@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -176,11 +177,12 @@ def _about_source(entry: Registered[Any], *options: str) -> str:
 
 
 def _about(preset: str) -> str:
-    """The comment at the top of a preset's file."""
+    """What a preset is for: the first sentence of the comment at the top of its file."""
     from kdbench.bench.request.preset_files import preset_text
 
     lines = takewhile(lambda line: line.startswith("#"), preset_text(preset).splitlines())
-    return " ".join(line.lstrip("# ") for line in lines)
+    comment = " ".join(line.lstrip("# ") for line in lines)
+    return re.split(r"(?<=\.) (?=[A-Z])", comment)[0]
 
 
 def _table(title: str, entries: list[Entry]) -> Table:

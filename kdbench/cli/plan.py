@@ -168,7 +168,7 @@ def _print_tables(
     for title, group in numbers.items():
         table = plain_table(safe(title), ["name", "value"])
         for name, value in _flat("", group):
-            table.add_row(safe(name), safe(value))
+            table.add_row(safe(name), safe("none" if value is None else value))
         console.print(table)
     for line in _words(summary):
         console.print(safe(line))

@@ -87,6 +87,36 @@ def drawn_share(images: ImageSet, fraction: float, seed: int) -> ImageSet:
     return images.subset(rows_of_each_class(images.labels, count, generator))
 
 
+def images_of_split(
+    train: ImageSet,
+    split: str,
+    data_seed: int,
+    transfer_fraction: float,
+    clean_fraction: float,
+    seed: int,
+) -> ImageSet:
+    """The training images of a split: ``held out``, ``provider``, ``deployer`` or ``defender``.
+
+    Args:
+        data_seed: by it images are held out.
+        transfer_fraction: the deployer's share of the provider's images.
+        clean_fraction: the defender's share of the deployer's images.
+        seed: by it both shares are drawn.
+    """
+    if split == "held out":
+        return held_out_images(train, data_seed)
+    images = provider_images(train, data_seed)
+    if split == "provider":
+        return images
+    images = drawn_share(images, transfer_fraction, seed)
+    return images if split == "deployer" else defender_images(images, clean_fraction, seed)
+
+
+def defender_images(deployer: ImageSet, clean_fraction: float, seed: int) -> ImageSet:
+    """The defender's share of the deployer's images."""
+    return drawn_share(deployer, clean_fraction, seed)
+
+
 def drawn_size(fraction: float, size: int) -> int:
     """How many images of a class of this size a share has."""
     return size if fraction >= 1 else max(min(2, size), round(fraction * size))

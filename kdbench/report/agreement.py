@@ -184,7 +184,8 @@ class Agreement:
         """What a reader of the shorter set may conclude, in words."""
         share = self.share
         if share.compared < MIN_CELLS:
-            return f"nothing: {share.compared} verdicts were compared, and {MIN_CELLS} are needed"
+            were = "verdict was" if share.compared == 1 else "verdicts were"
+            return f"nothing: {share.compared} {were} compared, and {MIN_CELLS} are needed"
         holds = {
             "the verdicts": share.same >= SAME_VERDICTS * share.compared,
             "the order of the defenses": bool(self.taus) and fmean(self.taus) >= SAME_ORDER,

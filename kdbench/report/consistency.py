@@ -48,6 +48,7 @@ def check_row(where: str, row: Row, there: Collection[str]) -> None:
 
     Args:
         where: the file and the line, for the message.
+        row: with all columns of today. Those of later schemas than its own are empty.
         there: the columns that files of the row's schema have.
 
     Raises:
@@ -75,9 +76,7 @@ def check_row(where: str, row: Row, there: Collection[str]) -> None:
             raise _contradiction(
                 where, row, "reason_code", f"the other columns make it {' or '.join(codes)}"
             )
-
-    # A row that an older version kept in the store has no such column.
-    if row.get("teacher_remark") is not None and row["reason_code"] != "imported_teacher":
+    if row["teacher_remark"] is not None and row["reason_code"] != "imported_teacher":
         raise _contradiction(where, row, "teacher_remark", "only an imported teacher has one")
 
 
@@ -97,8 +96,9 @@ def _check_rates(where: str, row: Row, there: Collection[str]) -> None:
     for rate, out_of in _UNCOUNTED.items():
         _check_whole(where, row, rate, out_of)
     for rate in _OTHER_RATES:
-        # A row that an older version kept in the store has no such column.
-        if row.get(rate) is not None and not 0 <= row[rate] <= 100:
+        if row[rate] is not None and row["student_asr"] is None:
+            raise _contradiction(where, row, rate, "nobody knows it of an imported teacher")
+        if row[rate] is not None and not 0 <= row[rate] <= 100:
             raise _contradiction(where, row, rate, "a percentage is from 0 to 100")
     if row["n_asr"] is not None and row["n_asr"] > (row["n_test"] or 0):
         raise _contradiction(where, row, "n_asr", f"n_test is {row['n_test']}")

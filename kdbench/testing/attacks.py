@@ -243,6 +243,19 @@ def labels(subject: Subject) -> None:
     ensure(count == declared, f"{count} labels are changed in a pass; it declares {declared}")
 
 
+@check("the response to its trigger, where it states it, is a percentage", "attack")
+def universal(subject: Subject) -> None:
+    facts = backdoor(subject).facts
+    if "universal" not in facts:
+        raise NotApplicableError("its facts have no universal")
+    value = facts["universal"]
+    ensure(
+        isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100,
+        f"facts hold universal={value!r}; it is a number from 0 to 100, see "
+        "kdbench.attack.universal_response",
+    )
+
+
 @check("the poison count is that of its rate", "attack")
 def poison_count(subject: Subject) -> None:
     if "poison_rate" not in type(subject.params).model_fields:

@@ -41,9 +41,15 @@ def test_list_says_how_far_a_preset_may_be_believed():
     assert {preset["name"]: preset["credibility"] for preset in presets} == {
         name: preset_remarks(name).about for name in preset_names()
     }
+
+
+def test_list_says_what_a_preset_is_for_and_no_reasons_of_its_numbers():
+    (presets,) = json.loads(call("list", "presets", "--json").output).values()
     about = {preset["name"]: preset["about"] for preset in presets}
-    assert about["quick"].endswith("."), "a comment of several lines is whole"
-    assert about["quick"].startswith("For a laptop CPU: minutes.")
+    assert about["quick"] == "For a laptop CPU: minutes."
+    assert about["standard"] == "For one GPU, or a night on a CPU."
+    assert about["paper"].startswith("RobustKD (Chen et al. 2024) and, where it is silent,")
+    assert about["paper"].endswith("(docs/methods.md says which).")
 
 
 def test_list_tells_of_one_method_or_model():

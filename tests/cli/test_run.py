@@ -189,6 +189,14 @@ def test_dry_run_shows_the_numbers_of_the_teachers_that_are_asked_for(fake_run):
     assert "networks" not in call(*RUN, "--dry-run").output
 
 
+def test_dry_run_shows_no_value_as_the_word_that_sets_it(fake_run):
+    output = call(
+        *RUN, "--attack", "lba", "--set", "attack.lba.max_universal=none", "--dry-run"
+    ).output
+    lines = [line.split() for line in output.splitlines() if "attack.lba.max_universal" in line]
+    assert {line[-1] for line in lines} == {"none"}
+
+
 def test_dry_run_refuses_a_device_that_is_not_there(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     result = call(*RUN, "--dry-run", "--device", "cuda")

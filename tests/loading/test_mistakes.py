@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kdbench.bench.kinds import Kind
 from kdbench.bench.work.executors import child
 from kdbench.cli.processes import Processes
 from kdbench.data import load_dataset
@@ -156,7 +157,7 @@ def test_of_a_stage_names_file_and_line(tmp_path, does, says):
     known = Registry.load([], PluginChoice(files=(tmp_path / "mine.py",)))
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - any of them
         known.get("attack", "mine")().implant(None)
-    report = child.ended(caught.value, known.plugins)
+    report = child.ended(caught.value, Kind.BACKDOOR, known.plugins)
     assert report.reason.startswith(says)
     assert report.reason.endswith(" (mine.py:8)")
 

@@ -153,6 +153,7 @@ def many(*counts):
 @pytest.mark.parametrize(
     ("short", "long", "words"),
     [
+        (many(40), many(40), "nothing: 1 verdict was compared, and 6 are needed"),
         (many(*[40] * 5), many(*[40] * 5), "nothing: 5 verdicts were compared, and 6 are needed"),
         (
             many(10, 20, 30, 40, 50, 60),

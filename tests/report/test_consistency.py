@@ -128,6 +128,9 @@ def test_the_reason_of_a_row_without_controls(tmp_path):
     assert read_results(forged(tmp_path, imported_cell())).rows
     with pytest.raises(ConfigError, match=r"column reason_code: .* imported_teacher"):
         read_results(forged(tmp_path, imported_cell(), reason_code="judged"))
+    for name in ("universal", "held_out_acc"):
+        with pytest.raises(ConfigError, match=f"column {name}: .* of an imported teacher"):
+            read_results(forged(tmp_path, imported_cell(), **{name: "5.0"}))
     c2 = cell(c2_acc=None, c2_asr=None)
     assert c2["reason_code"] == "c2_failed"
     assert read_results(forged(tmp_path, c2)).rows

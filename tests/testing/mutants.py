@@ -97,6 +97,15 @@ class OneMore(BadNets):
         return replace(backdoor, facts={**backdoor.facts, "poisons": backdoor.facts["poisons"] + 1})
 
 
+def _with_response(value):
+    class Mutant(BadNets):
+        def implant(self, setting):
+            backdoor = super().implant(setting)
+            return replace(backdoor, facts={**backdoor.facts, "universal": value})
+
+    return Mutant
+
+
 class TargetCounted(BadNets):
     def implant(self, setting):
         return replace(super().implant(setting), source_classes=tuple(range(setting.num_classes)))
@@ -302,6 +311,12 @@ MUTANTS = {
     "shuffled labels": (ShuffledLabels, "labels"),
     "declares one poison more": (OneMore, "labels"),
     "rate not kept": (OneMore, "poison_count"),
+    "response over 100 %": (_with_response(100.5), "universal"),
+    "response below 0 %": (_with_response(-0.5), "universal"),
+    "response that is no number": (_with_response(float("nan")), "universal"),
+    "response as a text": (_with_response("5"), "universal"),
+    "response that is not known": (_with_response(None), "universal"),
+    "response that is a switch": (_with_response(True), "universal"),
     "target images counted in ASR": (TargetCounted, "source_classes"),
     "training images changed": (ImagesChanged, "images_untouched"),
     "training labels changed": (LabelsChanged, "images_untouched"),

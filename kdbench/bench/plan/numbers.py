@@ -130,6 +130,8 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     """A value as ``--set`` takes it. ``;`` is escaped, since it separates the entries."""
+    if value is None:
+        return "none"
     if isinstance(value, str) and _PLAIN.fullmatch(value):
         return value
     return json.dumps(value).replace(";", "\\u003b")

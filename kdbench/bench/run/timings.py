@@ -66,8 +66,11 @@ def _rough(stage: Stage) -> str:
 
 
 def _of_any_network(stage: Stage) -> str:
-    """Stages that do the same with other networks: same kind, method of their own, arithmetic."""
-    return digest([stage.kind, stage.values.get("name"), stage.context.get("numerics")])[:16]
+    """Stages that do the same with other networks: same kind, same methods, same arithmetic."""
+    # A distillation has a distiller, and the defense that changes its loss. Others have a name.
+    methods = (stage.values, stage.values.get("distiller"), stage.values.get("defense"))
+    names = [values and values.get("name") for values in methods]
+    return digest([stage.kind, names, stage.context.get("numerics")])[:16]
 
 
 def _work(kind: Kind, stage: Stage | PastStage) -> float | None:
@@ -97,6 +100,7 @@ class Timings:
         self._any_network: dict[str, list[PastStage]] = {}
         self._titles: dict[tuple[str, int], str] = {}
         self._costs: dict[tuple[str, int], tuple[float, float]] = {}
+        self._by_work: dict[tuple[Any, ...], Cost | None] = {}
         try:
             lines: Iterable[str] = self.path.read_text(
                 encoding="utf-8", errors="replace"
@@ -159,12 +163,19 @@ class Timings:
 
     def _by_arithmetic(self, stage: Stage) -> Cost | None:
         """From stages that did the same with other networks, by the arithmetic of both. None: there
-        are none, or what a network computes is not known."""
-        own, seen = _work(stage.kind, stage), self._any_network.get(_of_any_network(stage), [])
+        are none, or what a network computes is not known. Once for all stages that are alike."""
+        alike = _of_any_network(stage)
+        key = alike, stage.networks, stage.shape, stage.images
+        if key not in self._by_work:
+            self._by_work[key] = self._scaled_cost(stage, self._any_network.get(alike, []))
+        return self._by_work[key]
+
+    def _scaled_cost(self, stage: Stage, seen: list[PastStage]) -> Cost | None:
+        own = _work(stage.kind, stage)
         costs = [
-            (self._scaled(past, own / work * _ratio(stage.images, past.images)), past.bytes)
+            (self._scaled(past, own / theirs * _ratio(stage.images, past.images)), past.bytes)
             for past in seen
-            if own is not None and (work := _work(stage.kind, past)) is not None
+            if own is not None and (theirs := _work(stage.kind, past)) is not None
         ]
         if not costs:
             return None

@@ -10,16 +10,17 @@ import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from kdbench.bench.keys import digest
 from kdbench.bench.kinds import Split
 from kdbench.bench.store.artefacts import DamagedError, Store
-from kdbench.data import Dataset
+from kdbench.data import Dataset, fraction
 from kdbench.data.base import ImageSet
 from kdbench.data.files import LIST_FORM, image_files, link_target, save_images
-from kdbench.data.fraction import drawn_share, held_out_images, provider_images
+from kdbench.data.fraction import images_of_split, provider_images
+from kdbench.loading.source import source_digest
 
 #: Name of the file, in the store and in a job's folder.
 IMAGES = "images.safetensors"
@@ -47,12 +48,14 @@ class Seen:
         """The image set."""
         if self.split == "test":
             return self.dataset.test
-        if self.split == "held out":
-            return held_out_images(self.dataset.train, self.data_seed)
-        images = provider_images(self.dataset.train, self.data_seed)
-        for fraction in self._fractions:
-            images = drawn_share(images, fraction, self.seed)
-        return images
+        return images_of_split(
+            self.dataset.train,
+            self.split,
+            self.data_seed,
+            self.transfer_fraction,
+            self.clean_fraction,
+            self.seed,
+        )
 
     @property
     def choice(self) -> tuple[object, ...]:
@@ -61,17 +64,11 @@ class Seen:
             return (self.split,)
         if self.split in ("held out", "provider"):
             return (self.split, self.data_seed)
-        shares = [fraction for fraction in self._fractions if fraction < 1]
-        return ("provider", self.data_seed, *((*shares, self.seed) if shares else ()))
-
-    @property
-    def _fractions(self) -> tuple[float, ...]:
-        """The share of the provider's images, and the share of that share."""
-        if self.split == "deployer":
-            return (self.transfer_fraction,)
+        fractions = [self.transfer_fraction]
         if self.split == "defender":
-            return (self.transfer_fraction, self.clean_fraction)
-        return ()
+            fractions.append(self.clean_fraction)
+        shares = [fraction for fraction in fractions if fraction < 1]
+        return ("provider", self.data_seed, *((*shares, self.seed) if shares else ()))
 
     @property
     def digest(self) -> str:
@@ -85,7 +82,8 @@ class Seen:
         # folder are then another file.
         folders = sorted({os.path.dirname(path) for path in image_files(self.images)})
         form = [LIST_FORM] if folders else []
-        return digest(["images", self.digest, folders, *form, *self.choice])
+        rule = [] if self.split == "test" else [_rule_of_splits()]
+        return digest(["images", self.digest, folders, *form, *rule, *self.choice])
 
     @cached_property
     def reads(self) -> tuple[Path, ...]:
@@ -139,6 +137,12 @@ def keep_images(store: Store, seen: Seen, target: Path) -> None:
             store.copy_out(key, IMAGES, target)
         except DamagedError as error:  # since it was looked at above
             raise OSError(str(error)) from error
+
+
+@cache
+def _rule_of_splits() -> str:
+    """SHA-256 over how shares are drawn. Drawn otherwise, they are other images."""
+    return source_digest({"fraction.py": Path(fraction.__file__).read_bytes()})
 
 
 def _with_targets(paths: Iterable[str]) -> Iterable[str]:

@@ -158,11 +158,17 @@ def check_teacher(bench: Workbench) -> Product:
     percent = 100 * right / len(images)
     if percent < least:
         raise NotLearnedError(
-            f"the teacher's ACC is {percent:.1f} % on {len(images)} held-out training images, "
-            f"under the {least:g} % of min_teacher_acc; train it for longer, or lower the bound "
-            "with --set min_teacher_acc=PERCENT"
+            f"the teacher's ACC is {_under(percent, least)} % on {len(images)} held-out training "
+            f"images, under the {least:g} % of min_teacher_acc; train it for longer, or lower the "
+            "bound with --set min_teacher_acc=PERCENT"
         )
     return Product({"acc": [right, len(images)]})
+
+
+def _under(percent: float, bound: float) -> str:
+    """A percentage with a digit, or with as many as show that it is under a bound."""
+    texts = (f"{percent:.{digits}f}" for digits in range(1, 16))
+    return next((text for text in texts if float(text) < bound), repr(percent))
 
 
 def evaluate_network(bench: Workbench) -> Product:

@@ -24,7 +24,7 @@ from kdbench.bench.work.results import WRAPPERS, source_classes
 from kdbench.bench.work.task import Product, Task
 from kdbench.data.base import Augmentation, ImageSet
 from kdbench.data.files import load_images
-from kdbench.data.fraction import drawn_share
+from kdbench.data.fraction import defender_images
 from kdbench.defense import DefenseSetting
 from kdbench.errors import ContractError
 from kdbench.loading.registry import Registry
@@ -160,7 +160,7 @@ class Workbench:
         # A distillation needs all of the deployer's images. The file of other kinds holds the
         # defender's share alone.
         if distilling:
-            clean = drawn_share(clean, values["clean_fraction"], self.task.seed)
+            clean = defender_images(clean, values["clean_fraction"], self.task.seed)
         return DefenseSetting(
             clean=clean,
             num_classes=self.task.num_classes,

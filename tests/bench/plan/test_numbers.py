@@ -208,6 +208,13 @@ def test_the_images_are_numbers(registry, images):
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True, True]
 
 
+def test_no_value_is_recorded_by_the_word_that_sets_it(registry):
+    names = "lba", "none", "fkd"
+    text = changed(registry, *names, overrides={"attack.lba.max_universal": "none"})
+    assert text == "attack.lba.max_universal=none"
+    assert changed(registry, *names, overrides=dict([text.split("=")])) == text
+
+
 def test_a_text_cannot_end_an_entry(registry):
     from kdbench.bench.plan.numbers import _text
 
@@ -215,7 +222,7 @@ def test_a_text_cannot_end_an_entry(registry):
         "fp32",
         "0.004",
         "[1, 2]",
-        "null",
+        "none",
     )
     hostile = {"changed": f"attack.x.word={_text('a; distill.epochs=9')}; train_size=8"}
     assert len(changes(hostile)) == 2

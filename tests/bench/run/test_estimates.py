@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from kdbench_nad.method import NAD
 
 from kdbench.bench.kinds import Kind
 from kdbench.bench.plan.build import build_plan
@@ -19,9 +21,10 @@ SMALL, DEEP = ("wrn10_1", "wrn10_1"), ("wrn16_2", "wrn10_1")
 START, SPEED = 2.0, 1e-9
 
 
-def stages(registry, pair, image_size=16):
+def stages(registry, pair, image_size=16, **asked):
     """Every stage of a small request, by what it does."""
-    spec = RunSpec(attacks=("badnets",), defenses=("none", "finetune"), pairs=(pair,))
+    common = {"attacks": ("badnets",), "defenses": ("none", "finetune"), "pairs": (pair,)}
+    spec = RunSpec(**{**common, **asked})
     part = part_of(resolve(spec, registry), image_size=image_size)
     return {stage.title: stage for stage in build_plan([part]).stages.values()}
 
@@ -53,6 +56,43 @@ def test_a_network_that_was_never_trained_is_estimated_by_its_arithmetic(registr
         assert cost.seconds == pytest.approx(seconds(deep[title])), title
         assert cost.seconds > 3 * START
     assert all(timings.cost(stage) is not None for stage in deep.values())
+
+
+def test_a_distillation_is_estimated_by_those_with_its_methods(registry, tmp_path, monkeypatch):
+    monkeypatch.setattr(NAD, "steps", lambda self: frozenset({"objective"}))
+    asked = {"defenses": ("none", "nad"), "distillers": ("fkd", "kd")}
+    record, speeds = Timings(tmp_path), {}
+
+    def took(stage):
+        """Every two methods have a speed of their own."""
+        values = stage.values
+        if stage.kind is Kind.DISTILL:
+            methods = values["distiller"]["name"], (values["defense"] or {}).get("name")
+            speed = speeds.setdefault(methods, 1 + len(speeds))
+            return START + speed * (seconds(stage) - START)
+        return seconds(stage)
+
+    for stage in stages(registry, SMALL, **asked).values():
+        record.add(stage, SimpleNamespace(seconds=took(stage), size=100))
+    timings = Timings(tmp_path)
+    for title, stage in stages(registry, DEEP, **asked).items():
+        if stage.kind is Kind.DISTILL:
+            assert timings.cost(stage).seconds == pytest.approx(took(stage)), title
+    assert len(speeds) == 4
+
+
+def test_stages_that_are_alike_are_estimated_once(registry, small, monkeypatch):
+    """A plan may have hundreds of thousands, and the record thousands of lines."""
+    calls = []
+    monkeypatch.setattr(
+        "kdbench.bench.run.timings.work", lambda *what: calls.append(what) or work(*what)
+    )
+    timings, stage = Timings(small), stages(registry, DEEP)["train clean wrn16_2"]
+    first = timings.cost(stage)
+    asked = len(calls)
+    assert asked > 0
+    assert [timings.cost(replace(stage, seed=n)) for n in range(9)] == [first] * 9
+    assert len(calls) == asked
 
 
 def test_what_a_stage_takes_follows_its_networks():

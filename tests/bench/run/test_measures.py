@@ -26,7 +26,7 @@ TASK = {
     "bf16": False,
     "threads": 1,
     "values": {"target_class": 3},
-    "test": "test.safetensors",
+    "images": "images.safetensors",
     "folder": "secret",
     "picture": "implant htba",
 }

@@ -19,6 +19,8 @@ from kdbench.report.read import read_results
 from tests.runs import go
 
 BRIEF = {f"{stage}.epochs": "1" for stage in ("clean", "poison", "distill")}
+#: No teacher gets all images right after that.
+BRIEF |= {"clean.lr": "0.0001", "poison.lr": "0.0001"}
 #: Of the numbers of a row.
 NUMBERS = ("teacher_acc", "student_acc", "student_asr", "c2_acc", "held_out_acc", "gain", "verdict")
 
@@ -99,6 +101,19 @@ def test_nothing_is_made_of_a_backdoored_teacher_that_forgot(
     # C1 is a student of the clean teacher, which has learned.
     assert executor.kinds.count("distill") == 1
     assert "repair" not in executor.kinds
+
+
+@pytest.mark.parametrize(
+    ("percent", "bound", "text"),
+    [
+        (12.345, 50, "12.3"),
+        (49.96, 50, "49.96"),
+        (100 * 4999 / 10000, 50, "49.99"),
+        (0.0, 1, "0.0"),
+    ],
+)
+def test_a_percentage_under_the_bound_is_shown_as_one(percent, bound, text):
+    assert stages._under(percent, bound) == text
 
 
 def test_walled_jobs_say_so_too(registry, store, tmp_path):

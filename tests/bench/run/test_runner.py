@@ -14,7 +14,7 @@ from kdbench.bench.plan import prepare
 from kdbench.bench.request.spec import RunSpec
 from kdbench.bench.run.jobs import Jobs
 from kdbench.bench.work import stages
-from kdbench.errors import ConfigError, ContractError, DivergedError
+from kdbench.errors import ConfigError, ContractError, DivergedError, NotLearnedError
 from kdbench.loading.plugin import Plugin
 from kdbench.loading.registry import Registered, Registry
 from kdbench.method import Info
@@ -158,6 +158,18 @@ def test_a_failed_student_leaves_a_row_without_numbers(go, monkeypatch):
     monkeypatch.setattr(stages, "distill", fails)
     row = go(("badnets",))["badnets", "none"]
     assert (row["status"], row["universal"]) == ("diverged", None)
+
+
+def test_only_the_check_of_a_teacher_can_say_that_it_has_not_learned(go, monkeypatch):
+    """A plugin may raise the same error."""
+
+    def fails(bench):
+        raise NotLearnedError("the teacher's ACC is 3 %")
+
+    monkeypatch.setattr(stages, "distill", fails)
+    row = go(("badnets",))["badnets", "none"]
+    assert row["status"] == "failed"
+    assert "NotLearnedError: the teacher's ACC is 3 %" in row["reason"]
 
 
 def test_a_network_that_cannot_be_described_costs_its_rows_and_not_the_run(go, monkeypatch):

@@ -10,16 +10,18 @@ import pytest
 import torch
 
 from kdbench.bench.plan.build import build_plan
+from kdbench.bench.plan.machine import STAGE_CODE
 from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.request.spec import RunSpec
 from kdbench.bench.run import runner
 from kdbench.bench.run.events import Quiet
+from kdbench.bench.store import images as store_images
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.images import Seen, keep_images
 from kdbench.bench.work.executors.child import make_task
 from kdbench.bench.work.executors.inline import InlineExecutor
 from kdbench.bench.work.workbench import Workbench
-from kdbench.data import Augmentation
+from kdbench.data import Augmentation, fraction
 from kdbench.data.files import image_files, load_images, save_images
 from kdbench.data.fraction import drawn_share, held_out_images, provider_images
 from kdbench.data.stream import StreamedImages
@@ -169,21 +171,19 @@ def test_each_stage_gets_the_share_of_its_kind(registry, stripes, store, tmp_pat
     }
 
 
-@pytest.mark.parametrize(
-    ("kind", "fraction"), [("repair", SHARE), ("repair", 1.0), ("distill", SHARE)]
-)
-def test_a_defense_gets_the_same_images_as_ever(registry, stripes, store, tmp_path, kind, fraction):
-    """The share that a process would draw by itself from the deployer's images."""
+def defense_images(registry, stripes, folder, kind, share):
+    """What a defense gets in a stage of this kind."""
     recipe = {"epochs": 1, "batch_size": 8, "lr": 0.1}
-    values = {"clean_fraction": fraction, "recipe": recipe}
+    values = {"clean_fraction": share, "recipe": recipe}
     split = "defender" if kind == "repair" else "deployer"
-    seen = Seen(stripes, split, 2, 0.5, fraction, seed=5)
+    seen = Seen(stripes, split, 2, 0.5, share, seed=5)
+    job = folder / f"job {kind}"
     for name in ("in", "box"):
-        (tmp_path / "job" / name).mkdir(parents=True)
-    keep_images(store, seen, tmp_path / "job" / "in" / "images.safetensors")
+        (job / name).mkdir(parents=True)
+    keep_images(Store(folder / "store"), seen, job / "in" / "images.safetensors")
     task = make_task(
         task_record(
-            tmp_path / "job",
+            job,
             kind,
             values=values if kind == "repair" else {"defense": values},
             seed=5,
@@ -196,9 +196,46 @@ def test_a_defense_gets_the_same_images_as_ever(registry, stripes, store, tmp_pa
             pad=1,
         )
     )
-    setting = Workbench.of(task, registry, None, {}).defense_setting()
+    return Workbench.of(task, registry, None, {}).defense_setting().clean
+
+
+@pytest.mark.parametrize(
+    ("kind", "share"), [("repair", SHARE), ("repair", 1.0), ("distill", SHARE)]
+)
+def test_a_defense_gets_the_same_images_as_ever(registry, stripes, tmp_path, kind, share):
+    """The share that a process would draw by itself from the deployer's images."""
     deployer = drawn_share(provider_images(stripes.train, 2), 0.5, 5)
-    assert_same(setting.clean, drawn_share(deployer, fraction, 5))
+    clean = defense_images(registry, stripes, tmp_path, kind, share)
+    assert_same(clean, drawn_share(deployer, share, 5))
+
+
+def test_the_rule_of_the_shares_is_in_one_place_that_every_key_knows(
+    registry, stripes, tmp_path, monkeypatch
+):
+    """Drawn otherwise, a repair and a defense's loss still get the same images."""
+
+    def first_rows(images, share, seed):
+        return images.subset(torch.arange(round(share * len(images))))
+
+    def last_rows(images, share, seed):
+        return images.subset(torch.arange(len(images) - round(share * len(images)), len(images)))
+
+    assert "data/fraction.py" in STAGE_CODE
+    for rule in (first_rows, last_rows):
+        monkeypatch.setattr(fraction, "drawn_share", rule)
+        folder = tmp_path / rule.__name__
+        folder.mkdir()
+        expected = Seen(stripes, "defender", 2, 0.5, SHARE, seed=5).images
+        assert_same(expected, rule(rule(provider_images(stripes.train, 2), 0.5, 5), SHARE, 5))
+        for kind in ("repair", "distill"):
+            assert_same(defense_images(registry, stripes, folder, kind, SHARE), expected)
+
+
+def test_shares_that_are_drawn_by_another_rule_are_other_files(stripes, monkeypatch):
+    keys = {split: Seen(stripes, split).key for split in (*SHARES, "held out", "test")}
+    monkeypatch.setattr(store_images, "_rule_of_splits", lambda: "another")
+    same = {split for split, key in keys.items() if Seen(stripes, split).key == key}
+    assert same == {"test"}
 
 
 # -- streamed sets --------------------------------------------------------------------------------

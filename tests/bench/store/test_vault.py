@@ -16,6 +16,7 @@ from kdbench.bench.store.care import garbage, verify
 from kdbench.bench.store.vault import make_vault, open_vault, root_warning
 from kdbench.cli import main
 from kdbench.errors import ConfigError
+from kdbench.report.columns import SCHEMA, columns_in
 from tests.bench.store.test_store import KEY, keep
 from tests.report.report_rows import cell
 
@@ -193,9 +194,31 @@ def forge(store, change):
     path.write_bytes(manifest.encoded())
 
 
-def keep_row(store):
+def keep_row(store, **values):
     about = {"kind": "row", "title": "row", "seconds": 0.0, "peak_mb": 0.0, "ingredients": {}}
-    return store.publish(KEY, None, (), facts={"row": cell()}, **about)
+    return store.publish(KEY, None, (), facts={"row": cell(**values)}, **about)
+
+
+@pytest.mark.parametrize("status", ["ok", "failed"])
+@pytest.mark.parametrize("schema", range(5, SCHEMA + 1))
+def test_a_row_of_an_older_version_is_not_damaged(store, schema, status):
+    """It has no column that came later."""
+    keep_row(store, status=status)
+    names = columns_in(schema)
+
+    def age(row):
+        for name in row.keys() - names.keys():
+            del row[name]
+        row["schema"] = schema
+
+    forge(store, age)
+    assert verify(store) == (1, [])
+
+
+def test_a_row_without_a_column_of_its_schema_is_damaged(store):
+    keep_row(store)
+    forge(store, lambda row: row.pop("transfer_fraction"))
+    assert verify(store) == (0, [KEY])
 
 
 def test_a_row_whose_rates_and_counts_disagree_is_damaged(store):

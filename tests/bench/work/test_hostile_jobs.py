@@ -78,6 +78,7 @@ def test_a_job_that_says_what_jobs_say(executor, tmp_path):
         'end({"files": ["manifest.json"]})',
         'end({"files": []})',
         'end({"status": "timeout"})',
+        'end({"status": "not learned", "reason": "ACC 3 %"})',
         'end({"seconds": -1e300})',
         'end({"peak_mb": 1e300})',
         'end({"facts": {"a": float("nan")}})',
@@ -101,6 +102,12 @@ def test_a_line_without_an_end_is_soon_too_long(executor, tmp_path):
         "crashed",
         "it reported nonsense (a line is too long)",
     )
+
+
+def test_the_check_of_a_teacher_may_say_that_it_has_not_learned(executor, tmp_path):
+    code = 'end({"status": "not learned", "reason": "ACC 3 %"})'
+    outcome = outcome_of(executor, tmp_path, code, kind=Kind.CHECK)
+    assert (outcome.status, outcome.reason) == ("not learned", "ACC 3 %")
 
 
 def test_what_a_measurement_is_not(executor, tmp_path):

@@ -144,13 +144,13 @@ def _report(
         return OutcomeReport(status="failed", reason=f"its facts cannot be kept: {error}")
     except BaseException as error:
         traceback.print_exc()
-        return ended(error, plugins)
+        return ended(error, task.kind, plugins)
     device = torch.device(task.device)
     peak_mb = None if device.type == "cpu" else peak_mib(device)
     return OutcomeReport(status="ok", facts=facts, device_peak_mb=peak_mb)
 
 
-def ended(error: BaseException, plugins: Sequence[Plugin] = ()) -> OutcomeReport:
+def ended(error: BaseException, kind: Kind, plugins: Sequence[Plugin] = ()) -> OutcomeReport:
     """The outcome of a task that raised. The reason names the last line of a plugin."""
     line = line_of(error, plugins)
     # The folder of a plugin is nobody's business who reads the table.
@@ -158,7 +158,8 @@ def ended(error: BaseException, plugins: Sequence[Plugin] = ()) -> OutcomeReport
     reason = strip_control(f"{type(error).__name__}: {error}")[: REASON - len(at)] + at
     if isinstance(error, DivergedError):
         return OutcomeReport(status="diverged", reason=reason)
-    if isinstance(error, NotLearnedError):
+    # Only the check measures that. Whatever else raises it has failed.
+    if isinstance(error, NotLearnedError) and kind is Kind.CHECK:
         return OutcomeReport(status="not learned", reason=reason)
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         part in str(error) for part in _MEMORY_MESSAGES

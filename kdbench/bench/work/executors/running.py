@@ -11,6 +11,7 @@ import signal
 import time
 from dataclasses import dataclass, field
 
+from kdbench.bench.kinds import Kind
 from kdbench.bench.work.executors.stall import Watchdog
 from kdbench.bench.work.job import Job, Outcome, Progressed, Status
 from kdbench.bench.work.report import (
@@ -207,6 +208,8 @@ class RunningJob:
             for job, outcome in zip(self.jobs, report.outcomes, strict=True):
                 if outcome.status == "ok":
                     check_facts(job.kind, job.task.get("inputs", ()), outcome.facts)
+                if outcome.status == "not learned" and job.kind is not Kind.CHECK:
+                    raise NonsenseError("only the check of a teacher can say that it did not learn")
             self._reports = report.outcomes
         return []
 
