@@ -47,47 +47,50 @@ def wrn_ckd():
 
 
 @claim("a-quick-signal")
-def fp32_lba():
-    return signal("signs-quick-fp32", "lba")
-
-
-@claim("a-quick-signal")
-def fp32_ckd():
-    return signal("signs-quick-fp32", "ckd")
-
-
-@claim("a-quick-signal")
-def pyramids():
-    return signal("signs-quick-pyramids", "lba")
-
-
-@claim("a-quick-signal")
 def all_teachers():
-    return teachers("signs-quick", "signs-quick-fp32", "signs-quick-pyramids")
+    return teachers("signs-quick")
 
 
 @claim("a-quick-signal")
 def worth_distilling():
     return (
         f"Distillation is worth {gain('signs-quick', 'lba')} points of ACC in the mean over LBA's "
-        f"runs, {gain('signs-quick', 'ckd')} over CKD's, and "
-        f"{gain('signs-quick-pyramids', 'lba')} with the deep pair."
+        f"runs, and {gain('signs-quick', 'ckd')} over CKD's."
     )
 
 
 @claim("a-quick-signal", index=True)
 def all_travelled():
-    cells = [
-        row
-        for folder, attacks in (
-            ("signs-quick", ("lba", "ckd")),
-            ("signs-quick-fp32", ("lba", "ckd")),
-            ("signs-quick-pyramids", ("lba",)),
-        )
-        for attack in attacks
-        for row in undefended(folder, attack)
-    ]
+    cells = [row for attack in NAMES for row in undefended("signs-quick", attack)]
     return (
         f"At least 30 points travelled in {times(map(travelled, cells))} runs, and C1 was at most "
         f"10 % in {times(row['c1_asr'] <= MOST_C1 for row in cells)}."
+    )
+
+
+def removed(attack, defense):
+    cells = rows("signs-quick", attack=attack, defense=defense)
+    return fmean(values("removed", cells))
+
+
+@claim("a-quick-signal")
+def robustkd():
+    lba, ckd = removed("lba", "robustkd"), removed("ckd", "robustkd")
+    paper = [removed(attack, "robustkd.paper") for attack in ("lba", "ckd")]
+    return (
+        f"RobustKD removed {lba:z.0f} % of LBA and {ckd:z.0f} % of CKD in the mean, and at the "
+        f"paper's numbers {paper[0]:z.0f} and {paper[1]:z.0f} %."
+    )
+
+
+@claim("a-quick-signal")
+def stopped():
+    cells = [row for row in rows("signs-quick") if row["defense"] != "none"]
+    partly = [row for row in cells if row["verdict"] == "partly"]
+    assert {row["attack"] for row in partly} == {"ckd"}
+    assert {row["defense"] for row in partly} == {"anp", "fineprune"}
+    assert not any(row["verdict"] == "stopped" for row in cells)
+    return (
+        f"No defense stopped a backdoor in any of {len(cells)} cells. ANP and fine-pruning stopped "
+        f"CKD partly in {len(partly)}."
     )
