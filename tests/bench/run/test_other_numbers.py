@@ -45,7 +45,7 @@ def call(*arguments):
 def test_runs_with_other_numbers_are_refused_or_shown_apart(runs, tmp_path):
     folders, _ = runs
     rows = [read_results(folder).rows[0] for folder in folders]
-    listed = "clean.epochs=1; distill.epochs=1; distiller.fkd.alpha={}; poison.epochs=1"
+    listed = "clean.epochs=1; distill.epochs=1; distiller.fkd.alpha={}; poison.min_steps=0"
     assert [row["changed"] for row in rows] == [listed.format(a) for a in ("0.002", "0.004")]
     assert rows[0]["setting_digest"] != rows[1]["setting_digest"]
     assert rows[0]["attack_digest"] == rows[1]["attack_digest"]

@@ -109,7 +109,9 @@ def run(stripes, registry, tmp_path, monkeypatch):
             controls=False,
             threads=1,
             pairs=(("wrn10_1", "wrn10_1"),),
+            # So many steps that each stage has some to trace.
             overrides={f"{part}.epochs": "1" for part in ("clean", "poison", "distill")}
+            | {"distill.batch_size": "8", "transfer_fraction": "1"}
             | ANY_TEACHER,
         )
         out = tmp_path / name

@@ -168,8 +168,8 @@ def test_run_json_leaves_the_hits_of_every_image_to_the_store(tmp_path, done):
 def test_damaged_images_are_written_again(registry, tmp_path, done):
     _, store = done
     for m in list(map(store.find, store)):
-        # Nothing is checked again, so nobody looks at what is held out.
-        if m.kind == "images" and not m.title.startswith("held out"):
+        # Stages that need not run read none: the held-out images, and the provider's.
+        if m.kind == "images" and not m.title.startswith(("held out", "provider")):
             corrupt(store.folder(m.key) / "images.safetensors")
     rows = go(spec(defenses=("nad",)), registry, tmp_path / "second", store)
     assert rows[0]["status"] == "ok"
@@ -270,7 +270,7 @@ def test_the_plan_says_what_is_there_and_why_something_runs(registry, tmp_path, 
     assert more["nad: repair wrn10_1 from wrn10_1 with badnets"].why == "new"
     changed, rows = planned(overrides=BRIEF | {"distill.lr": "0.03"})
     found = changed["distill wrn10_1 from wrn10_1 with badnets by fkd"]
-    assert (rows, found.state, found.why) == (0, "run", "changed: recipe.lr 0.05 -> 0.03")
+    assert (rows, found.state, found.why) == (0, "run", "changed: recipe.lr 0.1 -> 0.03")
     assert found.cost is not None
     assert not found.cost.exact
     assert changed["train clean wrn10_1"].state == "cached"

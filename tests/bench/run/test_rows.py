@@ -41,7 +41,7 @@ def made(controls=True, **measured):
     if not controls:
         known = {role: known[role] for role in ("clean_check", "teacher", "student")}
     keys = dict.fromkeys(known, "key")
-    return row(Cell({"attack": "lba"}, "key", 0, keys, keys, controls), known, {})
+    return row(Cell({"attack": "lba"}, "key", 0, keys, keys, controls), known, {}, {})
 
 
 @pytest.mark.parametrize(
