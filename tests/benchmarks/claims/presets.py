@@ -47,21 +47,28 @@ def wrn_ckd():
 
 
 @claim("a-quick-signal")
+def pyramids():
+    return f"With the deep pair {signal('signs-quick-pyramids', 'lba')}"
+
+
+@claim("a-quick-signal")
 def all_teachers():
-    return teachers("signs-quick")
+    return teachers("signs-quick", "signs-quick-pyramids")
 
 
 @claim("a-quick-signal")
 def worth_distilling():
     return (
         f"Distillation is worth {gain('signs-quick', 'lba')} points of ACC in the mean over LBA's "
-        f"runs, and {gain('signs-quick', 'ckd')} over CKD's."
+        f"runs, {gain('signs-quick', 'ckd')} over CKD's, and "
+        f"{gain('signs-quick-pyramids', 'lba')} with the deep pair."
     )
 
 
 @claim("a-quick-signal", index=True)
 def all_travelled():
     cells = [row for attack in NAMES for row in undefended("signs-quick", attack)]
+    cells += undefended("signs-quick-pyramids", "lba")
     return (
         f"At least 30 points travelled in {times(map(travelled, cells))} runs, and C1 was at most "
         f"10 % in {times(row['c1_asr'] <= MOST_C1 for row in cells)}."
