@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from kdbench.report.column import Column, ValueKind
+from kdbench.report.words import REASON_CODES, REMARKS, STATUSES, VERDICTS
 
 SCHEMA = 8
 
@@ -69,44 +70,6 @@ def _bootstrapped(name: str, about: str, unit: str) -> Iterator[Column]:
     for tail, text in (("", about), ("_low", f"lower {end}"), ("_high", "upper end")):
         yield Column(f"{name}{tail}", "number", text, unit, role="result")
 
-
-STATUSES = {
-    "ok": "measured",
-    "failed": "a stage ended with an error",
-    "diverged": "a loss was no number",
-    "not learned": "the ACC of a teacher on images that it was not trained on was under "
-    "min_teacher_acc, so nothing can be said",
-    "crashed": "a process ended by a signal or by itself",
-    "timeout": "a stage took longer than it may",
-    "out of memory": "a stage took more memory than it may",
-}
-VERDICTS = {
-    "stopped": "at least 90 % removed, at most 3 points of ACC lost",
-    "partly": "at least 50 % removed",
-    "not stopped": "less removed",
-    "inconclusive": "under 30 points transferred, too few to judge",
-}
-REASON_CODES = {
-    "judged": "the verdict is stopped, partly or not stopped",
-    "few_transferred": "inconclusive: too little of the backdoor transferred to judge",
-    "controls_skipped": "no verdict: the controls were not asked for",
-    "control_failed": "no verdict: C1 or C3 could not be measured",
-    "c2_failed": "there is a verdict, but C2 could not be measured",
-    "imported_teacher": "no verdict: nobody knows an imported teacher's trigger",
-    "stage_failed": "the teacher or the student could not be measured; status says how it ended",
-}
-
-REMARKS = {
-    "number_order": "far more images are right if its outputs count the classes in number order",
-    "text_order": "far more are right if its outputs count the classes in text order",
-    "other_order": "far more are right if its outputs stand for other classes",
-    "raw_input": "far more are right if its input is not normalised (mean 0, std 1)",
-    "bytes_input": "far more are right if its input is pixels of 0 to 255 (std 1/255)",
-    "half_input": "far more are right with mean 0.5 and std 0.5",
-    "imagenet_input": "far more are right with ImageNet's mean and std",
-    "dataset_input": "far more are right with the dataset's mean and std",
-    "near_chance": "its accuracy is less than 10 points above the share of the largest class",
-}
 
 #: Every column that any schema had, in the order in which they are written. The last is a digest,
 #: so that a file that was cut off in its last line is noticed.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kdbench.report.columns import COLUMNS, REMARKS, Row
+from kdbench.report.columns import COLUMNS, Row
 from kdbench.report.confinement import without_wall
 from kdbench.report.paired import GROUP, grouped
 from kdbench.report.preset_remarks import remark_lines
 from kdbench.report.read import in_words
 from kdbench.report.settings import TASK
 from kdbench.report.software import differing
+from kdbench.report.words import REMARKS
 from kdbench.report.worth import no_reason_to_distil
 
 _CELL = ("dataset", "attack", "distiller", "teacher", "student", "seed")

@@ -9,17 +9,7 @@ from typing import get_args
 import pytest
 
 from kdbench.report.column import ROLES, ValueKind
-from kdbench.report.columns import (
-    COLUMNS,
-    RATES,
-    REASON_CODES,
-    SCHEMA,
-    STATUSES,
-    TABLE,
-    VERDICTS,
-    columns_in,
-    hits_of,
-)
+from kdbench.report.columns import COLUMNS, RATES, SCHEMA, TABLE, columns_in, hits_of
 from kdbench.report.compare import compare
 from kdbench.report.leaderboard import leaderboard
 from kdbench.report.merge import merge
@@ -27,6 +17,7 @@ from kdbench.report.paired import COLUMNS as PAIRED
 from kdbench.report.paired import comparisons
 from kdbench.report.read import read_results
 from kdbench.report.tables import write_results
+from kdbench.report.words import REASON_CODES, STATUSES, VERDICTS
 from tests.report.report_rows import cell
 
 OLD = Path(__file__).with_name("data")

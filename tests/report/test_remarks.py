@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kdbench.report.columns import REMARKS
 from kdbench.report.notes import notes
 from kdbench.report.remarks import OPTIONS, remark_of
+from kdbench.report.words import REMARKS
 from tests.report.report_rows import cell
 
 

@@ -11,10 +11,11 @@ from kdbench.bench.plan.plan import Cell
 from kdbench.bench.run.rows import row
 from kdbench.bench.work.job import Outcome, Status
 from kdbench.metrics import Evaluation, Rate
-from kdbench.report.columns import COLUMNS, REASON_CODES, STATUSES
+from kdbench.report.columns import COLUMNS
 from kdbench.report.read import CELL, read_results
 from kdbench.report.settings import DIGESTS
 from kdbench.report.tables import write_results
+from kdbench.report.words import REASON_CODES, STATUSES
 from tests.report.report_rows import cell
 
 #: What a measurement does not hold.
