@@ -47,13 +47,29 @@ def wrn_ckd():
 
 
 @claim("a-quick-signal")
+def fp32_lba():
+    return f"In fp32 {signal('signs-quick-fp32', 'lba')}"
+
+
+@claim("a-quick-signal")
+def fp32_ckd():
+    return f"In fp32 {signal('signs-quick-fp32', 'ckd')}"
+
+
+@claim("a-quick-signal")
+def fp32_weakest():
+    least = min(values("c3_asr", undefended("signs-quick-fp32", "ckd")))
+    return f"One of these runs has {least:.0f} %."
+
+
+@claim("a-quick-signal")
 def pyramids():
     return f"With the deep pair {signal('signs-quick-pyramids', 'lba')}"
 
 
 @claim("a-quick-signal")
 def all_teachers():
-    return teachers("signs-quick", "signs-quick-pyramids")
+    return teachers("signs-quick", "signs-quick-fp32", "signs-quick-pyramids")
 
 
 @claim("a-quick-signal")
@@ -67,7 +83,12 @@ def worth_distilling():
 
 @claim("a-quick-signal", index=True)
 def all_travelled():
-    cells = [row for attack in NAMES for row in undefended("signs-quick", attack)]
+    cells = [
+        row
+        for folder in ("signs-quick", "signs-quick-fp32")
+        for attack in NAMES
+        for row in undefended(folder, attack)
+    ]
     cells += undefended("signs-quick-pyramids", "lba")
     return (
         f"At least 30 points travelled in {times(map(travelled, cells))} runs, and C1 was at most "
