@@ -57,6 +57,15 @@ def verdicts():
     return {match[1]: verdict for match, verdict in linked if match}
 
 
+def test_the_readme_counts_runs_as_the_findings_do():
+    """Every "9 of 15" under its findings is of one of the claims."""
+    text = (BENCHMARKS.parent / "README.md").read_text()
+    counts = set(re.findall(r"\d+ of \d+", text.split("## Found so far")[1].split("\n## ")[0]))
+    claimed = " ".join(function() for *_, function in CLAIMS).replace(" of the ", " of ")
+    assert counts
+    assert {count for count in counts if not re.search(rf"\b{count}\b", claimed)} == set()
+
+
 @pytest.mark.parametrize("path", FINDINGS, ids=lambda path: path.stem)
 def test_no_number_is_stated_that_is_not_computed(path):
     text = path.read_text()
