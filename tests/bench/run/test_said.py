@@ -170,7 +170,7 @@ def test_a_thousand_random_outcomes(lied_to):
     said = 0
 
     @settings(
-        max_examples=220, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=260, deadline=None, suppress_health_check=list(HealthCheck), database=None
     )
     @given(st.data())
     def lie(data):
@@ -198,7 +198,7 @@ def test_a_thousand_random_outcomes(lied_to):
         said += lied_to(say)[1]
 
     lie()
-    assert said >= 1000
+    assert said >= 1000  # 1150 to 1550: how many are said is a draw
 
 
 def test_each_job_ends_once(lied_to):
