@@ -2,13 +2,14 @@
 
 from statistics import fmean, stdev
 
-from tests.benchmarks.claims.common import claim, span, times, travelled, values
+from tests.benchmarks.claims.common import claim, several, span, times, travelled, values
 from tests.benchmarks.pages import rows
 
 #: A student of the clean teacher follows a trigger that is a backdoor in this share of images at
 #: most, in percent.
 MOST_C1 = 10
 NAMES = {"lba": "LBA", "ckd": "CKD"}
+FOLDERS = ("signs-quick", "signs-quick-fp32", "signs-quick-pyramids")
 
 
 def undefended(folder, attack):
@@ -27,8 +28,8 @@ def signal(folder, attack):
     )
 
 
-def teachers(*folders):
-    cells = [row for folder in folders for row in rows(folder)]
+def teachers():
+    cells = several(FOLDERS)
     return f"The backdoored teachers have {span(values('teacher_acc', cells), 1)} % ACC."
 
 
@@ -69,7 +70,7 @@ def pyramids():
 
 @claim("a-quick-signal")
 def all_teachers():
-    return teachers("signs-quick", "signs-quick-fp32", "signs-quick-pyramids")
+    return teachers()
 
 
 @claim("a-quick-signal")
@@ -83,13 +84,7 @@ def worth_distilling():
 
 @claim("a-quick-signal", index=True)
 def all_travelled():
-    cells = [
-        row
-        for folder in ("signs-quick", "signs-quick-fp32")
-        for attack in NAMES
-        for row in undefended(folder, attack)
-    ]
-    cells += undefended("signs-quick-pyramids", "lba")
+    cells = [row for folder in FOLDERS for attack in NAMES for row in undefended(folder, attack)]
     return (
         f"At least 30 points travelled in {times(map(travelled, cells))} runs, and C1 was at most "
         f"10 % in {times(row['c1_asr'] <= MOST_C1 for row in cells)}."
