@@ -88,6 +88,7 @@ COLUMNS = {
     "acc_lost": Column("ACC lost, points", _lost),
     "clean_variance": _measured("clean teacher's variance", "clean_variance"),
     "teacher_variance": _measured("teacher's variance", "teacher_variance"),
+    "cleansed_variance": _measured("teacher handed on: variance", "cleansed_variance"),
     "variance_ratio": _ratio("variance, untriggered", "variance"),
     "variance_ratio_triggered": _ratio("variance, triggered", "variance_triggered"),
 }
