@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 import torch
 
-from kdbench.cli.processes import start_zygote
+from kdbench.bench.session.processes import start_zygote
 from kdbench.data.base import Augmentation, Dataset
 from kdbench.data.tensor import TensorImages
 from kdbench.loading.registry import Registry
@@ -64,7 +64,7 @@ def _forked_processes():
 
 @pytest.fixture(autouse=True)
 def _one_zygote(zygote, monkeypatch):
-    monkeypatch.setattr("kdbench.cli.processes.start_zygote", lambda computes: zygote)
+    monkeypatch.setattr("kdbench.bench.session.processes.start_zygote", lambda computes: zygote)
 
 
 @pytest.fixture

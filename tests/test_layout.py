@@ -46,7 +46,7 @@ FLOORS = (
 
 #: The same inside bench: a request becomes a plan, a plan is computed, what is computed is kept and
 #: becomes rows.
-BENCH = ("keys", "kinds", "request", "store", "plan", "work", "run")
+BENCH = ("keys", "kinds", "request", "store", "plan", "work", "run", "session")
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdbench.cli.networks import spelled
+from kdbench.bench.session.networks import spelled
+from kdbench.cli.tell import tell
 from kdbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def details(kind: str, name: str, image_size: int, choice: PluginChoice) -> dict
             title = f"{name}, --set {METHODS[kind]}.{base_name(name)}.FIELD=VALUE"
             return {title: _parameters(known.facts(of_kind, base), variant)}
         if kind == "models":
-            name = spelled(name)
+            name = spelled(name, tell)
             return _groups(name, known.groups(name, image_size))
     raise UsageError(
         f"nothing more is known of {kind} than `kdbench list {kind}` tells; NAME goes with methods "

@@ -11,17 +11,17 @@ import click
 from kdbench.bench.store.teacher_names import check_teacher_name
 from kdbench.cli.choice import plugin_options, same_options
 from kdbench.cli.here import check_current_folder
-from kdbench.cli.networks import spelled
 from kdbench.cli.number import Number
 from kdbench.cli.request import store_option
+from kdbench.cli.tell import tell
 from kdbench.errors import ConfigError, IntegrityError, KdbenchError, UnknownMethodError
 from kdbench.loading.choice import PluginChoice
 from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
     from kdbench.bench.plan.teacher_reading import TeacherReading
+    from kdbench.bench.session.processes import Processes
     from kdbench.bench.store.teacher_record import Imported
-    from kdbench.cli.processes import Processes
     from kdbench.data import Dataset
     from kdbench.untrusted.weights import Foreign
 
@@ -131,6 +131,7 @@ def import_teacher_command(
     """
     check_current_folder()
     from kdbench.bench.plan.teacher_reading import Stated, TeacherReading
+    from kdbench.bench.session.networks import spelled
     from kdbench.untrusted.weights import hub
 
     path, origin, hints = Path(file), {}, hub.Hints()
@@ -145,11 +146,11 @@ def import_teacher_command(
             "which network the weights are of is not known here; give --model, see `kdbench list "
             "models`"
         )
-    model = spelled(model)
+    model = spelled(model, tell)
     # Everything is checked before the file is read, which takes the longest.
-    from kdbench.cli.processes import Processes
+    from kdbench.cli.processes import command_processes
 
-    with Processes(choice, computes=check) as processes:
+    with command_processes(choice, computes=check) as processes:
         known = processes.catalogue
         stated = Stated(dataset, data_dir, num_classes, image_size, mean, std, class_order, hints)
         how = TeacherReading(stated, known.datasets)
@@ -276,9 +277,9 @@ def _measured(
 ) -> Iterator[str]:
     """Its accuracy on test images, and whether it seems to be read wrongly."""
     from kdbench.bench.run.teacher_check import CHECK_S, MOST_IMAGES, measure_teacher, prepare_check
+    from kdbench.bench.session.execution import place
     from kdbench.bench.store.artefacts import Store
     from kdbench.bench.work.executors.make import JobLimits, make_executor
-    from kdbench.cli.execute import place
     from kdbench.cli.teacher_remarks import remarks
 
     store, known = Store(store_dir), processes.catalogue
@@ -288,7 +289,7 @@ def _measured(
     executor = make_executor("local", lambda: processes.registry, limits, processes.zygote)
     try:
         prepared = prepare_check(teacher, len(data.test), known, store)
-        place(executor, 1, prepared.numerics)
+        place(executor, 1, prepared.numerics, tell)
         facts = measure_teacher(prepared, known, store, executor)
     except (KdbenchError, OSError) as error:
         facts = str(error)

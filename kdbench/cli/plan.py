@@ -12,8 +12,8 @@ import click
 
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.here import check_current_folder
-from kdbench.cli.networks import say_notes
-from kdbench.cli.request import build_spec, divide, request_options, store_option
+from kdbench.cli.request import request_options, store_option
+from kdbench.cli.tell import tell
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,17 +53,19 @@ def plan_command(
     """Show what a request comes to: its stages, which are in the store, which will run and why,
     time and disk."""
     check_current_folder()
+    from kdbench.bench.session.networks import tell_notes
+    from kdbench.bench.session.request import build_spec
     from kdbench.bench.store.artefacts import Store
-    from kdbench.cli.processes import Processes
+    from kdbench.cli.processes import command_processes
 
     if spec_file is not None:
         if options["spec"] is not None:
             raise ConfigError("SPEC.toml and --spec name two files; give one of them")
         options["spec"] = spec_file
     store = Store(store_dir)
-    with Processes(choice, computes=False) as processes:
+    with command_processes(choice, computes=False) as processes:
         known = processes.answers()
-        spec = build_spec(known, store, **options)
+        spec = build_spec(known, store, tell, **options)
         if as_toml:
             from kdbench.bench.request.specfile import write_spec
 
@@ -72,7 +74,7 @@ def plan_command(
         from kdbench.bench.plan.prepare import prepare
 
         prepared = prepare(spec, known, store)
-        say_notes(prepared.notes)
+        tell_notes(prepared.notes, tell)
     show_plan(prepared, store, jobs, as_json)
 
 
@@ -80,10 +82,11 @@ def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> Non
     """Print the stages with their states and costs, the cells, and every resolved number."""
     from kdbench._files import jsonable
     from kdbench.bench.run.forecast import forecast
+    from kdbench.bench.session.execution import divide
 
     plan = prepared.plan
     forecasts, rows = forecast(plan, store)
-    summary = _summary(forecasts, len(plan.cells), rows, divide(jobs, prepared.numerics))
+    summary = _summary(forecasts, len(plan.cells), rows, divide(jobs, prepared.numerics, tell))
     machine = {"device": str(prepared.numerics.device), "numerics": str(prepared.numerics)}
     request = prepared.spec.model_dump(mode="json")
     parts = prepared.numbers()

@@ -15,9 +15,9 @@ import click
 
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.execute import Execution, elsewhere_command, execute, execution_options
-from kdbench.cli.request import build_spec, divide, request_options, store_option
+from kdbench.cli.request import request_options, store_option
+from kdbench.cli.tell import tell
 from kdbench.errors import ConfigError
-from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
     from kdbench.bench.plan.plan import Plan
@@ -72,8 +72,9 @@ def reproduce_command(
             "--spec and the name of a table or figure are two requests; use kdbench run --spec for "
             "a file of yours"
         )
+    from kdbench.bench.session.request import build_spec
     from kdbench.bench.store.artefacts import Store
-    from kdbench.cli.processes import Processes
+    from kdbench.cli.processes import command_processes
     from kdbench.paper.printed import read_target, target_names, target_path
 
     # A dict drops repeated names and keeps their order.
@@ -83,10 +84,10 @@ def reproduce_command(
         for target in (target_names() if name == _ALL else [name])
     }
     store = Store(store_dir)
-    with Processes(choice, how.executor, computes=not dry_run) as processes:
+    with command_processes(choice, how.executor, computes=not dry_run) as processes:
         known = processes.answers()
         specs = {
-            name: build_spec(known, store, **(options | {"spec": target_path(name)}))
+            name: build_spec(known, store, tell, **(options | {"spec": target_path(name)}))
             for name in targets
         }
         if dry_run:
@@ -171,9 +172,7 @@ def _lost(path: Path, write: Callable[[], object]) -> str:
     except OSError as error:
         lost = f"{path} could not be written ({error.strerror or error})"
         again = elsewhere_command(sys.argv[1:])
-        click.echo(
-            strip_control(f"{lost}. All that was computed is in the store: {again}"), err=True
-        )
+        tell(f"{lost}. All that was computed is in the store: {again}")
         return lost
     return ""
 
@@ -185,9 +184,10 @@ def _show_costs(
     together."""
     from kdbench.bench.plan.build import build_plan
     from kdbench.bench.plan.outline import outline
+    from kdbench.bench.session.execution import divide
 
     outlines = {name: outline(spec, registry) for name, spec in specs.items()}
-    slots = divide(jobs, next(iter(outlines.values())).numerics)
+    slots = divide(jobs, next(iter(outlines.values())).numerics, tell)
     seen: set[str] = set()
     lines = [
         _cost(name, build_plan(o.parts), store, seen, slots.pace) for name, o in outlines.items()

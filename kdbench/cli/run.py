@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +9,10 @@ import click
 
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.execute import Execution, execute, execution_options
-from kdbench.cli.networks import say_notes
-from kdbench.cli.request import build_spec, request_options, store_option
-from kdbench.errors import ConfigError
+from kdbench.cli.request import request_options, store_option
+from kdbench.cli.tell import tell
 
 if TYPE_CHECKING:
-    from kdbench.bench.request.spec import RunSpec
     from kdbench.loading.choice import PluginChoice
 
 
@@ -52,24 +49,27 @@ def run_command(
     when it is called again. Exits with 0 when every cell was measured, 1 when one failed, 2 when
     the request is wrong, 130 when interrupted.
     """
-    from kdbench.cli.processes import Processes
+    from kdbench.cli.processes import command_processes
 
     # Its processes import torch while we import the rest.
-    with Processes(choice, how.executor, computes=not dry_run) as processes:
+    with command_processes(choice, how.executor, computes=not dry_run) as processes:
         executor = how.make_executor(processes)
         try:
             if not dry_run:
                 executor.warm_up()
             from kdbench.bench.plan.prepare import prepare
+            from kdbench.bench.session.folders import default_out
+            from kdbench.bench.session.networks import tell_notes
+            from kdbench.bench.session.request import build_spec
             from kdbench.bench.store.artefacts import Store
 
             known, store = processes.answers(), Store(store_dir)
-            spec = build_spec(known, store, **options)
+            spec = build_spec(known, store, tell, **options)
             if dry_run:
                 from kdbench.cli.plan import show_plan
 
                 prepared = prepare(spec, known, store)
-                say_notes(prepared.notes)
+                tell_notes(prepared.notes, tell)
                 show_plan(prepared, store, how.jobs, how.as_json)
                 return
             store.check_writable()
@@ -79,36 +79,3 @@ def run_command(
             ctx.exit(code)
         finally:
             executor.close()
-
-
-def default_out(spec: RunSpec) -> Path:
-    """Make ``runs/TIME-ATTACK-DEFENSE-PAIR``. A count stands for several attacks, defenses or
-    pairs. The folder is new, even if two runs start in the same second.
-
-    Raises:
-        ConfigError: it cannot be made here.
-    """
-
-    def part(names: list[str], what: str) -> str:
-        return names[0].replace("/", "_") if len(names) == 1 else f"{len(names)}{what}"
-
-    pairs = ["-".join(pair) for pair in spec.pairs]
-    attacks = [*spec.attacks, *spec.teacher_from]
-    parts = [
-        time.strftime("%Y%m%d-%H%M%S"),
-        part(attacks, "attacks"),
-        part(list(spec.defenses), "defenses"),
-        part(pairs, "pairs"),
-    ]
-    base = Path("runs") / "-".join(parts)
-    folder, number = base, 2
-    while True:
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            folder, number = base.with_name(f"{base.name}-{number}"), number + 1
-        except OSError as error:
-            raise ConfigError(
-                f"{folder} cannot be made ({error.strerror or error}); name a folder with --out"
-            ) from error

@@ -10,17 +10,18 @@ import click
 
 from kdbench.bench.work.executors.make import ExecutorName, make_executor
 from kdbench.cli.choice import plugin_options
-from kdbench.cli.execute import check_executor, executor_option, jobs_option, place
+from kdbench.cli.execute import check_executor, executor_option, jobs_option
 from kdbench.cli.here import check_current_folder
 from kdbench.cli.request import store_option
+from kdbench.cli.tell import tell
 from kdbench.errors import IntegrityError
 from kdbench.untrusted.box import temporary_folder
 
 if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
     from kdbench.bench.run.verify import OtherKeys, RowDifference, Stated
+    from kdbench.bench.session.processes import Processes
     from kdbench.bench.store.artefacts import Store
-    from kdbench.cli.processes import Processes
     from kdbench.loading.choice import PluginChoice
     from kdbench.report.read import Results
 
@@ -69,12 +70,12 @@ def verify_command(
     from kdbench.bench.run import verify
     from kdbench.bench.run.origin import stated_columns
     from kdbench.bench.store.artefacts import Store
-    from kdbench.cli.processes import Processes
+    from kdbench.cli.processes import command_processes
     from kdbench.report.read import read_results
 
     check_executor(executor)
     store, results = Store(store_dir), read_results(folder)
-    with Processes(choice, executor) as processes:
+    with command_processes(choice, executor) as processes:
         known = processes.answers()
         prepared = prepare(verify.read_request(folder), known, store)
         stated = {cell.key: stated_columns(cell, prepared, known) for cell in prepared.plan.cells}
@@ -148,13 +149,14 @@ def _compute_again(
 ) -> list[RowDifference]:
     """What differs when the cells on some lines are computed again, in a store of their own."""
     from kdbench.bench.run import verify
+    from kdbench.bench.session.execution import place
     from kdbench.cli.watch import make_display
 
     with temporary_folder("kdbench-verify-") as temporary:
         worker = make_executor(executor, lambda: processes.registry, zygote=processes.zygote)
         display = make_display(quiet=False, as_json=False, live=worker.apart)
         try:
-            place(worker, jobs, prepared.numerics)
+            place(worker, jobs, prepared.numerics, tell)
             return verify.again(
                 results, lines, prepared, processes.answers(), store, temporary, display, worker
             )

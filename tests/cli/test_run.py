@@ -251,7 +251,7 @@ def test_another_data_seed_draws_other_pictures(no_stages, registry):
 
 def test_two_runs_in_one_second_get_two_folders(tmp_path, monkeypatch, registry):
     from kdbench.bench.request.spec import RunSpec
-    from kdbench.cli.run import default_out
+    from kdbench.bench.session.folders import default_out
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda _: "20260101-000000")

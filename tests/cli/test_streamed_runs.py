@@ -60,7 +60,7 @@ def numbers(rows):
 @pytest.fixture(scope="module")
 def resident(pictures, tmp_path_factory, zygote):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdbench.cli.processes.start_zygote", lambda computes: zygote)
+        patch.setattr("kdbench.bench.session.processes.start_zygote", lambda computes: zygote)
         result, rows = run(pictures, tmp_path_factory.mktemp("resident") / "out")
     assert result.exit_code == 0, result.output
     return numbers(rows)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kdbench.bench.kinds import Kind
+from kdbench.bench.session.processes import Processes
 from kdbench.bench.work.executors import child
-from kdbench.cli.processes import Processes
 from kdbench.data import load_dataset
 from kdbench.errors import (
     ConfigError,

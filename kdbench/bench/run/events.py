@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdbench._progress import Step
@@ -83,3 +84,63 @@ class Quiet:
 
     def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
         return
+
+
+class Complaint(Quiet):
+    """Remembers what of the results could not be written."""
+
+    def __init__(self) -> None:
+        #: Empty: nothing is lost.
+        self.text = ""
+
+    def not_written(self, complaint: str) -> None:
+        self.text = complaint
+
+
+class Several:
+    """Calls several reporters, one after the other.
+
+    Args:
+        reporters: those that are called.
+    """
+
+    def __init__(self, reporters: Sequence[Reporter]) -> None:
+        self.reporters = reporters
+
+    def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
+        for reporter in self.reporters:
+            reporter.run_started(stages, to_run, cells, out, note)
+
+    def dataset(self, description: Description) -> None:
+        for reporter in self.reporters:
+            reporter.dataset(description)
+
+    def step(self, number: int, step: Step) -> None:
+        for reporter in self.reporters:
+            reporter.step(number, step)
+
+    def stage_started(self, number: int, kind: Kind, title: str) -> None:
+        for reporter in self.reporters:
+            reporter.stage_started(number, kind, title)
+
+    def stage_finished(
+        self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]
+    ) -> None:
+        for reporter in self.reporters:
+            reporter.stage_finished(number, kind, title, seconds, facts)
+
+    def stage_failed(self, number: int, kind: Kind, title: str, reason: str) -> None:
+        for reporter in self.reporters:
+            reporter.stage_failed(number, kind, title, reason)
+
+    def cell_finished(self, row: dict[str, Any]) -> None:
+        for reporter in self.reporters:
+            reporter.cell_finished(row)
+
+    def not_written(self, complaint: str) -> None:
+        for reporter in self.reporters:
+            reporter.not_written(complaint)
+
+    def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
+        for reporter in self.reporters:
+            reporter.run_finished(rows, out)

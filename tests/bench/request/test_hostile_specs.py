@@ -13,8 +13,8 @@ from kdbench.bench.request.spec import RunSpec
 from kdbench.bench.request.specfile import read_spec, write_spec
 from kdbench.bench.run.timings import FILE, Timings
 from kdbench.bench.run.verify import read_request
+from kdbench.bench.session.folders import check_out
 from kdbench.cli import main
-from kdbench.cli.execute import check_out
 from kdbench.errors import ConfigError
 from kdbench.untrusted.documents import parse_json, parse_toml
 from tests.untrusted.pipes import pipe

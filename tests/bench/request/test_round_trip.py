@@ -15,7 +15,7 @@ from kdbench._files import read_record, write_record
 from kdbench.bench.request.spec import Block, RunSpec
 from kdbench.bench.request.specfile import read_spec, write_spec
 from kdbench.bench.run.verify import read_request
-from kdbench.cli.request import parse_overrides
+from kdbench.bench.session.request import parse_overrides
 from kdbench.errors import ConfigError
 from kdbench.report.columns import MOST_WHOLE
 

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from kdbench.bench.request.specfile import read_spec, write_spec
+from kdbench.bench.session.request import build_spec
 from kdbench.bench.store.artefacts import Store
 from kdbench.cli import main
-from kdbench.cli.request import build_spec
 from kdbench.errors import ConfigError
 
 SHIPPED = sorted((Path(__file__).parents[3] / "benchmarks/specs").glob("*.toml"))
@@ -85,16 +85,17 @@ def test_both_ways_of_asking_are_the_same_request(path):
 
 def test_a_request_survives_the_round_trip(path, registry, tmp_path):
     store = Store(tmp_path)
-    spec = build_spec(registry, store, spec=path)
+    spec = build_spec(registry, store, print, spec=path)
     assert spec.overrides["attack.lba.layers"] == "[1, 3]"
     (tmp_path / "again.toml").write_text(write_spec(spec))
-    assert build_spec(registry, store, spec=tmp_path / "again.toml") == spec
+    assert build_spec(registry, store, print, spec=tmp_path / "again.toml") == spec
 
 
 def test_an_option_beside_a_file_wins(path, registry, tmp_path):
     spec = build_spec(
         registry,
         Store(tmp_path),
+        print,
         spec=path,
         attacks=("ckd",),
         seeds=1,
@@ -183,7 +184,9 @@ distill.lr = 0.01
 
 def blocks(registry, tmp_path, text=BLOCKS, **options):
     (tmp_path / "blocks.toml").write_text(text)
-    return build_spec(registry, Store(tmp_path / "store"), spec=tmp_path / "blocks.toml", **options)
+    return build_spec(
+        registry, Store(tmp_path / "store"), print, spec=tmp_path / "blocks.toml", **options
+    )
 
 
 def test_blocks_are_the_request_with_something_else(registry, tmp_path):
@@ -196,7 +199,9 @@ def test_blocks_are_the_request_with_something_else(registry, tmp_path):
         (("badnets",), ("none", "robustkd.m5"), ("fkd",), (("wrn10_1", "wrn10_1"),)),
     ]
     (tmp_path / "again.toml").write_text(write_spec(spec))
-    assert build_spec(registry, Store(tmp_path / "store"), spec=tmp_path / "again.toml") == spec
+    assert (
+        build_spec(registry, Store(tmp_path / "store"), print, spec=tmp_path / "again.toml") == spec
+    )
 
 
 def test_an_option_replaces_the_field_in_every_block_and_what_is_set_for_what_is_gone(

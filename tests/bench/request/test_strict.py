@@ -7,8 +7,8 @@ import pytest
 
 from kdbench.bench.request.spec import Block, RunSpec
 from kdbench.bench.request.specfile import read_spec
+from kdbench.bench.session.request import build_spec
 from kdbench.bench.store.artefacts import Store
-from kdbench.cli.request import build_spec
 from kdbench.cli.run import run_command
 from kdbench.errors import ConfigError, UsageError
 from kdbench.report.columns import MOST_WHOLE
@@ -92,12 +92,12 @@ def of_options(registry, store, *options):
     """The request that ``kdbench run`` makes of these options."""
     params = run_command.make_context("run", [*options], resilient_parsing=False).params
     known = {"spec", "teacher", "student", "seed", *RunSpec.model_fields} - {"also"}
-    return build_spec(registry, store, **{k: v for k, v in params.items() if k in known})
+    return build_spec(registry, store, print, **{k: v for k, v in params.items() if k in known})
 
 
 def of_file(registry, store, path, text):
     path.write_text(text)
-    return build_spec(registry, store, spec=path)
+    return build_spec(registry, store, print, spec=path)
 
 
 def lines_with(name, value):

@@ -15,9 +15,9 @@ from kdbench.bench.run import verify
 from kdbench.bench.run.earlier import MAY_DIFFER, differences, read_earlier
 from kdbench.bench.run.origin import stated_columns
 from kdbench.bench.run.record import record_of
+from kdbench.bench.session.execution import tell_differences
 from kdbench.bench.store.artefacts import Store
 from kdbench.cli import main
-from kdbench.cli.execute import _tell_differences
 from kdbench.errors import ConfigError
 from kdbench.report.columns import COLUMNS
 from kdbench.report.read import Results, read_results
@@ -179,15 +179,16 @@ def test_the_fields_of_a_record_that_may_differ_have_a_reason(made):
     assert set(MAY_DIFFER) <= set(read_record(made.folder / "run.json"))
 
 
-def test_a_run_into_a_folder_used_before_says_what_it_replaces(made, capsys):
+def test_a_run_into_a_folder_used_before_says_what_it_replaces(made):
+    lines = []
     now = record_of(made.prepared, made.registry)
     earlier = copy.deepcopy(read_earlier(made.folder))
-    _tell_differences(made.folder, earlier, now)
-    assert capsys.readouterr().err == ""
+    tell_differences(made.folder, earlier, now, lines.append)
+    assert lines == []
     earlier["versions"]["torch"] = "1.0"
     earlier["datasets"][0]["digest"] = "9" * 64
-    _tell_differences(made.folder, earlier, now)
-    text = capsys.readouterr().err
+    tell_differences(made.folder, earlier, now, lines.append)
+    (text,) = lines
     assert "this run replaces them: datasets.signs.digest 9999" in text
     assert f"versions.torch 1.0, now {now['versions']['torch']}" in text
     assert text.count("\n") == 1
