@@ -4,7 +4,6 @@ them."""
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import click
 from kdbench.errors import UsageError
 from kdbench.loading.choice import PluginChoice
 
-_VARIABLE = "KDBENCH_LOAD_PLUGINS"
 _OPTIONS = (
     click.option(
         "-p",
@@ -56,9 +54,7 @@ def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 f"-p {wrong[0]!r}: only no:NAME is known, which keeps the plugin NAME from being "
                 "loaded"
             )
-        names = os.environ.get(_VARIABLE)
-        only = None if names is None else frozenset(names.replace(",", " ").split())
-        choice = PluginChoice(only, frozenset(word.removeprefix("no:") for word in without), files)
+        choice = PluginChoice.made((word.removeprefix("no:") for word in without), files)
         return command(*arguments, choice=choice, **options)
 
     for option in reversed(_OPTIONS):

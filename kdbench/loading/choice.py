@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from kdbench.errors import UsageError, unknown
+
+_VARIABLE = "KDBENCH_LOAD_PLUGINS"
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,13 @@ class PluginChoice:
     """Names of entry points that are not wanted."""
     files: tuple[Path, ...] = ()
     """Files that are plugins by themselves."""
+
+    @classmethod
+    def made(cls, without: Iterable[str], files: Iterable[Path]) -> PluginChoice:
+        """The choice of whoever names these, and of $KDBENCH_LOAD_PLUGINS."""
+        names = os.environ.get(_VARIABLE)
+        only = None if names is None else frozenset(names.replace(",", " ").split())
+        return cls(only, frozenset(without), tuple(files))
 
     def check(self, points: Iterable[EntryPoint]) -> None:
         """Raise UsageError for the name of a plugin that does not exist.

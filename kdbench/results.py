@@ -1,0 +1,84 @@
+"""The rows of one run or of several, as Python works with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdbench.report.columns import COLUMNS, Row
+from kdbench.report.read import UNSTEADY, read_results
+from kdbench.report.tables import written
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: The type of a column of :attr:`Results.table`, by the kind of its values.
+_TYPES = {"number": "float64", "whole": "Int64"}
+
+
+class Results:
+    """The rows of one results.csv, or of several that belong together.
+
+    :func:`kdbench.run` and :func:`kdbench.load` make it. Two are equal if their rows are equal in
+    every column but those that differ between two measurements of one cell, such as ``wall_s``.
+
+    Args:
+        rows: as :func:`kdbench.report.read.read_results` gives them.
+        paths: the folders or files that hold them.
+    """
+
+    def __init__(self, rows: Sequence[Row], paths: Iterable[str | Path] = ()) -> None:
+        self._rows = [dict(row) for row in rows]
+        #: The folders of runs, or the files, that hold the rows.
+        self.paths = tuple(map(Path, paths))
+
+    @classmethod
+    def read(cls, paths: Sequence[str | Path], split: bool = False) -> Results:
+        """Read runs, and merge them strictly. See :func:`kdbench.load`."""
+        from kdbench.report.merge import merge
+
+        files = [read_results(path) for path in paths]
+        rows = files[0].rows if len(files) == 1 else merge(files, split)
+        return cls(rows, paths)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows as dictionaries: numbers as numbers, None where a column is empty."""
+        return [dict(row) for row in self._rows]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a cell, with exactly the columns of results.csv.
+
+        Numbers are ``float64``, whole numbers ``Int64``, texts objects. An empty number is NaN or
+        NA, an empty text None.
+        """
+        import pandas as pd
+
+        table = pd.DataFrame(
+            {name: pd.Series([row[name] for row in self._rows], dtype=object) for name in COLUMNS}
+        )
+        return table.astype(
+            {name: _TYPES[c.kind] for name, c in COLUMNS.items() if c.kind in _TYPES}
+        )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Results) and self._steady() == other._steady()
+
+    #: It is compared by its rows, which may be many.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        failed = sum(row["status"] != "ok" for row in self._rows)
+        words = f", {failed} of them failed" if failed else ""
+        where = f" of {', '.join(map(str, self.paths))}" if self.paths else ""
+        return f"<Results: {len(self)} cell{'s' * (len(self) != 1)}{words}{where}>"
+
+    def _steady(self) -> list[list[Any]]:
+        names = [name for name in COLUMNS if name not in UNSTEADY]
+        return [[written(name, row[name]) for name in names] for row in self._rows]
