@@ -9,15 +9,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdbench.api import compare as compare
+    from kdbench.api import export as export
     from kdbench.api import load as load
+    from kdbench.api import measure as measure
+    from kdbench.api import methods as methods
+    from kdbench.api import network as network
+    from kdbench.api import plan as plan
     from kdbench.api import run as run
+    from kdbench.api import trigger as trigger
+    from kdbench.api import verify as verify
     from kdbench.results import Results as Results
 
 __version__ = "0.2.0"
 
+#: The functions of the Python API.
+_FUNCTIONS = (
+    *("compare", "export", "load", "measure", "methods"),
+    *("network", "plan", "run", "trigger", "verify"),
+)
 #: What may be asked of the package -> the module that has it.
-_LATE = {**dict.fromkeys(("load", "run"), "kdbench.api"), "Results": "kdbench.results"}
-__all__ = ["Results", "__version__", "load", "run"]
+_LATE = {**dict.fromkeys(_FUNCTIONS, "kdbench.api"), "Results": "kdbench.results"}
+__all__ = ["Results", "__version__", *_FUNCTIONS]
 
 
 def __getattr__(name: str) -> Any:

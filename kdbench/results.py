@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.report.columns import COLUMNS, Row
-from kdbench.report.read import UNSTEADY, read_results
+from kdbench.report.read import CELL, UNSTEADY, read_results
+from kdbench.report.read import Results as File
 from kdbench.report.tables import written
 
 if TYPE_CHECKING:
@@ -29,8 +30,11 @@ class Results:
         paths: the folders or files that hold them.
     """
 
-    def __init__(self, rows: Sequence[Row], paths: Iterable[str | Path] = ()) -> None:
+    def __init__(
+        self, rows: Sequence[Row], paths: Iterable[str | Path] = (), lines: Sequence[int] = ()
+    ) -> None:
         self._rows = [dict(row) for row in rows]
+        self._lines = list(lines) or list(range(2, len(self._rows) + 2))
         #: The folders of runs, or the files, that hold the rows.
         self.paths = tuple(map(Path, paths))
 
@@ -40,8 +44,9 @@ class Results:
         from kdbench.report.merge import merge
 
         files = [read_results(path) for path in paths]
-        rows = files[0].rows if len(files) == 1 else merge(files, split)
-        return cls(rows, paths)
+        if len(files) == 1:
+            return cls(files[0].rows, paths, files[0].lines)
+        return cls(merge(files, split), paths)
 
     @property
     def rows(self) -> list[Row]:
@@ -63,6 +68,48 @@ class Results:
         return table.astype(
             {name: _TYPES[c.kind] for name, c in COLUMNS.items() if c.kind in _TYPES}
         )
+
+    @cached_property
+    def leaderboard(self) -> pd.DataFrame:
+        """One row a setting: means over seeds with intervals, and the rank of the defense.
+
+        The columns are those of leaderboard.csv, see
+        :func:`kdbench.report.leaderboard.leaderboard`.
+        """
+        from kdbench.report.leaderboard import leaderboard
+
+        return leaderboard(self.rows)
+
+    @cached_property
+    def overall(self) -> pd.DataFrame:
+        """Each defense by its worst attack, see :func:`kdbench.report.leaderboard.overall`."""
+        from kdbench.report.leaderboard import overall
+
+        return overall(self.rows)
+
+    @cached_property
+    def paired(self) -> pd.DataFrame:
+        """Every two defenses compared seed by seed, and each with control C1.
+
+        The columns are those of paired.csv. It is empty where no two seeds are shared.
+        """
+        import pandas as pd
+
+        from kdbench.report.paired import COLUMNS as PAIRED
+        from kdbench.report.paired import against_control, comparisons
+
+        rows = self.rows
+        return pd.DataFrame([*comparisons(rows), *against_control(rows)], columns=list(PAIRED))
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """The cells that were not measured: their names, ``status`` and ``reason``."""
+        table = self.table
+        return table.loc[table["status"] != "ok", [*CELL, "status", "reason"]]
+
+    def as_file(self) -> File:
+        """The rows as those of one file, for what compares files."""
+        return File(Path(", ".join(map(str, self.paths)) or "results"), self.rows, self._lines)
 
     def __len__(self) -> int:
         return len(self._rows)

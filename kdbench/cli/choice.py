@@ -54,7 +54,7 @@ def plugin_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 f"-p {wrong[0]!r}: only no:NAME is known, which keeps the plugin NAME from being "
                 "loaded"
             )
-        choice = PluginChoice.made((word.removeprefix("no:") for word in without), files)
+        choice = PluginChoice.of((word.removeprefix("no:") for word in without), files)
         return command(*arguments, choice=choice, **options)
 
     for option in reversed(_OPTIONS):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
     from kdbench.bench.run.forecast import Forecast
     from kdbench.bench.store.artefacts import Store
-    from kdbench.bench.work.executors.slots import Slots
     from kdbench.data.description import Description
     from kdbench.loading.choice import PluginChoice
 
@@ -81,21 +79,18 @@ def plan_command(
 def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> None:
     """Print the stages with their states and costs, the cells, and every resolved number."""
     from kdbench._files import jsonable
-    from kdbench.bench.run.forecast import forecast
-    from kdbench.bench.session.execution import divide
+    from kdbench.bench.session.planned import Planned
 
-    plan = prepared.plan
-    forecasts, rows = forecast(plan, store)
-    summary = _summary(forecasts, len(plan.cells), rows, divide(jobs, prepared.numerics, tell))
+    planned = Planned.of(prepared, store, jobs, tell)
+    summary, cells = planned.summary, planned.cells
     machine = {"device": str(prepared.numerics.device), "numerics": str(prepared.numerics)}
     request = prepared.spec.model_dump(mode="json")
     parts = prepared.numbers()
-    cells = [cell.names for cell in plan.cells]
     datasets = prepared.descriptions()
     if as_json:
         value = {
             "summary": summary,
-            "stages": [_stage(f) for f in forecasts],
+            "stages": planned.stages,
             "cells": cells,
             "datasets": [description.as_dict() for description in datasets],
             "config": {"request": request, "parts": parts},
@@ -111,7 +106,7 @@ def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> Non
         },
         "this machine": machine,
     }
-    _print_tables(datasets, forecasts, cells, numbers, summary)
+    _print_tables(datasets, planned.forecasts, cells, numbers, summary)
 
 
 def _own(part: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, Any]:
@@ -124,21 +119,6 @@ def _own(part: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, Any]:
     for table, names in named.items():
         preset[table] = {name: of for name, of in preset[table].items() if name in names}
     return {**part, "preset": {name: of for name, of in preset.items() if of != {}}}
-
-
-def _stage(f: Forecast) -> dict[str, Any]:
-    """A stage for JSON."""
-    return {
-        "number": f.stage.number,
-        "kind": f.stage.kind,
-        "title": f.stage.title,
-        "seed": f.stage.seed,
-        "key": f.stage.key,
-        "state": f.state,
-        "why": f.why,
-        "seconds": None if f.cost is None else f.cost.seconds,
-        "bytes": None if f.cost is None else f.cost.bytes,
-    }
 
 
 def _print_tables(
@@ -201,24 +181,6 @@ def _time(f: Forecast) -> str:
     if f.cost is None:
         return "?"
     return f"{'' if f.cost.exact else '~'}{duration(f.cost.seconds)}"
-
-
-def _summary(forecasts: list[Forecast], cells: int, rows: int, slots: Slots) -> dict[str, Any]:
-    states = Counter(f.state for f in forecasts)
-    run = [f for f in forecasts if f.state == "run"]
-    known = [f.cost for f in run if f.cost is not None]
-    return {
-        "cells": cells,
-        "rows_cached": rows,
-        "stages": len(forecasts),
-        "cached": states["cached"],
-        "to_run": states["run"],
-        "not_needed": states["not needed"],
-        "seconds": sum(cost.seconds for cost in known) / slots.pace,
-        "bytes": sum(cost.bytes for cost in known),
-        "jobs": slots.jobs,
-        "without_estimate": len(run) - len(known),
-    }
 
 
 def _words(summary: dict[str, Any]) -> Iterator[str]:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from kdbench.bench.work.executors.make import ExecutorName, make_executor
+from kdbench.bench.work.executors.make import ExecutorName
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.execute import check_executor, executor_option, jobs_option
 from kdbench.cli.here import check_current_folder
 from kdbench.cli.request import store_option
 from kdbench.cli.tell import tell
 from kdbench.errors import IntegrityError
-from kdbench.untrusted.box import temporary_folder
 
 if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
-    from kdbench.bench.run.verify import OtherKeys, RowDifference, Stated
+    from kdbench.bench.run.verify import OtherKeys, RowDifference
     from kdbench.bench.session.processes import Processes
+    from kdbench.bench.session.verification import Verification
     from kdbench.bench.store.artefacts import Store
     from kdbench.loading.choice import PluginChoice
     from kdbench.report.read import Results
@@ -67,8 +67,8 @@ def verify_command(
     """
     check_current_folder()
     from kdbench.bench.plan.prepare import prepare
-    from kdbench.bench.run import verify
-    from kdbench.bench.run.origin import stated_columns
+    from kdbench.bench.run.verify import read_request
+    from kdbench.bench.session.verification import compare_digests
     from kdbench.bench.store.artefacts import Store
     from kdbench.cli.processes import command_processes
     from kdbench.report.read import read_results
@@ -76,66 +76,56 @@ def verify_command(
     check_executor(executor)
     store, results = Store(store_dir), read_results(folder)
     with command_processes(choice, executor) as processes:
-        known = processes.answers()
-        prepared = prepare(verify.read_request(folder), known, store)
-        stated = {cell.key: stated_columns(cell, prepared, known) for cell in prepared.plan.cells}
-        known.close()
+        prepared = prepare(read_request(folder), processes.answers(), store)
+        verified = compare_digests(results, prepared, processes, store, cells, seed)
+        _show_digests(verified)
+        if verified.lines:
+            verified.differences += _compute_again(
+                results, verified.lines, prepared, processes, store, executor, jobs
+            )
+        ctx.exit(_end(folder, verified))
 
-        def compute_again(lines: list[int]) -> list[RowDifference]:
-            return _compute_again(results, lines, prepared, processes, store, executor, jobs)
 
-        ctx.exit(_verify(folder, results, prepared, stated, store, cells, seed, compute_again))
-
-
-def _verify(
-    folder: Path,
-    results: Results,
-    prepared: Prepared,
-    stated: Stated,
-    store: Store,
-    cells: int,
-    seed: int | None,
-    compute_again: Callable[[list[int]], list[RowDifference]],
-) -> int:
-    """Compare, and print what was compared: the exit code."""
-    import secrets
-
-    from kdbench.bench.run import verify
+def _show_digests(verified: Verification) -> None:
+    """Print what was compared with the store."""
+    from kdbench.bench.session.verification import few
     from kdbench.cli.display import safe
 
-    others = verify.other_keys(results, prepared.plan, stated)
-    misnamed = verify.misnamed(results, prepared.plan, stated)
-    total = len(results.rows)
-    for line in _other_keys(others, total):
+    total = verified.total
+    for line in _other_keys(verified.others, total):
         click.echo(safe(line))
-    if absent := verify.missing(results, prepared.plan):
-        click.echo(f"{absent} of {len(prepared.plan.cells)} cells of the request have no row")
-    same, wrong, gone = verify.check_weights(results, prepared.plan, store)
+    if absent := verified.missing:
+        click.echo(f"{absent} of {verified.cells} cells of the request have no row")
     click.echo(
-        f"weights: {same} of {total} rows have theirs in the store, {len(gone)} rows' are not there"
+        f"weights: {verified.same} of {total} rows have theirs in the store, "
+        f"{len(verified.gone)} rows' are not there"
     )
-    there, differences = verify.check_numbers(results, prepared.plan, store)
-    click.echo(f"numbers: {there} of {total} rows have theirs in the store")
-    # The message names the seed, so that the same cells can be computed again.
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    lines = verify.choose(results, prepared.plan, cells, seed)
-    if lines:
-        click.echo(f"computing again: line {_few(lines)} of results.csv (--seed {seed})")
-        differences += compute_again(lines)
-    for d in differences:
+    click.echo(f"numbers: {verified.kept} of {total} rows have theirs in the store")
+    if lines := verified.lines:
+        # The message names the seed, so that the same cells can be computed again.
+        click.echo(f"computing again: line {few(lines)} of results.csv (--seed {verified.seed})")
+
+
+def _end(folder: Path, verified: Verification) -> int:
+    """Print what came out: the exit code.
+
+    Raises:
+        IntegrityError: something differs.
+    """
+    from kdbench.bench.session.verification import why_not
+    from kdbench.cli.display import safe
+
+    for d in verified.differences:
         click.echo(
             safe(f"line {d.line}: {d.column} is {d.table} in the table and {d.again} {d.source}")
         )
-    if wrong or misnamed or differences:
-        raise IntegrityError(
-            f"{folder} is not what it says it is: the weights of {len(wrong)} rows (lines "
-            f"{_few(wrong) or '-'}), the settings of {len(misnamed)} rows (lines "
-            f"{_few(misnamed) or '-'}) and {len(differences)} numbers differ"
-        )
+    if not verified.ok:
+        raise IntegrityError(why_not(folder, verified))
     click.echo(
-        f"verified: {same} rows by their weights, {len(lines)} computed again to the same bits"
+        f"verified: {verified.same} rows by their weights, {len(verified.lines)} computed again to "
+        "the same bits"
     )
-    return 1 if not same and not lines else 0
+    return 0 if verified.compared else 1
 
 
 def _compute_again(
@@ -147,25 +137,23 @@ def _compute_again(
     executor: ExecutorName,
     jobs: int,
 ) -> list[RowDifference]:
-    """What differs when the cells on some lines are computed again, in a store of their own."""
-    from kdbench.bench.run import verify
-    from kdbench.bench.session.execution import place
+    """What differs when the cells on some lines are computed again, and how that goes on."""
+    from kdbench.bench.session.verification import compute_again
     from kdbench.cli.watch import make_display
 
-    with temporary_folder("kdbench-verify-") as temporary:
-        worker = make_executor(executor, lambda: processes.registry, zygote=processes.zygote)
-        display = make_display(quiet=False, as_json=False, live=worker.apart)
-        try:
-            place(worker, jobs, prepared.numerics, tell)
-            return verify.again(
-                results, lines, prepared, processes.answers(), store, temporary, display, worker
-            )
-        finally:
-            display.close()
+    display = make_display(quiet=False, as_json=False, live=executor == "local")
+    try:
+        return compute_again(
+            results, lines, prepared, processes, store, executor, jobs, display, tell
+        )
+    finally:
+        display.close()
 
 
 def _other_keys(others: OtherKeys, total: int) -> Iterator[str]:
     """The rows that are not compared, and why."""
+    from kdbench.bench.session.verification import few
+
     for lines, why in (
         (others.machine, "have another key here: another machine, software or plugin made"),
         (
@@ -176,7 +164,7 @@ def _other_keys(others: OtherKeys, total: int) -> Iterator[str]:
     ):
         if lines:
             yield (
-                f"{len(lines)} of {total} rows {why} them (lines {_few(lines)}); they are not "
+                f"{len(lines)} of {total} rows {why} them (lines {few(lines)}); they are not "
                 "compared"
             )
     for what, (*values, here) in list(others.made_by.items())[:_LISTED]:
@@ -185,7 +173,3 @@ def _other_keys(others: OtherKeys, total: int) -> Iterator[str]:
         yield f"line {line} was made with other numbers, and is not compared: {row}; here {here}"
     if len(others.numbers) > _LISTED:
         yield f"{len(others.numbers) - _LISTED} more rows were made with other numbers"
-
-
-def _few(lines: list[int]) -> str:
-    return ", ".join(map(str, lines[:_LISTED])) + (", ..." if len(lines) > _LISTED else "")

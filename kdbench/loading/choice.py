@@ -25,7 +25,7 @@ class PluginChoice:
     """Files that are plugins by themselves."""
 
     @classmethod
-    def made(cls, without: Iterable[str], files: Iterable[Path]) -> PluginChoice:
+    def of(cls, without: Iterable[str], files: Iterable[Path]) -> PluginChoice:
         """The choice of whoever names these, and of $KDBENCH_LOAD_PLUGINS."""
         names = os.environ.get(_VARIABLE)
         only = None if names is None else frozenset(names.replace(",", " ").split())

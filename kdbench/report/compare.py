@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from kdbench.errors import ConfigError
 from kdbench.report.columns import COLUMNS, RATES, Row, conclusive_removed
 from kdbench.report.leaderboard import verdict_shares
 from kdbench.report.merge import check_datasets, located
@@ -115,6 +116,21 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         return {"level": LEVEL, "correction": "holm", **asdict(self)}
 
+    @property
+    def worse(self) -> list[Change]:
+        """What is worse in the second file: an ASR of a student that rose by more than noise, of a
+        cell or of a mean over seeds. And a cell that was measured, and is not any more."""
+        changes = [*self.cells.changes, *self.over_seeds.changes]
+        return [change for change in changes if is_worse(change)]
+
+
+def is_worse(change: Change) -> bool:
+    """Whether a change is one for the worse, see :attr:`Comparison.worse`."""
+    if change.column == "status":
+        return bool(change.a == "ok")
+    rose = change.difference is not None and change.difference > 0
+    return change.column == "student_asr" and rose and change.more_than_noise is True
+
 
 def compare(a: Results, b: Results, split: bool = False) -> Comparison:
     """Compare the cells that two files share.
@@ -149,6 +165,15 @@ def compare(a: Results, b: Results, split: bool = False) -> Comparison:
         causes=_causes(pairs),
         others=_others(pairs),
     )
+
+
+def check_shared(comparison: Comparison, a: Results, b: Results) -> None:
+    """Raise ConfigError where two files share no cell, whatever numbers it was made with."""
+    if not comparison.shared and (why := nothing_shared(a, b)):
+        raise ConfigError(
+            f"nothing to compare: {a.path} and {b.path} share no cell: {why}; name two runs of the "
+            "same cells"
+        )
 
 
 def nothing_shared(a: Results, b: Results) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -127,20 +127,21 @@ class Measures:
     def _may_name(self, stage: Stage) -> frozenset[str]:
         """Packages of the method whose trigger or editor a stage leaves, and kdbench's own."""
         if stage.kind not in (Kind.BACKDOOR, Kind.CLEANSE):
-            return self._own
-        return self._own | self._of([(stage.values["kind"], stage.values["name"])])
+            return own_packages()
+        return own_packages() | self._of([(stage.values["kind"], stage.values["name"])])
 
     def _of(self, methods: Iterable[tuple[str, str]]) -> frozenset[str]:
         return frozenset(map(_package, self.points(methods).values()))
 
-    @cached_property
-    def _own(self) -> frozenset[str]:
-        """Packages of the methods that come with kdbench, which other plugins may build on."""
-        try:
-            points = distribution("kdbench").entry_points.select(group="kdbench")
-        except PackageNotFoundError:
-            return frozenset()
-        return frozenset(_package(point.value) for point in points)
+
+@cache
+def own_packages() -> frozenset[str]:
+    """Packages of the methods that come with kdbench, which other plugins may build on."""
+    try:
+        points = distribution("kdbench").entry_points.select(group="kdbench")
+    except PackageNotFoundError:
+        return frozenset()
+    return frozenset(_package(point.value) for point in points)
 
 
 def _package(module: str) -> str:
