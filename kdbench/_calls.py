@@ -173,6 +173,8 @@ def measure(options: Mapping[str, Any]) -> pd.DataFrame:
 
     test = _dataset(options).test
     numerics = choose_numerics(options["device"], options["numerics"], options["threads"])
+    # A trigger of the store knows the classes that it is for.
+    sources = getattr(options["trigger"], "source_classes", None)
     rows = []
     modules = [options[name] for name in ("student", "teacher", "trigger")]
     for module in modules:
@@ -182,7 +184,7 @@ def measure(options: Mapping[str, Any]) -> pd.DataFrame:
         if options[name] is None:
             continue
         counted = evaluate(
-            options[name], options["trigger"], test, options["target_class"], numerics
+            options[name], options["trigger"], test, options["target_class"], numerics, sources
         )
         for metric in ("acc", "asr", "ra", "base"):
             rate = getattr(counted, metric)

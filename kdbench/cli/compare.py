@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench.cli.junit import junit_option, not_written
+from kdbench.cli.tell import tell
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,18 +32,34 @@ _LISTED = 20
     help="Take cells of one name that were made with other numbers for other cells, instead of "
     "refusing them.",
 )
+@click.option(
+    "--fail-if",
+    type=click.Choice(["worse"]),
+    help="Exit with 1 if B is worse: a student's ASR rose by more than noise, or a cell that was "
+    "measured failed.",
+)
+@junit_option("what both hold; what is worse in B fails")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def compare_command(a: Path, b: Path, split: bool, as_json: bool) -> None:
+@click.pass_context
+def compare_command(
+    ctx: click.Context,
+    a: Path,
+    b: Path,
+    split: bool,
+    fail_if: str | None,
+    junit: Path | None,
+    as_json: bool,
+) -> None:
     """Say what changed from A to B, and whether it is noise. A and B are runs' folders or
     results.csv.
 
     Every cell that both hold is compared; settings with two or more seeds in both also by their
     means over these seeds. A change is more than noise if it stays so after Holm's correction for
     the number of differences that were looked at. For single cells noise is that of the test images
-    only. A and B that used other numbers under one name are refused. Exits with 0 whatever changed,
-    with 2 where the two cannot be compared or share no cell.
+    only. A and B that used other numbers under one name are refused. Exits with 0 whatever changed
+    (but see --fail-if), with 2 where the two cannot be compared or share no cell.
     """
-    from kdbench.report.compare import compare, nothing_shared
+    from kdbench.report.compare import check_shared, compare
     from kdbench.report.read import read_results
 
     files = read_results(a), read_results(b)
@@ -51,14 +69,21 @@ def compare_command(a: Path, b: Path, split: bool, as_json: bool) -> None:
         from kdbench._files import jsonable
 
         value = {"a": names[0], "b": names[1], **comparison.as_dict()}
+        value["worse"] = len(comparison.worse)
         click.echo(json.dumps(jsonable(value), indent=1, sort_keys=True, allow_nan=False))
     else:
         _show(comparison, names)
-    if not comparison.shared and (why := nothing_shared(*files)):
-        raise ConfigError(
-            f"nothing to compare: {names[0]} and {names[1]} share no cell: {why}; name two runs of "
-            "the same cells"
-        )
+    check_shared(comparison, *files)
+    if junit is not None:
+        from kdbench.report.junit import comparison_as_tests, write_junit
+
+        try:
+            write_junit("kdbench compare", comparison_as_tests(comparison, files[0].rows), junit)
+        except OSError as error:
+            raise ConfigError(not_written(junit, error)) from error
+    if fail_if is not None and comparison.worse:
+        tell(f"worse in B: {len(comparison.worse)} changes, marked above")
+        ctx.exit(1)
 
 
 def _show(comparison: Comparison, names: list[str]) -> None:

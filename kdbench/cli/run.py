@@ -9,11 +9,13 @@ import click
 
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.execute import Execution, execute, execution_options
+from kdbench.cli.junit import junit_option, not_written
 from kdbench.cli.request import request_options, store_option
 from kdbench.cli.tell import tell
 
 if TYPE_CHECKING:
     from kdbench.loading.choice import PluginChoice
+    from kdbench.report.columns import Row
 
 
 @click.command("run")
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 )
 @store_option
 @execution_options
+@junit_option("the cells; those that were not measured are errors")
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -39,6 +42,7 @@ def run_command(
     out: Path | None,
     store_dir: Path | None,
     how: Execution,
+    junit: Path | None,
     dry_run: bool,
     **options: Any,
 ) -> None:
@@ -75,7 +79,21 @@ def run_command(
             store.check_writable()
             folder = out if out is not None else default_out(spec)
             fresh = not folder.exists() or out is None
-            code, _, _ = execute(spec, known, folder, store, executor, how, fresh=fresh)
+            code, _, rows = execute(spec, known, folder, store, executor, how, fresh=fresh)
+            if junit is not None and code != 130:
+                code = max(code, _write_junit(junit, rows))
             ctx.exit(code)
         finally:
             executor.close()
+
+
+def _write_junit(path: Path, rows: list[Row]) -> int:
+    """Write the cells as tests: 1 where that cannot be written, which costs no result."""
+    from kdbench.report.junit import cells_as_tests, write_junit
+
+    try:
+        write_junit("kdbench run", cells_as_tests(rows), path)
+    except OSError as error:
+        tell(not_written(path, error))
+        return 1
+    return 0

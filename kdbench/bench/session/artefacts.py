@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from kdbench.bench.keys import MODEL, TRIGGER
 from kdbench.bench.run.measures import own_packages
 from kdbench.bench.work.companions import as_network, as_trigger
+from kdbench.bench.work.results import source_classes
 from kdbench.errors import ConfigError, IntegrityError, unknown
 from kdbench.models.files import load_module
 from kdbench.models.structure import file_packages
@@ -70,7 +71,10 @@ def load_trigger(store: Store, row: Row, trust: Iterable[str]) -> Trigger:
         )
     with _copied(store, key, TRIGGER, row, "trigger") as path:
         module, _ = load_module(path, _packages(path, trust))
-        return as_trigger(module, path.name)
+        trigger = as_trigger(module, path.name)
+        #: Of the attack: the classes that it is for. None: every class but the target.
+        vars(trigger)["source_classes"] = source_classes(path)
+        return trigger
 
 
 def _keys(store: Store, row: Row, which: str) -> tuple[str, str | None]:
