@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ def run(options: Mapping[str, Any]) -> Results:
     from kdbench.bench.store.artefacts import Store
 
     how = session.Execution(**{name: options[name] for name in vars(session.Execution())})
+    how = replace(how, reporter=names(options["reporter"]))
     store_dir, out = _path(options["store"]), _path(options["out"])
     _check_executor(how, store_dir)
     with _processes(options, how.executor) as processes:
@@ -63,11 +65,13 @@ def run(options: Mapping[str, Any]) -> Results:
             store.check_writable()
             folder = default_out(spec) if out is None else out
             fresh = out is None or not folder.exists()
-            prepared = session.prepare_run(spec, known, folder, store, tell, fresh=fresh)
+            prepared = session.prepare_run(spec, known, folder, store, how, tell, fresh=fresh)
             session.place(executor, how.jobs, prepared.numerics, tell)
             display = _display(options["progress"])
             try:
-                ended = session.carry_out(prepared, known, folder, store, executor, how, display)
+                ended = session.carry_out(
+                    prepared, known, folder, store, executor, how, display, tell
+                )
             finally:
                 display.close()
         finally:

@@ -72,6 +72,7 @@ def run(
     checkpoint_every: float = 60.0,
     cohort: int = 4,
     profile: bool = False,
+    reporter: Names = (),
     fail_fast: bool = False,
     progress: bool | None = None,
 ) -> Results:
@@ -88,6 +89,7 @@ def run(
         without: plugins that are not loaded.
         plugin_file: files that are plugins. A class in a notebook's cell cannot reach the processes
             of stages, and a file can.
+        reporter: plugins whose reporters hear how the run goes on.
         progress: False shows nothing, True shows lines where nothing can be redrawn. None: as True
             in a terminal and in a notebook, else nothing.
 

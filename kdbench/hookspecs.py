@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
     from kdbench.attack import Attack
     from kdbench.data import Dataset, DatasetRequest, DatasetSource
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from kdbench.distiller import Distiller
     from kdbench.models import ModelSource
     from kdbench.models.base import FeatureModel
+    from kdbench.reporter import ReportedRun
 
 #: Of this page and of what the classes it names promise. The first number changes when a plugin may
 #: have to (CONTRIBUTING.md).
-API_VERSION = "1.2"
+API_VERSION = "1.3"
 
 hookspec = pluggy.HookspecMarker("kdbench")
 hookimpl = pluggy.HookimplMarker("kdbench")
@@ -61,3 +63,10 @@ def kdbench_datasets() -> dict[str, Callable[[DatasetRequest], Dataset] | Datase
     :class:`kdbench.data.DatasetRequest`). A :class:`kdbench.data.DatasetSource` is such a function
     and what is known of the dataset before it is loaded: a line about it, its folder, its
     sizes."""
+
+
+@hookspec(firstresult=True)
+def kdbench_reporter(run: ReportedRun) -> Callable[[Mapping[str, Any]], object]:
+    """Return a function that is called with each event of a run, for a tracker: a dictionary, as
+    ``kdbench run --json`` prints it. If it has a ``close``, that is called in the end. A run has it
+    if its plugin is named with ``--reporter``. It may write files into ``run.folder``."""

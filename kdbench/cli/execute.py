@@ -85,6 +85,12 @@ _OPTIONS = (
         is_flag=True,
         help="Write where the time of each stage went, and traces, to OUT/profile.",
     ),
+    click.option(
+        "--reporter",
+        multiple=True,
+        metavar="PLUGIN",
+        help="Let the reporter of this plugin hear how the run goes on; repeatable.",
+    ),
     click.option("--fail-fast", is_flag=True, help="Stop at the first stage that fails."),
     click.option("--quiet", is_flag=True, help="Print only the folder of the results."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON lines."),
@@ -152,7 +158,7 @@ def execute(
         folder: of the results. It is made.
         fresh: the folder was made for this request. It is removed if the request is refused.
     """
-    prepared = session.prepare_run(spec, registry, folder, store, tell, fresh=fresh)
+    prepared = session.prepare_run(spec, registry, folder, store, how, tell, fresh=fresh)
     session.place(executor, how.jobs, prepared.numerics, tell)
     code, rows = _watch(prepared, registry, folder, store, executor, how)
     return code, prepared, rows
@@ -177,7 +183,7 @@ def _watch(
     # A cluster ends a job by SIGTERM. It is handled like Ctrl-C, so that the run can be resumed.
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        ended = session.carry_out(prepared, registry, folder, store, executor, how, display)
+        ended = session.carry_out(prepared, registry, folder, store, executor, how, display, tell)
     except KeyboardInterrupt:
         display.close()
         so_far = display.complaint or f"What was measured so far is in {folder}"

@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -19,15 +18,12 @@ from rich.live import Live
 from kdbench._files import jsonable
 from kdbench._progress import Step
 from kdbench.bench.kinds import Kind
-from kdbench.bench.run.events import Quiet
+from kdbench.bench.run.events import AsEvents, Paced, Quiet
 from kdbench.cli.display import cell_line, duration, facts_line, make_console, print_results, safe
 from kdbench.untrusted.text import shown, strip_control
 
 if TYPE_CHECKING:
     from kdbench.data.description import Description
-
-#: Often enough to see that a stage goes on, and rare enough for a log.
-PROGRESS_EVERY_S = 15.0
 
 
 class Display(Quiet):
@@ -69,26 +65,7 @@ class QuietDisplay(Display):
             print(out, flush=True)
 
 
-class _Paced(Display):
-    """Lets a step through about every 15 seconds of each stage."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._next: dict[int, float] = {}
-
-    def stage_started(self, number: int, kind: Kind, title: str) -> None:
-        super().stage_started(number, kind, title)
-        self._next[number] = time.monotonic() + PROGRESS_EVERY_S
-
-    def due(self, number: int) -> bool:
-        now = time.monotonic()
-        if now < self._next.get(number, math.inf):
-            return False
-        self._next[number] = now + PROGRESS_EVERY_S
-        return True
-
-
-class PlainDisplay(_Paced):
+class PlainDisplay(Paced, Display):
     """One line per event, and in a long stage one line about every 15 seconds."""
 
     def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
@@ -227,54 +204,14 @@ class LiveDisplay(Display):
             self.live = None
 
 
-class JsonDisplay(_Paced):
+class JsonDisplay(AsEvents, Display):
     """JSON lines on standard output, each with ``event``. In a stage there is one about every 15
     seconds."""
 
-    def _print(self, event: str, **values: Any) -> None:
+    def event(self, event: str, **values: Any) -> None:
+        if event == "run_finished" and self.complaint:
+            values["not_written"] = self.complaint
         print(json.dumps(jsonable({"event": event, **values}), allow_nan=False), flush=True)
-
-    def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
-        super().run_started(stages, to_run, cells, out)
-        self._print("run_started", stages=stages, to_run=to_run, cells=cells, out=out, note=note)
-
-    def dataset(self, description: Description) -> None:
-        self._print("dataset", **description.as_dict())
-
-    def step(self, number: int, step: Step) -> None:
-        if self.due(number):
-            self._print("step", number=number, **asdict(step))
-
-    def stage_started(self, number: int, kind: Kind, title: str) -> None:
-        super().stage_started(number, kind, title)
-        self._print("stage_started", number=number, kind=kind, title=title)
-
-    def stage_finished(
-        self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]
-    ) -> None:
-        self._print(
-            "stage_finished",
-            number=number,
-            kind=kind,
-            title=title,
-            seconds=round(seconds, 3),
-            facts=facts,
-        )
-
-    def stage_failed(self, number: int, kind: Kind, title: str, reason: str) -> None:
-        self._print("stage_failed", number=number, kind=kind, title=title, reason=reason)
-
-    def cell_finished(self, row: dict[str, Any]) -> None:
-        self._print("cell_finished", row=row)
-
-    def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
-        self._print(
-            "run_finished",
-            cells=len(rows),
-            ok=sum(row.get("status") == "ok" for row in rows),
-            out=out,
-            **({"not_written": self.complaint} if self.complaint else {}),
-        )
 
 
 def make_display(quiet: bool, as_json: bool, live: bool = True) -> Display:

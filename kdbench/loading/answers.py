@@ -70,6 +70,8 @@ class Answers(ABC):
     """Networks by name."""
     registered_datasets: dict[str, Registered[Any]] = field(default_factory=dict)
     """Datasets by name."""
+    registered_reporters: dict[str, Registered[Any]] = field(default_factory=dict)
+    """Reporters by name."""
     plugins: list[Plugin] = field(default_factory=list)
     """All plugins, broken and blocked ones too. kdbench itself is not among them."""
     confinement: str | None = None
@@ -143,6 +145,7 @@ class Answers(ABC):
             **self.methods,
             "model": self.registered_models,
             "dataset": self.registered_datasets,
+            "reporter": self.registered_reporters,
         }
 
     @property
@@ -240,6 +243,19 @@ class Answers(ABC):
                 f"{kind}s: {known}; run `kdbench list`"
             )
         error = UnknownMethodError(unknown(kind, name, self.names(kind), "run `kdbench list`"))
+        raise self.hinted(error) or error
+
+    def reporter(self, name: str) -> Registered[Any]:
+        """The reporter of that name.
+
+        Raises:
+            UnknownMethodError: there is none.
+            PluginLoadError: the same, but a broken plugin might bring it.
+        """
+        if name in self.registered_reporters:
+            return self.registered_reporters[name]
+        known = self.registered_reporters
+        error = UnknownMethodError(unknown("reporter", name, known, "run `kdbench plugins`"))
         raise self.hinted(error) or error
 
     def identify(self, name: str) -> tuple[str, str, str]:

@@ -40,7 +40,7 @@ class Definition:
     """One thing that a plugin brings."""
 
     kind: str
-    """attack, distiller, defense, model or dataset."""
+    """attack, distiller, defense, model, dataset or reporter."""
     name: str
     """Unique within its kind."""
     value: Any

@@ -181,6 +181,13 @@ class DatasetFacts(Facts):
     """See :func:`place_of`."""
 
 
+class ReporterFacts(Facts):
+    """What is known of a plugin's reporter. It has the plugin's name."""
+
+    kind: Literal["reporter"] = "reporter"
+    name: Name
+
+
 class PluginReport(Facts):
     """What a process says of one plugin that it has loaded."""
 
@@ -195,7 +202,10 @@ class PluginReport(Facts):
     trace: Lines
     """The whole traceback."""
     defines: tuple[
-        Annotated[MethodFacts | ModelFacts | DatasetFacts, Field(discriminator="kind")], ...
+        Annotated[
+            MethodFacts | ModelFacts | DatasetFacts | ReporterFacts, Field(discriminator="kind")
+        ],
+        ...,
     ] = Field(max_length=_MANY)
     """Everything that it brings."""
 

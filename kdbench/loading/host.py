@@ -23,6 +23,7 @@ from kdbench.loading.facts import (
     Facts,
     ModelFacts,
     PluginReport,
+    ReporterFacts,
     method_facts,
     place_of,
 )
@@ -127,6 +128,8 @@ def _facts(kind: str, name: str, value: Any) -> Facts:
         return method_facts(value)
     if isinstance(value, ModelSource):
         return ModelFacts(name=name, about=value.about, place=place_of(value.make))
+    if kind == "reporter":
+        return ReporterFacts(name=name)
     assert isinstance(value, DatasetSource)
     numbers = ("num_classes", "image_size", "train_size", "test_size")
     return DatasetFacts(

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 ENTRY = "kdbench.loading.host:serve"
 #: The same for one that runs the conformance kit.
 CHECKS = "kdbench.testing.host:serve"
+#: The same for one that runs a reporter.
+REPORTING = "kdbench.loading.reporting:serve"
 #: Largest file of a blank network, MiB.
 _NETWORK_MB = 8192
 #: Seconds to remove what such processes wrote. It may be millions of files.
@@ -190,6 +192,16 @@ class Hosts:
             yield answer, box
         finally:
             remove_tree(box, _REMOVAL_S)
+
+    def begin_reporter(self, plugin: Plugin) -> tuple[Host, Path]:
+        """(a further process with one plugin, which runs its reporter; the folder where it writes).
+
+        Nobody waits for it here. The caller ends it and removes the folder.
+        """
+        box = self._box()
+        reads = (plugin.path,) if plugin.is_file and plugin.path is not None else ()
+        view = View(read=reads, write=(box,), file_mb=self.limits.file_mb)
+        return self._start([plugin], view, REPORTING, self.limits.memory_mb), box
 
     def close(self) -> None:
         """End all processes. One that is asked later is started again."""

@@ -171,6 +171,14 @@ def _definitions(plugin: object, name: str) -> tuple[Definition, ...]:
                 if (kind, definition.name) in definitions:
                     raise ContractError(f"it defines the {kind} {definition.name!r} twice")
                 definitions[kind, definition.name] = definition
+    if manager.hook.kdbench_reporter.get_hookimpls():
+        if not re.fullmatch(NAME, name):
+            raise ContractError(
+                f"a plugin with a reporter is named by it, and {name!r} is no such name; allowed "
+                "are a-z, 0-9 and, after the first, _"
+            )
+        caller = manager.hook.kdbench_reporter
+        definitions["reporter", name] = Definition("reporter", name, caller)
     return tuple(definitions.values())
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
+from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdbench._progress import Step
@@ -84,6 +88,70 @@ class Quiet:
 
     def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
         return
+
+
+#: Often enough to see that a stage goes on, and rare enough for a log.
+PROGRESS_EVERY_S = 15.0
+
+
+class Paced(Quiet):
+    """Lets a step through about every 15 seconds of each stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next: dict[int, float] = {}
+
+    def stage_started(self, number: int, kind: Kind, title: str) -> None:
+        super().stage_started(number, kind, title)
+        self._next[number] = time.monotonic() + PROGRESS_EVERY_S
+
+    def due(self, number: int) -> bool:
+        """Whether a step of a stage is let through now."""
+        now = time.monotonic()
+        if now < self._next.get(number, math.inf):
+            return False
+        self._next[number] = now + PROGRESS_EVERY_S
+        return True
+
+
+class AsEvents(Paced):
+    """Everything that happens as a name and values that JSON can hold. In a stage there is a step
+    about every 15 seconds."""
+
+    @abstractmethod
+    def event(self, event: str, **values: Any) -> None:
+        """Something has happened."""
+
+    def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
+        super().run_started(stages, to_run, cells, out, note)
+        self.event("run_started", stages=stages, to_run=to_run, cells=cells, out=out, note=note)
+
+    def dataset(self, description: Description) -> None:
+        self.event("dataset", **description.as_dict())
+
+    def step(self, number: int, step: Step) -> None:
+        if self.due(number):
+            self.event("step", number=number, **asdict(step))
+
+    def stage_started(self, number: int, kind: Kind, title: str) -> None:
+        super().stage_started(number, kind, title)
+        self.event("stage_started", number=number, kind=kind, title=title)
+
+    def stage_finished(
+        self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]
+    ) -> None:
+        values = {"number": number, "kind": kind, "title": title, "facts": facts}
+        self.event("stage_finished", **values, seconds=round(seconds, 3))
+
+    def stage_failed(self, number: int, kind: Kind, title: str, reason: str) -> None:
+        self.event("stage_failed", number=number, kind=kind, title=title, reason=reason)
+
+    def cell_finished(self, row: dict[str, Any]) -> None:
+        self.event("cell_finished", row=row)
+
+    def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
+        ok = sum(row.get("status") == "ok" for row in rows)
+        self.event("run_finished", cells=len(rows), ok=ok, out=out)
 
 
 class Complaint(Quiet):

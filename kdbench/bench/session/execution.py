@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: Differences that a message names.
 _NAMED = 8
 #: What the executor inline cannot do.
-_NOT_INLINE = ("jobs", "time_limit", "stall_limit", "memory_limit")
+_NOT_INLINE = ("jobs", "time_limit", "stall_limit", "memory_limit", "reporter")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Execution:
     profile: bool = False
     #: Whether to stop at the first stage that fails.
     fail_fast: bool = False
+    #: Plugins whose reporters hear how the run goes on.
+    reporter: tuple[str, ...] = ()
 
     def make_executor(self, processes: Processes) -> Executor:
         """A new executor, which the caller closes.
@@ -71,7 +73,8 @@ def check_executor(executor: ExecutorName, options: Collection[str]) -> None:
     names = [f"--{name.replace('_', '-')}" for name in _NOT_INLINE if name in options]
     if executor != "local" and names:
         raise UsageError(
-            "--executor inline computes one stage at a time in this process and cannot limit it; "
+            "--executor inline computes one stage at a time in this process, which it cannot limit "
+            "or wall in; "
             f"drop {' and '.join(names)}, or use --executor local"
         )
 
@@ -128,7 +131,14 @@ class Executed:
 
 
 def prepare_run(
-    spec: RunSpec, registry: Answers, folder: Path, store: Store, tell: Tell, *, fresh: bool
+    spec: RunSpec,
+    registry: Answers,
+    folder: Path,
+    store: Store,
+    how: Execution,
+    tell: Tell,
+    *,
+    fresh: bool,
 ) -> Prepared:
     """Take a folder for the results, and prepare a request.
 
@@ -147,6 +157,8 @@ def prepare_run(
     check_out(folder, spec)
     earlier = read_earlier(folder)
     try:
+        for name in how.reporter:
+            registry.reporter(name)
         prepared = prepare(spec, registry, store)
     except BaseException:  # the request or one of its files was refused
         if fresh and not any(folder.iterdir()):
@@ -183,29 +195,32 @@ def carry_out(
     executor: Executor,
     how: Execution,
     reporter: Reporter,
+    tell: Tell,
 ) -> Executed:
     """Run a prepared request. An interrupt ends the jobs, and is raised again then.
 
     Args:
         executor: has been given its share of the machine (:func:`place`).
-        reporter: is called as the run goes on.
+        reporter: is called as the run goes on, before the reporters of plugins.
     """
     from kdbench.bench.run import runner
     from kdbench.bench.run.events import Complaint, Several
+    from kdbench.bench.run.tracker import tracking
 
     registry.close()  # The run needs no more than what was said.
     complaint = Complaint()
-    rows = runner.run(
-        prepared,
-        registry,
-        folder,
-        Several((complaint, reporter)),
-        store,
-        executor,
-        fail_fast=how.fail_fast,
-        checkpoint_s=how.checkpoint_every,
-        cohort=how.cohort,
-        profile=how.profile,
-    )
+    with tracking(how.reporter, registry, prepared, folder, tell) as trackers:
+        rows = runner.run(
+            prepared,
+            registry,
+            folder,
+            Several((complaint, reporter, *trackers)),
+            store,
+            executor,
+            fail_fast=how.fail_fast,
+            checkpoint_s=how.checkpoint_every,
+            cohort=how.cohort,
+            profile=how.profile,
+        )
     left = len(prepared.plan.cells) - len(rows) if how.fail_fast else 0
     return Executed(folder, rows, left, complaint.text)

@@ -135,6 +135,11 @@ class Walled:
         """Whether a line was left out because it is too long."""
         return self._heard.lines.dropped > 0
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that were said and that the process has not read yet."""
+        return len(self._unsent)
+
     def say(self, line: bytes) -> None:
         """Send a line to the process. It waits here until the process reads."""
         self._unsent += line + b"\n"
