@@ -82,7 +82,7 @@ def compare_command(
         except OSError as error:
             raise ConfigError(not_written(junit, error)) from error
     if fail_if is not None and comparison.worse:
-        tell(f"worse in B: {len(comparison.worse)} changes, marked above")
+        tell(f"worse in B: {len(comparison.worse)} of the changes above")
         ctx.exit(1)
 
 

@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from kdbench.bench.session import execution as session
+from kdbench.bench.session.numbers import LEAST
 from kdbench.bench.work.executors.make import EXECUTORS, ExecutorName
 from kdbench.cli.choice import same_options
 from kdbench.cli.here import check_current_folder
@@ -40,7 +41,7 @@ executor_option = click.option(
 )
 jobs_option = click.option(
     "--jobs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=int(LEAST["jobs"])),
     default=1,
     show_default=True,
     help="Stages computed side by side.",
@@ -50,32 +51,34 @@ _OPTIONS = (
     jobs_option,
     click.option(
         "--time-limit",
-        type=Number(min=1),
+        type=Number(min=LEAST["time_limit"]),
         default=86400.0,
         show_default=True,
         help="Seconds for one stage.",
     ),
     click.option(
         "--stall-limit",
-        type=Number(min=0),
+        type=Number(min=LEAST["stall_limit"]),
         default=600.0,
         show_default=True,
         help="Seconds in which a stage may neither report a step nor use the processor. 0: no "
         "limit.",
     ),
     click.option(
-        "--memory-limit", type=Number(min=0.1), help="GiB of resident memory for one stage."
+        "--memory-limit",
+        type=Number(min=LEAST["memory_limit"]),
+        help="GiB of resident memory for one stage.",
     ),
     click.option(
         "--checkpoint-every",
-        type=Number(min=0),
+        type=Number(min=LEAST["checkpoint_every"]),
         default=60.0,
         show_default=True,
         help="Seconds between checkpoints of a training, at epochs' ends.",
     ),
     click.option(
         "--cohort",
-        type=click.IntRange(min=1),
+        type=click.IntRange(min=int(LEAST["cohort"])),
         default=4,
         show_default=True,
         help="Students of one teacher trained side by side from one pass of it, at most.",

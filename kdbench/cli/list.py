@@ -28,8 +28,16 @@ _FROM_PLUGINS = {*METHODS, "models", "datasets"}
 _KINDS = (*METHODS, "models", "datasets", "presets", "teachers")
 
 
+class _Kind(click.Choice[str]):
+    """One of the kinds. ``attack`` means the same as ``attacks``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        plural = f"{value}s"
+        return super().convert(plural if plural in _KINDS else value, param, ctx)
+
+
 @click.command("list")
-@click.argument("kind", required=False, type=click.Choice(_KINDS))
+@click.argument("kind", required=False, type=_Kind(_KINDS))
 @click.argument("name", required=False)
 @click.option(
     "--image-size",
@@ -51,7 +59,8 @@ def list_command(
 ) -> None:
     """Show what can be run, all of it or one KIND, and which plugins could not be loaded.
 
-    With the NAME of a method its parameters, with that of a model its feature groups.
+    attack means the same as attacks. With the NAME of a method its parameters, with that of a model
+    its feature groups.
     """
     if name is not None:
         tables = details(str(kind), name, image_size, choice)

@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
+from kdbench.bench.session.request import MOST_SEEDS
 from kdbench.report.columns import MOST_WHOLE
 
-#: Each is a number in memory, and at least one cell.
-_MOST_SEEDS = 100_000
 _OPTIONS = (
     click.option(
         "--spec",
@@ -73,7 +72,7 @@ _OPTIONS = (
     click.option("--seed", type=click.IntRange(0, MOST_WHOLE), help="Root seed.  [default: 0]"),
     click.option(
         "--seeds",
-        type=click.IntRange(1, _MOST_SEEDS),
+        type=click.IntRange(1, MOST_SEEDS),
         help="How many seeds, from --seed upwards.  [default: 1]",
     ),
     click.option("--target-class", type=int, help="The attacker's target.  [default: 0]"),

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.bench.session.folders import check_out
 from kdbench.bench.session.networks import tell_notes
+from kdbench.bench.session.numbers import LEAST, check_least
 from kdbench.bench.session.tell import Tell
-from kdbench.bench.work.executors.make import ExecutorName, JobLimits, make_executor
+from kdbench.bench.work.executors.make import EXECUTORS, ExecutorName, JobLimits, make_executor
 from kdbench.errors import UsageError
 from kdbench.untrusted.text import strip_control
 
@@ -55,6 +56,16 @@ class Execution:
     fail_fast: bool = False
     #: Plugins whose reporters hear how the run goes on.
     reporter: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for what no command would take."""
+        if self.executor not in EXECUTORS:
+            names = " or ".join(EXECUTORS)
+            raise UsageError(f"--executor: {names}; got {self.executor!r}")
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None:
+                check_least(name, value, least)
 
     def make_executor(self, processes: Processes) -> Executor:
         """A new executor, which the caller closes.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.bench.session.networks import spelled
+from kdbench.bench.session.numbers import check_least
 from kdbench.bench.session.tell import Tell
 from kdbench.errors import ConfigError
 from kdbench.untrusted.text import strip_control
@@ -30,6 +31,8 @@ PAPER_PAIRS = (
     "pyramid200-wrn28_4",
     "pyramid200-pyramid110",
 )
+#: Each is a number in memory, and at least one cell.
+MOST_SEEDS = 100_000
 #: The option of a request's field, where its name is not that of the field.
 _OPTION_OF = {
     "attacks": "--attack",
@@ -96,6 +99,10 @@ def build_spec(
         for block in fields.pop("also", [])
     ]
     _expand_names([fields, *blocks], registry)
+    if seeds is not None:
+        check_least("seeds", seeds, 1)
+        if seeds > MOST_SEEDS:
+            raise ConfigError(f"--seeds: at most {MOST_SEEDS} can be taken; got {seeds}")
     if seed is not None or seeds is not None:
         fields["seeds"] = list(range(seed or 0, (seed or 0) + (seeds or 1)))
     imported = imported_teachers(store, fields.get("teacher_from", ()))

@@ -1,0 +1,122 @@
+"""What ``Results`` says is what the tables of the commands say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import kdbench
+from kdbench.errors import ConfigError, UsageError
+from kdbench.report.columns import COLUMNS
+from kdbench.report.leaderboard import as_records, leaderboard, overall
+from kdbench.report.tables import write_csv, write_results
+from kdbench.results import Results
+from tests.report.report_rows import HOSTILE, cell
+
+RECORDED = sorted((Path(__file__).parents[1] / "benchmarks" / "results").glob("*/results.csv"))
+
+
+def saved(path, rows):
+    write_results(rows, path)
+    return path
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.parent.name)
+def test_the_table_is_exactly_results_csv(path, tmp_path):
+    runs = kdbench.load(path)
+    assert list(runs.table.columns) == list(COLUMNS)
+    assert len(runs) == len(runs.table) == len(runs.rows)
+    # Written back it has the values of the file. Columns that came later are empty.
+    written = tmp_path / "results.csv"
+    write_csv(list(COLUMNS), as_records(runs.table), written)
+    before, after = (pd.read_csv(p, dtype=str, keep_default_na=False) for p in (path, written))
+    shared = [name for name in before if name in after]
+    assert len(shared) > 30
+    pd.testing.assert_frame_equal(before[shared], after[shared])
+
+
+def test_the_table_of_todays_schema_is_the_file_byte_for_byte(tmp_path):
+    rows = [cell(seed=0, reason=text) for text in HOSTILE[:1]]
+    rows += [cell(seed=n, reason=text) for n, text in enumerate(HOSTILE, 1)]
+    path = saved(tmp_path / "results.csv", [*rows, cell(seed=99, status="failed")])
+    write_csv(list(COLUMNS), as_records(kdbench.load(path).table), tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == path.read_bytes()
+
+
+def test_types_of_the_table(tmp_path):
+    table = kdbench.load(saved(tmp_path / "r.csv", [cell(), cell(seed=1, status="failed")])).table
+    assert str(table["student_asr"].dtype) == "float64"
+    assert str(table["student_asr_hits"].dtype) == "Int64"
+    assert table["student_asr_hits"].isna().tolist() == [False, True]
+    assert table["verdict"].tolist()[1] is None
+
+
+def test_rankings_are_those_of_the_leaderboard(tmp_path):
+    rows = [
+        cell(seed=seed, defense=name, student_asr=hits + seed)
+        for name, hits in (("none", 800), ("nad", 300))
+        for seed in (0, 1, 2)
+    ]
+    runs = kdbench.load(saved(tmp_path / "r.csv", rows))
+    pd.testing.assert_frame_equal(runs.leaderboard, leaderboard(runs.rows))
+    pd.testing.assert_frame_equal(runs.overall, overall(runs.rows))
+    assert runs.leaderboard["defense"].tolist() == ["nad", "none"]
+    asr = runs.paired[runs.paired["metric"] == "student_asr"]
+    assert {("nad", "none")} <= {*zip(asr["defense_a"], asr["defense_b"], strict=True)}
+
+
+def test_of_one_seed_nothing_is_paired(tmp_path):
+    runs = kdbench.load(saved(tmp_path / "r.csv", [cell(), cell(defense="nad")]))
+    assert len(runs.paired) == 0
+    assert "p_holm" in runs.paired
+
+
+def test_failures_have_their_reasons(tmp_path):
+    rows = [cell(), cell(seed=1, status="failed", reason="no room")]
+    runs = kdbench.load(saved(tmp_path / "r.csv", rows))
+    ((_, failure),) = runs.failures.iterrows()
+    assert (failure["seed"], failure["status"], failure["reason"]) == (1, "failed", "no room")
+    assert repr(runs) == f"<Results: 2 cells, 1 of them failed of {tmp_path / 'r.csv'}>"
+
+
+def test_equal_are_those_that_were_measured_alike(tmp_path):
+    first = kdbench.load(saved(tmp_path / "a.csv", [cell(wall_s=1.0)]))
+    assert first == kdbench.load(saved(tmp_path / "b.csv", [cell(wall_s=9.0)]))
+    assert first != kdbench.load(saved(tmp_path / "c.csv", [cell(student_asr=1)]))
+    assert first != "rows"
+    with pytest.raises(TypeError):
+        hash(first)
+
+
+def test_what_is_changed_in_a_copy_changes_nothing(tmp_path):
+    runs = kdbench.load(saved(tmp_path / "a.csv", [cell()]))
+    runs.rows[0]["attack"] = "other"
+    assert runs.rows[0]["attack"] == "lba"
+
+
+def test_several_are_merged_as_strictly_as_by_the_leaderboard(tmp_path):
+    a = saved(tmp_path / "a.csv", [cell(), cell(seed=1)])
+    b = saved(tmp_path / "b.csv", [cell(seed=1), cell(seed=2)])
+    runs = kdbench.load(a, b)
+    assert runs.table["seed"].tolist() == [0, 1, 2]
+    assert runs.paths == (a, b)
+    other = saved(tmp_path / "c.csv", [cell(preset="standard")])
+    with pytest.raises(ConfigError, match="presets are never ranked together"):
+        kdbench.load(a, other)
+    with pytest.raises(ConfigError, match="does not exist"):
+        kdbench.load(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="nothing to load"):
+        kdbench.load()
+
+
+def test_a_run_and_its_results_are_compared_alike(tmp_path):
+    a = saved(tmp_path / "a.csv", [cell(student_asr=100)])
+    b = saved(tmp_path / "b.csv", [cell(student_asr=700)])
+    by_path, by_rows = kdbench.compare(a, b), kdbench.compare(kdbench.load(a), Results.read([b]))
+    assert by_path == by_rows
+    assert [change.column for change in by_path.worse] == ["student_asr"]
+    assert kdbench.compare(b, a).worse == []
+    with pytest.raises(ConfigError, match="share no cell"):
+        kdbench.compare(a, saved(tmp_path / "c.csv", [cell(attack="ckd")]))
