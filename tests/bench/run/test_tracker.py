@@ -66,7 +66,6 @@ HOSTILE = {
     "number": (returning(7), "must return a function of one event, got 7"),
     "nothing": (returning(None), "must return a function of one event, got None"),
     "mumbles": (reporter("say(b'{nonsense\\n')", SAY), "its process said nonsense"),
-    "answers": (reporter("say(b'{\"answer\": null}\\n' * 9)", SAY), "its process said nonsense"),
     "lies": (reporter("say(b'{\"plugin\": {}}\\n')", SAY), "its process said nonsense"),
     "accuses": (reporter(f"say({ACCUSES!r})", SAY), "failed at "),
     "floods": (reporter("say(b'x' * (10 << 20))", SAY), "its process said too much"),
@@ -140,6 +139,12 @@ def test_a_hostile_reporter_ends_itself_only(name, known, tmp_path, monkeypatch)
     assert told[0].startswith(f"reporter {name} gets no more events: it failed")
     assert says in told[0]
     assert told[0].isprintable()
+
+
+def test_answers_that_nobody_waits_for_change_nothing(known, tmp_path):
+    answers = reporter("say(b'{\"answer\": null}\\n' * 9)", SAY)
+    told = play(known({"answers": answers}), "answers", tmp_path / "out")
+    assert len(told) <= 1
 
 
 def test_one_that_is_slow_is_waited_for_once(known, tmp_path, monkeypatch):
