@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,27 +16,46 @@ from markupsafe import Markup
 
 import kdbench
 from kdbench._files import write_atomically
+from kdbench.errors import ConfigError
 from kdbench.page import numbers
+from kdbench.page.bars import bars_of
 from kdbench.page.cells import cells_of
+from kdbench.page.cost import cost_of
+from kdbench.page.failures import failures_of
 from kdbench.page.finding import finding_of
+from kdbench.page.head import facts_of, few
 from kdbench.page.marks import MARKS, outcomes
 from kdbench.page.matrix import matrix_of
+from kdbench.page.origin import origins_of
+from kdbench.page.ranking import p_text, rankings_of
+from kdbench.page.scatter import scatter_of
 from kdbench.page.source import Source
-from kdbench.page.tasks import tasks_of
+from kdbench.page.tasks import Task, tasks_of
+from kdbench.report.paired import side_label
 from kdbench.untrusted.text import strip_control
 
 _TEMPLATES = Path(__file__).parent / "templates"
-#: Bytes of a page. What is larger, nobody can open.
-MOST_BYTES = 5_000_000
+#: Settings that are drawn.
+_MOST_DRAWN = 400
+#: Letters of a text. A stranger's table may hold any number.
+_MOST_TEXT = 2000
+#: Of a page.
+_MOST_BYTES = 5_000_000
 
 
 def write_page(source: Source, path: Path) -> None:
     """Write the page of some runs.
 
     Raises:
+        ConfigError: it would be larger than 5 MB.
         OSError: it cannot be written.
     """
     page = page_of(source)
+    if len(page) > _MOST_BYTES:
+        raise ConfigError(
+            f"the page would have {len(page) / 1e6:.1f} MB, more than a browser likes to open; "
+            "name fewer runs"
+        )
     write_atomically(path, lambda target: target.write_text(page, encoding="utf-8"))
 
 
@@ -46,6 +67,7 @@ def page_of(source: Source) -> str:
 def _parts(source: Source) -> dict[str, Any]:
     """What the templates get."""
     tasks = tasks_of(source.rows)
+    drawn = _drawn(tasks)
     script = _asset("page.js")
     return {
         "version": kdbench.__version__,
@@ -53,13 +75,36 @@ def _parts(source: Source) -> dict[str, Any]:
         "script": Markup(script),
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "source": source,
+        "runs": few([run.name for run in source.runs]),
         "finding": finding_of(source.rows),
+        "facts": facts_of(source),
         "marks": MARKS,
         "outcomes": outcomes(source.rows),
         "tasks": tasks,
-        "matrices": [matrix_of(task) for task in tasks],
+        "matrices": [matrix_of(task) for task in drawn],
+        "scatters": list(filter(None, map(scatter_of, drawn))),
+        "bars": [(task, bars_of(task)) for task in drawn],
+        "left": _settings(tasks) - _settings(drawn),
+        "rankings": rankings_of(source.rows, tasks),
         "cells": cells_of(source.rows, tasks),
+        "failures": failures_of(source),
+        "cost": cost_of(source),
+        "origins": origins_of(source),
     }
+
+
+def _drawn(tasks: Sequence[Task]) -> list[Task]:
+    """The first tasks with their first settings, as many as a page can draw."""
+    drawn, left = [], _MOST_DRAWN
+    for task in tasks:
+        if left > 0:
+            drawn.append(replace(task, settings=task.settings[:left]))
+            left -= len(task.settings)
+    return drawn
+
+
+def _settings(tasks: Sequence[Task]) -> int:
+    return sum(len(task.settings) for task in tasks)
 
 
 @cache
@@ -73,18 +118,22 @@ def _environment() -> Environment:
         finalize=_harmless,
     )
     environment.globals["n"] = numbers
-    environment.filters["lines"] = _lines
+    environment.globals["side"] = side_label
+    environment.globals["p_text"] = p_text
+    environment.filters["text"] = _text
     return environment
 
 
 def _harmless(value: Any) -> Any:
     """A value as it gets into the page. What a browser could obey is escaped after this."""
-    return strip_control(value) if type(value) is str else value
+    if type(value) is not str:
+        return value
+    return strip_control(value if len(value) <= _MOST_TEXT else f"{value[:_MOST_TEXT]}…")
 
 
-def _lines(text: str) -> Markup:
-    """A text of several lines, harmless line by line."""
-    return Markup("\n").join(strip_control(line) for line in text.splitlines())
+def _text(lines: Sequence[str]) -> Markup:
+    """Lines of text, each of them harmless."""
+    return Markup("\n").join(map(strip_control, lines))
 
 
 @cache

@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from kdbench.page.marks import MARKS, Mark, outcome
 from kdbench.page.numbers import decimals, text
 from kdbench.page.tasks import Setting, Task
@@ -18,6 +20,8 @@ from kdbench.report.tables import table_lines, written
 MOST_LINES = 1500
 #: Bytes of the file of all columns in a page. A larger one is left out.
 _MOST_PAYLOAD = 2_500_000
+#: Letters of a name in the table.
+_MOST_NAME = 120
 #: Columns of names that are shown only where they tell rows apart.
 _NAMES = ("dataset", "attack", "defense", "distiller", "teacher", "student", "preset")
 #: Columns of numbers, with their headings.
@@ -28,7 +32,6 @@ _NUMBERS: Mapping[str, str] = {
     "student_asr": "ASR",
     "student_ra": "RA",
     "c1_asr": "C1 ASR",
-    "c2_acc": "C2 ACC",
     "c3_acc": "C3 ACC",
     "c3_asr": "C3 ASR",
     "transferred": "transferred",
@@ -43,6 +46,8 @@ class Line:
 
     setting: int
     """The number of its setting."""
+    first: bool
+    """Whether it is the first line of its setting."""
     mark: Mark
     word: str
     """The outcome as this line has it."""
@@ -68,9 +73,9 @@ class Cells:
     per_setting: bool
     """A line is the mean of a setting, since there are too many cells."""
     total: int
-    file: str
+    file: Markup
     """results.csv, gzipped, in base64. Empty: it is too large for a page."""
-    columns: str
+    columns: Markup
     """The meanings of its columns, in the same way."""
 
 
@@ -86,7 +91,7 @@ def cells_of(rows: Sequence[Row], tasks: Sequence[Task]) -> Cells:
         else _cell_lines(rows, settings, names)
     )
     return Cells(
-        [(name, next(iter(values[name]))) for name in _NAMES if len(values[name]) == 1],
+        [(name, next(iter(values[name]))[:_MOST_NAME]) for name in _NAMES if len(values[name]) == 1],
         names,
         "seeds" if per_setting else "seed",
         [(heading, COLUMNS[name].about) for name, heading in _NUMBERS.items()],
@@ -105,9 +110,10 @@ def _cell_lines(
     return [
         Line(
             of_row[id(row)],
+            row is settings[of_row[id(row)]].rows[0],
             MARKS[outcome(row)],
             _word(row),
-            [str(row[name]) for name in names],
+            [str(row[name])[:_MOST_NAME] for name in names],
             str(row["seed"]),
             [_number(row, name) for name in _NUMBERS],
         )
@@ -131,9 +137,10 @@ def _mean_line(setting: Setting, names: Sequence[str]) -> Line:
     means = [setting.mean(name) for name in _NUMBERS]
     return Line(
         setting.number,
+        True,
         MARKS[setting.outcome],
-        ", ".join(f"{name} {count}" for name, count in setting.outcomes.items()),
-        [str(setting.record[name]) for name in names],
+        setting.words,
+        [str(setting.record[name])[:_MOST_NAME] for name in names],
         str(len(setting.rows)),
         [
             ("", "") if mean is None else (f"{mean:.4f}", text(mean, decimals(name)))
@@ -142,14 +149,15 @@ def _mean_line(setting: Setting, names: Sequence[str]) -> Line:
     )
 
 
-def _packed_rows(rows: Sequence[Row]) -> str:
+def _packed_rows(rows: Sequence[Row]) -> Markup:
     packed = _packed("".join(table_lines(list(COLUMNS), rows)).encode())
-    return packed if len(packed) <= _MOST_PAYLOAD else ""
+    return packed if len(packed) <= _MOST_PAYLOAD else Markup("")
 
 
-def _packed(content: bytes) -> str:
+def _packed(content: bytes) -> Markup:
+    """It holds nothing to escape."""
     # Without the time, so that the same page has the same bytes.
-    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode("ascii")
+    return Markup(base64.b64encode(gzip.compress(content, 9, mtime=0)).decode("ascii"))
 
 
 def _meanings() -> dict[str, str]:

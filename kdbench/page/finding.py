@@ -24,8 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kdbench.page.marks import outcome
-from kdbench.page.tasks import UNDEFENDED
+from kdbench.page.marks import UNDEFENDED, outcome
 from kdbench.report.columns import Row
 from kdbench.report.paired import grouped
 from kdbench.report.ranking import CONCLUSIVE

@@ -7,7 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kdbench.report.columns import Row
+from kdbench.report.ranking import CONCLUSIVE
 from kdbench.report.verdict import MEANING, TRANSFER_FLOOR
+
+#: The defense that does nothing.
+UNDEFENDED = "none"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,9 @@ MARKS: Mapping[str, Mark] = {
         "v-little",
         f"under {TRANSFER_FLOOR:.0f} points of ASR travelled, too few to judge a defense",
     ),
+    "undefended": Mark(
+        "undefended", "v-base", "the backdoor travelled, and no defense was there to be judged"
+    ),
     "no verdict": Mark(
         "no verdict", "v-none", "measured, but a control is missing or the trigger is not known"
     ),
@@ -42,7 +49,8 @@ def outcome(row: Row) -> str:
     """The outcome of a cell, a key of :data:`MARKS`."""
     if row.get("status") != "ok":
         return "failed"
-    return row.get("verdict") or "no verdict"
+    verdict = row.get("verdict") or "no verdict"
+    return "undefended" if row["defense"] == UNDEFENDED and verdict in CONCLUSIVE else verdict
 
 
 def outcomes(rows: Iterable[Row]) -> Counter[str]:

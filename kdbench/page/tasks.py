@@ -14,14 +14,12 @@ from statistics import fmean
 from typing import Any
 
 from kdbench._intervals import Z95
-from kdbench.page.marks import outcomes
+from kdbench.page.marks import UNDEFENDED, outcomes
 from kdbench.report.columns import Row
 from kdbench.report.leaderboard import SETTING, as_records, leaderboard
 from kdbench.report.paired import estimate, grouped
 from kdbench.report.settings import SHARED, attack_label, defense_label, shared_label, told_apart
 
-#: The defense that does nothing.
-UNDEFENDED = "none"
 _TASK = ("schema", *SHARED, "shared_digest")
 
 
@@ -48,6 +46,14 @@ class Setting:
     def outcome(self) -> str:
         """The most frequent outcome. Of two the one that is first in a legend."""
         return self.outcomes.most_common(1)[0][0]
+
+    @property
+    def words(self) -> str:
+        """The outcome, or each with its share of the seeds, the most frequent first."""
+        counts = self.outcomes.most_common()
+        if len(counts) == 1:
+            return counts[0][0]
+        return ", ".join(f"{name} {count}/{len(self.rows)}" for name, count in counts)
 
     @property
     def measured(self) -> list[Row]:
