@@ -72,7 +72,7 @@ def _words(setting: Setting) -> str:
     if judged:
         seeds = len(setting.rows)
         of_seeds = f" in {judged} of {seeds} seeds" if judged < seeds else ""
-        interval = between((setting.record["removed_low"], setting.record["removed_high"]))
+        interval = between((setting.record["removed_low"], setting.record["removed_high"]), 0)
         return f"{text(removed, 0)} % removed{of_seeds}{f' ({interval})' if interval else ''}"
     if moved is None:
         return "no verdict"

@@ -30,6 +30,7 @@ from kdbench.page.origin import origins_of
 from kdbench.page.ranking import p_text, rankings_of
 from kdbench.page.scatter import scatter_of
 from kdbench.page.source import Source
+from kdbench.page.svg import SHAPES
 from kdbench.page.tasks import Task, tasks_of
 from kdbench.report.paired import side_label
 from kdbench.untrusted.text import strip_control
@@ -118,6 +119,7 @@ def _environment() -> Environment:
         finalize=_harmless,
     )
     environment.globals["n"] = numbers
+    environment.globals["shapes"] = len(SHAPES)
     environment.globals["side"] = side_label
     environment.globals["p_text"] = p_text
     environment.filters["text"] = _text

@@ -40,19 +40,26 @@ def paper_entry(name: str, paper: Mapping[str, Any]) -> str:
     values = {field: tex(" ".join(texts(paper.get(field)))) for field in ("title", "venue", "link")}
     authors = " ".join(texts(paper.get("authors")))
     year = number(paper.get("year"))
-    if not values["title"] or not authors.strip("- ") or year is None:
+    if not values["title"] or values["venue"].strip() in ("", "-") or year is None:
         return ""
     return _entry(
         "misc",
         re.sub(r"\W", "", name),
         {
             "title": f"{{{values['title']}}}",
-            "author": " and ".join(tex(part.strip()) for part in authors.split(",")),
+            "author": _authors(authors),
             "howpublished": values["venue"],
             "year": f"{year:.0f}",
             "url": values["link"],
         },
     )
+
+
+def _authors(names: str) -> str:
+    """``Chen et al.`` and ``Li, Ma`` as BibTeX wants them."""
+    known, _, more = names.partition(" et al")
+    parts = [tex(part.strip()) for part in known.split(",") if part.strip()]
+    return " and ".join([*parts, *(["others"] if more else [])])
 
 
 def tex(text: str) -> str:

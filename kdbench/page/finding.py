@@ -12,7 +12,8 @@ The headline follows from the cells, the first rule that fits:
 5.  One defense: in how many of its conclusive runs it stopped each attack.
 6.  Several, and none stopped anything: how many, and in how many conclusive runs. Those that
     stopped an attack partly are named.
-7.  Several, and some stopped an attack: these are named, with their counts.
+7.  Several, and some stopped an attack: up to two pairs of defense and attack are named, with
+    their counts. More are counted, and the first three are named after the headline.
 
 Then come reservations, each where it applies: what stopped an attack partly, how many runs were
 inconclusive, how many cells failed, and that one seed is no ranking.
@@ -32,6 +33,8 @@ from kdbench.report.settings import IMPORTED, attack_label, defense_label
 
 #: Names that a sentence has. More are counted.
 _NAMED = 3
+#: Pairs of an attack and a defense that a headline names.
+_FEW = 2
 #: Counts of (attack, defense).
 _Counts = Counter[tuple[str, str]]
 
@@ -107,9 +110,15 @@ def _defended(conclusive: Sequence[Row]) -> tuple[str, list[str]]:
             f"Of {len(defenses)} defenses none stopped {_joined(attacks, 'or')} in any of "
             f"{_count(len(conclusive), 'judged run')}."
         ), more
-    others = len(defenses) - len({defense for _, defense in stopped})
-    rest = f"; of {len(defenses)} defenses {others} stopped nothing" if others else ""
-    return f"{_clauses(stopped, runs, 'stopped')}{rest}.", more
+    who = {defense for _, defense in stopped}
+    if len(stopped) <= _FEW:
+        others = len(defenses) - len(who)
+        rest = f"; of {len(defenses)} defenses {others} stopped nothing" if others else ""
+        return f"{_clauses(stopped, runs, 'stopped')}{rest}.", more
+    return (
+        f"{len(who)} of {len(defenses)} defenses stopped {_joined(attacks, 'or')} in "
+        f"{stopped.total()} of {_count(len(conclusive), 'judged run')}."
+    ), [f"{_clauses(stopped, runs, 'stopped')}.", *more]
 
 
 def _clauses(counts: _Counts, runs: _Counts, verb: str) -> str:
@@ -120,7 +129,8 @@ def _clauses(counts: _Counts, runs: _Counts, verb: str) -> str:
         for (attack, defense), count in in_order[:_NAMED]
     ]
     left = sum(count for _, count in in_order[_NAMED:])
-    return _joined([*parts, *([f"others {verb} one in {_count(left, 'run')}"] if left else [])])
+    more = [f"others {verb} an attack in {_count(left, 'run')}"] if left else []
+    return _joined([*parts, *more])
 
 
 def _counts(rows: Iterable[Row], *verdicts: str) -> _Counts:

@@ -48,6 +48,6 @@ def _place(setting: Setting) -> Verdicts:
     return Verdicts(
         setting,
         MARKS[first],
-        "" if len(counts) == 1 else f"{counts[first]} of {seeds}",
+        "" if len(counts) == 1 else f"{counts[first]} of {seeds} seeds",
         [f"{name} {count}" for name, count in counts.items() if name != first],
     )

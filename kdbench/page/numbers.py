@@ -20,11 +20,11 @@ def signed(value: float | None) -> str:
     return shown if value is None or value <= 0 or float(f"{value:.1f}") == 0 else f"+{shown}"
 
 
-def between(interval: tuple[float | None, float | None] | None) -> str:
+def between(interval: tuple[float | None, float | None] | None, digits: int = 1) -> str:
     """An interval in words. Empty where there is none."""
     if interval is None or interval[0] is None or interval[1] is None:
         return ""
-    return f"{text(interval[0])} to {text(interval[1])}"
+    return f"{text(interval[0], digits)} to {text(interval[1], digits)}"
 
 
 def decimals(name: str) -> int:

@@ -45,7 +45,7 @@ class Origins:
 def origins_of(source: Source) -> Origins:
     """Where the rows of a page are from."""
     papers = {
-        name: paper_entry(name, table(paper))
+        name: paper_entry(name.partition(".")[2] or name, table(paper))
         for run in source.runs
         for name, paper in table(run.record.get("papers")).items()
     }

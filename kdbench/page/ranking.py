@@ -158,7 +158,7 @@ def _ranked(settings: Sequence[Setting], compared: _Compared) -> list[Ranked]:
                 setting.defense,
                 setting.number,
                 text(record["student_asr"]),
-                between((record["rank_low"], record["rank_high"])),
+                _interval(record),
                 text(record["acc_lost"]),
                 _seeds(record),
                 MARKS[setting.outcome],
@@ -181,6 +181,12 @@ def _rank(rank: int | None, ranks: Sequence[int | None]) -> str:
     if rank is None:
         return ""
     return f"{rank}{'=' if ranks.count(rank) > 1 else ''}"
+
+
+def _interval(record: Row) -> str:
+    """The interval of its ASR, within what a rate can be."""
+    low, high = record["rank_low"], record["rank_high"]
+    return "" if low is None or high is None else between((max(0.0, low), min(100.0, high)))
 
 
 def _seeds(record: Row) -> str:
@@ -216,7 +222,7 @@ def _over_attacks(rows: list[Row], tasks: Sequence[Task]) -> list[Ranking]:
                 defense_label(record),
                 None,
                 text(record["student_asr"]),
-                between((record["rank_low"], record["rank_high"])),
+                _interval(record),
                 text(record["acc_lost"]),
                 str(record["n_seeds"]),
                 None,

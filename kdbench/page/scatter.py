@@ -17,13 +17,13 @@ _ROOM = 10
 #: Marks of a drawing. More hide each other.
 MOST_MARKS = 150
 #: Pixels of a letter, and of a line of letters.
-_LETTER, _LINE = 6.3, 13
+_LETTER, _LINE = 7.1, 15
 #: Where a label may stand beside its mark: (x, y of its middle, anchor).
 _PLACES = (
     (10, 0, "start"),
     (-10, 0, "end"),
-    (0, -14, "middle"),
-    (0, 15, "middle"),
+    (0, -15, "middle"),
+    (0, 16, "middle"),
     (9, -12, "start"),
     (-9, -12, "end"),
     (9, 12, "start"),

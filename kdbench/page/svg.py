@@ -18,6 +18,8 @@ SHAPES = (
     ("diamond", "M0,-7L6.5,0L0,7L-6.5,0z"),
     ("triangle down", "M0,6.3L6,-4.7H-6z"),
     ("hexagon", "M-6,0L-3,-5.2H3L6,0L3,5.2H-3z"),
+    ("plus", "M-2,-6h4v4h4v4h-4v4h-4v-4h-4v-4h4z"),
+    ("hourglass", "M-5.5,-5.5H5.5L1.5,0L5.5,5.5H-5.5L-1.5,0z"),
 )
 
 
