@@ -68,7 +68,7 @@ def _words(setting: Setting) -> str:
         return "not measured"
     moved = setting.mean("transferred")
     if setting.defense == UNDEFENDED and moved is not None:
-        return f"{text(moved, 0)} points travelled"
+        return f"{text(moved)} points travelled"
     if judged:
         seeds = len(setting.rows)
         of_seeds = f" in {judged} of {seeds} seeds" if judged < seeds else ""
@@ -76,4 +76,4 @@ def _words(setting: Setting) -> str:
         return f"{text(removed, 0)} % removed{of_seeds}{f' ({interval})' if interval else ''}"
     if moved is None:
         return "no verdict"
-    return f"{text(moved, 0)} points travelled, {TRANSFER_FLOOR:.0f} are needed"
+    return f"{text(moved)} points travelled, {TRANSFER_FLOOR:.0f} are needed"

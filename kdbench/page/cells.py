@@ -91,7 +91,11 @@ def cells_of(rows: Sequence[Row], tasks: Sequence[Task]) -> Cells:
         else _cell_lines(rows, settings, names)
     )
     return Cells(
-        [(name, next(iter(values[name]))[:_MOST_NAME]) for name in _NAMES if len(values[name]) == 1],
+        [
+            (name, next(iter(values[name]))[:_MOST_NAME])
+            for name in _NAMES
+            if len(values[name]) == 1
+        ],
         names,
         "seeds" if per_setting else "seed",
         [(heading, COLUMNS[name].about) for name, heading in _NUMBERS.items()],

@@ -63,8 +63,8 @@ def finding_of(rows: Sequence[Row]) -> Finding:
         return Finding(_travelled(judged), (*_failed(rows, measured), *_one_seed(judged)))
     conclusive = [row for row in defended if row["verdict"] in CONCLUSIVE]
     if not conclusive:
-        count = _count(len(defended), "run")
-        headline = f"Too little of the backdoor travelled to judge a defense in any of {count}."
+        runs = f" in any of {len(defended)} runs" if len(defended) > 1 else ""
+        headline = f"Too little of the backdoor travelled to judge a defense{runs}."
         return Finding(headline, (*_failed(rows, measured), *_one_seed(judged)))
     headline, partly = _defended(conclusive)
     little = [row for row in judged if row["verdict"] == "inconclusive"]

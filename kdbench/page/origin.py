@@ -50,11 +50,7 @@ def origins_of(source: Source) -> Origins:
         for name, paper in table(run.record.get("papers")).items()
     }
     entries = [kdbench_entry(), *dict.fromkeys(filter(None, papers.values()))]
-    return Origins(
-        list(map(_origin, source.runs)),
-        _made_by(source.rows),
-        "\n\n".join(entries),
-    )
+    return Origins(list(map(_origin, source.runs)), _made_by(source.rows), "\n\n".join(entries))
 
 
 def _origin(run: Run) -> Origin:
@@ -76,8 +72,9 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     for name, about in described(record):
         yield f"dataset {name}", about
     for dataset in tables(record.get("datasets")):
-        yield f"images of {' '.join(texts(dataset.get('name')))}", " ".join(
-            texts(dataset.get("digest"))
+        yield (
+            f"images of {' '.join(texts(dataset.get('name')))}",
+            " ".join(texts(dataset.get("digest"))),
         )
     for name in ("device", "machine", "numerics", "confinement", "config_digest", "commit", "note"):
         if value := ", ".join(texts(record.get(name))):

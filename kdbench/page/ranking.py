@@ -11,14 +11,7 @@ from kdbench.page.tasks import Setting, Task
 from kdbench.report.columns import Row
 from kdbench.report.leaderboard import as_records, overall
 from kdbench.report.notes import notes
-from kdbench.report.paired import (
-    CONTROL,
-    GROUP,
-    against_control,
-    comparisons,
-    grouped,
-    side_label,
-)
+from kdbench.report.paired import CONTROL, GROUP, against_control, comparisons, grouped, side_label
 from kdbench.report.settings import defense_label, shared_label
 
 #: Pairs of defenses that are compared for a page, and of these the ones that it shows.

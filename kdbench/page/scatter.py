@@ -10,24 +10,37 @@ from kdbench.page.numbers import between, text
 from kdbench.page.svg import LEAST_RANGE, SHAPES, Scale, fitted, ticks
 from kdbench.page.tasks import Setting, Task
 
-WIDTH, HEIGHT = 720, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 700, 16, 352
+
+@dataclass(frozen=True)
+class Frame:
+    """The sizes of a drawing, in its own pixels."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+    letter: float
+    """The width of a letter."""
+    line: float
+    """The height of a line of letters."""
+
+
+#: Of the drawing in a page, which is 720 wide and 400 high.
+PAGE = Frame(52, 700, 16, 352, 7.1, 15)
 #: Free room between the ends of an axis and the frame, so that a mark at 100 % is whole.
 _ROOM = 10
 #: Marks of a drawing. More hide each other.
 MOST_MARKS = 150
-#: Pixels of a letter, and of a line of letters.
-_LETTER, _LINE = 7.1, 15
-#: Where a label may stand beside its mark: (x, y of its middle, anchor).
+#: Where a label may stand beside its mark: x and y of its middle in lines, and its anchor.
 _PLACES = (
-    (10, 0, "start"),
-    (-10, 0, "end"),
-    (0, -15, "middle"),
-    (0, 16, "middle"),
-    (9, -12, "start"),
-    (-9, -12, "end"),
-    (9, 12, "start"),
-    (-9, 12, "end"),
+    (0.7, 0.0, "start"),
+    (-0.7, 0.0, "end"),
+    (0.0, -1.0, "middle"),
+    (0.0, 1.05, "middle"),
+    (0.6, -0.8, "start"),
+    (-0.6, -0.8, "end"),
+    (0.6, 0.8, "start"),
+    (-0.6, 0.8, "end"),
 )
 _Box = tuple[float, float, float, float]
 
@@ -89,7 +102,7 @@ class _Point:
     """None: a control."""
 
 
-def scatter_of(task: Task) -> Scatter | None:
+def scatter_of(task: Task, frame: Frame = PAGE) -> Scatter | None:
     """The drawing of a task. None: nothing of it was measured."""
     points = list(_points(task))
     if not points:
@@ -98,11 +111,11 @@ def scatter_of(task: Task) -> Scatter | None:
     points = [point for point in points if point.setting is None] + settings[:MOST_MARKS]
     x_range = fitted(_values(points, "student_asr", [point.asr for point in points]))
     y_range = fitted(_values(points, "student_acc", [point.acc for point in points]))
-    x = Scale(*x_range, _LEFT + _ROOM, _RIGHT - _ROOM)
-    y = Scale(*y_range, _BOTTOM - _ROOM, _TOP + _ROOM)
+    x = Scale(*x_range, frame.left + _ROOM, frame.right - _ROOM)
+    y = Scale(*y_range, frame.bottom - _ROOM, frame.top + _ROOM)
     return Scatter(
         task,
-        list(_dots(points, x, y)),
+        list(_dots(points, x, y, frame)),
         [(x.at(tick), f"{tick:g}") for tick in ticks(*x_range)],
         [(y.at(tick), f"{tick:g}") for tick in ticks(*y_range)],
         [(attack, _shape(place)) for place, attack in enumerate(task.attacks)],
@@ -143,7 +156,7 @@ def _points(task: Task) -> Iterator[_Point]:
             yield _Point(asr, acc, attacks[setting.attack], setting.defense, setting)
 
 
-def _dots(points: Sequence[_Point], x: Scale, y: Scale) -> Iterator[Dot]:
+def _dots(points: Sequence[_Point], x: Scale, y: Scale, frame: Frame) -> Iterator[Dot]:
     taken: list[_Box] = [_around(x.at(point.asr), y.at(point.acc)) for point in points]
     for point in points:
         across, up = (
@@ -159,7 +172,7 @@ def _dots(points: Sequence[_Point], x: Scale, y: Scale) -> Iterator[Dot]:
             _about(point),
             None if across is None else (x.at(across[0]), x.at(across[1])),
             None if up is None else (y.at(up[0]), y.at(up[1])),
-            _label(at, point.name, taken),
+            _label(at, point.name, taken, frame),
         )
 
 
@@ -185,18 +198,19 @@ def _around(x: float, y: float) -> _Box:
     return x - 6, y - 6, x + 6, y + 6
 
 
-def _label(at: tuple[float, float], name: str, taken: list[_Box]) -> Label | None:
+def _label(at: tuple[float, float], name: str, taken: list[_Box], frame: Frame) -> Label | None:
     """The label at the first place where it covers nothing. None: there is no such place."""
     words = name if len(name) <= 24 else f"{name[:23]}…"
-    width = len(words) * _LETTER
-    for dx, dy, anchor in _PLACES:
-        x, y = at[0] + dx, at[1] + dy
+    width = len(words) * frame.letter
+    for across, down, anchor in _PLACES:
+        x, y = at[0] + across * frame.line, at[1] + down * frame.line
         left = x - {"start": 0.0, "end": width, "middle": width / 2}[anchor]
-        box = left, y - _LINE / 2, left + width, y + _LINE / 2
-        inside = left >= _LEFT and box[2] <= _RIGHT and box[1] >= _TOP and box[3] <= _BOTTOM
+        box = left, y - frame.line / 2, left + width, y + frame.line / 2
+        inside = left >= frame.left and box[2] <= frame.right
+        inside = inside and box[1] >= frame.top and box[3] <= frame.bottom
         if inside and not any(_meet(box, other) for other in taken):
             taken.append(box)
-            return Label(round(x, 1), round(y + 4, 1), anchor, words)
+            return Label(round(x, 1), round(y + frame.line / 4, 1), anchor, words)
     return None
 
 

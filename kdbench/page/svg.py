@@ -62,5 +62,5 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 def _step(low: float, high: float, most: int) -> float:
     """The smallest round step of which at most ``most`` fit."""
     rough = (high - low) / most
-    power = 10 ** math.floor(math.log10(rough))
+    power = 10.0 ** math.floor(math.log10(rough))
     return next(step * power for step in _STEPS if step * power >= rough * (1 - 1e-9))

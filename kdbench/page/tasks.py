@@ -110,9 +110,7 @@ def tasks_of(rows: list[Row]) -> list[Task]:
     return tasks
 
 
-def _settings(
-    first: int, records: Sequence[Row], groups: Sequence[Sequence[Row]]
-) -> list[Setting]:
+def _settings(first: int, records: Sequence[Row], groups: Sequence[Sequence[Row]]) -> list[Setting]:
     attacks = _labels(records, "attack", map(attack_label, records))
     defenses = _labels(records, "defense", map(defense_label, records))
     parts = zip(attacks, defenses, records, groups, strict=True)

@@ -25,14 +25,15 @@ from kdbench.report.columns import SCHEMA
 
 
 def record_of(prepared: Prepared, registry: Answers) -> dict[str, Any]:
-    config = {"request": prepared.spec.model_dump(mode="json"), "parts": prepared.numbers()}
+    request = prepared.spec.model_dump(mode="json")
+    config = {"request": request, "parts": prepared.numbers()}
     return {
         "schema": SCHEMA,
         "started": time.time(),
         "command": sys.argv[1:],
         "config": config,
         "spec": _spec(prepared),
-        "papers": _papers(config["request"], registry),
+        "papers": _papers(request, registry),
         "config_digest": digest(config),
         "datasets": [
             {
