@@ -38,6 +38,7 @@ FLOORS = (
     ("triggers", "universal_bound", "repair", "reporter", "hookspecs"),
     ("trigger_search", "loading"),
     ("report",),
+    ("page",),
     ("testing",),
     ("bench",),
     ("paper",),
@@ -131,7 +132,7 @@ def test_methods_import_no_machine():
             ]
 
 
-READS_TABLES = ("leaderboard", "compare", "new_plugin", "store")
+READS_TABLES = ("leaderboard", "compare", "report", "new_plugin", "store")
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,11 @@ _COMMANDS = {
         "plugins_command",
         "Show the plugins, and why one could not be loaded.",
     ),
+    "report": (
+        "kdbench.cli.report",
+        "report_command",
+        "Show runs as one page, and as figures for a paper.",
+    ),
     "reproduce": (
         "kdbench.cli.reproduce",
         "reproduce_command",

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kdbench.page.numbers import duration as duration
 from kdbench.report.columns import conclusive_removed
 from kdbench.untrusted.text import shown, strip_control
 
@@ -51,19 +52,6 @@ def plain_table(title: str, columns: Iterable[str]) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
-
-
-def duration(seconds: float) -> str:
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = int(seconds) // 60
-    return (
-        f"{minutes} min {int(seconds) % 60:02d} s"
-        if minutes < 120
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
 
 
 def facts_line(facts: dict[str, Any]) -> str:

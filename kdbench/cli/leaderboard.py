@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -181,12 +180,12 @@ def _show_groups(
 ) -> None:
     """A table for each group of records that are ranked together."""
     from kdbench.cli.display import plain_table, safe
-    from kdbench.report.settings import defense_label
+    from kdbench.report.settings import defense_label, told_apart
 
     end = "" if "attack" in names else ": worst case over attacks"
     for title, members in _titled(records, names):
         table = plain_table(safe(f"{title}{end}"), shown.values())
-        defenses = _told_apart(map(defense_label, members), members, ("defense_digest",))
+        defenses = told_apart(map(defense_label, members), members, ("defense_digest",))
         for record, defense in zip(members, defenses, strict=True):
             table.add_row(*(safe(_cell(record | {"defense": defense}, name)) for name in shown))
         console.print(table)
@@ -196,7 +195,7 @@ def _show_groups(
 def _titled(records: list[Row], names: tuple[str, ...]) -> Iterator[tuple[str, list[Row]]]:
     """Groups of records, each with the names and numbers that it has in common, in words."""
     from kdbench.report.paired import grouped
-    from kdbench.report.settings import attack_label, shared_label
+    from kdbench.report.settings import attack_label, shared_label, told_apart
 
     digests = ("shared_digest", *(["attack_digest"] if "attack" in names else []))
     groups = grouped(records, ["schema", *names, *digests]).values()
@@ -205,25 +204,7 @@ def _titled(records: list[Row], names: tuple[str, ...]) -> Iterator[tuple[str, l
     for first in firsts:
         words = [attack_label(first) if name == "attack" else str(first[name]) for name in names]
         titles.append(" / ".join(words) + shared_label(first))
-    yield from zip(_told_apart(titles, firsts, digests), groups, strict=True)
-
-
-def _told_apart(
-    labels: Iterable[str], records: Iterable[Row], digests: tuple[str, ...]
-) -> list[str]:
-    """The labels. Labels that are the same get the digests or the schema that differ."""
-    from kdbench.report.settings import made_with
-
-    labels = list(labels)
-    times = Counter(labels)
-    numbers = [
-        ", ".join(dict.fromkeys(made_with(record, digest)[:12] for digest in digests))
-        for record in records
-    ]
-    return [
-        f"{label} ({text})" if times[label] > 1 else label
-        for label, text in zip(labels, numbers, strict=True)
-    ]
+    yield from zip(told_apart(titles, firsts, digests), groups, strict=True)
 
 
 def _show_comparisons(console: Console, compared: list[Row], what: str) -> None:

@@ -25,7 +25,7 @@ from kdbench.report.tables import DECIMALS, write_csv
 #: The names of a cell without its seed.
 _NAMES = CELL[:-1]
 #: The rows that have the same values in these columns are averaged: names and numbers.
-_AVERAGED = ("schema", *_NAMES, "setting_digest", *DIGESTS)
+SETTING = ("schema", *_NAMES, "setting_digest", *DIGESTS)
 MEASURES = (
     "teacher_acc",
     "teacher_asr",
@@ -110,7 +110,7 @@ def _ranked(rows: list[Row]) -> list[Row]:
     """A record per setting, with its measured rows by seed as ``rows``."""
     records = []
     for group in grouped(rows, GROUP).values():
-        by_setting = grouped(group, _AVERAGED)
+        by_setting = grouped(group, SETTING)
         needed = seeds_needed(by_setting.values())
         ranked = []
         for key, members in by_setting.items():
@@ -147,7 +147,7 @@ def overall(rows: list[Row]) -> pd.DataFrame:
 def _summary(key: tuple[Any, ...], members: list[Row]) -> Row:
     """Counts, means and intervals of one setting."""
     good = [row for row in members if row.get("status") == "ok"]
-    record: Row = dict(zip(_AVERAGED, key, strict=True))
+    record: Row = dict(zip(SETTING, key, strict=True))
     record |= {
         "changed": changes_text(changes(members[0])),
         "verdict": verdict_shares(good),

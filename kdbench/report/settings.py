@@ -9,6 +9,7 @@ digest. Its rows stand together with rows of the same schema only.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ _PART_OF = {
     "repair": "defense",
 }
 #: How the attack of a row with an imported teacher begins.
-_IMPORTED = "imported:"
+IMPORTED = "imported:"
 _SEPARATOR = "; "
 #: Numbers that a message names.
 _NAMED = 20
@@ -96,6 +97,22 @@ def _in_brackets(entries: Sequence[str]) -> str:
     return f" [{_SEPARATOR.join(entries)}]" if entries else ""
 
 
+def told_apart(
+    labels: Iterable[str], records: Iterable[Row], digests: tuple[str, ...]
+) -> list[str]:
+    """The labels. Labels that are the same get the digests or the schema that differ."""
+    labels = list(labels)
+    times = Counter(labels)
+    numbers = [
+        ", ".join(dict.fromkeys(made_with(record, digest)[:12] for digest in digests))
+        for record in records
+    ]
+    return [
+        f"{label} ({text})" if times[label] > 1 else label
+        for label, text in zip(labels, numbers, strict=True)
+    ]
+
+
 def check_numbers(rows: Iterable[tuple[Row, Path, int]]) -> None:
     """Refuse two sets of numbers under one name.
 
@@ -136,7 +153,7 @@ def _words(row: Row, only: list[str], named: bool, *parts: str) -> str:
         return _SEPARATOR.join(only[:_NAMED]) + more
     if named:
         return "what the names promise"
-    if "attack" in parts and str(row.get("attack")).startswith(_IMPORTED):
+    if "attack" in parts and str(row.get("attack")).startswith(IMPORTED):
         return f"a teacher with the weights {str(row.get('teacher_sha256'))[:12]}"
     # The two changed the same numbers. Another version promises other ones, or the images differ.
     digest = f"{parts[0]}_digest" if len(parts) == 1 else "setting_digest"

@@ -4,9 +4,10 @@ a spreadsheet takes for a formula."""
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,26 @@ def write_csv(columns: Sequence[str], rows: Iterable[Row], path: str | Path) -> 
 
     def write(target: Path) -> None:
         with target.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(map(cell, columns))
-            writer.writerows([written(name, row.get(name)) for name in columns] for row in rows)
+            file.writelines(table_lines(columns, rows))
 
     write_atomically(path, write)
+
+
+def table_lines(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    """The lines of :func:`write_csv`. A text may have more ends of lines in it."""
+    line = io.StringIO(newline="")
+    writer = csv.writer(line, lineterminator="\n")
+    for values in _table(columns, rows):
+        writer.writerow(values)
+        yield line.getvalue()
+        line.seek(0)
+        line.truncate()
+
+
+def _table(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[list[Any]]:
+    yield list(map(cell, columns))
+    for row in rows:
+        yield [written(name, row.get(name)) for name in columns]
 
 
 def write_results(rows: list[Row], path: str | Path) -> None:

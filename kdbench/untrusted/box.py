@@ -108,6 +108,25 @@ def _copy(source: int, copy: int, name: str, limit: int) -> Copied:
     return Copied(digest.hexdigest(), size)
 
 
+def read_file(folder: Path, name: str, limit: int) -> bytes:
+    """The content of a regular file of a folder.
+
+    Args:
+        folder: it must not be a link itself.
+        name: of the file in it, without a slash.
+        limit: the most bytes. It holds while the file is read, too.
+
+    Raises:
+        IntegrityError: there is no such file, it is no regular file, or it is too large.
+        OSError: it cannot be read.
+    """
+    with open(_open_file(folder, name, limit, shared=False), "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise _too_large(name, limit)
+    return content
+
+
 def check_file(folder: Path, name: str, limit: int) -> None:
     """Refuse what is no regular file of a folder. For a folder that nobody writes any more.
 

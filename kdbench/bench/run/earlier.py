@@ -17,6 +17,8 @@ MAY_DIFFER = {
     "finished": "each run has its own time",
     "command": "a request can be written in several ways",
     "config_digest": "it is of config, which is compared",
+    "spec": "it is config.request in other words",
+    "papers": "they change no number",
     "stages": "they follow from all the rest",
     "confinement": "a wall changes no number; every row says its own",
     "broken_plugins": "a plugin that could not be loaded made nothing",

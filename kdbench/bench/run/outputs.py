@@ -11,8 +11,9 @@ from typing import Any
 
 from kdbench._files import write_record
 from kdbench.errors import ConfigError
+from kdbench.untrusted.text import strip_control
 
-RECORD = "run.json"
+RECORD, REPORT = "run.json", "report.html"
 
 
 class Outputs:
@@ -63,6 +64,21 @@ class Outputs:
     def record(self, record: dict[str, Any]) -> None:
         """Write the record again."""
         self.write(RECORD, lambda path: write_record(record, path))
+
+    def report(self) -> None:
+        """Write the page of the rows and of what lies beside them.
+
+        It is made of the files alone, so `kdbench report` makes the same page of them. Whatever
+        goes wrong with it, the results are there.
+        """
+        from kdbench.page.build import write_page
+        from kdbench.page.source import read_source
+
+        try:
+            source = read_source([self.folder])
+            self.write(REPORT, lambda path: write_page(source, path))
+        except Exception as error:  # a page is worth no result
+            self.lost[REPORT] = strip_control(error)
 
     def complaint(self) -> str:
         """What could not be written, where and why. Empty: everything was."""

@@ -14,20 +14,26 @@ from kdbench.bench.plan.images import description_of
 from kdbench.bench.plan.machine import software
 from kdbench.bench.plan.plan import Plan
 from kdbench.bench.plan.prepare import Prepared
+from kdbench.bench.request.specfile import write_spec
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.work.job import Outcome
-from kdbench.loading.answers import Answers
+from kdbench.errors import ConfigError
+from kdbench.loading.answers import Answers, base_name
+from kdbench.method import METHOD_KINDS
 from kdbench.numerics import device_name
 from kdbench.report.columns import SCHEMA
 
 
 def record_of(prepared: Prepared, registry: Answers) -> dict[str, Any]:
-    config = {"request": prepared.spec.model_dump(mode="json"), "parts": prepared.numbers()}
+    request = prepared.spec.model_dump(mode="json")
+    config = {"request": request, "parts": prepared.numbers()}
     return {
         "schema": SCHEMA,
         "started": time.time(),
         "command": sys.argv[1:],
         "config": config,
+        "spec": _spec(prepared),
+        "papers": _papers(request, registry),
         "config_digest": digest(config),
         "datasets": [
             {
@@ -52,6 +58,28 @@ def record_of(prepared: Prepared, registry: Answers) -> dict[str, Any]:
         "numerics": str(prepared.numerics),
         "threads": prepared.numerics.threads,
     }
+
+
+def _spec(prepared: Prepared) -> str | None:
+    """The request as a spec file. None: it has a name that no such file can hold."""
+    try:
+        return write_spec(prepared.spec)
+    except ConfigError:
+        return None
+
+
+def _papers(request: Mapping[str, Any], registry: Answers) -> dict[str, dict[str, Any]]:
+    """Where each method of a request comes from, by its name."""
+    return {
+        f"{kind}.{name}": registry.facts(kind, name).info.model_dump(mode="json")
+        for kind in METHOD_KINDS
+        for name in dict.fromkeys(map(base_name, _asked(request, f"{kind}s")))
+    }
+
+
+def _asked(request: Mapping[str, Any], axis: str) -> list[str]:
+    blocks = [request, *request["also"]]
+    return [name for block in blocks for name in block[axis] or ()]
 
 
 def stages_of(

@@ -241,7 +241,7 @@ def run(
     profile: bool = False,
 ) -> list[dict[str, Any]]:
     """Carry out every cell of a request and write ``out``: results.csv, leaderboard.csv, run.json,
-    trigger-*.png, logs/.
+    report.html, trigger-*.png, logs/.
 
     What is in the store is not computed again. The tables are written anew as cells finish; an
     interrupted run keeps what it measured, and the same request goes on where it was. cohort:
@@ -278,6 +278,8 @@ def run(
         walls = {stage["facts"].get("confinement") for stage in record["stages"]} - {None}
         record["confinement"] = ", ".join(sorted(walls)) or None
         outputs.record(record)
+        if work.results.rows and "results.csv" not in outputs.lost:
+            outputs.report()
         reporter.not_written(outputs.complaint())
     reporter.run_finished(rows, str(out))
     return rows

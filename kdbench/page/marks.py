@@ -1,0 +1,59 @@
+"""How a page shows what came of a cell: a word, a mark and a colour. Never the colour alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kdbench.report.columns import Row
+from kdbench.report.ranking import CONCLUSIVE
+from kdbench.report.verdict import MEANING, TRANSFER_FLOOR
+
+#: The defense that does nothing.
+UNDEFENDED = "none"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One outcome of a cell, as it is shown."""
+
+    word: str
+    style: str
+    """The class of the style sheet, which has its colour and its mark."""
+    about: str
+    """What it means."""
+
+
+#: The outcomes in the order of a legend. The fuller the mark, the more was removed.
+MARKS: Mapping[str, Mark] = {
+    "stopped": Mark("stopped", "v-stopped", MEANING["stopped"]),
+    "partly": Mark("partly", "v-partly", MEANING["partly"]),
+    "not stopped": Mark("not stopped", "v-not", MEANING["not stopped"]),
+    "inconclusive": Mark(
+        "inconclusive",
+        "v-little",
+        f"under {TRANSFER_FLOOR:.0f} points of ASR travelled, too few to judge a defense",
+    ),
+    "undefended": Mark(
+        "undefended", "v-base", "the backdoor travelled, and no defense was there to be judged"
+    ),
+    "no verdict": Mark(
+        "no verdict", "v-none", "measured, but a control is missing or the trigger is not known"
+    ),
+    "failed": Mark("failed", "v-failed", "not measured; the section on failures says why"),
+}
+
+
+def outcome(row: Row) -> str:
+    """The outcome of a cell, a key of :data:`MARKS`."""
+    if row.get("status") != "ok":
+        return "failed"
+    verdict = row.get("verdict") or "no verdict"
+    return "undefended" if row["defense"] == UNDEFENDED and verdict in CONCLUSIVE else verdict
+
+
+def outcomes(rows: Iterable[Row]) -> Counter[str]:
+    """How many cells have each outcome, in the order of :data:`MARKS`."""
+    counts = Counter(map(outcome, rows))
+    return Counter({name: counts[name] for name in MARKS if counts[name]})

@@ -1,0 +1,53 @@
+"""The verdict matrix of a task: attacks down, defenses across."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdbench.page.marks import MARKS, Mark
+from kdbench.page.tasks import Setting, Task
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """One place of the matrix."""
+
+    setting: Setting
+    mark: Mark
+    """Of the most frequent outcome."""
+    share: str
+    """How many seeds have it, where not all have. Else empty."""
+    others: Sequence[str]
+    """The other outcomes, with their counts."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The matrix of a task."""
+
+    task: Task
+    defenses: Sequence[str]
+    lines: Sequence[tuple[str, Sequence[Verdicts | None]]]
+    """Each attack, with a place for each defense. None: nobody asked for it."""
+
+
+def matrix_of(task: Task) -> Matrix:
+    """The verdicts of a task."""
+    places = {(setting.attack, setting.defense): _place(setting) for setting in task.settings}
+    lines = [
+        (attack, [places.get((attack, defense)) for defense in task.defenses])
+        for attack in task.attacks
+    ]
+    return Matrix(task, task.defenses, lines)
+
+
+def _place(setting: Setting) -> Verdicts:
+    seeds, counts = len(setting.rows), setting.outcomes
+    first = setting.outcome
+    return Verdicts(
+        setting,
+        MARKS[first],
+        "" if len(counts) == 1 else f"{counts[first]} of {seeds} seeds",
+        [f"{name} {count}" for name, count in counts.items() if name != first],
+    )
