@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ from kdbench.report.tables import written
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+
+    from kdbench.page.source import Source
 
 #: The type of a column of :attr:`Results.table`, by the kind of its values.
 _TYPES = {"number": "float64", "whole": "Int64"}
@@ -31,9 +35,14 @@ class Results:
     """
 
     def __init__(
-        self, rows: Sequence[Row], paths: Iterable[str | Path] = (), lines: Sequence[int] = ()
+        self,
+        rows: Sequence[Row],
+        paths: Iterable[str | Path] = (),
+        lines: Sequence[int] = (),
+        split: bool = False,
     ) -> None:
         self._rows = [dict(row) for row in rows]
+        self._split = split
         self._lines = list(lines) or list(range(2, len(self._rows) + 2))
         #: The folders of runs, or the files, that hold the rows.
         self.paths = tuple(map(Path, paths))
@@ -46,7 +55,7 @@ class Results:
         files = [read_results(path) for path in paths]
         if len(files) == 1:
             return cls(files[0].rows, paths, files[0].lines)
-        return cls(merge(files, split), paths)
+        return cls(merge(files, split), paths, split=split)
 
     @property
     def rows(self) -> list[Row]:
@@ -106,6 +115,43 @@ class Results:
         """The cells that were not measured: their names, ``status`` and ``reason``."""
         table = self.table
         return table.loc[table["status"] != "ok", [*CELL, "status", "reason"]]
+
+    def report(self, path: str | Path = "report.html") -> Path:
+        """Write the page that ``kdbench report`` writes: one file that needs no network.
+
+        Pictures, logs and run.json are taken from the folders of :attr:`paths`.
+
+        Raises:
+            ConfigError: the page would be too large, or a folder is no longer there.
+            OSError: it cannot be written.
+        """
+        from kdbench.page.build import write_page
+
+        write_page(self._source(), Path(path))
+        return Path(path)
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw ACC against ASR of every setting, with intervals, on matplotlib axes.
+
+        Args:
+            axes: to draw on. None: those of a new figure, which is ``.figure`` of the answer.
+        """
+        from kdbench.page.plot import plot
+
+        return plot(self.rows, axes)
+
+    def _repr_html_(self) -> str:
+        from kdbench.page.notebook import notebook_of
+        from kdbench.page.source import Source
+
+        return notebook_of(Source(self.rows))
+
+    def _source(self) -> Source:
+        from kdbench.page.source import Source, read_source
+
+        if not self.paths:
+            return Source(self.rows)
+        return replace(read_source(self.paths, self._split), rows=self.rows)
 
     def as_file(self) -> File:
         """The rows as those of one file, for what compares files."""

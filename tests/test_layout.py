@@ -132,7 +132,7 @@ def test_methods_import_no_machine():
             ]
 
 
-READS_TABLES = ("leaderboard", "compare", "report", "new_plugin", "store")
+READS_TABLES = ("leaderboard", "compare", "cite", "report", "new_plugin", "store")
 
 
 @pytest.mark.parametrize(

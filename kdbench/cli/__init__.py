@@ -23,6 +23,7 @@ from kdbench.untrusted.text import shown
 #: name: (module, attribute, help in one line)
 _COMMANDS = {
     "check": ("kdbench.cli.check", "check_command", "Check that a method keeps its contract."),
+    "cite": ("kdbench.cli.cite", "cite_command", "Print BibTeX of kdbench and of methods' papers."),
     "compare": (
         "kdbench.cli.compare",
         "compare_command",
