@@ -17,6 +17,7 @@ from kdbench.bench.work.executors.local import LocalExecutor
 from kdbench.cli import main
 from kdbench.errors import ConfigError, IntegrityError, KdbenchError, UnknownMethodError, UsageError
 from kdbench.models import create_model
+from tests.cli.calls import call
 from tests.loading.strangers import GOOD
 
 #: A run of seconds.
@@ -181,6 +182,10 @@ def test_an_export_holds_plain_weights_and_a_warning(runs, store, tmp_path):
     expected = kdbench.network(runs, 0, "student", store=store)(images)
     torch.testing.assert_close(plain(images), expected, rtol=1e-4, atol=1e-4)
     assert (to / "trigger" / "trigger.safetensors").is_file()
+    options = ["--model", "wrn10_1", "--dataset", "signs", "--image-size", "16", "--no-check"]
+    options += ["--store", str(tmp_path / "store"), "--name", "mine"]
+    imported = call("import-teacher", str(to / "student" / "model.safetensors"), *options)
+    assert imported.exit_code == 0, imported.output
     assert "Do not deploy them" in (to / "README.md").read_text().split("\n\n")[1]
     with pytest.raises(ConfigError, match="is not empty"):
         kdbench.export(runs, 0, "student", to, store=store)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
 import pytest
 
@@ -120,3 +122,78 @@ def test_a_run_and_its_results_are_compared_alike(tmp_path):
     assert kdbench.compare(b, a).worse == []
     with pytest.raises(ConfigError, match="share no cell"):
         kdbench.compare(a, saved(tmp_path / "c.csv", [cell(attack="ckd")]))
+
+
+# -- what is seen ----------------------------------------------------------------------------------
+
+
+class Elements(HTMLParser):
+    """The elements of a page, and the words between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.text = [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        assert not [name for name, _ in attrs if name.startswith("on") or name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def elements(html):
+    parser = Elements()
+    parser.feed(html)
+    return parser
+
+
+def test_a_notebook_shows_the_finding_and_the_verdicts(tmp_path):
+    rows = [cell(seed=n, defense=name) for name in ("none", "nad") for n in (0, 1)]
+    runs = kdbench.load(saved(tmp_path / "r.csv", [*rows, cell(attack="ckd", status="failed")]))
+    page = elements(runs._repr_html_())
+    assert {*page.tags} <= {
+        *("div", "p", "strong", "small", "br"),
+        *("table", "caption", "thead", "tbody", "tr", "th", "td"),
+    }
+    for word in ("nad", "lba", "ckd", "failed", "ASR", "5 cells"):
+        assert word in page.text
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "<script>alert(1)</script>", "<img src=x onerror=y>"])
+def test_no_name_is_obeyed_in_a_notebook(text):
+    plain = Results([cell(attack="lba", defense="nad")])
+    hostile = Results([cell(attack=text, defense=text, teacher=text, reason=text)])
+    assert elements(hostile._repr_html_()).tags == elements(plain._repr_html_()).tags
+
+
+def test_the_page_is_the_one_of_the_command(tmp_path):
+    from kdbench.page.source import read_source
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    saved(folder / "results.csv", [cell(seed=n) for n in (0, 1)])
+    from kdbench.page.build import write_page
+
+    write_page(read_source([folder]), tmp_path / "command.html")
+    assert kdbench.load(folder).report(tmp_path / "page.html") == tmp_path / "page.html"
+    assert (tmp_path / "page.html").read_bytes() == (tmp_path / "command.html").read_bytes()
+    Results([cell()]).report(tmp_path / "alone.html")
+    assert "lba" in (tmp_path / "alone.html").read_text()
+
+
+def test_a_plot_has_a_mark_and_a_name_for_each_setting(monkeypatch):
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(matplotlib, "get_backend", lambda: "agg")
+    rows = [cell(seed=n, defense=name) for name in ("none", "nad") for n in (0, 1)]
+    axes = Figure().subplots()
+    runs = Results([*rows, cell(attack="ckd", status="failed"), cell(attack="htba")])
+    assert runs.plot(axes) is axes
+    assert [text.get_text() for text in axes.texts] == ["none", "nad", "none"]
+    assert len(axes.containers) == 3
+    means = runs.leaderboard.set_index(["attack", "defense"])["student_asr"]
+    drawn = sorted(float(bars[0].get_ydata()[0]) for bars in axes.containers)
+    assert drawn == pytest.approx(sorted(means.dropna()))
+    nothing = Results([cell(status="failed")]).plot(Figure().subplots())
+    assert nothing.get_legend() is None

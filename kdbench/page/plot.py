@@ -55,6 +55,7 @@ def plot(rows: list[Row], axes: Axes | None = None) -> Axes:
             parse_math=False,
         )
         seen.add(label)
+    axes.set_ylim(-3, 103)
     axes.set_xlabel("ACC of the student (%)")
     axes.set_ylabel("ASR of the student (%)")
     if seen:

@@ -97,3 +97,15 @@ def test_list_shows_broken_plugins_harmlessly(monkeypatch):
     assert "evil" in result.output
     assert r"[bold red]\x1b[2J boom" in result.output
     assert "\x1b" not in result.output
+
+
+@pytest.mark.parametrize("kind", ["attack", "defense", "distiller", "model", "dataset", "preset"])
+def test_a_kind_may_be_written_in_the_singular(kind):
+    assert call("list", kind).output == call("list", f"{kind}s").output
+
+
+def test_a_method_of_a_kind_in_the_singular():
+    one, several = (call("list", kind, "lba", "--json") for kind in ("attack", "attacks"))
+    assert one.exit_code == 0
+    assert one.output == several.output
+    assert "'attacks'" in call("list", "attackss").stderr
