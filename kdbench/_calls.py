@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.errors import ConfigError, UnknownMethodError, unknown
+from kdbench.errors import ConfigError, UnknownMethodError, UsageError, unknown
 from kdbench.method import METHOD_KINDS
 from kdbench.results import Results
 
@@ -264,8 +264,16 @@ def _folder(run: str | Path | Results) -> Path:
 
 
 def names(values: Names) -> tuple[str, ...]:
-    """One name or several, as several."""
-    return (values,) if isinstance(values, str) else tuple(values)
+    """One name or several, as several.
+
+    Raises:
+        UsageError: they are no names.
+    """
+    several = (values,) if isinstance(values, str) or not isinstance(values, Iterable) else values
+    texts = tuple(several)
+    if wrong := [value for value in texts if not isinstance(value, str)]:
+        raise UsageError(f"a name, or a list of names, is needed; got {wrong[0]!r}")
+    return texts
 
 
 def tell(line: str) -> None:
@@ -301,7 +309,13 @@ def _overrides(numbers: Mapping[str, Any] | Names) -> tuple[str, ...]:
 def _word(value: Any) -> str:
     if value is None:
         return "none"
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return value
+    try:
+        # A number of numpy has a plain one as its item.
+        return json.dumps(value, default=lambda number: number.item())
+    except (TypeError, ValueError, AttributeError):
+        raise UsageError(f"set: a number, a text or a list is needed; got {value!r}") from None
 
 
 def _path(path: str | Path | None) -> Path | None:

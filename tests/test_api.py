@@ -8,11 +8,12 @@ import subprocess
 import sys
 
 import click
+import numpy
 import pytest
 import torch
 
 import kdbench
-from kdbench import _FUNCTIONS, api
+from kdbench import _FUNCTIONS, _calls, api
 from kdbench.bench.work.executors.local import LocalExecutor
 from kdbench.cli import main
 from kdbench.errors import ConfigError, IntegrityError, KdbenchError, UnknownMethodError, UsageError
@@ -248,6 +249,10 @@ def test_a_file_is_a_plugin(tmp_path):
         ({"set": ["clean.epochs"]}, UsageError, "is not KEY=VALUE"),
         ({"executor": "inline"}, UsageError, "--store"),
         ({"executor": "inline", "jobs": 2, "store": "s"}, UsageError, "drop --jobs"),
+        ({"attack": 3}, UsageError, "a name, or a list of names, is needed; got 3"),
+        ({"defense": [None]}, UsageError, "got None"),
+        ({"set": {"clean.epochs": object}}, UsageError, "a number, a text or a list is needed"),
+        ({"set": {"clean.epoch": 1}}, UsageError, "epoch"),
         ({"reporter": "badnets"}, UnknownMethodError, "unknown reporter 'badnets'"),
         ({"plugin_file": "nowhere.py"}, UsageError, "nowhere.py"),
     ],
@@ -257,6 +262,23 @@ def test_errors_are_those_of_kdbench(options, error, says, tmp_path, monkeypatch
     with pytest.raises(error, match=says):
         kdbench.run(**{**TINY, "out": "o", **options}, progress=False)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        (1, "1"),
+        (0.5, "0.5"),
+        (True, "true"),
+        (None, "none"),
+        ("0.1", "0.1"),
+        ([1, 2], "[1, 2]"),
+        (numpy.int64(3), "3"),
+        (numpy.float32(0.5), "0.5"),
+    ],
+)
+def test_a_number_is_set_as_on_the_command_line(value, word):
+    assert _calls._overrides({"a.b": value}) == (f"a.b={word}",)
 
 
 def test_a_row_that_is_not_there(runs, store, tmp_path):

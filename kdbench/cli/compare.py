@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdbench.cli.junit import junit_option, not_written
+from kdbench.cli.junit import check_junit, junit_option, not_written
 from kdbench.cli.tell import tell
 from kdbench.errors import ConfigError
 
@@ -63,6 +63,7 @@ def compare_command(
     from kdbench.report.read import read_results
 
     files = read_results(a), read_results(b)
+    check_junit(junit, [file.path for file in files])
     comparison = compare(*files, split)
     names = [str(file.path) for file in files]
     if as_json:

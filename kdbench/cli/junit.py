@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from kdbench.errors import ConfigError
 
 
 def junit_option(tests: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -21,6 +23,20 @@ def junit_option(tests: str) -> Callable[[Callable[..., Any]], Callable[..., Any
         type=click.Path(path_type=Path),
         help=f"Write a JUnit file for CI. Its tests: {tests}.",
     )
+
+
+def check_junit(path: Path | None, reads: Iterable[Path] = ()) -> None:
+    """Raise ConfigError where the option names a folder, or a file that is read.
+
+    Args:
+        reads: the tables of the command.
+    """
+    if path is None:
+        return
+    if not path.name or path.is_dir():
+        raise ConfigError(f"--junit {path} is a folder; name a file, e.g. cells.xml")
+    if path.resolve() in {table.resolve() for table in reads}:
+        raise ConfigError(f"--junit would overwrite {path}, which is compared; name another file")
 
 
 def not_written(path: Path, error: OSError) -> str:

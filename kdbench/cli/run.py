@@ -9,7 +9,7 @@ import click
 
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.execute import Execution, execute, execution_options
-from kdbench.cli.junit import junit_option, not_written
+from kdbench.cli.junit import check_junit, junit_option, not_written
 from kdbench.cli.request import request_options, store_option
 from kdbench.cli.tell import tell
 
@@ -53,6 +53,7 @@ def run_command(
     when it is called again. Exits with 0 when every cell was measured, 1 when one failed, 2 when
     the request is wrong, 130 when interrupted.
     """
+    check_junit(junit)
     from kdbench.cli.processes import command_processes
 
     # Its processes import torch while we import the rest.

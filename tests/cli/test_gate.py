@@ -37,6 +37,18 @@ def test_a_comparison_fails_only_where_that_is_wanted(hits, fail_if, code, tmp_p
     assert value["worse"] == (hits == 700)
 
 
+def test_a_junit_file_overwrites_nothing(fake_run, tmp_path):
+    a = save(tmp_path / "a.csv", [cell()])
+    before = a.read_bytes()
+    for path in (a, tmp_path, ""):
+        result = call("compare", str(a), str(a), "--junit", str(path))
+        assert result.exit_code == 2, result.output
+        assert "--junit" in result.stderr
+    assert a.read_bytes() == before
+    assert call(*RUN, "--junit", str(tmp_path)).exit_code == 2
+    assert fake_run.calls == []
+
+
 def test_a_run_writes_its_cells(fake_run, tmp_path):
     fake_run.answer = [row(), row(seed=1, status="failed")]
     junit = tmp_path / "j.xml"

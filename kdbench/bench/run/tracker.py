@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -42,6 +43,8 @@ FOLDER = "reporters"
 ANSWER_S = 60.0
 #: Seconds that a run waits for a reporter, all in all.
 PATIENCE_S = 30.0
+#: The same for a run that is interrupted, at its end.
+INTERRUPTED_S = 2.0
 #: Bytes that may wait for a reporter which reads slowly, before the run waits for it.
 MOST_WAITING = 4 << 20
 #: Files that are copied, and bytes of all of them.
@@ -83,8 +86,13 @@ class Tracker(AsEvents):
     def event(self, event: str, **values: Any) -> None:
         self._ask("event", of=event, event={"event": event, **values})
 
-    def close(self, results: Path) -> None:
-        """Let the reporter end, and copy what it wrote into the folder of the results."""
+    def close(self, results: Path, patience_s: float = math.inf) -> None:
+        """Let the reporter end, and copy what it wrote into the folder of the results.
+
+        Args:
+            patience_s: to wait for it, where less patience is left than usual.
+        """
+        self._patience = min(self._patience, patience_s)
         try:
             self._ask("end")
             with self._guarded():
@@ -116,7 +124,7 @@ class Tracker(AsEvents):
             self._hear()
             self._patience -= time.monotonic() - start
             if self._patience < 0:
-                raise LostError(f"the run has waited {PATIENCE_S:g} s for it")
+                raise LostError("the run has waited long enough for it")
 
     def _hear(self) -> None:
         """Take in what the process wrote.
@@ -211,12 +219,16 @@ def tracking(
         folder: of the results.
     """
     trackers: list[Tracker] = []
+    patience_s = math.inf
     try:
         for name in names:
             assert isinstance(registry, Catalogue)
             run = reported(prepared, folder)
             trackers.append(Tracker(registry.reporter(name), registry.hosts, run, tell))
         yield trackers
+    except BaseException:
+        patience_s = INTERRUPTED_S  # whoever ends a run does not want to wait
+        raise
     finally:
         for tracker in trackers:
-            tracker.close(folder)
+            tracker.close(folder, patience_s)
