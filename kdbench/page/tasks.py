@@ -44,16 +44,19 @@ class Setting:
 
     @property
     def outcome(self) -> str:
-        """The most frequent outcome. Of two the one that is first in a legend."""
-        return self.outcomes.most_common(1)[0][0]
+        """The most frequent outcome. Of two the less favourable, which is later in a legend."""
+        most = max(self.outcomes.values())
+        return [name for name, count in self.outcomes.items() if count == most][-1]
 
     @property
     def words(self) -> str:
-        """The outcome, or each with its share of the seeds, the most frequent first."""
-        counts = self.outcomes.most_common()
+        """The outcome, or each with its share of the seeds, the most frequent one first."""
+        counts = dict(self.outcomes)
+        first = self.outcome
+        counts = {first: counts.pop(first), **counts}
         if len(counts) == 1:
-            return counts[0][0]
-        return ", ".join(f"{name} {count}/{len(self.rows)}" for name, count in counts)
+            return first
+        return ", ".join(f"{name} {count}/{len(self.rows)}" for name, count in counts.items())
 
     @property
     def measured(self) -> list[Row]:
