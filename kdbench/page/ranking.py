@@ -143,7 +143,7 @@ def _of_task(task: Task, compared: _Compared) -> list[Ranking]:
 
 def _ranked(settings: Sequence[Setting], compared: _Compared) -> list[Ranked]:
     ranks = [setting.record["rank"] for setting in settings]
-    lines = []
+    lines: list[Ranked] = []
     for setting in sorted(settings, key=_place):
         group = _group(setting.rows[0])
         label = defense_label(setting.rows[0])
@@ -158,7 +158,7 @@ def _ranked(settings: Sequence[Setting], compared: _Compared) -> list[Ranked]:
                 text(record["acc_lost"]),
                 _seeds(record),
                 MARKS[setting.outcome],
-                setting.words,
+                setting.share,
                 _difference(compared.undefended.get(group, {}).get(label)),
                 _difference(compared.control.get(group, {}).get(label)),
                 setting.attack,
@@ -188,7 +188,7 @@ def _interval(record: Row) -> str:
 
 def _seeds(record: Row) -> str:
     failed = record.get("n_failed")
-    return f"{record['n_seeds']}{f' and {failed} failed' if failed else ''}"
+    return f"{record['n_seeds']}{f' ({failed} failed)' if failed else ''}"
 
 
 def _difference(pair: Row | None) -> str:
@@ -223,7 +223,7 @@ def _over_attacks(rows: list[Row], tasks: Sequence[Task]) -> list[Ranking]:
                 text(record["acc_lost"]),
                 str(record["n_seeds"]),
                 None,
-                record["verdict"] or MISSING,
+                str(record["verdict"] or MISSING).partition(",")[0],
                 "",
                 "",
                 record["worst_attack"] or MISSING,

@@ -20,6 +20,16 @@ from kdbench.report.leaderboard import SETTING, as_records, leaderboard
 from kdbench.report.paired import estimate, grouped
 from kdbench.report.settings import SHARED, attack_label, defense_label, shared_label, told_apart
 
+#: The outcomes, from what was not measured and what claims most to what claims least.
+_CLAIMS_LESS = (
+    "failed",
+    "no verdict",
+    "stopped",
+    "partly",
+    "not stopped",
+    "undefended",
+    "inconclusive",
+)
 _TASK = ("schema", *SHARED, "shared_digest")
 
 
@@ -44,9 +54,16 @@ class Setting:
 
     @property
     def outcome(self) -> str:
-        """The most frequent outcome. Of two the less favourable, which is later in a legend."""
-        most = max(self.outcomes.values())
-        return [name for name, count in self.outcomes.items() if count == most][-1]
+        """The most frequent outcome. Of two the one that claims less for the defense."""
+        return max(self.outcomes, key=lambda name: (self.outcomes[name], _CLAIMS_LESS.index(name)))
+
+    @property
+    def share(self) -> str:
+        """The outcome, with its share of the seeds where these do not agree."""
+        count = self.outcomes[self.outcome]
+        return (
+            self.outcome if count == len(self.rows) else f"{self.outcome} {count}/{len(self.rows)}"
+        )
 
     @property
     def words(self) -> str:

@@ -49,7 +49,7 @@ def test_one_seed_has_no_rank_and_says_why():
         ("", "nad", "one seed is no ranking"),
         ("", "anp", "not measured: seed 0 failed"),
     ]
-    assert table.lines[1].seeds == "0 and 1 failed"
+    assert table.lines[1].seeds == "0 (1 failed)"
 
 
 def test_over_several_attacks_the_worst_counts():

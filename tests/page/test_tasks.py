@@ -66,9 +66,16 @@ def test_the_matrix_has_a_place_for_each_attack_and_defense():
     assert [place and place.mark.word for place in others] == ["undefended", "stopped", None]
 
 
-def test_of_two_outcomes_that_are_equally_frequent_the_less_favourable_counts():
+def test_of_two_outcomes_that_are_equally_frequent_the_one_that_claims_less_counts():
     names = ("stopped", "not stopped", "partly")
     (task,) = tasks_of([outcome(name, defense="nad", seed=n) for n, name in enumerate(names)])
     (setting,) = task.settings
     assert setting.outcome == "not stopped"
     assert setting.words == "not stopped 1/3, stopped 1/3, partly 1/3"
+    assert setting.share == "not stopped 1/3"
+
+
+def test_an_outcome_was_measured_if_as_many_seeds_were_as_failed():
+    names = ("failed", "partly", "inconclusive")
+    (task,) = tasks_of([outcome(name, defense="nad", seed=n) for n, name in enumerate(names)])
+    assert task.settings[0].outcome == "inconclusive"
