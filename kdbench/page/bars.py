@@ -29,8 +29,17 @@ class Bar:
     @property
     def numbers(self) -> str:
         """The same numbers in words."""
-        parts = (("C1", self.c1), ("C3", self.c3), ("student", self.asr))
+        parts = (("C1", self.c1), ("C3", self.c3), ("ASR", self.asr))
         return ", ".join(f"{name} {text(value)}" for name, value in parts)
+
+    @property
+    def style(self) -> str:
+        """The places of its parts, in %, for the style sheet."""
+        low, high = self.interval or (None, None)
+        parts = {"a": self.c1, "b": self.c3, "s": self.asr, "l": low, "h": high}
+        return ";".join(
+            f"--{name}:{value:.1f}" for name, value in parts.items() if value is not None
+        )
 
 
 def bars_of(task: Task) -> list[tuple[str, Sequence[Bar]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -40,7 +41,9 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_DRAWN = 400
 #: Letters of a text. A stranger's table may hold any number.
 _MOST_TEXT = 2000
-#: Of a page.
+#: Lines of a text.
+_MOST_LINES = 500
+#: Bytes of a page.
 _MOST_BYTES = 5_000_000
 
 
@@ -119,7 +122,7 @@ def _environment() -> Environment:
         finalize=_harmless,
     )
     environment.globals["n"] = numbers
-    environment.globals["shapes"] = len(SHAPES)
+    environment.globals["shapes"] = SHAPES
     environment.globals["side"] = side_label
     environment.globals["p_text"] = p_text
     environment.filters["text"] = _text
@@ -135,7 +138,8 @@ def _harmless(value: Any) -> Any:
 
 def _text(lines: Sequence[str]) -> Markup:
     """Lines of text, each of them harmless."""
-    return Markup("\n").join(map(strip_control, lines))
+    shown = [strip_control(line[:_MOST_TEXT]) for line in lines[:_MOST_LINES]]
+    return Markup("\n").join([*shown, *(["…"] if len(lines) > _MOST_LINES else [])])
 
 
 @cache
@@ -143,4 +147,6 @@ def _asset(name: str) -> str:
     """A file of the page without its comments, which are for whoever works on it."""
     lines = (_TEMPLATES / name).read_text(encoding="utf-8").splitlines()
     kept = (line.strip() for line in lines)
-    return "\n".join(line for line in kept if line and not line.startswith(("//", "/*")))
+    text = "\n".join(line for line in kept if line and not line.startswith(("//", "/*")))
+    # No text in the style sheet holds one of these signs with a blank beside it.
+    return re.sub(r"\s*([{};,])\s*|(?<=:)\s+", r"\1", text) if name.endswith(".css") else text

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from kdbench.page.marks import MARKS, Mark, outcome
-from kdbench.page.numbers import decimals, text
+from kdbench.page.numbers import text
 from kdbench.page.tasks import Setting, Task
 from kdbench.report.columns import COLUMNS, Row, conclusive_removed
 from kdbench.report.tables import table_lines, written
@@ -23,20 +23,17 @@ _MOST_PAYLOAD = 2_500_000
 #: Letters of a name in the table.
 _MOST_NAME = 120
 #: Columns of names that are shown only where they tell rows apart.
-_NAMES = ("dataset", "attack", "defense", "distiller", "teacher", "student", "preset")
+_NAMES = ("dataset", "attack", "defense", "distiller", "pair", "preset")
 #: Columns of numbers, with their headings.
 _NUMBERS: Mapping[str, str] = {
-    "teacher_acc": "teacher ACC",
     "teacher_asr": "teacher ASR",
     "student_acc": "ACC",
     "student_asr": "ASR",
-    "student_ra": "RA",
     "c1_asr": "C1 ASR",
     "c3_acc": "C3 ACC",
     "c3_asr": "C3 ASR",
     "transferred": "transferred",
     "removed": "removed",
-    "wall_s": "time, s",
 }
 
 
@@ -81,7 +78,7 @@ class Cells:
 
 def cells_of(rows: Sequence[Row], tasks: Sequence[Task]) -> Cells:
     """The table of the rows of a page."""
-    values = {name: dict.fromkeys(str(row[name]) for row in rows) for name in _NAMES}
+    values = {name: dict.fromkeys(_name(row, name) for row in rows) for name in _NAMES}
     names = [name for name in _NAMES if len(values[name]) > 1]
     per_setting = len(rows) > MOST_LINES
     settings = [setting for task in tasks for setting in task.settings]
@@ -91,11 +88,7 @@ def cells_of(rows: Sequence[Row], tasks: Sequence[Task]) -> Cells:
         else _cell_lines(rows, settings, names)
     )
     return Cells(
-        [
-            (name, next(iter(values[name]))[:_MOST_NAME])
-            for name in _NAMES
-            if len(values[name]) == 1
-        ],
+        [(name, next(iter(values[name]))) for name in _NAMES if len(values[name]) == 1],
         names,
         "seeds" if per_setting else "seed",
         [(heading, COLUMNS[name].about) for name, heading in _NUMBERS.items()],
@@ -117,12 +110,17 @@ def _cell_lines(
             row is settings[of_row[id(row)]].rows[0],
             MARKS[outcome(row)],
             _word(row),
-            [str(row[name])[:_MOST_NAME] for name in names],
+            [_name(row, name) for name in names],
             str(row["seed"]),
             [_number(row, name) for name in _NUMBERS],
         )
         for row in rows
     ]
+
+
+def _name(row: Row, name: str) -> str:
+    text = f"{row['teacher']}-{row['student']}" if name == "pair" else str(row[name])
+    return text[:_MOST_NAME]
 
 
 def _word(row: Row) -> str:
@@ -134,7 +132,7 @@ def _word(row: Row) -> str:
 def _number(row: Row, name: str) -> tuple[str, str]:
     exact = written(name, row.get(name))
     shown = conclusive_removed(row) if name == "removed" else row.get(name)
-    return str(exact), "" if exact == "" else text(shown, decimals(name))
+    return str(exact), "" if exact == "" else text(shown)
 
 
 def _mean_line(setting: Setting, names: Sequence[str]) -> Line:
@@ -144,10 +142,10 @@ def _mean_line(setting: Setting, names: Sequence[str]) -> Line:
         True,
         MARKS[setting.outcome],
         setting.words,
-        [str(setting.record[name])[:_MOST_NAME] for name in names],
+        [_name(setting.record, name) for name in names],
         str(len(setting.rows)),
         [
-            ("", "") if mean is None else (f"{mean:.4f}", text(mean, decimals(name)))
+            ("", "") if mean is None else (f"{mean:.4f}", text(mean))
             for name, mean in zip(_NUMBERS, means, strict=True)
         ],
     )
@@ -160,8 +158,10 @@ def _packed_rows(rows: Sequence[Row]) -> Markup:
 
 def _packed(content: bytes) -> Markup:
     """It holds nothing to escape."""
-    # Without the time, so that the same page has the same bytes.
-    return Markup(base64.b64encode(gzip.compress(content, 9, mtime=0)).decode("ascii"))
+    # The head of the format gzip, without the time: the same page has the same bytes.
+    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS, 9)
+    packed = packer.compress(content) + packer.flush()
+    return Markup(base64.b64encode(packed).decode("ascii"))
 
 
 def _meanings() -> dict[str, str]:

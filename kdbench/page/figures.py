@@ -7,7 +7,7 @@ the fuller the mark, the more was removed. So it can be read without colour.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -37,24 +37,19 @@ _KEYS = 4
 _INK, _SOFT, _LINE = "#171b21", "#57606a", "#d5dae0"
 #: The colour of an outcome, and how full its mark is.
 _STYLES = {
-    "v-stopped": ("#1d4ed8", "full"),
-    "v-partly": ("#d98e04", "left"),
-    "v-not": ("#b0124f", "none"),
-    "v-little": ("#57606a", "bottom"),
-    "v-base": (_SOFT, "none"),
-    "v-none": (_SOFT, "none"),
-    "v-failed": (_SOFT, "none"),
+    "stopped": ("#1d4ed8", "full"),
+    "partly": ("#d98e04", "left"),
+    "not": ("#b0124f", "none"),
+    "little": ("#57606a", "bottom"),
+    "base": (_SOFT, "none"),
+    "none": (_SOFT, "none"),
+    "failed": (_SOFT, "none"),
     "control": (_SOFT, "none"),
 }
 #: The marks of the attacks, in the order of kdbench.page.svg.SHAPES.
 _MARKERS = ("o", "s", "^", "D", "v", "h", "P", "X")
 #: The marks that a legend can have.
-_NAMED = {
-    "v-stopped": "stopped",
-    "v-partly": "partly",
-    "v-not": "not stopped",
-    "v-little": "inconclusive",
-}
+_NAMED = {"stopped": "stopped", "partly": "partly", "not": "not stopped", "little": "inconclusive"}
 #: An attack with its bars.
 _Group = tuple[str, Sequence[Bar]]
 _ANCHORS = {"start": "left", "end": "right", "middle": "center"}
@@ -118,9 +113,7 @@ def _new(height: float) -> tuple[Figure, Axes]:
 
 def _draw_scatter(scatter: Scatter) -> Figure:
     """The drawing of the page, with letters that can be read in one column."""
-    shapes = dict(scatter.shapes)
-    markers = {shape: _MARKERS[n % len(_MARKERS)] for n, shape in enumerate(shapes.values())}
-    keys = _keys(scatter, markers)
+    keys = _keys(scatter)
     legend = 0.16 * -(-len(keys) // _KEYS) + 0.08
     figure, axes = _new(_WIDTH * _PIXELS[1] / _PIXELS[0] + legend)
     share = legend / figure.get_figheight()
@@ -135,7 +128,7 @@ def _draw_scatter(scatter: Scatter) -> Figure:
             axes.plot(dot.across, (dot.y, dot.y), color=color, linewidth=0.6, alpha=0.6)
         if dot.up is not None:
             axes.plot((dot.x, dot.x), dot.up, color=color, linewidth=0.6, alpha=0.6)
-        _mark(axes, dot.x, dot.y, markers[dot.shape], color, fill)
+        _mark(axes, dot.x, dot.y, _MARKERS[dot.shape], color, fill)
         if dot.label is not None:
             axes.text(
                 dot.label.x,
@@ -179,12 +172,12 @@ def _mark(axes: Axes, x: float, y: float, marker: str, color: str, fill: str) ->
     )
 
 
-def _keys(scatter: Scatter, markers: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
+def _keys(scatter: Scatter) -> list[tuple[str, str, str, str]]:
     """The entries of a legend: marker, name, colour and fill."""
     styles = [style for style in _NAMED if any(dot.style == style for dot in scatter.dots)]
     attacks = list(scatter.shapes)[: len(_MARKERS)]
     return [
-        *((markers[shape], _cut(attack, 16), _SOFT, "full") for attack, shape in attacks),
+        *((_MARKERS[shape], _cut(attack, 16), _SOFT, "full") for attack, shape in attacks),
         *(("o", _NAMED[style], *_STYLES[style]) for style in styles),
     ]
 
@@ -244,7 +237,7 @@ def _draw_bar(axes: Axes, y: int, bar: Bar) -> None:
     if bar.c1 is not None and bar.c3 is not None and bar.c3 > bar.c1:
         moved, left = bar.c3 - bar.c1, max(0.0, min(bar.asr or bar.c1, bar.c3) - bar.c1)
         axes.barh(y, moved, 0.55, bar.c1, color=color, alpha=0.22, linewidth=0)
-        if bar.mark.style == "v-little":
+        if bar.mark.style == "little":
             axes.barh(
                 y, left, 0.55, bar.c1, color="none", edgecolor=color, hatch="/////", linewidth=0
             )
@@ -260,9 +253,9 @@ def _draw_bar(axes: Axes, y: int, bar: Bar) -> None:
 def _share(bar: Bar) -> str:
     """What was removed, in a few letters."""
     removed = bar.setting.record["removed"]
-    if bar.mark.style == "v-little":
+    if bar.mark.style == "little":
         return "inconclusive"
-    return "" if removed is None or bar.mark.style == "v-base" else f"{text(removed, 0)} % removed"
+    return "" if removed is None or bar.mark.style == "base" else f"{text(removed, 0)} % removed"
 
 
 def _draw_sweep(sweep: Sweep) -> Figure:

@@ -29,7 +29,7 @@ from kdbench.page.marks import UNDEFENDED, outcome
 from kdbench.report.columns import Row
 from kdbench.report.paired import grouped
 from kdbench.report.ranking import CONCLUSIVE
-from kdbench.report.settings import IMPORTED, attack_label, defense_label
+from kdbench.report.settings import attack_label, defense_label
 
 #: Names that a sentence has. More are counted.
 _NAMED = 3
@@ -78,9 +78,9 @@ def finding_of(rows: Sequence[Row]) -> Finding:
 
 
 def _no_verdict(measured: Sequence[Row]) -> str:
-    if all(str(row["attack"]).startswith(IMPORTED) for row in measured):
+    if all(row.get("reason_code") == "imported_teacher" for row in measured):
         return "Nobody knows the trigger of an imported teacher, so there is no verdict."
-    return "The controls C1 and C3 are missing, so there is no verdict."
+    return "Control C1 or C3 is missing, so there is no verdict."
 
 
 def _travelled(judged: Sequence[Row]) -> str:

@@ -20,28 +20,28 @@ class Mark:
 
     word: str
     style: str
-    """The class of the style sheet, which has its colour and its mark."""
+    """The end of two classes of the style sheet: ``v-`` has the colour, ``m-`` the mark, too."""
     about: str
     """What it means."""
 
 
 #: The outcomes in the order of a legend. The fuller the mark, the more was removed.
 MARKS: Mapping[str, Mark] = {
-    "stopped": Mark("stopped", "v-stopped", MEANING["stopped"]),
-    "partly": Mark("partly", "v-partly", MEANING["partly"]),
-    "not stopped": Mark("not stopped", "v-not", MEANING["not stopped"]),
+    "stopped": Mark("stopped", "stopped", MEANING["stopped"]),
+    "partly": Mark("partly", "partly", MEANING["partly"]),
+    "not stopped": Mark("not stopped", "not", MEANING["not stopped"]),
     "inconclusive": Mark(
         "inconclusive",
-        "v-little",
+        "little",
         f"under {TRANSFER_FLOOR:.0f} points of ASR travelled, too few to judge a defense",
     ),
     "undefended": Mark(
-        "undefended", "v-base", "the backdoor travelled, and no defense was there to be judged"
+        "undefended", "base", "the backdoor travelled, and no defense was there to be judged"
     ),
     "no verdict": Mark(
-        "no verdict", "v-none", "measured, but a control is missing or the trigger is not known"
+        "no verdict", "none", "measured, but a control is missing or the trigger is not known"
     ),
-    "failed": Mark("failed", "v-failed", "not measured; the section on failures says why"),
+    "failed": Mark("failed", "failed", "not measured; the section on failures says why"),
 }
 
 

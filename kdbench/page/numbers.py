@@ -27,11 +27,6 @@ def between(interval: tuple[float | None, float | None] | None, digits: int = 1)
     return f"{text(interval[0], digits)} to {text(interval[1], digits)}"
 
 
-def decimals(name: str) -> int:
-    """The decimals with which a column is shown."""
-    return 0 if name == "wall_s" else 1
-
-
 def duration(seconds: float) -> str:
     """``4.1 s``, ``75 s``, ``3 min 20 s`` or ``2 h 05 min``."""
     if seconds < 10:

@@ -15,7 +15,7 @@ from kdbench.report.paired import CONTROL, GROUP, against_control, comparisons, 
 from kdbench.report.settings import defense_label, shared_label
 
 #: Pairs of defenses that are compared for a page, and of these the ones that it shows.
-_MOST_COMPARED, _MOST_SHOWN = 5000, 150
+_MOST_COMPARED, _MOST_SHOWN = 5000, 20
 #: Lines of all tables.
 _MOST_LINES = 600
 
@@ -39,7 +39,10 @@ class Ranked:
     """Its ASR less that of no defense, with Holm's p. Empty: they were not compared."""
     control: str
     """Its ASR less that of C1, in the same way."""
-    worst_attack: str
+    attack: str
+    """Of a line that stands for several attacks: the worst."""
+    first: bool
+    """Whether it is the first of its attack."""
     remark: str
 
 
@@ -61,7 +64,8 @@ class Rankings:
     lines_left: int
     """Lines that are not shown."""
     pairs: Sequence[Row]
-    """Two defenses each, see :func:`kdbench.report.paired.comparisons`, of ASR only."""
+    """Two defenses each, see :func:`kdbench.report.paired.comparisons`, of ASR only. The clearest
+    differences are first."""
     pairs_left: int
     """Pairs that are not shown."""
     notes: Sequence[str]
@@ -85,7 +89,8 @@ def rankings_of(rows: list[Row], tasks: Sequence[Task]) -> Rankings:
     tables += _over_attacks(rows, tasks)
     tables, lines_left = _cut(tables)
     left = max(0, len(pairs) - _MOST_SHOWN) if few else _pairs(rows)
-    return Rankings(tables, lines_left, pairs[:_MOST_SHOWN], left, notes(rows, pairs))
+    clearest = sorted(pairs, key=lambda pair: float(pair["p_holm"]))[:_MOST_SHOWN]
+    return Rankings(tables, lines_left, clearest, left, notes(rows, pairs))
 
 
 def _cut(tables: Sequence[Ranking]) -> tuple[list[Ranking], int]:
@@ -128,19 +133,17 @@ def _group(row: Row) -> tuple[object, ...]:
 
 
 def _of_task(task: Task, compared: _Compared) -> list[Ranking]:
-    return [
-        Ranking(
-            f"{attack}: {task.title}",
-            _ranked([s for s in task.settings if s.attack == attack], compared),
-            False,
-        )
+    lines = [
+        line
         for attack in task.attacks
+        for line in _ranked([s for s in task.settings if s.attack == attack], compared)
     ]
+    return [Ranking(task.title, lines, False)]
 
 
 def _ranked(settings: Sequence[Setting], compared: _Compared) -> list[Ranked]:
     ranks = [setting.record["rank"] for setting in settings]
-    lines = []
+    lines: list[Ranked] = []
     for setting in sorted(settings, key=_place):
         group = _group(setting.rows[0])
         label = defense_label(setting.rows[0])
@@ -155,10 +158,11 @@ def _ranked(settings: Sequence[Setting], compared: _Compared) -> list[Ranked]:
                 text(record["acc_lost"]),
                 _seeds(record),
                 MARKS[setting.outcome],
-                setting.words,
+                setting.share,
                 _difference(compared.undefended.get(group, {}).get(label)),
                 _difference(compared.control.get(group, {}).get(label)),
-                "",
+                setting.attack,
+                not lines,
                 record["rank_reason"] or "",
             )
         )
@@ -184,7 +188,7 @@ def _interval(record: Row) -> str:
 
 def _seeds(record: Row) -> str:
     failed = record.get("n_failed")
-    return f"{record['n_seeds']}{f' and {failed} failed' if failed else ''}"
+    return f"{record['n_seeds']}{f' ({failed} failed)' if failed else ''}"
 
 
 def _difference(pair: Row | None) -> str:
@@ -219,10 +223,11 @@ def _over_attacks(rows: list[Row], tasks: Sequence[Task]) -> list[Ranking]:
                 text(record["acc_lost"]),
                 str(record["n_seeds"]),
                 None,
-                record["verdict"] or MISSING,
+                str(record["verdict"] or MISSING).partition(",")[0],
                 "",
                 "",
                 record["worst_attack"] or MISSING,
+                False,
                 record["rank_reason"] or "",
             )
             for record in members

@@ -4,17 +4,21 @@ everything is looked at before it is used."""
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kdbench.page.source import Run
 from kdbench.untrusted.text import command_line
 
+#: Halves of characters that stand for no byte of a name.
+_HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
 
 def texts(value: object) -> list[str]:
-    """The texts of a list, or a text alone."""
+    """The texts of a list, or a text alone, each without what no file can be called."""
     values = value if isinstance(value, list) else [value]
-    return [item for item in values if isinstance(item, str)]
+    return [_HALVES.sub("\ufffd", item) for item in values if isinstance(item, str)]
 
 
 def table(value: object) -> Mapping[str, Any]:

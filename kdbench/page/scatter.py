@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kdbench.page.marks import MARKS, UNDEFENDED
-from kdbench.page.numbers import between, text
+from kdbench.page.numbers import text
 from kdbench.page.svg import LEAST_RANGE, SHAPES, Scale, fitted, ticks
 from kdbench.page.tasks import Setting, Task
+from kdbench.untrusted.text import strip_control
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ _Box = tuple[float, float, float, float]
 class Label:
     """A text beside a mark."""
 
-    x: float
-    y: float
+    x: int
+    y: int
     anchor: str
     text: str
 
@@ -61,8 +62,8 @@ class Dot:
 
     x: float
     y: float
-    shape: str
-    """An outline around (0, 0)."""
+    shape: int
+    """The number of its outline, see :data:`kdbench.page.svg.SHAPES`."""
     style: str
     setting: int | None
     """The number of its setting. None: a control."""
@@ -74,6 +75,12 @@ class Dot:
     """Both ends of the interval of ACC."""
     label: Label | None
 
+    @property
+    def cross(self) -> str:
+        """Both intervals as a path."""
+        across = "" if self.across is None else f"M{self.across[0]} {self.y}H{self.across[1]}"
+        return across + ("" if self.up is None else f"M{self.x} {self.up[0]}V{self.up[1]}")
+
 
 @dataclass(frozen=True)
 class Scatter:
@@ -83,10 +90,25 @@ class Scatter:
     dots: Sequence[Dot]
     x_ticks: Sequence[tuple[float, str]]
     y_ticks: Sequence[tuple[float, str]]
-    shapes: Sequence[tuple[str, str]]
-    """(attack, outline)."""
+    shapes: Sequence[tuple[str, int]]
+    """(attack, number of its outline)."""
     left_out: int
     """Settings that are not drawn, since there are too many."""
+
+    @property
+    def grid(self) -> str:
+        """The lines of the ticks in a page, as a path."""
+        across = "".join(f"M{PAGE.left} {y}H{PAGE.right}" for y, _ in self.y_ticks)
+        return across + "".join(f"M{x} {PAGE.top}V{PAGE.bottom}" for x, _ in self.x_ticks)
+
+    @property
+    def crosses(self) -> dict[str, str]:
+        """The crosses of each style, as one path."""
+        paths: dict[str, str] = {}
+        for dot in self.dots:
+            if dot.cross:
+                paths[dot.style] = paths.get(dot.style, "") + dot.cross
+        return paths
 
 
 @dataclass(frozen=True)
@@ -181,17 +203,11 @@ def _about(point: _Point) -> str:
     setting = point.setting
     if setting is None:
         return f"{point.name}: {numbers}"
-    interval = between(setting.interval("student_asr"))
-    seeds = len(setting.measured)
-    return (
-        f"{setting.attack}, {setting.defense}: {numbers}"
-        f"{f' (ASR {interval})' if interval else ''}, {setting.words}, "
-        f"{seeds} seed{'' if seeds == 1 else 's'}"
-    )
+    return f"{setting.attack}, {setting.defense}: {numbers}, {setting.words}"
 
 
-def _shape(place: int) -> str:
-    return SHAPES[place % len(SHAPES)][1]
+def _shape(place: int) -> int:
+    return place % len(SHAPES)
 
 
 def _around(x: float, y: float) -> _Box:
@@ -200,7 +216,8 @@ def _around(x: float, y: float) -> _Box:
 
 def _label(at: tuple[float, float], name: str, taken: list[_Box], frame: Frame) -> Label | None:
     """The label at the first place where it covers nothing. None: there is no such place."""
-    words = name if len(name) <= 24 else f"{name[:23]}…"
+    words = strip_control(name)
+    words = words if len(words) <= 24 else f"{words[:23]}…"
     width = len(words) * frame.letter
     for across, down, anchor in _PLACES:
         x, y = at[0] + across * frame.line, at[1] + down * frame.line
@@ -210,7 +227,7 @@ def _label(at: tuple[float, float], name: str, taken: list[_Box], frame: Frame) 
         inside = inside and box[1] >= frame.top and box[3] <= frame.bottom
         if inside and not any(_meet(box, other) for other in taken):
             taken.append(box)
-            return Label(round(x, 1), round(y + frame.line / 4, 1), anchor, words)
+            return Label(round(x), round(y + frame.line / 4), anchor, words)
     return None
 
 

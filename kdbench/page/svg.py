@@ -46,7 +46,8 @@ def fitted(values: Iterable[float], least: float = LEAST_RANGE) -> tuple[float, 
     missing = max(0.0, least - (high - low)) / 2
     low, high = low - missing, high + missing
     # Never beyond 0 and 100, where there is nothing.
-    low, high = low - max(0.0, high - 100), high - min(0.0, low)
+    moved = max(0.0, -low) - max(0.0, high - 100)
+    low, high = max(0.0, low + moved), min(100.0, high + moved)
     step = _step(low, high, 5)
     return max(0.0, math.floor(low / step) * step), min(100.0, math.ceil(high / step) * step)
 

@@ -20,6 +20,16 @@ from kdbench.report.leaderboard import SETTING, as_records, leaderboard
 from kdbench.report.paired import estimate, grouped
 from kdbench.report.settings import SHARED, attack_label, defense_label, shared_label, told_apart
 
+#: The outcomes, from what was not measured and what claims most to what claims least.
+_CLAIMS_LESS = (
+    "failed",
+    "no verdict",
+    "stopped",
+    "partly",
+    "not stopped",
+    "undefended",
+    "inconclusive",
+)
 _TASK = ("schema", *SHARED, "shared_digest")
 
 
@@ -44,16 +54,26 @@ class Setting:
 
     @property
     def outcome(self) -> str:
-        """The most frequent outcome. Of two the one that is first in a legend."""
-        return self.outcomes.most_common(1)[0][0]
+        """The most frequent outcome. Of two the one that claims less for the defense."""
+        return max(self.outcomes, key=lambda name: (self.outcomes[name], _CLAIMS_LESS.index(name)))
+
+    @property
+    def share(self) -> str:
+        """The outcome, with its share of the seeds where these do not agree."""
+        count = self.outcomes[self.outcome]
+        return (
+            self.outcome if count == len(self.rows) else f"{self.outcome} {count}/{len(self.rows)}"
+        )
 
     @property
     def words(self) -> str:
-        """The outcome, or each with its share of the seeds, the most frequent first."""
-        counts = self.outcomes.most_common()
+        """The outcome, or each with its share of the seeds, the most frequent one first."""
+        counts = dict(self.outcomes)
+        first = self.outcome
+        counts = {first: counts.pop(first), **counts}
         if len(counts) == 1:
-            return counts[0][0]
-        return ", ".join(f"{name} {count}/{len(self.rows)}" for name, count in counts)
+            return first
+        return ", ".join(f"{name} {count}/{len(self.rows)}" for name, count in counts.items())
 
     @property
     def measured(self) -> list[Row]:

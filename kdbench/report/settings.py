@@ -39,7 +39,7 @@ _PART_OF = {
     "repair": "defense",
 }
 #: How the attack of a row with an imported teacher begins.
-IMPORTED = "imported:"
+_IMPORTED = "imported:"
 _SEPARATOR = "; "
 #: Numbers that a message names.
 _NAMED = 20
@@ -153,7 +153,7 @@ def _words(row: Row, only: list[str], named: bool, *parts: str) -> str:
         return _SEPARATOR.join(only[:_NAMED]) + more
     if named:
         return "what the names promise"
-    if "attack" in parts and str(row.get("attack")).startswith(IMPORTED):
+    if "attack" in parts and str(row.get("attack")).startswith(_IMPORTED):
         return f"a teacher with the weights {str(row.get('teacher_sha256'))[:12]}"
     # The two changed the same numbers. Another version promises other ones, or the images differ.
     digest = f"{parts[0]}_digest" if len(parts) == 1 else "setting_digest"

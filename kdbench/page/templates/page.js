@@ -22,7 +22,7 @@ const go = to => {
 };
 const value = (row, at) => {
   const { dataset, textContent } = row.cells[at];
-  return heads[at].className ? dataset.value && +dataset.value : textContent;
+  return heads[at].className ? dataset.v && +dataset.v : textContent;
 };
 const show = () => {
   all(".detail").forEach(line => toggle(line.previousSibling));
@@ -32,7 +32,7 @@ const show = () => {
   heads.forEach((head, n) => head.ariaSort = n !== at ? "none" : down ? "descending" : "ascending");
   let count = 0;
   rows.forEach(row => count += !(row.hidden = s && s !== row.dataset.s ||
-    gone.has(row.querySelector(".mark").classList[1]) || !row.textContent.toLowerCase().includes(q.toLowerCase())));
+    gone.has(row.querySelector("[class^=m-]").className) || !row.textContent.toLowerCase().includes(q.toLowerCase())));
   // What was not measured comes last, in both directions.
   body.append(...at < 0 ? rows : [...rows].sort((a, b) => {
     const x = value(a, at), y = value(b, at);

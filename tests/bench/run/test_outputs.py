@@ -15,6 +15,8 @@ from kdbench.bench.run.events import Quiet
 from kdbench.bench.run.outputs import Outputs
 from kdbench.bench.store.artefacts import Store
 from kdbench.errors import ConfigError
+from kdbench.page.build import page_of
+from kdbench.page.source import read_source
 from tests.runs import ANY_TEACHER, go
 
 SPEC = RunSpec(
@@ -95,7 +97,8 @@ def test_at_every_later_write_the_rows_are_there(run, tmp_path, monkeypatch):
         assert f"could not be written to {tmp_path / f'out{at}'} (No space left" in heard.complaint
     assert len(complaints) >= 3
     assert "results.csv" in complaints[0]
-    assert complaints[-1].startswith("run.json could not")
+    assert complaints[-2].startswith("run.json, report.html could not")
+    assert complaints[-1].startswith("report.html could not")
     # The next call finds everything, and writes it elsewhere.
     again = run(tmp_path / "again")
     assert again.complaint == ""
@@ -139,3 +142,41 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="name another folder"):
         Outputs(tmp_path / "file" / "out")
+
+
+def test_a_run_ends_with_its_page(run, tmp_path):
+    """The same page that `kdbench report` makes of the folder."""
+    assert run(tmp_path / "out").complaint == ""
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert page == page_of(read_source([tmp_path / "out"]))
+    assert "badnets" in page
+
+
+def test_an_interrupted_run_has_the_page_of_its_rows(run, tmp_path, monkeypatch):
+    def interrupted(self, row):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Listening, "cell_finished", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "out")
+    assert (tmp_path / "out" / "results.csv").exists()
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_whatever_is_wrong_with_the_page_the_rows_are_there(run, tmp_path, monkeypatch):
+    def broken(source, path):
+        raise ZeroDivisionError("of a page")
+
+    monkeypatch.setattr("kdbench.page.build.write_page", broken)
+    heard = run(tmp_path / "out")
+    assert [row["status"] for row in heard.rows] == ["ok"]
+    assert heard.complaint == f"report.html could not be written to {tmp_path / 'out'} (of a page)"
+    assert (tmp_path / "out" / "results.csv").exists()
+
+
+def test_without_a_row_there_is_no_page(tmp_path):
+    outputs = Outputs(tmp_path)
+    (tmp_path / "results.csv").write_text("schema\n")
+    outputs.report()
+    assert outputs.complaint().startswith("report.html could not be written")
+    assert not (tmp_path / "report.html").exists()

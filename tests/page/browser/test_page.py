@@ -1,0 +1,433 @@
+"""The page in a real browser. Each check is also made of a page that is broken on purpose, where it
+must fail: otherwise it would say nothing."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import gzip
+import io
+import re
+from collections import Counter
+
+import pytest
+
+from tests.page.browser import pages
+from tests.page.browser.pages import broken
+from tests.page.hostile import INJECTIONS
+from tests.page.runs import many
+from tests.report.report_rows import cell
+
+TYPE = """const find = document.getElementById("find");
+find.value = arguments[0]; find.dispatchEvent(new Event("input"))"""
+CLICKED = ("summary", "#all thead button", "#all .more", ".chip", "#reset", ".to", ".copy")
+WIDTHS, SCHEMES = (360, 768, 1280), ("light", "dark")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """The page of a run with everything that a page can show."""
+    return pages.page(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def show(chrome, tmp_path):
+    """Opens a page."""
+
+    def show(text, **values):
+        path = tmp_path / "report.html"
+        path.write_text(text, encoding="utf-8")
+        chrome.show(path, **values)
+        return chrome
+
+    return show
+
+
+def rows_of(text):
+    """The rows of results.csv in the file that a page carries."""
+    (packed,) = re.findall(r'gzip;base64,([^"]*)"', text)
+    content = gzip.decompress(base64.b64decode(packed)).decode()
+    return list(csv.DictReader(io.StringIO(content)))
+
+
+# -- requests and console --------------------------------------------------------------------------
+
+
+def disturbances(chrome):
+    """What was asked for beside the page, and what the console says, after everything was clicked
+    and the page was printed."""
+    for selector in CLICKED:
+        chrome.click(selector)
+    chrome.run(TYPE, "nad")
+    assert chrome.printed().startswith(b"%PDF")
+    address = chrome.driver.current_url.partition("#")[0]
+    asked = [request.partition("#")[0] for request in chrome.requests()]
+    return Counter(asked) - Counter([address]), chrome.console()
+
+
+def test_a_page_asks_for_itself_only_and_says_nothing(show, text):
+    assert disturbances(show(text)) == (Counter(), [])
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        '<img src="http://127.0.0.1:9/x.png" alt="x">',
+        '<link rel="stylesheet" href="http://127.0.0.1:9/x.css">',
+        "<script>console.error(1)</script>",
+        '<p style="background: url(http://127.0.0.1:9/x.png)">x',
+        '<details><summary onclick="fetch(`http://127.0.0.1:9/`)">x</summary></details>',
+    ],
+)
+@pytest.mark.parametrize("policy", [True, False])
+def test_whatever_it_would_ask_for_is_noticed(show, text, mistake, policy):
+    wrong = text.replace("</header>", f"{mistake}</header>", 1)
+    if not policy:
+        wrong = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", wrong)
+    assert disturbances(show(wrong)) != (Counter(), [])
+
+
+# -- the numbers -----------------------------------------------------------------------------------
+
+
+HEADINGS = {
+    "teacher ASR": "teacher_asr",
+    "ACC": "student_acc",
+    "ASR": "student_asr",
+    "C1 ASR": "c1_asr",
+    "C3 ACC": "c3_acc",
+    "C3 ASR": "c3_asr",
+    "transferred": "transferred",
+    "removed": "removed",
+    "seed": "seed",
+}
+
+
+def shown_numbers(chrome):
+    """The numbers of the table by heading, a list a row."""
+    return chrome.run(
+        """const names = [...document.querySelectorAll("#all thead th")].map(h => h.textContent);
+        return [...document.querySelectorAll("#all tbody tr")].map(row => Object.fromEntries(
+            [...row.cells].map((cell, at) => [names[at], cell.dataset.v ?? ""])));"""
+    )
+
+
+def wrong_numbers(chrome, rows):
+    shown = shown_numbers(chrome)
+    assert len(shown) == len(rows)
+    return [
+        (heading, line[heading], row[name])
+        for line, row in zip(shown, rows, strict=True)
+        for heading, name in HEADINGS.items()
+        if line[heading] != row[name]
+    ]
+
+
+def test_the_numbers_of_the_page_are_those_of_the_file(show, text):
+    rows = rows_of(text)
+    assert wrong_numbers(show(text), rows) == []
+    wrong = broken(text, "data-v=33.3333", "data-v=33.3334", 1)
+    assert wrong_numbers(show(wrong), rows) == [("ASR", "33.3334", "33.3333")]
+
+
+def opened(chrome):
+    """What the page shows of its second row: (column, value, meaning)."""
+    chrome.run("document.querySelectorAll('#all .more')[1].click()")
+    script = """const done = arguments[0], look = () => {
+        const parts = [...document.querySelectorAll(".detail dl > div")];
+        parts.length ? done(parts.map(part => [...part.children].map(c => c.textContent)))
+            : setTimeout(look, 20);
+    }; look()"""
+    return chrome.driver.execute_async_script(script)
+
+
+def test_a_row_opens_to_every_column_with_its_meaning(show, text):
+    row = rows_of(text)[1]
+    chrome = show(text)
+    parts = opened(chrome)
+    assert [(name, value) for name, value, _ in parts] == [(n, v or "–") for n, v in row.items()]
+    assert all(meaning for _, _, meaning in parts)
+    assert chrome.all(".more")[1].get_attribute("aria-expanded") == "true"
+    chrome.run("document.querySelectorAll('#all .more')[1].click()")
+    assert chrome.all(".detail") == []
+    # A page that takes the next row shows other values.
+    wrong = broken(text, "rows.indexOf(row) + 1", "rows.indexOf(row) + 2")
+    assert opened(show(wrong)) != parts
+
+
+def test_without_its_script_every_number_is_there(show, text):
+    shown = Counter(re.findall(r"<td data-v=[^>]*>([^<]*)", text))
+
+    def missing(text):
+        words = Counter(name.strip() for _, name in show(text, script=False).tree())
+        return {number for number in shown if words[number.strip()] < 1}
+
+    try:
+        assert missing(text) == set()
+        assert missing(text.replace('<table id="all">', '<table id="all" hidden>')) != set()
+    finally:
+        show("", script=True)
+
+
+# -- sorting and filters ---------------------------------------------------------------------------
+
+
+def expected_order(rows, name, down):
+    """Numbers by value, texts by their letters, what is missing last. Equal ones keep their
+    order."""
+    value = float if name in HEADINGS.values() else str
+    known = [row for row in rows if row[name] != ""]
+    values = sorted({value(row[name]) for row in known}, reverse=down)
+    in_order = [row for each in values for row in known if value(row[name]) == each]
+    return in_order + [row for row in rows if row[name] == ""]
+
+
+def seen(chrome):
+    """The visible rows, by what no two rows have in common."""
+    return chrome.run(
+        """return [...document.querySelectorAll("#all tbody tr")].filter(row => !row.hidden)
+        .map(row => [...row.cells].map(cell => cell.lastChild.textContent).slice(0, 3).join(" "))"""
+    )
+
+
+def label(row):
+    return f"{row['attack']} {row['defense']} {row['seed']}"
+
+
+def wrongly_sorted(chrome, rows):
+    wrong = []
+    for heading, name in {"attack": "attack", "defense": "defense", **HEADINGS}.items():
+        for down in (False, True):
+            buttons = chrome.all("#all thead button")
+            (button,) = [b for b in buttons if b.get_attribute("textContent") == heading]
+            chrome.run("arguments[0].click()", button)
+            sort = button.find_element("xpath", "..").get_attribute("aria-sort")
+            right = "descending" if down else "ascending"
+            if seen(chrome) != list(map(label, expected_order(rows, name, down))) or sort != right:
+                wrong.append((heading, down))
+    return wrong
+
+
+def test_every_column_sorts_as_python_does(show, text):
+    rows = rows_of(text)
+    assert wrongly_sorted(show(text), rows) == []
+    for old, new in (
+        ("(x > y) - (x < y)", "(x < y) - (x > y)"),
+        ("(x == null) - (y == null)", "0"),
+        ("+dataset.v", "dataset.v"),
+    ):
+        assert wrongly_sorted(show(broken(text, old, new)), rows) != []
+
+
+def filtered(chrome, rows):
+    """Whether search, chips and links show the rows that they should, and the address keeps it."""
+    problems = []
+
+    def check(what, wanted):
+        if seen(chrome) != [label(row) for row in rows if wanted(row)]:
+            problems.append(what)
+        address = chrome.driver.current_url
+        chrome.driver.get("about:blank")
+        chrome.driver.get(address)
+        if seen(chrome) != [label(row) for row in rows if wanted(row)]:
+            problems.append(f"{what}, opened again")
+
+    chrome.run(TYPE, "CKD")
+    check("search", lambda row: row["attack"] == "ckd")
+    chrome.run("document.getElementById('reset').click()")
+    check("reset", lambda row: True)
+    chrome.run("document.querySelector('.chip[data-v=m-failed]').click()")
+    check("chip", lambda row: row["status"] == "ok")
+    chrome.run("document.querySelector('.chip[data-v=m-failed]').click()")
+    check("chip again", lambda row: True)
+    chrome.run("document.querySelectorAll('.matrix a')[4].click()")
+    check("matrix", lambda row: (row["attack"], row["defense"]) == ("ckd", "nad"))
+    chrome.run(
+        "document.querySelectorAll('.plot a')[1].dispatchEvent("
+        "new MouseEvent('click', {bubbles: true, cancelable: true}))"
+    )
+    check("drawing", lambda row: (row["attack"], row["defense"]) == ("lba", "nad"))
+    return problems
+
+
+def test_filters_show_what_they_say_and_the_address_keeps_it(show, text):
+    rows = rows_of(text)
+    assert filtered(show(text), rows) == []
+    for old, new, problem in (
+        ("!row.textContent", "row.textContent", "search"),
+        ("s !== row.dataset.s", "s === row.dataset.s", "matrix"),
+        ('history.replaceState(0, "", "#" + state)', "0", "search, opened again"),
+        ("gone.delete(chip.dataset.v) ||", "", "chip again"),
+    ):
+        assert problem in filtered(show(broken(text, old, new)), rows)
+
+
+# -- foreign text ----------------------------------------------------------------------------------
+
+
+def intruders(chrome, plain):
+    """Elements beyond those of a page with harmless text, and whether a foreign script ran."""
+    script = "return [...document.querySelectorAll('*')].map(e => e.tagName)"
+    elements = Counter(chrome.run(script)) - plain
+    return elements, chrome.run("return window.touched === undefined"), chrome.console()
+
+
+def foreign_rows(texts):
+    return [
+        cell(attack=f"{text}{n}", defense="nad", reason=text, device=text, student_asr=400)
+        for n, text in enumerate(texts)
+    ]
+
+
+def test_foreign_text_adds_no_element_and_runs_nothing(show, tmp_path):
+    assert len(INJECTIONS) >= 40
+    harmless = ["x" * len(text) for text in INJECTIONS]
+    chrome = show(pages.page(tmp_path / "plain", foreign_rows(harmless)))
+    plain = Counter(chrome.run("return [...document.querySelectorAll('*')].map(e => e.tagName)"))
+    text = pages.page(tmp_path / "foreign", foreign_rows(INJECTIONS))
+    elements, untouched, lines = intruders(show(text), plain)
+    elements.pop("text", None)  # a longer name may have its label in the drawing
+    assert (elements, untouched, lines) == (Counter(), True, [])
+    for other in INJECTIONS[:3]:
+        wrong = text.replace("&lt;script&gt;", "<script>").replace("&lt;/script&gt;", "</script>")
+        assert intruders(show(wrong), plain)[0]["SCRIPT"] > 0, other
+
+
+# -- looks -----------------------------------------------------------------------------------------
+
+
+SCROLLS = "return document.documentElement.scrollWidth > innerWidth"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_does_not_scroll_sideways(show, text, width):
+    assert show(text, width=width).run(SCROLLS) is False
+    wrong = text.replace(".scroll{overflow-x:auto", ".scroll{overflow-x:visible")
+    assert wrong != text
+    if width == 360:
+        assert show(wrong, width=width).run(SCROLLS) is True
+
+
+CONTRASTS = """
+const parse = text => {
+  const numbers = (text.match(/[0-9.e-]+/g) || []).map(Number);
+  return text.startsWith("color(") ? [...numbers.slice(0, 3).map(n => 255 * n), numbers[3] ?? 1]
+    : [numbers[0], numbers[1], numbers[2], numbers[3] ?? 1];
+};
+const light = ([r, g, b]) => {
+  const [x, y, z] = [r, g, b].map(n => n / 255).map(
+    n => n <= 0.04045 ? n / 12.92 : ((n + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+};
+const low = [];
+const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+for (let node; node = walk.nextNode();) {
+  const element = node.parentElement, style = getComputedStyle(element);
+  if (!node.textContent.trim() || !element.getClientRects().length) continue;
+  if (["SCRIPT", "STYLE", "title"].includes(element.tagName)) continue;
+  const ink = parse(element.namespaceURI.includes("svg") ? style.fill : style.color);
+  let behind = element, paper = [0, 0, 0, 0];
+  while (behind && paper[3] === 0) {
+    paper = parse(getComputedStyle(behind).backgroundColor);
+    behind = behind.parentElement;
+  }
+  const [a, b] = [light(ink), light(paper)].sort((x, y) => y - x), ratio = (a + 0.05) / (b + 0.05);
+  if (ratio < 4.5) low.push(`${ratio.toFixed(2)} ${node.textContent.trim().slice(0, 40)}`);
+}
+return low;
+"""
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_text_has_contrast(show, text, scheme):
+    assert show(text, scheme=scheme).run(CONTRASTS) == []
+    old = {"light": "--soft:#57606a", "dark": "--soft:#a0a9b4"}[scheme]
+    new = {"light": "--soft:#9aa0a6", "dark": "--soft:#5a6068"}[scheme]
+    assert show(broken(text, old, new), scheme=scheme).run(CONTRASTS) != []
+
+
+def test_dark_and_light_are_not_the_same(show, text):
+    paper = "return getComputedStyle(document.body).backgroundColor"
+    assert len({show(text, scheme=scheme).run(paper) for scheme in SCHEMES}) == 2
+
+
+HIDDEN_ON_PAPER = """
+return [...document.querySelectorAll(".scroll")].filter(
+  box => box.scrollHeight > box.clientHeight + 1 && getComputedStyle(box).overflowY !== "visible"
+).length + [...document.querySelectorAll("nav, .controls, .copy")].filter(
+  part => part.getClientRects().length).length
+"""
+
+
+def test_on_paper_nothing_is_cut_and_nothing_waits_for_a_click(show, tmp_path):
+    text = pages.page(tmp_path / "run", many(136))
+
+    def hidden(text):
+        chrome = show(text)
+        chrome.printed()
+        with chrome.media("print"):
+            closed = chrome.run("return document.querySelectorAll('details:not([open])').length")
+            return chrome.run(HIDDEN_ON_PAPER), closed
+
+    assert hidden(text) == (0, 0)
+    wrong = text.replace("max-height:none", "max-height:9rem").replace(
+        ".scroll{overflow:visible", ".scroll{overflow:auto"
+    )
+    assert hidden(wrong)[0] > 0
+    assert hidden(broken(text, "onbeforeprint =", "window.x ="))[1] > 0
+
+
+# -- for everybody ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", [360, 1280])
+def test_axe_finds_nothing(show, text, scheme, width):
+    assert show(text, width=width, scheme=scheme).violations() == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        (' alt="Test images', ' title="" data-alt="Test images', "image-alt"),
+        ('<html lang="en">', "<html>", "html-has-lang"),
+        ("--soft:#57606a", "--soft:#9aa0a6", "color-contrast"),
+        ('aria-label="Search the cells" placeholder="search"', "", "label"),
+    ],
+)
+def test_axe_finds_what_was_broken(show, text, old, new, rule):
+    assert rule in [found for found, _, _ in show(broken(text, old, new)).violations()]
+
+
+NAMED = ("button", "image", "heading", "link", "table", "textbox", "searchbox")
+
+
+def unnamed(chrome):
+    return [role for role, name in chrome.tree() if role in NAMED and not name.strip()]
+
+
+def test_everything_has_a_name(show, text):
+    chrome = show(text)
+    assert unnamed(chrome) == []
+    roles = Counter(role for role, _ in chrome.tree())
+    assert roles["image"] == 1
+    assert roles["heading"] > 10
+    assert roles["button"] > 20
+    wrong = broken(text, 'ariaLabel: "All columns", ', "")
+    assert "button" in unnamed(show(broken(wrong, '"button", "+"', '"button", ""')))
+
+
+def test_the_keyboard_goes_down_the_page(show, text):
+    script = """return [...document.querySelectorAll("a[href], button, input, summary, [tabindex]")]
+        .filter(part => part.tabIndex > 0).length"""
+    assert show(text).run(script) == 0
+    assert show(broken(text, 'tabindex="0"', 'tabindex="3"', 1)).run(script) == 1
+
+
+def test_a_copy_button_copies_its_command(show, text):
+    chrome = show(text)
+    script = "arguments[0].click(); return [getSelection().toString(), arguments[0].textContent]"
+    (first, *_) = chrome.all("#origin .copy")
+    selected, said = chrome.run(script, first)
+    assert selected.strip() == "kdbench run --attack lba"
+    assert said in ("copied", "press Ctrl-C")

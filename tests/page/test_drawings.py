@@ -1,0 +1,82 @@
+"""The drawings: where their marks are, and what they say."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdbench.page.bars import bars_of
+from kdbench.page.scatter import MOST_MARKS, scatter_of
+from kdbench.page.tasks import tasks_of
+from tests.page.runs import mixed, outcome
+from tests.report.report_rows import cell
+
+
+def drawn(rows):
+    return scatter_of(tasks_of(rows)[0])
+
+
+def test_one_mark_for_each_setting_and_the_controls():
+    drawing = drawn(mixed())
+    assert [dot.setting for dot in drawing.dots] == [None, None, 0, 1, 2, 3, 4, 5]
+    styles = [dot.style for dot in drawing.dots[2:]]
+    assert styles == ["base", "partly", "not", "base", "stopped", "not"]
+    # The attack is the shape.
+    assert [dot.shape for dot in drawing.dots[2:]] == [0] * 3 + [1] * 3
+    assert drawing.shapes == [("lba", 0), ("ckd", 1)]
+
+
+def test_c3_is_drawn_where_nobody_asked_for_the_undefended_student():
+    names = [dot.about.partition(":")[0] for dot in drawn([cell(defense="nad")]).dots]
+    assert names == ["C1", "C3", "lba, nad"]
+
+
+def test_where_a_mark_is():
+    """ASR 10 and 80, so x is from 0 to 80; ACC 95 and 96, so y has at least 5 points."""
+    drawing = drawn([cell(defense="nad", student_asr=90, c1_asr=0)])
+    assert [label for _, label in drawing.x_ticks] == ["0", "20", "40", "60", "80"]
+    dot = drawing.dots[-1]
+    assert dot.x == pytest.approx(62 + 628 * 10 / 80, abs=0.1)
+    assert drawing.y_ticks[0][0] > dot.y > drawing.y_ticks[-1][0]
+    assert dot.about == "lba, nad: ASR 10.0, ACC 95.0, partly"
+
+
+def test_labels_cover_neither_marks_nor_each_other():
+    drawing = drawn([cell(defense=f"d{n}", student_asr=100 + 3 * n) for n in range(40)])
+    labels = [dot.label for dot in drawing.dots if dot.label]
+    assert 3 < len(labels) < len(drawing.dots)
+    assert len({(label.x, label.y) for label in labels}) == len(labels)
+
+
+def test_a_drawing_has_so_many_marks_and_says_how_many_are_left():
+    rows = [
+        cell(defense=f"d{n}", setting_digest=f"{n:064x}", defense_digest=f"{n:064x}")
+        for n in range(MOST_MARKS + 7)
+    ]
+    drawing = drawn(rows)
+    assert drawing.left_out == 7
+    assert len(drawing.dots) == MOST_MARKS + 2
+
+
+def test_nothing_measured_is_no_drawing():
+    assert drawn([outcome("failed")]) is None
+
+
+def test_bars():
+    ((attack, bars), _) = bars_of(tasks_of(mixed())[0])
+    assert attack == "lba"
+    assert [bar.setting.defense for bar in bars] == ["none", "nad", "anp"]
+    none, nad, anp = bars
+    assert none.words == "79.0 points travelled"
+    # (720 - 300) / (720 - 9) is 59 %. One of three seeds failed.
+    assert nad.words == "59 % removed in 2 of 3 seeds (59 to 59)"
+    assert (nad.c1, nad.c3, nad.asr) == pytest.approx((1, 80, 100 / 3))
+    assert nad.numbers == "C1 1.0, C3 80.0, ASR 33.3"
+    assert anp.words.startswith("3 % removed in 2 of 3 seeds")
+
+
+def test_a_bar_of_which_nothing_can_be_said():
+    words = [
+        bars_of(tasks_of([outcome(name, defense="nad")])[0])[0][1][0].words
+        for name in ("inconclusive", "no verdict", "failed")
+    ]
+    assert words == ["10.0 points travelled, 30 are needed", "no verdict", "not measured"]

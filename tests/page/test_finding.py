@@ -1,0 +1,123 @@
+"""The sentence that says what was found, for each of its rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdbench.page.finding import finding_of
+from tests.page.runs import outcome
+from tests.report.report_rows import cell, imported_cell
+
+
+def found(*groups):
+    """The finding of groups (count, outcome, values), with a seed for each cell of a group."""
+    return finding_of(
+        [
+            outcome(name, seed=seed, **values)
+            for count, name, values in groups
+            for seed in range(count)
+        ]
+    )
+
+
+def test_nothing_was_measured():
+    finding = found((2, "failed", {"defense": "nad"}), (1, "timeout", {"defense": "anp"}))
+    assert finding.headline == "None of the 3 cells could be measured."
+    assert finding.reservations == ()
+
+
+def test_an_imported_teacher():
+    finding = finding_of([imported_cell(seed=seed) for seed in range(2)])
+    assert (
+        finding.headline
+        == "Nobody knows the trigger of an imported teacher, so there is no verdict."
+    )
+
+
+def test_missing_controls():
+    finding = found((2, "no verdict", {"defense": "nad"}), (1, "failed", {"defense": "anp"}))
+    assert finding.headline == "Control C1 or C3 is missing, so there is no verdict."
+    assert finding.reservations == ("1 of 3 cells failed.",)
+
+
+def test_no_defense():
+    finding = found(
+        (3, "not stopped", {"attack": "ckd"}),
+        (1, "not stopped", {"attack": "lba"}),
+        (2, "inconclusive", {"attack": "htba"}),
+    )
+    assert finding.headline == (
+        "ckd travelled in 3 of 3 runs, lba travelled in 1 of 1 run and htba travelled in 0 of 2 "
+        "runs. No defense was asked for."
+    )
+
+
+def test_too_little_travelled():
+    few = found((6, "inconclusive", {"defense": "nad"}))
+    start = "Too little of the backdoor travelled to judge a defense"
+    assert few.headline == f"{start} in any of 6 runs."
+    one = found((1, "inconclusive", {"defense": "nad"}))
+    assert one.headline == f"{start}."
+    assert one.reservations == ("One seed is no ranking.",)
+
+
+def test_one_defense():
+    finding = found(
+        (3, "not stopped", {"attack": "lba", "defense": "robustkd"}),
+        (2, "stopped", {"attack": "ckd", "defense": "robustkd"}),
+    )
+    assert finding.headline == "robustkd stopped lba in 0 of 3 runs and ckd in 2 of 2 runs."
+    assert finding.reservations == ()
+
+
+def test_what_was_inconclusive_is_said():
+    finding = found((5, "not stopped", {"defense": "nad"}), (4, "inconclusive", {"attack": "ckd"}))
+    assert finding.headline == "nad stopped lba in 0 of 5 runs."
+    assert finding.reservations == (
+        "In 4 of 9 runs too little of the backdoor travelled to judge.",
+    )
+
+
+def test_several_defenses_that_stop_nothing():
+    finding = found(
+        (10, "not stopped", {"defense": "nad"}),
+        (6, "not stopped", {"defense": "anp", "attack": "ckd"}),
+        (4, "partly", {"defense": "anp", "attack": "ckd"}),
+    )
+    assert finding.headline == "Of 2 defenses none stopped lba or ckd in any of 20 judged runs."
+    assert finding.reservations == ("anp partly stopped ckd in 4 of 10 runs.",)
+
+
+def test_some_that_stop_something():
+    finding = found(
+        (3, "not stopped", {"defense": "nad"}),
+        (1, "stopped", {"defense": "anp"}),
+        (2, "not stopped", {"defense": "robustkd"}),
+    )
+    assert finding.headline == "anp stopped lba in 1 of 1 run; of 3 defenses 2 stopped nothing."
+
+
+def test_many_that_stop_something_are_counted():
+    groups = [(n, "stopped", {"defense": f"d{n}"}) for n in (1, 2, 3, 4)]
+    finding = found(*groups, (5, "not stopped", {"defense": "weak"}))
+    assert finding.headline == "4 of 5 defenses stopped lba in 10 of 15 judged runs."
+    assert finding.reservations == (
+        "d1 stopped lba in 1 of 1 run, d2 stopped lba in 2 of 2 runs, d3 stopped lba in 3 of 3 "
+        "runs and others stopped an attack in 4 runs.",
+    )
+
+
+def test_the_undefended_control_is_no_defense():
+    finding = found((2, "not stopped", {}), (2, "not stopped", {"defense": "nad"}))
+    assert finding.headline == "nad stopped lba in 0 of 2 runs."
+
+
+def test_one_seed_is_no_ranking():
+    assert found((1, "stopped", {"defense": "nad"})).reservations == ("One seed is no ranking.",)
+    assert found((2, "stopped", {"defense": "nad"})).reservations == ()
+
+
+@pytest.mark.parametrize("changed", [None, "defense.nad.beta=2"])
+def test_numbers_that_a_name_does_not_promise_stand_behind_it(changed):
+    finding = finding_of([cell(defense="nad", changed=changed, seed=seed) for seed in range(2)])
+    assert finding.headline.startswith("nad [beta=2] stopped" if changed else "nad stopped")
