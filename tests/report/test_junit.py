@@ -19,8 +19,8 @@ def save(path, rows):
 
 
 def suite(path):
-    (found,) = ElementTree.parse(path).getroot()
-    return found
+    (suite,) = ElementTree.parse(path).getroot()
+    return suite
 
 
 def endings(path):

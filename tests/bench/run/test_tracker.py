@@ -102,8 +102,8 @@ RUN = {"name": "run", "request": {"attacks": ["lba"]}, "versions": {"torch": "2"
 
 def play(known, name, results, events=3):
     """Let a reporter hear a short run: what is told of it."""
-    told = []
-    tracker = Tracker(known.reporter(name), known.hosts, RUN, told.append)
+    lines = []
+    tracker = Tracker(known.reporter(name), known.hosts, RUN, lines.append)
     tracker.run_started(3, 2, 1, "out")
     for number in range(events):
         tracker.stage_started(number, Kind.CLEAN, "train")
@@ -111,7 +111,7 @@ def play(known, name, results, events=3):
     tracker.cell_finished({"attack": "lba", "student_asr": 12.5})
     tracker.run_finished([{"status": "ok"}], "out")
     tracker.close(results)
-    return told
+    return lines
 
 
 def test_a_reporter_hears_a_run(known, tmp_path):
@@ -134,17 +134,17 @@ def test_a_hostile_reporter_ends_itself_only(name, known, tmp_path, monkeypatch)
     if name in SILENT:
         monkeypatch.setattr(module, "PATIENCE_S", 0.5)
     source, says = HOSTILE[name]
-    told = play(known({name: source}), name, tmp_path / "out")
-    assert len(told) == 1, told
-    assert told[0].startswith(f"reporter {name} gets no more events: it failed")
-    assert says in told[0]
-    assert told[0].isprintable()
+    lines = play(known({name: source}), name, tmp_path / "out")
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"reporter {name} gets no more events: it failed")
+    assert says in lines[0]
+    assert lines[0].isprintable()
 
 
 def test_answers_that_nobody_waits_for_change_nothing(known, tmp_path):
     answers = reporter("say(b'{\"answer\": null}\\n' * 9)", SAY)
-    told = play(known({"answers": answers}), "answers", tmp_path / "out")
-    assert len(told) <= 1
+    lines = play(known({"answers": answers}), "answers", tmp_path / "out")
+    assert len(lines) <= 1
 
 
 def test_one_that_is_slow_is_waited_for_once(known, tmp_path, monkeypatch):
@@ -153,8 +153,8 @@ def test_one_that_is_slow_is_waited_for_once(known, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "wait_for", lambda hosts: waits.append(1) or time.sleep(0.2))
     monkeypatch.setattr(module, "PATIENCE_S", 0.5)
     slow = reporter("import time; time.sleep(1000)")
-    told = play(known({"slow": slow}), "slow", tmp_path / "out", events=50)
-    assert "the run has waited long enough" in told[0]
+    lines = play(known({"slow": slow}), "slow", tmp_path / "out", events=50)
+    assert "the run has waited long enough" in lines[0]
     assert len(waits) <= 5
 
 
@@ -198,19 +198,19 @@ def test_only_plain_files_of_a_usual_size_are_kept(known, tmp_path, monkeypatch)
         "        os.mkdir('folder')"
     )
     out = tmp_path / "out"
-    told = play(known({"litter": reporter(body)}), "litter", out)
+    lines = play(known({"litter": reporter(body)}), "litter", out)
     assert os.listdir(out / "reporters" / "litter") == ["a.txt"]
-    assert len(told) == 5
+    assert len(lines) == 5
     for name in ("'b\\x1b[2J'", "large", "link", "pipe", "folder"):
-        assert [line for line in told if line.startswith(f"reporter litter: {name} is not kept: ")]
+        assert [line for line in lines if line.startswith(f"reporter litter: {name} is not kept: ")]
 
 
 def test_no_end_of_files_is_copied(known, tmp_path):
     body = "[(run.folder / str(n)).write_text('') for n in range(200)]"
     out = tmp_path / "out"
-    told = play(known({"many": reporter(body)}), "many", out)
+    lines = play(known({"many": reporter(body)}), "many", out)
     assert len(os.listdir(out / "reporters" / "many")) == 64
-    assert told == ["reporter many: it left more than 64 files; only so many are kept"]
+    assert lines == ["reporter many: it left more than 64 files; only so many are kept"]
 
 
 def interrupted(known, tmp_path):
