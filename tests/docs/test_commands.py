@@ -89,7 +89,8 @@ def harmless(words: tuple[str, ...]) -> tuple[str, ...] | None:
         return None
     if ELSEWHERE & set(words) and not {"--plugin-file", "--teacher-from", "--name"} & set(words):
         return None
-    if words[0] in ("list", "plugins", "leaderboard", "compare", "store", "plan", "import-teacher"):
+    reading = ("list", "plugins", "leaderboard", "report", "compare", "store", "plan")
+    if words[0] in (*reading, "import-teacher"):
         return words
     if words[0] == "run" and {"--pair", "--student", "--spec"} & set(words):
         return words if "--dry-run" in words else (*words, "--dry-run")
