@@ -6,6 +6,7 @@ import inspect
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import click
 import numpy
@@ -357,3 +358,21 @@ def test_progress_is_shown_where_it_is_wanted(runs, store, tmp_path, capsys, pro
     shown = capsys.readouterr().out
     assert ("stages, 0 of them to run" in shown) == (progress is True)
     assert "results (%)" not in shown
+
+
+@pytest.mark.parametrize(
+    ("terminal", "notebook", "progress", "shown"),
+    [
+        (True, False, None, "Live"),
+        (True, False, True, "Live"),
+        (True, False, False, "Display"),
+        (True, True, None, "Plain"),
+        (False, True, None, "Plain"),
+        (False, False, None, "Display"),
+        (False, False, True, "Plain"),
+    ],
+)
+def test_what_shows_how_a_run_goes_on(monkeypatch, terminal, notebook, progress, shown):
+    console = SimpleNamespace(is_terminal=terminal, is_dumb_terminal=False, is_jupyter=notebook)
+    monkeypatch.setattr("rich.console.Console", lambda **_: console)
+    assert type(_calls._display(progress)).__name__ == shown
