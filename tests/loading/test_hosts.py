@@ -255,8 +255,8 @@ def test_a_registry_settles_in_json(registry):
 #: Runs commands in one process, and prints which modules of plugins it has imported then.
 COMMANDS = """
 import json, sys
-import kdbench.cli
-from kdbench.cli import processes
+import kdbench, kdbench.cli
+from kdbench.bench.session import processes
 
 shared = processes.start_zygote(computes=True)
 end, shared.close = shared.close, lambda: None
@@ -267,6 +267,7 @@ for arguments in json.loads(sys.argv[1]):
         codes.append(kdbench.cli.main(arguments, standalone_mode=False) or 0)
     except SystemExit as error:
         codes.append(error.code)
+kdbench.methods()
 end()
 names = {name.partition(".")[0] for name in sys.modules}
 plugins = sorted(name for name in names if name.startswith("kdbench_"))

@@ -78,7 +78,7 @@ SPECS = st.builds(
 
 
 def request_of(path):
-    """The request of a file, as kdbench.cli.request makes it of names that exist."""
+    """The request of a file, as kdbench.bench.session.request makes it of names that exist."""
     fields = read_spec(path)
     return RunSpec(**fields)
 
