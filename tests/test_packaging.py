@@ -136,6 +136,7 @@ def test_the_installed_command_runs_a_cell(tmp_path):
     assert "wrn10_1" in done.stdout
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
         "leaderboard.csv",
+        "report.html",
         "results.csv",
         "run.json",
         "trigger-badnets-wrn10_1-seed0.png",
