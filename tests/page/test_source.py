@@ -147,7 +147,7 @@ def test_a_picture_is_written_anew_and_small(tmp_path):
 
 
 def test_a_picture_that_cannot_be_made_small_is_named(tmp_path):
-    picture(tmp_path / NAME, (900, 500), noise=True)
+    picture(tmp_path / NAME, (1000, 700), noise=True)
     pictures = read_pictures([tmp_path])
     assert (pictures.shown, pictures.left) == ((), (NAME,))
 
