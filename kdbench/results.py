@@ -141,10 +141,10 @@ class Results:
         return plot(self.rows, axes)
 
     def _repr_html_(self) -> str:
-        from kdbench.page.notebook import notebook_of
+        from kdbench.page.build import head_of
         from kdbench.page.source import Source
 
-        return notebook_of(Source(self.rows))
+        return head_of(Source(self.rows))
 
     def _source(self) -> Source:
         from kdbench.page.source import Source, read_source

@@ -98,6 +98,8 @@ def test_the_wheel_holds_core_plugins_and_presets_and_nothing_called_plugins(tmp
         "kdbench/bench/request/presets/quick.toml",
         "kdbench/cli/run.py",
         "kdbench_lba/method.py",
+        "kdbench/page/templates/page.html",
+        "kdbench/page/templates/page.js",
     } <= set(names)
     assert [name for name in names if name.endswith("dist-info/licenses/LICENSE")]
     (metadata,) = [name for name in names if name.endswith("entry_points.txt")]

@@ -43,18 +43,15 @@ class Bar:
 
 
 def bars_of(task: Task) -> list[tuple[str, Sequence[Bar]]]:
-    """The bars of a task by attack, the undefended control first."""
+    """The bars of a task by attack, the undefended control first. Attacks of which nothing can be
+    drawn are left out."""
     order = {defense: place for place, defense in enumerate(task.defenses)}
-    return [
-        (
-            attack,
-            sorted(
-                (_bar(setting) for setting in task.settings if setting.attack == attack),
-                key=lambda bar: order[bar.setting.defense],
-            ),
-        )
-        for attack in task.attacks
-    ]
+    groups: list[tuple[str, Sequence[Bar]]] = []
+    for attack in task.attacks:
+        bars = [_bar(setting) for setting in task.settings if setting.attack == attack]
+        if any(bar.style for bar in bars):
+            groups.append((attack, sorted(bars, key=lambda bar: order[bar.setting.defense])))
+    return groups
 
 
 def _bar(setting: Setting) -> Bar:

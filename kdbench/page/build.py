@@ -43,6 +43,8 @@ _MOST_DRAWN = 400
 _MOST_TEXT = 2000
 #: Lines of a text.
 _MOST_LINES = 500
+#: What differs in another page: there is nothing that a link could lead to.
+_IN_A_PAGE = ":scope{padding:.6rem 1rem}.to{pointer-events:none;text-decoration:none}"
 #: Bytes of a page.
 _MOST_BYTES = 5_000_000
 
@@ -65,7 +67,15 @@ def write_page(source: Source, path: Path) -> None:
 
 def page_of(source: Source) -> str:
     """The page of some runs, as HTML."""
-    return _environment().get_template("page.html").render(**_parts(source))
+    return _environment().get_template("page.html").render(**_parts(source), whole=True)
+
+
+def head_of(source: Source) -> str:
+    """The finding, the verdicts and the drawing of some runs, without a script, to be put into
+    another page. Its style is for itself only."""
+    style = re.sub(r":root|\b(body|main)(?=\{)", ":scope", _asset("page.css"))
+    parts = _parts(source) | {"style": Markup(style + _IN_A_PAGE), "whole": False}
+    return _environment().get_template("notebook.html").render(**parts)
 
 
 def _parts(source: Source) -> dict[str, Any]:

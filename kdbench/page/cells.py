@@ -165,8 +165,18 @@ def _packed(content: bytes) -> Markup:
 
 
 def _meanings() -> dict[str, str]:
-    """Every column of results.csv with its meaning and its unit."""
-    return {
-        name: f"{column.explained()}{f' ({column.unit})' if column.unit else ''}"
+    """Every column of results.csv with its meaning and its unit.
+
+    For a column of words also each word, with what is to be added: ``status=ok`` is
+    ``: measured``.
+    """
+    meanings = {
+        name: f"{column.about}{f' ({column.unit})' if column.unit else ''}"
         for name, column in COLUMNS.items()
     }
+    words = {
+        f"{name}={word}": f": {text}"
+        for name, column in COLUMNS.items()
+        for word, text in column.words.items()
+    }
+    return meanings | words

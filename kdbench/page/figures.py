@@ -96,7 +96,8 @@ def _parts(groups: Sequence[_Group]) -> Iterator[list[_Group]]:
             yield part
             part = []
         part.append(group)
-    yield part
+    if part:
+        yield part
 
 
 def _file_name(task: Task) -> str:

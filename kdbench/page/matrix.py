@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdbench.page.marks import MARKS, Mark
+from kdbench.page.numbers import text
 from kdbench.page.tasks import Setting, Task
 
 
@@ -16,6 +17,8 @@ class Verdicts:
     setting: Setting
     mark: Mark
     """Of the most frequent outcome."""
+    rate: str
+    """The mean ASR in words, or the ACC where no ASR is known. Empty: neither."""
     share: str
     """How many seeds have it, where not all have. Else empty."""
     others: Sequence[str]
@@ -48,6 +51,14 @@ def _place(setting: Setting) -> Verdicts:
     return Verdicts(
         setting,
         MARKS[first],
+        _rate(setting),
         "" if len(counts) == 1 else f"{counts[first]} of {seeds} seeds",
         [f"{name} {count}" for name, count in counts.items() if name != first],
     )
+
+
+def _rate(setting: Setting) -> str:
+    for name, word in (("student_asr", "ASR"), ("student_acc", "ACC")):
+        if (mean := setting.mean(name)) is not None:
+            return f"{word} {text(mean)}"
+    return ""

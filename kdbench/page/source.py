@@ -81,7 +81,7 @@ def read_source(paths: Sequence[Path], split: bool = False) -> Source:
 
 def _run(path: Path) -> Run:
     if not path.is_dir():
-        return Run(path.name, {})
+        return Run(f"{path.resolve().parent.name}/{path.name}", {})
     return Run(path.resolve().name, _record(path), tuple(_logs(path / "logs")))
 
 

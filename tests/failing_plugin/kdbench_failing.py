@@ -114,7 +114,14 @@ class CheatsParams(Params):
 
 #: Files of a run. The search reports these patterns and not the names of what it found: a machine
 #: may hold hundreds of such files, and the message has room for few.
-_RUN_FILES = ("trigger.safetensors", "trigger*", "results.csv", "run.json", "task.json")
+_RUN_FILES = (
+    "trigger.safetensors",
+    "trigger*",
+    "results.csv",
+    "report.html",
+    "run.json",
+    "task.json",
+)
 
 
 class Cheats(Defense):

@@ -12,7 +12,7 @@ import pytest
 
 from kdbench.errors import ConfigError
 from kdbench.page import build
-from kdbench.page.build import page_of, write_page
+from kdbench.page.build import head_of, page_of, write_page
 from kdbench.page.source import Log, Run, Source
 from kdbench.untrusted.text import strip_control
 from tests.page.hostile import INJECTIONS
@@ -121,6 +121,17 @@ def test_foreign_text_stays_text(text):
     shapes = [Counter((tag, name) for tag, name, _ in each.attributes) for each in (plain, page)]
     assert shapes[0] == shapes[1]
     assert all(character.isprintable() or character == "\n" for character in page.text)
+
+
+def test_the_head_for_another_page_brings_no_script_and_styles_itself_only():
+    head = head_of(source(mixed(), {"command": ["run"]}))
+    count = Elements(head).count
+    assert count["script"] == count["nav"] == 0
+    assert (count["h1"], count["table"], count["svg"] > 1) == (1, 1, True)
+    (style,) = re.findall(r"<style>(.*?)</style>", head, re.DOTALL)
+    assert style.startswith("@scope (.kdbench){")
+    assert style.count("{") == style.count("}")
+    assert not re.search(r":root|\bbody\b|\bmain\b", style)
 
 
 def test_a_text_of_any_length_is_cut():

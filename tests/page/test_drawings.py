@@ -8,7 +8,7 @@ from kdbench.page.bars import bars_of
 from kdbench.page.scatter import MOST_MARKS, scatter_of
 from kdbench.page.tasks import tasks_of
 from tests.page.runs import mixed, outcome
-from tests.report.report_rows import cell
+from tests.report.report_rows import cell, imported_cell
 
 
 def drawn(rows):
@@ -75,8 +75,16 @@ def test_bars():
 
 
 def test_a_bar_of_which_nothing_can_be_said():
-    words = [
-        bars_of(tasks_of([outcome(name, defense="nad")])[0])[0][1][0].words
-        for name in ("inconclusive", "no verdict", "failed")
+    names = ("inconclusive", "no verdict", "failed")
+    rows = [
+        outcome(name, defense=f"d{n}", setting_digest=f"{n:064x}") for n, name in enumerate(names)
     ]
+    ((_, bars),) = bars_of(tasks_of(rows)[0])
+    words = [bar.words for bar in bars]
     assert words == ["10.0 points travelled, 30 are needed", "no verdict", "not measured"]
+
+
+def test_an_attack_without_any_number_has_no_bars():
+    (task,) = tasks_of([outcome("failed", attack="lba"), cell(attack="ckd")])
+    assert [attack for attack, _ in bars_of(task)] == ["ckd"]
+    assert bars_of(tasks_of([imported_cell()])[0]) == []

@@ -12,7 +12,7 @@ from PIL import Image
 from kdbench.errors import ConfigError
 from kdbench.page.build import page_of
 from kdbench.page.pictures import MOST_SHOWN, MOST_SHOWN_BYTES, read_pictures
-from kdbench.page.source import read_source
+from kdbench.page.source import Run, read_source
 from tests.page.runs import mixed, write_run
 from tests.report.report_rows import cell
 
@@ -46,7 +46,7 @@ def test_of_a_file_only_the_rows_are_taken(tmp_path):
     run = write_run(tmp_path / "run", mixed(), {"device": "cpu"})
     picture(run / NAME)
     source = read_source([run / "results.csv"])
-    assert source.runs[0].record == {}
+    assert source.runs == (Run("run/results.csv", {}),)
     assert source.pictures.shown == ()
 
 
@@ -147,7 +147,7 @@ def test_a_picture_is_written_anew_and_small(tmp_path):
 
 
 def test_a_picture_that_cannot_be_made_small_is_named(tmp_path):
-    picture(tmp_path / NAME, (900, 500), noise=True)
+    picture(tmp_path / NAME, (1000, 700), noise=True)
     pictures = read_pictures([tmp_path])
     assert (pictures.shown, pictures.left) == ((), (NAME,))
 

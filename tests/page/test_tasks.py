@@ -7,7 +7,7 @@ import pytest
 from kdbench.page.matrix import matrix_of
 from kdbench.page.tasks import tasks_of
 from tests.page.runs import mixed, outcome
-from tests.report.report_rows import cell
+from tests.report.report_rows import cell, imported_cell
 
 
 def test_a_task_has_the_settings_that_share_its_numbers():
@@ -63,6 +63,7 @@ def test_the_matrix_has_a_place_for_each_attack_and_defense():
         ("2 of 3 seeds", ["failed 1"]),
         ("2 of 3 seeds", ["inconclusive 1"]),
     ]
+    assert places[0].rate == "ASR 80.0"
     assert [place and place.mark.word for place in others] == ["undefended", "stopped", None]
 
 
@@ -79,3 +80,11 @@ def test_an_outcome_was_measured_if_as_many_seeds_were_as_failed():
     names = ("failed", "partly", "inconclusive")
     (task,) = tasks_of([outcome(name, defense="nad", seed=n) for n, name in enumerate(names)])
     assert task.settings[0].outcome == "inconclusive"
+
+
+def test_without_an_asr_the_matrix_has_the_acc():
+    rates = []
+    for row in (imported_cell(), outcome("failed")):
+        ((_, (place,)),) = matrix_of(tasks_of([row])[0]).lines
+        rates.append(place.rate)
+    assert rates == ["ACC 95.0", ""]

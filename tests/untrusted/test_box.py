@@ -21,6 +21,7 @@ from kdbench.untrusted.box import (
     copy_file,
     file_names,
     prune,
+    read_file,
     remove_tree,
     temporary_folder,
 )
@@ -58,6 +59,7 @@ def test_a_regular_file_is_copied_and_hashed(out, tmp_path):
     copied = copy(out, tmp_path / "copy")
     assert copied == Copied(hashlib.sha256(b"weights" * 1000).hexdigest(), 7000)
     assert (tmp_path / "copy").read_bytes() == b"weights" * 1000
+    assert read_file(out, NAME, 7000) == b"weights" * 1000
     assert (tmp_path / "copy").stat().st_mode & 0o7777 == 0o444
     assert (tmp_path / "copy").stat().st_ino != (out / NAME).stat().st_ino
     with pytest.raises(FileExistsError):
@@ -146,6 +148,8 @@ def test_anything_else_is_refused_at_once(out, outside, tmp_path, monkeypatch, l
     lay(out / NAME, outside)
     with pytest.raises(IntegrityError, match=words):
         copy(out, tmp_path / "copy")
+    with pytest.raises(IntegrityError, match=words):
+        read_file(out, NAME, LIMIT)
     assert state(outside) == before
 
 
@@ -157,6 +161,8 @@ def test_a_folder_that_is_a_link_is_not_followed(out, outside, tmp_path, to):
     before = state(outside)
     with pytest.raises(IntegrityError, match="out/ is not what it should be"):
         copy(out, tmp_path / "copy")
+    with pytest.raises(IntegrityError, match="out/ is not what it should be"):
+        read_file(out, NAME, LIMIT)
     assert file_names(out, 10) == []
     remove_tree(out)
     assert not os.path.lexists(out)

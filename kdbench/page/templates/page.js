@@ -1,6 +1,6 @@
 // Adds sorting, filters and details to a page that is whole without it.
 (() => {
-const all = what => [...document.querySelectorAll(what)], one = what => document.querySelector(what);
+const all = what => [...document.querySelectorAll(what)], one = what => all(what)[0];
 const add = (parent, name, textContent, rest) => parent.appendChild(
   Object.assign(document.createElement(name), { textContent, ...rest }));
 const body = one("#all tbody"), rows = [...body.rows], find = one("#find"), chips = all(".chip");
@@ -11,13 +11,13 @@ let state;
 const get = name => state.get(name) || "", off = () => new Set(get("hide").split(" "));
 const read = () => {
   const hash = location.hash.slice(1);
-  if (state && !hash.includes("=")) return;
+  if (state && !/=/.test(hash)) return;
   state = new URLSearchParams(hash);
   show();
 };
 const go = to => {
   for (const name in to) state.set(name, to[name]);
-  history.replaceState(0, "", "#" + state);
+  history.replaceState(0, 0, "#" + state);
   show();
 };
 const value = (row, at) => {
@@ -39,7 +39,7 @@ const show = () => {
     return (x == null) - (y == null) || ((x > y) - (x < y)) * (down ? -1 : 1);
   }));
   one("#reset").hidden = count === rows.length;
-  one("#count").textContent = `${count} of ${rows.length} shown`;
+  one("#count").textContent = `${count} of ${rows.length}`;
 };
 
 // Every column of a cell is in the file that the page carries.
@@ -63,10 +63,10 @@ const toggle = async row => {
   row.after(line);
   const [lines, about] = await (file ??= load());
   lines[0].forEach((name, at) => {
-    const part = add(list, "div");
+    const part = add(list, "div"), text = lines[rows.indexOf(row) + 1][at];
     add(part, "dt", name);
-    add(part, "dd", lines[rows.indexOf(row) + 1][at] || "–");
-    add(part, "dd", about[name]);
+    add(part, "dd", text || "–");
+    add(part, "dd", about[name] + (about[name + "=" + text] || ""));
   });
 };
 
@@ -95,7 +95,7 @@ all(".copy").forEach(copy => {
   copy.hidden = 0;
   copy.onclick = () => {
     getSelection().selectAllChildren(copy.nextElementSibling);
-    copy.textContent = document.execCommand("copy") ? "copied" : "press Ctrl-C";
+    copy.textContent = document.execCommand("copy") ? "copied" : "Ctrl-C";
   };
 });
 one(".controls").hidden = 0;

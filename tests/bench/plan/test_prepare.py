@@ -10,6 +10,7 @@ from kdbench.bench.plan import prepare
 from kdbench.bench.plan.images import image_size_from
 from kdbench.bench.plan.outline import outline
 from kdbench.bench.request.spec import RunSpec, resolve
+from kdbench.bench.request.specfile import write_spec
 from kdbench.bench.run.record import record_of
 from kdbench.bench.store.artefacts import Store
 from kdbench.data import DatasetSource
@@ -105,6 +106,18 @@ def test_a_record_and_a_plan_describe_each_dataset(registry, tmp_path):
     assert entry["images"]["class_names"] == ("cat", "dog")
     assert entry["images"]["image_size_from"] == "as requested"
     assert entry["images"]["left_out"][0]["reason"] == "suffix .gif"
+
+
+def test_a_record_has_the_request_as_a_file_and_the_papers_of_its_methods(registry, tmp_path):
+    also = ({"defenses": ("nad",)},)
+    spec = request(defenses=("none", "robustkd.eq15"), also=also)
+    record = record_of(prepare.prepare(spec, registry, Store(tmp_path)), registry)
+    assert record["spec"] == write_spec(spec)
+    papers = record["papers"]
+    names = ["attack.badnets", "defense.nad", "defense.none", "defense.robustkd", "distiller.fkd"]
+    assert sorted(papers) == names
+    assert papers["attack.badnets"]["title"].startswith("BadNets: ")
+    assert set(papers["attack.badnets"]) == {"name", "title", "authors", "venue", "year", "link"}
 
 
 def test_what_is_not_here_is_counted_on(registry):

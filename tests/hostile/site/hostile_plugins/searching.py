@@ -123,7 +123,8 @@ def in_files() -> Iterator[str]:
     for path in paths:
         if "trigger" in path.name and readable(path):
             yield "a file: the trigger's"
-        if path.name in ("results.csv", "run.json", "task.json") and readable(path):
+        told = ("results.csv", "report.html", "run.json", "task.json")
+        if path.name in told and readable(path):
             yield f"a file: {path.name}"
         if path.suffix == ".safetensors":
             with contextlib.suppress(Exception), safe_open(path, framework="pt") as file:
