@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.benchmarks.claims import attacks, choices, defenses, presets
+from tests.benchmarks.claims import agreement, attacks, choices, defenses, presets
 from tests.benchmarks.claims.common import CLAIMS
 from tests.benchmarks.pages import BENCHMARKS, FINDINGS, prose
 
@@ -16,7 +16,7 @@ NAMES = (
     r"|at least 30 % more|the 30 % of the claim|the paper's 0\.2|\d+ steps"
 )
 #: The modules that register claims.
-CLAIMING = (attacks, choices, defenses, presets)
+CLAIMING = (agreement, attacks, choices, defenses, presets)
 
 
 def test_the_variances_are_those_that_reproduce_wrote():
