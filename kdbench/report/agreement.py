@@ -186,8 +186,13 @@ class Agreement:
         if share.compared < MIN_CELLS:
             were = "verdict was" if share.compared == 1 else "verdicts were"
             return f"nothing: {share.compared} {were} compared, and {MIN_CELLS} are needed"
+        verdicts = sorted({cell.long.verdict for cell in self.cells if cell.is_compared})
+        # Where there is one verdict only, even a set that always says the same would agree.
+        of_verdicts = "the verdicts"
+        if len(verdicts) == 1:
+            of_verdicts = f'the verdict "{verdicts[0]}", the only one that occurred'
         holds = {
-            "the verdicts": share.same >= SAME_VERDICTS * share.compared,
+            of_verdicts: share.same >= SAME_VERDICTS * share.compared,
             "the order of the defenses": bool(self.taus) and fmean(self.taus) >= SAME_ORDER,
         }
         known = [words for words, is_so in holds.items() if is_so]

@@ -15,6 +15,7 @@ RESULTS = sorted(path.parent for path in BENCHMARKS.glob("results/*/results.csv"
 sys.path.insert(0, str(BENCHMARKS))
 render = importlib.import_module("render")
 agreement = importlib.import_module("agreement")
+agreement_tables = importlib.import_module("agreement_tables")
 results = lru_cache(render.results)
 
 

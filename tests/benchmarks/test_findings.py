@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from tests.benchmarks.claims import attacks, choices, defenses, presets
+from kdbench.bench.request.preset_files import preset_remarks
+from tests.benchmarks.claims import agreement, attacks, choices, defenses, presets
 from tests.benchmarks.claims.common import CLAIMS
 from tests.benchmarks.pages import BENCHMARKS, FINDINGS, prose
 
@@ -16,7 +17,7 @@ NAMES = (
     r"|at least 30 % more|the 30 % of the claim|the paper's 0\.2|\d+ steps"
 )
 #: The modules that register claims.
-CLAIMING = (attacks, choices, defenses, presets)
+CLAIMING = (agreement, attacks, choices, defenses, presets)
 
 
 def test_the_variances_are_those_that_reproduce_wrote():
@@ -60,7 +61,16 @@ def verdicts():
 def test_the_readme_counts_runs_as_the_findings_do():
     """Every "9 of 15" under its findings is of one of the claims."""
     text = (BENCHMARKS.parent / "README.md").read_text()
-    counts = set(re.findall(r"\d+ of \d+", text.split("## Found so far")[1].split("\n## ")[0]))
+    assert_counts_are_claimed(text.split("## Found so far")[1].split("\n## ")[0])
+
+
+def test_a_preset_counts_runs_as_the_findings_do():
+    """What ``kdbench list presets`` says of its credibility."""
+    assert_counts_are_claimed(preset_remarks("quick").about)
+
+
+def assert_counts_are_claimed(text):
+    counts = set(re.findall(r"\d+ of \d+", text))
     claimed = " ".join(function() for *_, function in CLAIMS).replace(" of the ", " of ")
     assert counts
     assert {count for count in counts if not re.search(rf"\b{count}\b", claimed)} == set()

@@ -156,11 +156,16 @@ def many(*counts):
         (many(40), many(40), "nothing: 1 verdict was compared, and 6 are needed"),
         (many(*[40] * 5), many(*[40] * 5), "nothing: 5 verdicts were compared, and 6 are needed"),
         (
-            many(10, 20, 30, 40, 50, 60),
-            many(10, 20, 30, 40, 50, 60),
+            many(10, 20, 30, 40, 50, 500),
+            many(10, 20, 30, 40, 50, 500),
             "the verdicts and the order of the defenses",
         ),
-        (many(10, 20, 30, 40, 50, 60), many(60, 50, 40, 30, 20, 10), "the verdicts"),
+        (many(10, 20, 30, 40, 50, 500), many(60, 50, 40, 30, 20, 500), "the verdicts"),
+        (
+            many(10, 20, 30, 40, 50, 60),
+            many(60, 50, 40, 30, 20, 10),
+            'the verdict "stopped", the only one that occurred',
+        ),
         (
             many(500, 510, 520, 530, 540, 550),
             many(10, 20, 30, 40, 50, 60),

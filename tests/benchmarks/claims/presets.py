@@ -69,6 +69,16 @@ def pyramids():
 
 
 @claim("a-quick-signal")
+def standard_lba():
+    return f"At `standard` {signal('signs-standard', 'lba')}"
+
+
+@claim("a-quick-signal")
+def standard_ckd():
+    return f"At `standard` {signal('signs-standard', 'ckd')}"
+
+
+@claim("a-quick-signal")
 def all_teachers():
     return teachers()
 
