@@ -136,7 +136,10 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        assert not [name for name, _ in attrs if name.startswith("on") or name in ("src", "href")]
+        # A mark is drawn by the shape of its name, which is in the same piece of HTML.
+        asks = [value for name, value in attrs if name == "href" and not value.startswith("#m")]
+        assert not asks
+        assert not [name for name, _ in attrs if name.startswith("on") or name == "src"]
 
     def handle_data(self, data):
         self.text += data
@@ -152,10 +155,7 @@ def test_a_notebook_shows_the_finding_and_the_verdicts(tmp_path):
     rows = [cell(seed=n, defense=name) for name in ("none", "nad") for n in (0, 1)]
     runs = kdbench.load(saved(tmp_path / "r.csv", [*rows, cell(attack="ckd", status="failed")]))
     page = elements(runs._repr_html_())
-    assert {*page.tags} <= {
-        *("div", "p", "strong", "small", "br"),
-        *("table", "caption", "thead", "tbody", "tr", "th", "td"),
-    }
+    assert {*page.tags}.isdisjoint(("script", "a", "img", "iframe", "link", "form", "input"))
     for word in ("nad", "lba", "ckd", "failed", "ASR", "5 cells"):
         assert word in page.text
 

@@ -43,8 +43,8 @@ _MOST_DRAWN = 400
 _MOST_TEXT = 2000
 #: Lines of a text.
 _MOST_LINES = 500
-#: What differs in another page: there is nothing that a link could lead to.
-_IN_A_PAGE = ":scope{padding:.6rem 1rem}.to{pointer-events:none;text-decoration:none}"
+#: What differs in another page.
+_IN_A_PAGE = ":scope{padding:.6rem 1rem}"
 #: Bytes of a page.
 _MOST_BYTES = 5_000_000
 
