@@ -88,7 +88,9 @@ COLUMNS = {
     "acc_lost": Column("ACC lost, points", _lost),
     "clean_variance": _measured("clean teacher's variance", "clean_variance"),
     "teacher_variance": _measured("teacher's variance", "teacher_variance"),
-    "cleansed_variance": _measured("teacher handed on: variance", "cleansed_variance"),
+    "cleansed_variance": Column(
+        "teacher handed on: variance", lambda row: row["cleansed_variance"], 2
+    ),
     "variance_ratio": _ratio("variance, untriggered", "variance"),
     "variance_ratio_triggered": _ratio("variance, triggered", "variance_triggered"),
 }

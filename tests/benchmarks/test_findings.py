@@ -6,7 +6,7 @@ import re
 import pytest
 
 from kdbench.bench.request.preset_files import preset_remarks
-from tests.benchmarks.claims import agreement, attacks, choices, defenses, presets
+from tests.benchmarks.claims import agreement, attacks, choices, defenses, length, presets
 from tests.benchmarks.claims.common import CLAIMS
 from tests.benchmarks.pages import BENCHMARKS, FINDINGS, prose
 
@@ -17,7 +17,7 @@ NAMES = (
     r"|at least 30 % more|the 30 % of the claim|the paper's 0\.2|\d+ steps"
 )
 #: The modules that register claims.
-CLAIMING = (agreement, attacks, choices, defenses, presets)
+CLAIMING = (agreement, attacks, choices, defenses, length, presets)
 
 
 def test_the_variances_are_those_that_reproduce_wrote():

@@ -2,12 +2,12 @@
 
 from statistics import fmean
 
-from kdbench.report.agreement import agreement
-from tests.benchmarks.claims.common import claim, several, span, times, values
-from tests.benchmarks.pages import agreement_tables
+from kdbench.report.agreement import agreement, removed_by_both
+from tests.benchmarks.claims.common import claim, span, times, values
+from tests.benchmarks.pages import agreement_tables, rows
 
 SETS = ("quick=results/signs-quick", "standard=results/signs-standard")
-LONGER = ("signs-standard",)
+LONGER = "signs-standard"
 
 
 def both():
@@ -44,12 +44,8 @@ def anp_first():
 
 @claim("a-quick-verdict")
 def anp_removed():
-    cells = both().by_defense()["anp"]
-    short, long = (
-        fmean(side.removed for side in sides)
-        for sides in zip(*((c.short, c.long) for c in cells), strict=True)
-    )
-    lost = fmean(values("acc_lost", several(LONGER, defense="anp")))
+    short, long = map(fmean, zip(*removed_by_both(both().by_defense()["anp"]), strict=True))
+    lost = fmean(values("acc_lost", rows(LONGER, defense="anp")))
     return (
         f"It removed {short:.0f} % at `quick` and {long:.0f} % at `standard`, and cost {lost:.1f} "
         "points of ACC there."
@@ -59,7 +55,7 @@ def anp_removed():
 @claim("a-quick-verdict")
 def robustkd_removed():
     ours, paper = (
-        span(values("removed", several(LONGER, defense=name)))
+        span(values("removed", rows(LONGER, defense=name)))
         for name in ("robustkd", "robustkd.paper")
     )
     return (
@@ -70,5 +66,5 @@ def robustkd_removed():
 @claim("a-quick-verdict")
 def little_removed():
     names = ("finetune", "nad", "fineprune")
-    most = max(values("removed", several(LONGER, defense=names)))
+    most = max(values("removed", rows(LONGER, defense=names)))
     return f"Fine-tuning, NAD and fine-pruning removed at most {most:.0f} % in a run at `standard`."

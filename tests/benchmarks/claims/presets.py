@@ -28,11 +28,6 @@ def signal(folder, attack):
     )
 
 
-def teachers():
-    cells = several(FOLDERS)
-    return f"The backdoored teachers have {span(values('teacher_acc', cells), 1)} % ACC."
-
-
 def gain(folder, attack):
     return f"{fmean(values('gain', undefended(folder, attack))):.1f}"
 
@@ -80,7 +75,8 @@ def standard_ckd():
 
 @claim("a-quick-signal")
 def all_teachers():
-    return teachers()
+    cells = several(FOLDERS)
+    return f"The backdoored teachers have {span(values('teacher_acc', cells), 1)} % ACC."
 
 
 @claim("a-quick-signal")
