@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from kdbench.untrusted.wall.kernel import checked, libc
+from kdbench.untrusted.wall.paths import device_paths
 from kdbench.untrusted.wall.root import Mounts, new_root
 
 _NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
@@ -76,7 +77,9 @@ class Namespaces:
 
     def _attempt(self) -> None:
         self.enter()
-        if not _works(lambda: build(Mounts(), network=False, processes=None)):
+        # A GPU's devices need more of the kernel than the rest.
+        mounts = Mounts(devices=tuple(device_paths()))
+        if not _works(lambda: build(mounts, network=False, processes=None)):
             raise OSError
 
     def _start_mapper(self) -> None:

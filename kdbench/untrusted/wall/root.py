@@ -97,16 +97,20 @@ def new_root(mounts: Mounts, prepare: Callable[[], None]) -> None:
     # Not before, or the new one would hide them.
     for part in within:
         _place(part)
+    # A GPU's driver names its threads, which are files in /proc. So there only the machine's own
+    # are read-only. They are cut off before no more namespaces may be made: newer kernels count a
+    # tree that is cut off as one.
+    machine = [
+        part
+        for name in (_PROC_OF_THE_MACHINE if mounts.devices else ())
+        if (part := _cut(Path("/proc", name), _READ_ONLY | _PLAIN)) is not None
+    ]
     prepare()
     _read_only("/")
     if not mounts.devices:
         _read_only("/proc")
-        return
-    # A GPU's driver names its threads, which are files in /proc.
-    for name in _PROC_OF_THE_MACHINE:
-        path = f"/proc/{name}"
-        if (machine := _cut(Path(path), _READ_ONLY | _PLAIN)) is not None:
-            _put(machine.handle, path)
+    for part in machine:
+        _put(part.handle, part.path)
 
 
 def _proc(own: bool) -> int:
