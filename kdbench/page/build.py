@@ -158,5 +158,6 @@ def _asset(name: str) -> str:
     lines = (_TEMPLATES / name).read_text(encoding="utf-8").splitlines()
     kept = (line.strip() for line in lines)
     text = "\n".join(line for line in kept if line and not line.startswith(("//", "/*")))
-    # No text in the style sheet holds one of these signs with a blank beside it.
-    return re.sub(r"\s*([{};,])\s*|(?<=:)\s+", r"\1", text) if name.endswith(".css") else text
+    # No text of the style sheet or the script holds one of these signs with a blank beside it.
+    blanks = r"\s*([{};,])\s*|(?<=:)\s+" if name.endswith(".css") else r" *([!=<>?:|&,+({*-]+) *"
+    return re.sub(blanks, r"\1", text)
