@@ -33,6 +33,7 @@ from kdbench.page.scatter import scatter_of
 from kdbench.page.source import Source
 from kdbench.page.svg import SHAPES
 from kdbench.page.tasks import Task, tasks_of
+from kdbench.page.triggers import strengths_of
 from kdbench.report.paired import side_label
 from kdbench.untrusted.text import strip_control
 
@@ -100,6 +101,7 @@ def _parts(source: Source) -> dict[str, Any]:
         "bars": [(task, bars_of(task)) for task in drawn],
         "left": _settings(tasks) - _settings(drawn),
         "rankings": rankings_of(source.rows, tasks),
+        "strengths": strengths_of(source),
         "cells": cells_of(source.rows, tasks),
         "failures": failures_of(source),
         "cost": cost_of(source),
