@@ -138,6 +138,7 @@ def _environment() -> Environment:
     environment.globals["side"] = side_label
     environment.globals["p_text"] = p_text
     environment.filters["text"] = _text
+    environment.filters["dotted"] = _dotted
     return environment
 
 
@@ -152,6 +153,11 @@ def _text(lines: Sequence[str]) -> Markup:
     """Lines of text, each of them harmless."""
     shown = [strip_control(line[:_MOST_TEXT]) for line in lines[:_MOST_LINES]]
     return Markup("\n").join([*shown, *(["…"] if len(lines) > _MOST_LINES else [])])
+
+
+def _dotted(name: str) -> Markup:
+    """A name that may go on in a new line behind each dot."""
+    return Markup(".<wbr>").join(map(_harmless, name.split(".")))
 
 
 @cache
