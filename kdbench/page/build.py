@@ -97,7 +97,7 @@ def _parts(source: Source) -> dict[str, Any]:
         "outcomes": outcomes(source.rows),
         "tasks": tasks,
         "matrices": [matrix_of(task) for task in drawn],
-        "scatters": list(filter(None, map(scatter_of, drawn))),
+        "scatters": list(filter(None, (scatter_of([task]) for task in drawn))),
         "bars": [(task, bars_of(task)) for task in drawn],
         "left": _settings(tasks) - _settings(drawn),
         "rankings": rankings_of(source.rows, tasks),
