@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kdbench.loading.answers import Registered
     from kdbench.loading.facts import MethodFacts
     from kdbench.report.columns import Row
-    from kdbench.report.read import Results as File
+    from kdbench.report.read import ResultsFile
 
 _log = logging.getLogger("kdbench")
 #: One name, or several.
@@ -228,7 +228,7 @@ def results_of(run: str | Path | Results) -> Results:
     return run if isinstance(run, Results) else Results.read([run])
 
 
-def file_of(run: str | Path | Results) -> File:
+def file_of(run: str | Path | Results) -> ResultsFile:
     """The same as one file."""
     return results_of(run).as_file()
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.report.columns import COLUMNS, Row
-from kdbench.report.read import CELL, UNSTEADY, read_results
-from kdbench.report.read import Results as File
+from kdbench.report.read import CELL, UNSTEADY, ResultsFile, read_results
 from kdbench.report.tables import written
 
 if TYPE_CHECKING:
@@ -153,9 +152,11 @@ class Results:
             return Source(self.rows)
         return replace(read_source(self.paths, self._split), rows=self.rows)
 
-    def as_file(self) -> File:
+    def as_file(self) -> ResultsFile:
         """The rows as those of one file, for what compares files."""
-        return File(Path(", ".join(map(str, self.paths)) or "results"), self.rows, self._lines)
+        return ResultsFile(
+            Path(", ".join(map(str, self.paths)) or "results"), self.rows, self._lines
+        )
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -1,5 +1,6 @@
 """A whole run on tiny networks: everything that a person relies on, written to disk."""
 
+import hashlib
 import json
 
 import pandas as pd
@@ -87,6 +88,11 @@ def test_the_folder_holds_what_the_readme_promises(finished):
     assert all(stage["facts"]["loss"] > 0 for stage in trained)
     picture = out / "trigger-badnets-wrn10_1-seed0.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
+    (drawn,) = [stage for stage in record["stages"] if stage["kind"] == "picture"]
+    assert drawn["files"]["trigger.png"] == hashlib.sha256(picture.read_bytes()).hexdigest()
+    assert 5 < drawn["facts"]["psnr_db"] < 60
+    assert 0 < drawn["facts"]["linf"] <= 1
+    assert 0 < drawn["facts"]["images"] <= 6
 
 
 def numbers(rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -162,7 +163,8 @@ def test_a_notebook_shows_the_finding_and_the_verdicts(tmp_path):
 
 @pytest.mark.parametrize("text", [*HOSTILE, "<script>alert(1)</script>", "<img src=x onerror=y>"])
 def test_no_name_is_obeyed_in_a_notebook(text):
-    plain = Results([cell(attack="lba", defense="nad")])
+    # A name may be broken at its dots.
+    plain = Results([cell(attack="lba", defense=re.sub(r"[^.]", "x", text))])
     hostile = Results([cell(attack=text, defense=text, teacher=text, reason=text)])
     assert elements(hostile._repr_html_()).tags == elements(plain._repr_html_()).tags
 
@@ -190,10 +192,18 @@ def test_a_plot_has_a_mark_and_a_name_for_each_setting(monkeypatch):
     axes = Figure().subplots()
     runs = Results([*rows, cell(attack="ckd", status="failed"), cell(attack="htba")])
     assert runs.plot(axes) is axes
-    assert [text.get_text() for text in axes.texts] == ["none", "nad", "none"]
-    assert len(axes.containers) == 3
-    means = runs.leaderboard.set_index(["attack", "defense"])["student_asr"]
-    drawn = sorted(float(bars[0].get_ydata()[0]) for bars in axes.containers)
-    assert drawn == pytest.approx(sorted(means.dropna()))
+    marks = [line for line in axes.lines if line.get_gid()]
+    names = ["C1", "C1", "lba, none", "lba, nad", "htba, none"]
+    assert [mark.get_gid().partition(":")[0] for mark in marks] == names
+    assert {text.get_text() for text in axes.texts} <= {"C1", "none", "nad"}
+    means = runs.leaderboard.dropna(subset="student_asr")
+    places = sorted((float(mark.get_xdata()[0]), float(mark.get_ydata()[0])) for mark in marks[2:])
+    wanted = sorted(zip(means["student_asr"], means["student_acc"], strict=True))
+    assert places == [pytest.approx(place) for place in wanted]
+    crosses = [x for line in axes.lines if not line.get_gid() for x in line.get_xdata()]
+    assert crosses
+    assert 0 <= min(crosses) <= max(crosses) <= 100
+    low, high = axes.get_xlim()
+    assert low <= min(places)[0] <= max(places)[0] <= high
     nothing = Results([cell(status="failed")]).plot(Figure().subplots())
     assert nothing.get_legend() is None

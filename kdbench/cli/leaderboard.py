@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kdbench.report.columns import Row
-    from kdbench.report.read import Results
+    from kdbench.report.read import ResultsFile
 
 #: The headings of the columns that are shown. "" stands for the two ends of the interval.
 _SHOWN = {
@@ -96,7 +96,7 @@ def leaderboard_command(runs: tuple[Path, ...], out: Path, split: bool, as_json:
         _show(rows, compared, control, paths, sum(len(file.rows) for file in files), len(files))
 
 
-def _outputs(out: Path, files: list[Results]) -> tuple[Path, Path, Path]:
+def _outputs(out: Path, files: list[ResultsFile]) -> tuple[Path, Path, Path]:
     """The three files to write.
 
     Raises:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kdbench.bench.session.verification import Verification
     from kdbench.bench.store.artefacts import Store
     from kdbench.loading.choice import PluginChoice
-    from kdbench.report.read import Results
+    from kdbench.report.read import ResultsFile
 
 #: Lines that a message names.
 _LISTED = 8
@@ -129,7 +129,7 @@ def _end(folder: Path, verified: Verification) -> int:
 
 
 def _compute_again(
-    results: Results,
+    results: ResultsFile,
     lines: list[int],
     prepared: Prepared,
     processes: Processes,

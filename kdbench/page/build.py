@@ -33,6 +33,7 @@ from kdbench.page.scatter import scatter_of
 from kdbench.page.source import Source
 from kdbench.page.svg import SHAPES
 from kdbench.page.tasks import Task, tasks_of
+from kdbench.page.triggers import strengths_of
 from kdbench.report.paired import side_label
 from kdbench.untrusted.text import strip_control
 
@@ -96,10 +97,11 @@ def _parts(source: Source) -> dict[str, Any]:
         "outcomes": outcomes(source.rows),
         "tasks": tasks,
         "matrices": [matrix_of(task) for task in drawn],
-        "scatters": list(filter(None, map(scatter_of, drawn))),
+        "scatters": list(filter(None, (scatter_of([task]) for task in drawn))),
         "bars": [(task, bars_of(task)) for task in drawn],
         "left": _settings(tasks) - _settings(drawn),
         "rankings": rankings_of(source.rows, tasks),
+        "strengths": strengths_of(source),
         "cells": cells_of(source.rows, tasks),
         "failures": failures_of(source),
         "cost": cost_of(source),
@@ -136,6 +138,7 @@ def _environment() -> Environment:
     environment.globals["side"] = side_label
     environment.globals["p_text"] = p_text
     environment.filters["text"] = _text
+    environment.filters["dotted"] = _dotted
     return environment
 
 
@@ -152,11 +155,17 @@ def _text(lines: Sequence[str]) -> Markup:
     return Markup("\n").join([*shown, *(["…"] if len(lines) > _MOST_LINES else [])])
 
 
+def _dotted(name: str) -> Markup:
+    """A name that may go on in a new line behind each dot."""
+    return Markup(".<wbr>").join(map(_harmless, name.split(".")))
+
+
 @cache
 def _asset(name: str) -> str:
     """A file of the page without its comments, which are for whoever works on it."""
     lines = (_TEMPLATES / name).read_text(encoding="utf-8").splitlines()
     kept = (line.strip() for line in lines)
     text = "\n".join(line for line in kept if line and not line.startswith(("//", "/*")))
-    # No text in the style sheet holds one of these signs with a blank beside it.
-    return re.sub(r"\s*([{};,])\s*|(?<=:)\s+", r"\1", text) if name.endswith(".css") else text
+    # No text of the style sheet or the script holds one of these signs with a blank beside it.
+    blanks = r"\s*([{};,])\s*|(?<=:)\s+" if name.endswith(".css") else r" *([!=<>?:|&,+({*-]+) *"
+    return re.sub(blanks, r"\1", text)

@@ -53,6 +53,11 @@ class Line:
     numbers: Sequence[tuple[str, str]]
     """(the value as results.csv has it, as it is shown). Both empty: not measured."""
 
+    @property
+    def exact(self) -> str:
+        """The seed and the numbers as results.csv has them, with a blank between two."""
+        return " ".join([self.seed, *(value for value, _ in self.numbers)])
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -159,7 +164,8 @@ def _packed_rows(rows: Sequence[Row]) -> Markup:
 def _packed(content: bytes) -> Markup:
     """It holds nothing to escape."""
     # The head of the format gzip, without the time: the same page has the same bytes.
-    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS, 9)
+    # Digests and numbers repeat little, so short matches are not worth their place.
+    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS, 9, zlib.Z_FILTERED)
     packed = packer.compress(content) + packer.flush()
     return Markup(base64.b64encode(packed).decode("ascii"))
 

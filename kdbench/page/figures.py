@@ -14,45 +14,38 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.markers import MarkerStyle
 
 from kdbench._files import write_atomically
 from kdbench.page.bars import Bar, bars_of
 from kdbench.page.latex import latex_table
+from kdbench.page.marking import (
+    INK,
+    KEYS,
+    LINE,
+    SOFT,
+    STYLES,
+    cut,
+    draw_legend,
+    draw_scatter,
+    frame_of,
+    keys_of,
+)
 from kdbench.page.numbers import text
-from kdbench.page.scatter import Frame, Scatter, scatter_of
+from kdbench.page.scatter import scatter_of
 from kdbench.page.source import Source
 from kdbench.page.sweeps import Sweep, sweeps_of
 from kdbench.page.tasks import Task, tasks_of
 
 #: The width of a column, inches, and the size of its letters, points.
 _WIDTH, _LETTERS = 3.33, 7.0
-#: Pixels of the drawing of marks, an inch of which is 216.
-_FRAME = Frame(86, 696, 14, 492, 11.2, 22)
-_PIXELS = (720, 560)
+#: The height of the drawing of marks, and the room left and below it for the numbers, inches.
+_HEIGHT, _LEFT, _BELOW, _EDGE = 2.59, 0.44, 0.31, 0.1
 #: Bars of a figure, and figures of each kind.
 _MOST_BARS, _MOST_FIGURES = 40, 20
-#: Entries of a legend, side by side.
-_KEYS = 4
-_INK, _SOFT, _LINE = "#171b21", "#57606a", "#d5dae0"
-#: The colour of an outcome, and how full its mark is.
-_STYLES = {
-    "stopped": ("#1d4ed8", "full"),
-    "partly": ("#d98e04", "left"),
-    "not": ("#b0124f", "none"),
-    "little": ("#57606a", "bottom"),
-    "base": (_SOFT, "none"),
-    "none": (_SOFT, "none"),
-    "failed": (_SOFT, "none"),
-    "control": (_SOFT, "none"),
-}
-#: The marks of the attacks, in the order of kdbench.page.svg.SHAPES.
-_MARKERS = ("o", "s", "^", "D", "v", "h", "P", "X")
-#: The marks that a legend can have.
-_NAMED = {"stopped": "stopped", "partly": "partly", "not": "not stopped", "little": "inconclusive"}
+#: Letters of a name beside a bar.
+_MOST_NAME = 24
 #: An attack with its bars.
 _Group = tuple[str, Sequence[Bar]]
-_ANCHORS = {"start": "left", "end": "right", "middle": "center"}
 
 
 def write_figures(source: Source, folder: Path) -> list[Path]:
@@ -78,8 +71,8 @@ def _figures(tasks: Sequence[Task]) -> Iterator[tuple[str, Figure]]:
     sweeps = [sweep for task in tasks for sweep in sweeps_of(task)]
     for task in tasks[:_MOST_FIGURES]:
         tail = f"-{_file_name(task)}" if len(tasks) > 1 else ""
-        if (scatter := scatter_of(task, _FRAME)) is not None:
-            yield f"scatter{tail}", _draw_scatter(scatter)
+        if (scatter := _draw_scatter(task)) is not None:
+            yield f"scatter{tail}", scatter
         groups = [(attack, bars[:_MOST_BARS]) for attack, bars in bars_of(task)]
         for number, part in enumerate(_parts(groups)):
             yield f"transfer{tail}{f'-{number + 1}' if number else ''}", _draw_bars(part)
@@ -112,98 +105,25 @@ def _new(height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_axes((0, 0, 1, 1))
 
 
-def _draw_scatter(scatter: Scatter) -> Figure:
-    """The drawing of the page, with letters that can be read in one column."""
-    keys = _keys(scatter)
-    legend = 0.16 * -(-len(keys) // _KEYS) + 0.08
-    figure, axes = _new(_WIDTH * _PIXELS[1] / _PIXELS[0] + legend)
-    share = legend / figure.get_figheight()
-    axes.set_position((0, share, 1, 1 - share))
-    axes.set_xlim(0, _PIXELS[0])
-    axes.set_ylim(_PIXELS[1], 0)
-    axes.axis("off")
-    _draw_grid(axes, scatter)
-    for dot in scatter.dots:
-        color, fill = _STYLES[dot.style]
-        if dot.across is not None:
-            axes.plot(dot.across, (dot.y, dot.y), color=color, linewidth=0.6, alpha=0.6)
-        if dot.up is not None:
-            axes.plot((dot.x, dot.x), dot.up, color=color, linewidth=0.6, alpha=0.6)
-        _mark(axes, dot.x, dot.y, _MARKERS[dot.shape], color, fill)
-        if dot.label is not None:
-            axes.text(
-                dot.label.x,
-                dot.label.y - _FRAME.line / 4,
-                dot.label.text,
-                ha=_ANCHORS[dot.label.anchor],
-                va="center",
-                fontsize=_LETTERS,
-                color=_SOFT if dot.setting is None else _INK,
-                parse_math=False,
-            )
-    _legend(figure.add_axes((0, 0, 1, share)), keys)
+def _draw_scatter(task: Task) -> Figure | None:
+    """The drawing of the page, with letters that can be read in one column. None: nothing was
+    measured."""
+    figure, axes = _new(_HEIGHT)
+    width, height = _WIDTH - _LEFT - _EDGE / 2, _HEIGHT - _BELOW - _EDGE / 2
+    axes.set_position((_LEFT / _WIDTH, _BELOW / _HEIGHT, width / _WIDTH, height / _HEIGHT))
+    scatter = scatter_of([task], frame_of(axes, _LETTERS))
+    if scatter is None:
+        return None
+    draw_scatter(axes, scatter, _LETTERS)
+    keys = keys_of(scatter)
+    legend = 0.16 * -(-len(keys) // KEYS) + 0.08
+    total = _HEIGHT + legend
+    figure.set_size_inches(_WIDTH, total)
+    axes.set_position((_LEFT / _WIDTH, (_BELOW + legend) / total, width / _WIDTH, height / total))
+    below = figure.add_axes((0, 0, 1, legend / total))
+    below.axis("off")
+    draw_legend(below, keys, _LETTERS - 0.5, "center", (0.5, 0.5))
     return figure
-
-
-def _draw_grid(axes: Axes, scatter: Scatter) -> None:
-    for x, label in scatter.x_ticks:
-        axes.plot((x, x), (_FRAME.top, _FRAME.bottom), color=_LINE, linewidth=0.5, zorder=0)
-        axes.text(x, _FRAME.bottom + 6, label, ha="center", va="top", fontsize=_LETTERS)
-    for y, label in scatter.y_ticks:
-        axes.plot((_FRAME.left, _FRAME.right), (y, y), color=_LINE, linewidth=0.5, zorder=0)
-        axes.text(_FRAME.left - 8, y, label, ha="right", va="center", fontsize=_LETTERS)
-    middle = (_FRAME.left + _FRAME.right) / 2, (_FRAME.top + _FRAME.bottom) / 2
-    axes.text(
-        middle[0], _PIXELS[1], "ASR of the student, %", ha="center", va="bottom", fontsize=_LETTERS
-    )
-    axes.text(8, middle[1], "ACC of the student, %", rotation=90, va="center", fontsize=_LETTERS)
-
-
-def _mark(axes: Axes, x: float, y: float, marker: str, color: str, fill: str) -> None:
-    style = MarkerStyle(marker, fillstyle=fill)  # type: ignore[arg-type]
-    axes.plot(
-        [x],
-        [y],
-        marker=style,
-        markersize=5,
-        color=color,
-        markeredgewidth=1,
-        markerfacecoloralt="white",
-        linestyle="",
-    )
-
-
-def _keys(scatter: Scatter) -> list[tuple[str, str, str, str]]:
-    """The entries of a legend: marker, name, colour and fill."""
-    styles = [style for style in _NAMED if any(dot.style == style for dot in scatter.dots)]
-    attacks = list(scatter.shapes)[: len(_MARKERS)]
-    return [
-        *((_MARKERS[shape], _cut(attack, 16), _SOFT, "full") for attack, shape in attacks),
-        *(("o", _NAMED[style], *_STYLES[style]) for style in styles),
-    ]
-
-
-def _legend(axes: Axes, keys: Sequence[tuple[str, str, str, str]]) -> None:
-    """The attacks by shape, the outcomes by fill."""
-    axes.axis("off")
-    for marker, _, color, fill in keys:
-        _mark(axes, float("nan"), 0, marker, color, fill)
-    legend = axes.legend(
-        axes.lines,
-        [name for _, name, _, _ in keys],
-        loc="center",
-        ncols=min(len(keys), _KEYS),
-        fontsize=_LETTERS - 0.5,
-        frameon=False,
-        handletextpad=0.1,
-        columnspacing=0.9,
-    )
-    for entry in legend.get_texts():
-        entry.set_parse_math(False)
-
-
-def _cut(name: str, most: int) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _draw_bars(groups: Sequence[tuple[str, Sequence[Bar]]]) -> Figure:
@@ -213,20 +133,22 @@ def _draw_bars(groups: Sequence[tuple[str, Sequence[Bar]]]) -> Figure:
     for attack, bars in groups:
         lines += [(attack, None), *((bar.setting.defense, bar) for bar in bars)]
     figure, axes = _new(0.46 + 0.17 * len(lines))
-    height = figure.get_figheight()
-    axes.set_position((0.31, 0.36 / height, 0.43, 1 - 0.4 / height))
     for y, (_, bar) in enumerate(lines):
         if bar is not None:
             _draw_bar(axes, y, bar)
     axes.set_xlim(0, 100)
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_xlabel("ASR, %: C1 to C3, and the student", fontsize=_LETTERS, labelpad=2)
-    names = [_cut(name, 20) for name, _ in lines]
+    names = [cut(name, _MOST_NAME) for name, _ in lines]
     axes.set_yticks(range(len(names)), labels=names, fontsize=_LETTERS, parse_math=False)
     axes.tick_params(labelsize=_LETTERS, length=2, width=0.5)
     axes.tick_params(axis="y", length=0)
     for label, (_, bar) in zip(axes.get_yticklabels(), lines, strict=True):
         label.set_fontweight("bold" if bar is None else "normal")
+    height = figure.get_figheight()
+    names_width = max(label.get_window_extent().width for label in axes.get_yticklabels())
+    left = min(0.5, names_width / figure.dpi / _WIDTH + 0.03)
+    axes.set_position((left, 0.36 / height, 0.74 - left, 1 - 0.4 / height))
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_linewidth(0.5)
@@ -234,7 +156,7 @@ def _draw_bars(groups: Sequence[tuple[str, Sequence[Bar]]]) -> Figure:
 
 
 def _draw_bar(axes: Axes, y: int, bar: Bar) -> None:
-    color, _ = _STYLES[bar.mark.style]
+    color, _ = STYLES[bar.mark.style]
     if bar.c1 is not None and bar.c3 is not None and bar.c3 > bar.c1:
         moved, left = bar.c3 - bar.c1, max(0.0, min(bar.asr or bar.c1, bar.c3) - bar.c1)
         axes.barh(y, moved, 0.55, bar.c1, color=color, alpha=0.22, linewidth=0)
@@ -245,10 +167,10 @@ def _draw_bar(axes: Axes, y: int, bar: Bar) -> None:
         else:
             axes.barh(y, left, 0.55, bar.c1, color=color, linewidth=0)
     if bar.interval is not None:
-        axes.plot(bar.interval, (y, y), color=_INK, linewidth=0.7)
+        axes.plot(bar.interval, (y, y), color=INK, linewidth=0.7)
     if bar.asr is not None:
-        axes.plot((bar.asr, bar.asr), (y - 0.42, y + 0.42), color=_INK, linewidth=1.4)
-    axes.text(103, y, _share(bar), va="center", fontsize=_LETTERS, color=_INK)
+        axes.plot((bar.asr, bar.asr), (y - 0.42, y + 0.42), color=INK, linewidth=1.4)
+    axes.text(103, y, _share(bar), va="center", fontsize=_LETTERS, color=INK)
 
 
 def _share(bar: Bar) -> str:
@@ -279,7 +201,7 @@ def _draw_sweep(sweep: Sweep) -> Figure:
         means_of = [m for _, setting in sweep.points if (m := setting.mean(name)) is not None]
         if means_of:
             level = sum(means_of) / len(means_of)
-            axes.axhline(level, color=_SOFT, linestyle=style, linewidth=0.8, label=name[:2].upper())
+            axes.axhline(level, color=SOFT, linestyle=style, linewidth=0.8, label=name[:2].upper())
     if min(values) > 0 and max(values) / min(values) > 20:
         axes.set_xscale("log")
     axes.set_ylim(-3, 103)
@@ -287,7 +209,7 @@ def _draw_sweep(sweep: Sweep) -> Figure:
     label = f"{sweep.name} ({sweep.fixed})"
     axes.set_xlabel(label, fontsize=_LETTERS, labelpad=2, parse_math=False)
     axes.tick_params(labelsize=_LETTERS, length=2, width=0.5)
-    axes.grid(linewidth=0.3, color=_LINE)
+    axes.grid(linewidth=0.3, color=LINE)
     axes.legend(fontsize=_LETTERS - 0.5, frameon=False, ncols=4, loc="best")
     return figure
 

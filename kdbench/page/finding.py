@@ -5,15 +5,19 @@ The headline follows from the cells, the first rule that fits:
 1.  No cell was measured: ``None of the 3 cells could be measured.``
 2.  No measured cell has a verdict, since the teachers are imported, or since the controls are
     missing: it says which.
-3.  No defense was asked for: in how many of the judged runs each attack travelled. A run is
-    *judged* if it has a verdict. An attack travelled if this verdict is not ``inconclusive``.
+3.  No defense was asked for: in how many of the runs with a verdict each attack travelled. An
+    attack travelled if the verdict is not ``inconclusive``.
 4.  Everything travelled too little: ``Too little of the backdoor travelled to judge a defense in
     any of 6 runs.``
-5.  One defense: in how many of its conclusive runs it stopped each attack.
-6.  Several, and none stopped anything: how many, and in how many conclusive runs. Those that
-    stopped an attack partly are named.
+5.  One defense: in how many of its judged runs it stopped each attack. A run of a defense is
+    *judged* if its verdict is not ``inconclusive``.
+6.  Several, and none stopped anything: how many, and in how many judged runs.
 7.  Several, and some stopped an attack: up to two pairs of defense and attack are named, with
-    their counts. More are counted, and the first three are named after the headline.
+    their counts. More are counted, and the three most frequent are named after the headline.
+
+Of more than four attacks, rules 3 and 5 name those that travelled or were stopped, and count the
+others. Where the runs have several distillers, an attack is named with its distiller, ``ckd under
+fkd``: whether it was stopped may depend on it.
 
 Then come reservations, each where it applies: what stopped an attack partly, how many runs were
 inconclusive, how many cells failed, and that one seed is no ranking.
@@ -35,7 +39,7 @@ from kdbench.report.settings import attack_label, defense_label
 _NAMED = 3
 #: Pairs of an attack and a defense that a headline names.
 _FEW = 2
-#: Counts of (attack, defense).
+#: Counts of (attack with its distiller, defense).
 _Counts = Counter[tuple[str, str]]
 
 
@@ -52,29 +56,45 @@ class Finding:
 def finding_of(rows: Sequence[Row]) -> Finding:
     """What the rows of a page say, see the rules above."""
     measured = [row for row in rows if row.get("status") == "ok"]
-    judged = [row for row in measured if row.get("verdict")]
-    defended = [row for row in judged if row["defense"] != UNDEFENDED]
+    judged = _named([row for row in measured if row.get("verdict")])
+    reservations = [*_failed(rows), *_one_seed(judged)]
     if not measured:
-        return Finding(f"None of the {_count(len(rows), 'cell')} could be measured.", ())
+        return Finding(_not_measured(len(rows)), ())
     if not judged:
-        reservations = [*_failed(rows, measured)]
         return Finding(_no_verdict(measured), tuple(reservations))
     if not any(row["defense"] != UNDEFENDED for row in rows):
-        return Finding(_travelled(judged), (*_failed(rows, measured), *_one_seed(judged)))
+        return Finding(_travelled(judged), tuple(reservations))
+    defended = [row for row in judged if row["defense"] != UNDEFENDED]
     conclusive = [row for row in defended if row["verdict"] in CONCLUSIVE]
     if not conclusive:
         runs = f" in any of {len(defended)} runs" if len(defended) > 1 else ""
         headline = f"Too little of the backdoor travelled to judge a defense{runs}."
-        return Finding(headline, (*_failed(rows, measured), *_one_seed(judged)))
+        return Finding(headline, tuple(reservations))
     headline, partly = _defended(conclusive)
     little = [row for row in judged if row["verdict"] == "inconclusive"]
-    reservations = [*partly]
     if little:
-        reservations.append(
+        partly.append(
             f"In {len(little)} of {_count(len(judged), 'run')} too little of the backdoor "
             "travelled to judge."
         )
-    return Finding(headline, (*reservations, *_failed(rows, measured), *_one_seed(judged)))
+    return Finding(headline, (*partly, *reservations))
+
+
+def _named(rows: Sequence[Row]) -> list[Row]:
+    """The rows with the names that sentences use: ``attack``, and ``where`` with its distiller."""
+    several = len({row["distiller"] for row in rows}) > 1
+    named = []
+    for row in rows:
+        attack = attack_label(row)
+        where = f"{attack} under {row['distiller']}" if several else attack
+        named.append(row | {"attack": attack, "where": where, "label": defense_label(row)})
+    return named
+
+
+def _not_measured(cells: int) -> str:
+    if cells == 1:
+        return "The only cell could not be measured."
+    return f"None of the {cells} cells could be measured."
 
 
 def _no_verdict(measured: Sequence[Row]) -> str:
@@ -84,27 +104,31 @@ def _no_verdict(measured: Sequence[Row]) -> str:
 
 
 def _travelled(judged: Sequence[Row]) -> str:
-    parts = []
-    for attack, members in _by_attack(judged).items():
-        gone = sum(row["verdict"] in CONCLUSIVE for row in members)
-        parts.append(f"{attack} travelled in {gone} of {_count(len(members), 'run')}")
-    return f"{_joined(parts)}. No defense was asked for."
+    groups = _by_attack(judged)
+    runs = {attack: len(members) for attack, members in groups.items()}
+    gone = {
+        attack: sum(row["verdict"] in CONCLUSIVE for row in members)
+        for attack, members in groups.items()
+    }
+    asked = "No defense was asked for."
+    if len(groups) <= _NAMED + 1:
+        parts = [f"{attack} travelled in {_of(gone[attack], runs[attack])}" for attack in groups]
+        return f"{_joined(parts)}. {asked}"
+    some = [f"{attack} in {_of(gone[attack], runs[attack])}" for attack in groups if gone[attack]]
+    if not some:
+        return f"None of {len(groups)} attacks travelled in any of {len(judged)} runs. {asked}"
+    return f"{len(some)} of {len(groups)} attacks travelled: {_joined(some)}. {asked}"
 
 
 def _defended(conclusive: Sequence[Row]) -> tuple[str, list[str]]:
     """(the headline, what stopped an attack partly)."""
-    defenses = list(dict.fromkeys(map(defense_label, conclusive)))
-    attacks = list(_by_attack(conclusive))
+    defenses = list(dict.fromkeys(row["label"] for row in conclusive))
+    attacks = list(dict.fromkeys(row["attack"] for row in conclusive))
     stopped, partly = _counts(conclusive, "stopped"), _counts(conclusive, "partly")
     runs = _counts(conclusive, *CONCLUSIVE)
-    more = [f"{_clauses(partly, runs, 'partly stopped')}."] if partly else []
+    more = _partly(partly, runs)
     if len(defenses) == 1:
-        parts = [
-            f"{attack} in {stopped[attack, defenses[0]]} of "
-            f"{_count(runs[attack, defenses[0]], 'run')}"
-            for attack in attacks
-        ]
-        return f"{defenses[0]} stopped {_joined(parts)}.", more
+        return _one_defense(defenses[0], stopped, runs), more
     if not stopped:
         return (
             f"Of {len(defenses)} defenses none stopped {_joined(attacks, 'or')} in any of "
@@ -113,20 +137,41 @@ def _defended(conclusive: Sequence[Row]) -> tuple[str, list[str]]:
     who = {defense for _, defense in stopped}
     if len(stopped) <= _FEW:
         others = len(defenses) - len(who)
-        rest = f"; of {len(defenses)} defenses {others} stopped nothing" if others else ""
-        return f"{_clauses(stopped, runs, 'stopped')}{rest}.", more
+        rest = f"; {_count(others, 'other defense')} stopped nothing" if others else ""
+        return f"{_clauses(stopped, runs)}{rest}.", more
     return (
         f"{len(who)} of {len(defenses)} defenses stopped {_joined(attacks, 'or')} in "
         f"{stopped.total()} of {_count(len(conclusive), 'judged run')}."
-    ), [f"{_clauses(stopped, runs, 'stopped')}.", *more]
+    ), [f"{_clauses(stopped, runs)}.", *more]
 
 
-def _clauses(counts: _Counts, runs: _Counts, verb: str) -> str:
+def _one_defense(defense: str, stopped: _Counts, runs: _Counts) -> str:
+    if len(runs) <= _NAMED + 1:
+        parts = [f"{where} in {_of(stopped[where, name], n)}" for (where, name), n in runs.items()]
+        return f"{defense} stopped {_joined(parts)}."
+    some = [f"{where} in {_of(n, runs[where, name])}" for (where, name), n in stopped.items()]
+    if not some:
+        return f"{defense} stopped none of {len(runs)} attacks in any of {runs.total()} runs."
+    return f"{defense} stopped {len(some)} of {len(runs)} attacks: {_joined(some)}."
+
+
+def _partly(partly: _Counts, runs: _Counts) -> list[str]:
+    """What stopped an attack partly: who did, or how many, where these are many."""
+    if len(partly) > _NAMED:
+        who = {defense for _, defense in partly}
+        return [
+            f"{_count(len(who), 'defense')} partly stopped an attack, in {partly.total()} of "
+            f"{_count(runs.total(), 'judged run')}."
+        ]
+    return [f"{_clauses(partly, runs, 'partly stopped')}."] if partly else []
+
+
+def _clauses(counts: _Counts, runs: _Counts, verb: str = "stopped") -> str:
     """``anp stopped ckd in 4 of 10 runs``, the most frequent first."""
-    in_order = sorted(counts.items(), key=lambda item: (-item[1] / runs[item[0]], item[0]))
+    in_order = sorted(counts.items(), key=lambda item: (-item[1], runs[item[0]], item[0]))
     parts = [
-        f"{defense} {verb} {attack} in {count} of {_count(runs[attack, defense], 'run')}"
-        for (attack, defense), count in in_order[:_NAMED]
+        f"{defense} {verb} {where} in {_of(count, runs[where, defense])}"
+        for (where, defense), count in in_order[:_NAMED]
     ]
     left = sum(count for _, count in in_order[_NAMED:])
     more = [f"others {verb} an attack in {_count(left, 'run')}"] if left else []
@@ -134,17 +179,14 @@ def _clauses(counts: _Counts, runs: _Counts, verb: str) -> str:
 
 
 def _counts(rows: Iterable[Row], *verdicts: str) -> _Counts:
-    return Counter(
-        (attack_label(row), defense_label(row)) for row in rows if row["verdict"] in verdicts
-    )
+    return Counter((row["where"], row["label"]) for row in rows if row["verdict"] in verdicts)
 
 
 def _by_attack(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    labelled = [row | {"attack": attack_label(row)} for row in rows]
-    return {attack: members for (attack,), members in grouped(labelled, ("attack",)).items()}
+    return {attack: members for (attack,), members in grouped(rows, ("where",)).items()}
 
 
-def _failed(rows: Sequence[Row], measured: Sequence[Row]) -> Iterable[str]:
+def _failed(rows: Sequence[Row]) -> Iterable[str]:
     failed = sum(outcome(row) == "failed" for row in rows)
     if failed:
         yield f"{failed} of {_count(len(rows), 'cell')} failed."
@@ -157,6 +199,10 @@ def _one_seed(judged: Sequence[Row]) -> Iterable[str]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _of(part: int, runs: int) -> str:
+    return f"{part} of {_count(runs, 'run')}"
 
 
 def _joined(parts: Sequence[str], word: str = "and") -> str:

@@ -28,11 +28,11 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     yield _plural("attack", len(attacks)), few(attacks)
     defenses = [name for name in _values(source, "defense") if name != UNDEFENDED]
     yield _plural("defense", len(defenses)), few(defenses) or "none"
-    yield "distiller", few(_values(source, "distiller"))
-    yield "preset", few(_values(source, "preset"))
+    for name in ("distiller", "preset"):
+        yield _plural(name, len(_values(source, name))), few(_values(source, name))
     yield "seeds", str(len(_values(source, "seed")))
-    yield "device", few(_values(source, "device"))
-    yield "started", few([day for run in source.runs if (day := day_of(run))])
+    yield _plural("device", len(_values(source, "device"))), few(_values(source, "device"))
+    yield "started", few(list(dict.fromkeys(filter(None, map(day_of, source.runs)))))
     yield "kdbench", few(_values(source, "kdbench_version"))
 
 

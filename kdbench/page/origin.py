@@ -59,7 +59,7 @@ def _origin(run: Run) -> Origin:
         run.name,
         command_of(run),
         "".join(texts(record.get("spec"))),
-        list(_facts(run)),
+        list(dict.fromkeys(_facts(run))),
         [(str(name), str(of)) for name, of in table(record.get("plugins")).items()],
         bool(record),
     )

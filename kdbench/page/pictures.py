@@ -7,6 +7,7 @@ holds pixels and nothing else of it.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,8 @@ class Picture:
     width: int
     height: int
     png: bytes
+    digest: str
+    """SHA-256 of the file."""
 
     @property
     def address(self) -> Markup:
@@ -96,5 +99,6 @@ def _read(folder: Path, name: str, about: str, seed: int) -> Picture | None:
         target = io.BytesIO()
         smaller.quantize(colors, dither=Image.Dither.NONE).save(target, "PNG", optimize=True)
         if len(target.getvalue()) <= MOST_SHOWN_BYTES:
-            return Picture(name, about, seed, *smaller.size, target.getvalue())
+            digest = hashlib.sha256(content).hexdigest()
+            return Picture(name, about, seed, *smaller.size, target.getvalue(), digest)
     return None

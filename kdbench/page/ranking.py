@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from kdbench.page.marks import MARKS, UNDEFENDED, Mark
 from kdbench.page.numbers import MISSING, between, signed, text
-from kdbench.page.tasks import Setting, Task
+from kdbench.page.tasks import TASK, Setting, Task
 from kdbench.report.columns import Row
 from kdbench.report.leaderboard import as_records, overall
 from kdbench.report.notes import notes
@@ -64,8 +64,8 @@ class Rankings:
     lines_left: int
     """Lines that are not shown."""
     pairs: Sequence[Row]
-    """Two defenses each, see :func:`kdbench.report.paired.comparisons`, of ASR only. The clearest
-    differences are first."""
+    """Two defenses each, see :func:`kdbench.report.paired.comparisons`, of ASR only, and in
+    ``task`` what tells their task from the others. The clearest differences are first."""
     pairs_left: int
     """Pairs that are not shown."""
     notes: Sequence[str]
@@ -90,7 +90,9 @@ def rankings_of(rows: list[Row], tasks: Sequence[Task]) -> Rankings:
     tables, lines_left = _cut(tables)
     left = max(0, len(pairs) - _MOST_SHOWN) if few else _pairs(rows)
     clearest = sorted(pairs, key=lambda pair: float(pair["p_holm"]))[:_MOST_SHOWN]
-    return Rankings(tables, lines_left, clearest, left, notes(rows, pairs))
+    names = {_key(task.rows[0], TASK): task.short for task in tasks}
+    named = [pair | {"task": names[_key(pair, TASK)]} for pair in clearest]
+    return Rankings(tables, lines_left, named, left, notes(rows, pairs))
 
 
 def _cut(tables: Sequence[Ranking]) -> tuple[list[Ranking], int]:
@@ -121,15 +123,15 @@ def _by_group(pairs: Sequence[Row]) -> dict[tuple[object, ...], dict[str, Row]]:
     for pair in pairs:
         a, b = side_label(pair, "a"), side_label(pair, "b")
         if a in (UNDEFENDED, CONTROL):
-            groups.setdefault(_group(pair), {})[b] = pair
+            groups.setdefault(_key(pair, GROUP), {})[b] = pair
         elif b == UNDEFENDED:
             turned = {"difference": -pair["difference"], "low": -pair["high"], "high": -pair["low"]}
-            groups.setdefault(_group(pair), {})[a] = pair | turned
+            groups.setdefault(_key(pair, GROUP), {})[a] = pair | turned
     return groups
 
 
-def _group(row: Row) -> tuple[object, ...]:
-    return tuple(row.get(name) for name in GROUP)
+def _key(row: Row, names: Sequence[str]) -> tuple[object, ...]:
+    return tuple(row.get(name) for name in names)
 
 
 def _of_task(task: Task, compared: _Compared) -> list[Ranking]:
@@ -145,7 +147,7 @@ def _ranked(settings: Sequence[Setting], compared: _Compared) -> list[Ranked]:
     ranks = [setting.record["rank"] for setting in settings]
     lines: list[Ranked] = []
     for setting in sorted(settings, key=_place):
-        group = _group(setting.rows[0])
+        group = _key(setting.rows[0], GROUP)
         label = defense_label(setting.rows[0])
         record = setting.record
         lines.append(
@@ -202,6 +204,14 @@ def p_text(p: float) -> str:
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
+def _verdicts(record: Row) -> str:
+    """All verdicts of a defense, with their shares of the seeds. Without a defense there is none
+    that could have stopped something."""
+    verdicts = str(record["verdict"] or MISSING)
+    is_defense = record["defense"] != UNDEFENDED
+    return verdicts if is_defense else verdicts.replace("not stopped", "undefended")
+
+
 def _over_attacks(rows: list[Row], tasks: Sequence[Task]) -> list[Ranking]:
     """Each defense by its worst attack, where there are several attacks."""
     if all(len(task.attacks) < 2 for task in tasks):
@@ -223,7 +233,7 @@ def _over_attacks(rows: list[Row], tasks: Sequence[Task]) -> list[Ranking]:
                 text(record["acc_lost"]),
                 str(record["n_seeds"]),
                 None,
-                str(record["verdict"] or MISSING).partition(",")[0],
+                _verdicts(record),
                 "",
                 "",
                 record["worst_attack"] or MISSING,

@@ -1,4 +1,6 @@
-"""ACC against ASR of the students of a task: one mark a setting."""
+"""ACC against ASR of students: one mark a setting, with room for its name.
+
+The page and matplotlib draw what is computed here."""
 
 from __future__ import annotations
 
@@ -62,6 +64,10 @@ class Dot:
 
     x: float
     y: float
+    asr: float
+    acc: float
+    asr_interval: tuple[float, float] | None
+    acc_interval: tuple[float, float] | None
     shape: int
     """The number of its outline, see :data:`kdbench.page.svg.SHAPES`."""
     style: str
@@ -84,9 +90,16 @@ class Dot:
 
 @dataclass(frozen=True)
 class Scatter:
-    """The drawing of a task."""
+    """The drawing of one task, or of several on the same axes."""
 
-    task: Task
+    title: str
+    """Of the task. Empty here and in ``short``: there are several."""
+    short: str
+    frame: Frame
+    x: Scale
+    """Where an ASR is."""
+    y: Scale
+    """Where an ACC is."""
     dots: Sequence[Dot]
     x_ticks: Sequence[tuple[float, str]]
     y_ticks: Sequence[tuple[float, str]]
@@ -124,24 +137,36 @@ class _Point:
     """None: a control."""
 
 
-def scatter_of(task: Task, frame: Frame = PAGE) -> Scatter | None:
-    """The drawing of a task. None: nothing of it was measured."""
-    points = list(_points(task))
+def scatter_of(
+    tasks: Sequence[Task], frame: Frame = PAGE, most: int = MOST_MARKS
+) -> Scatter | None:
+    """The drawing of some tasks. None: nothing of them was measured.
+
+    Args:
+        most: settings that are drawn.
+    """
+    attacks = list(dict.fromkeys(attack for task in tasks for attack in task.attacks))
+    points = [point for task in tasks for point in _points(task, attacks)]
     if not points:
         return None
     settings = [point for point in points if point.setting is not None]
-    points = [point for point in points if point.setting is None] + settings[:MOST_MARKS]
+    points = [point for point in points if point.setting is None] + settings[:most]
     x_range = fitted(_values(points, "student_asr", [point.asr for point in points]))
     y_range = fitted(_values(points, "student_acc", [point.acc for point in points]))
     x = Scale(*x_range, frame.left + _ROOM, frame.right - _ROOM)
     y = Scale(*y_range, frame.bottom - _ROOM, frame.top + _ROOM)
+    title, short = (tasks[0].title, tasks[0].short) if len(tasks) == 1 else ("", "")
     return Scatter(
-        task,
+        title,
+        short,
+        frame,
+        x,
+        y,
         list(_dots(points, x, y, frame)),
         [(x.at(tick), f"{tick:g}") for tick in ticks(*x_range)],
         [(y.at(tick), f"{tick:g}") for tick in ticks(*y_range)],
-        [(attack, _shape(place)) for place, attack in enumerate(task.attacks)],
-        max(0, len(settings) - MOST_MARKS),
+        [(attack, _shape(place)) for place, attack in enumerate(attacks)],
+        max(0, len(settings) - most),
     )
 
 
@@ -155,10 +180,9 @@ def _values(points: Sequence[_Point], name: str, means: list[float]) -> list[flo
     return [*means, *within]
 
 
-def _points(task: Task) -> Iterator[_Point]:
-    attacks = {attack: place for place, attack in enumerate(task.attacks)}
+def _points(task: Task, attacks: Sequence[str]) -> Iterator[_Point]:
     undefended = {s.attack for s in task.settings if s.defense == UNDEFENDED}
-    for attack, place in attacks.items():
+    for attack in task.attacks:
         rows = [row for s in task.settings if s.attack == attack for row in s.measured]
         # All defenses of a seed have the same controls.
         seeds = {row["seed"]: row for row in rows if row.get("c1_asr") is not None}.values()
@@ -171,11 +195,11 @@ def _points(task: Task) -> Iterator[_Point]:
             ]
             if values and not (name == "c3" and attack in undefended):
                 asr, acc = (sum(each) / len(values) for each in zip(*values, strict=True))
-                yield _Point(asr, acc, place, name.upper(), None)
+                yield _Point(asr, acc, attacks.index(attack), name.upper(), None)
     for setting in task.settings:
         asr, acc = setting.mean("student_asr"), setting.mean("student_acc")
         if asr is not None and acc is not None:
-            yield _Point(asr, acc, attacks[setting.attack], setting.defense, setting)
+            yield _Point(asr, acc, attacks.index(setting.attack), setting.defense, setting)
 
 
 def _dots(points: Sequence[_Point], x: Scale, y: Scale, frame: Frame) -> Iterator[Dot]:
@@ -188,6 +212,10 @@ def _dots(points: Sequence[_Point], x: Scale, y: Scale, frame: Frame) -> Iterato
         at = x.at(point.asr), y.at(point.acc)
         yield Dot(
             *at,
+            point.asr,
+            point.acc,
+            across,
+            up,
             _shape(point.attack),
             "control" if point.setting is None else MARKS[point.setting.outcome].style,
             None if point.setting is None else point.setting.number,

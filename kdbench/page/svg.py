@@ -38,6 +38,11 @@ class Scale:
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 1)
 
+    def value(self, place: float) -> float:
+        """The number at a place, which may lie beyond the ends."""
+        share = (place - self.start) / (self.end - self.start)
+        return self.low + share * (self.high - self.low)
+
 
 def fitted(values: Iterable[float], least: float = LEAST_RANGE) -> tuple[float, float]:
     """Both ends of an axis in percent that has all the values, on ticks."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from statistics import fmean
 from typing import Any
 
@@ -30,7 +31,8 @@ _CLAIMS_LESS = (
     "undefended",
     "inconclusive",
 )
-_TASK = ("schema", *SHARED, "shared_digest")
+#: The columns that the rows of a task share.
+TASK = ("schema", *SHARED, "shared_digest")
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class Task:
     number: int
     """Its place in the page, from 0."""
     title: str
+    short: str
+    """What tells it from the other tasks of the page. Empty: it is the only one."""
     settings: Sequence[Setting]
 
     @property
@@ -120,13 +124,17 @@ class Task:
 def tasks_of(rows: list[Row]) -> list[Task]:
     """The tasks of a page in the order of their first rows."""
     records = {_key(record, SETTING): record for record in as_records(leaderboard(rows))}
-    groups = [grouped(members, SETTING) for members in grouped(rows, _TASK).values()]
-    titles = _titles([next(iter(group.values()))[0] for group in groups])
+    groups = [grouped(members, SETTING) for members in grouped(rows, TASK).values()]
+    firsts = [next(iter(group.values()))[0] for group in groups]
+    parts = list(map(_parts, firsts))
+    differ = [len(set(values)) > 1 for values in zip(*parts, strict=True)]
+    titles = _titles(parts, firsts)
+    shorts = _titles([list(compress(words, differ)) for words in parts], firsts)
     tasks: list[Task] = []
-    for title, group in zip(titles, groups, strict=True):
+    for title, short, group in zip(titles, shorts, groups, strict=True):
         first = sum(len(task.settings) for task in tasks)
         settings = _settings(first, [records[key] for key in group], list(group.values()))
-        tasks.append(Task(len(tasks), title, settings))
+        tasks.append(Task(len(tasks), title, short, settings))
     return tasks
 
 
@@ -149,14 +157,15 @@ def _labels(records: Sequence[Row], part: str, labels: Iterable[str]) -> list[st
     return [of_method[name_of(record), str(record[digest])] for record in records]
 
 
-def _titles(firsts: Sequence[Row]) -> list[str]:
-    """What each task has in common, in words."""
-    words = [
-        f"{row['dataset']}, {row['teacher']} to {row['student']}, {row['distiller']}, preset "
-        f"{row['preset']}{shared_label(row)}"
-        for row in firsts
-    ]
-    return told_apart(words, firsts, ("shared_digest",))
+def _parts(row: Row) -> list[str]:
+    """What the rows of a task have in common, in words."""
+    pair = f"{row['teacher']} to {row['student']}"
+    preset = f"preset {row['preset']}{shared_label(row)}"
+    return [str(row["dataset"]), pair, str(row["distiller"]), preset]
+
+
+def _titles(parts: Iterable[Sequence[str]], firsts: Sequence[Row]) -> list[str]:
+    return told_apart(map(", ".join, parts), firsts, ("shared_digest",))
 
 
 def _key(row: Row, names: Sequence[str]) -> tuple[Any, ...]:

@@ -30,7 +30,7 @@ from kdbench.report.columns import Row, conclusive_removed
 from kdbench.report.merge import merge
 from kdbench.report.paired import by_seed, grouped
 from kdbench.report.ranking import CONCLUSIVE
-from kdbench.report.read import Results
+from kdbench.report.read import ResultsFile
 from kdbench.report.settings import dataset_family
 
 #: Rows of two sets with these names in common are of one task.
@@ -324,7 +324,7 @@ def _misleads(cells: Sequence[Cell]) -> bool:
     return share.other > share.same or moved > MISLEADS
 
 
-def row_set(name: str, files: Sequence[Results]) -> RowSet:
+def row_set(name: str, files: Sequence[ResultsFile]) -> RowSet:
     """The rows of several runs of one length, under a name of their own.
 
     Args:
@@ -347,7 +347,7 @@ def row_set(name: str, files: Sequence[Results]) -> RowSet:
     return RowSet(name, rows)
 
 
-def _of_preset(name: str, file: Results) -> Results:
+def _of_preset(name: str, file: ResultsFile) -> ResultsFile:
     presets = list(dict.fromkeys(row["preset"] for row in file.rows))
     if len(presets) == 1:
         return file
@@ -361,4 +361,4 @@ def _of_preset(name: str, file: Results) -> Results:
         for row, line in zip(file.rows, file.lines, strict=True)
         if row["preset"] == name
     ]
-    return Results(file.path, [row for row, _ in kept], [line for _, line in kept])
+    return ResultsFile(file.path, [row for row, _ in kept], [line for _, line in kept])

@@ -25,7 +25,7 @@ from kdbench.report.leaderboard import verdict_shares
 from kdbench.report.merge import check_datasets, located
 from kdbench.report.noise import LEVEL, Difference, difference, holm
 from kdbench.report.paired import estimate, paired_difference
-from kdbench.report.read import CELL, Results, cell_key
+from kdbench.report.read import CELL, ResultsFile, cell_key
 from kdbench.report.settings import DIGESTS, check_numbers
 
 MEASURED = ("teacher_asr", "teacher_acc", "student_acc", "student_asr", "transferred", "removed")
@@ -132,7 +132,7 @@ def is_worse(change: Change) -> bool:
     return change.column == "student_asr" and rose and change.more_than_noise is True
 
 
-def compare(a: Results, b: Results, split: bool = False) -> Comparison:
+def compare(a: ResultsFile, b: ResultsFile, split: bool = False) -> Comparison:
     """Compare the cells that two files share.
 
     A file of an older schema did not record its numbers. Without ``split`` it is compared all the
@@ -167,7 +167,7 @@ def compare(a: Results, b: Results, split: bool = False) -> Comparison:
     )
 
 
-def check_shared(comparison: Comparison, a: Results, b: Results) -> None:
+def check_shared(comparison: Comparison, a: ResultsFile, b: ResultsFile) -> None:
     """Raise ConfigError where two files share no cell, whatever numbers it was made with."""
     if not comparison.shared and (why := nothing_shared(a, b)):
         raise ConfigError(
@@ -176,7 +176,7 @@ def check_shared(comparison: Comparison, a: Results, b: Results) -> None:
         )
 
 
-def nothing_shared(a: Results, b: Results) -> str:
+def nothing_shared(a: ResultsFile, b: ResultsFile) -> str:
     """Why two files share no cell, whatever numbers it was made with. Empty: they share one."""
     if {cell_key(row) for row in a.rows} & {cell_key(row) for row in b.rows}:
         return ""

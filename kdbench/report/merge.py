@@ -8,7 +8,7 @@ from typing import Any
 
 from kdbench.errors import ConfigError
 from kdbench.report.columns import COLUMNS, Row
-from kdbench.report.read import UNSTEADY, Results, cell_key, in_words, short
+from kdbench.report.read import UNSTEADY, ResultsFile, cell_key, in_words, short
 from kdbench.report.settings import DIGESTS, TASK, check_numbers, made_with
 from kdbench.report.tables import cell
 
@@ -16,7 +16,7 @@ from kdbench.report.tables import cell
 _DATASET_DIGEST_SINCE = 3
 
 
-def check_datasets(files: Iterable[Results], split: bool = False) -> None:
+def check_datasets(files: Iterable[ResultsFile], split: bool = False) -> None:
     """Refuse two datasets under one name.
 
     Args:
@@ -39,7 +39,7 @@ def check_datasets(files: Iterable[Results], split: bool = False) -> None:
                 )
 
 
-def merge(files: Sequence[Results], split: bool = False) -> list[Row]:
+def merge(files: Sequence[ResultsFile], split: bool = False) -> list[Row]:
     """The rows of several runs as those of one run. A cell that several files hold with the same
     numbers counts once.
 
@@ -69,14 +69,14 @@ def merge(files: Sequence[Results], split: bool = False) -> list[Row]:
     return [row for row, _ in cells.values()]
 
 
-def located(files: Iterable[Results]) -> Iterator[tuple[Row, Path, int]]:
+def located(files: Iterable[ResultsFile]) -> Iterator[tuple[Row, Path, int]]:
     """Every row with its file and line."""
     for file in files:
         for row, line in zip(file.rows, file.lines, strict=True):
             yield row, file.path, line
 
 
-def _check_presets(files: Iterable[Results]) -> None:
+def _check_presets(files: Iterable[ResultsFile]) -> None:
     presets: dict[Any, Path] = {}
     for file in files:
         for row in file.rows:

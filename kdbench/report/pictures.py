@@ -22,6 +22,25 @@ def amplification(difference: Tensor) -> int:
     return 1 if largest == 0 else min(255, max(1, math.floor(0.5 / largest + 1e-3)))
 
 
+def strength(clean: Tensor, triggered: Tensor) -> dict[str, float | int | None]:
+    """How much a trigger changes images, in numbers for the record.
+
+    Args:
+        clean, triggered: float of one shape, values from 0 to 1.
+
+    Returns:
+        ``psnr_db``: 10 log10(1 / the mean squared change of a value), 0 or more. None: nothing
+        changed. ``linf``: the largest change of a value, from 0 to 1. ``images``: their number.
+    """
+    change = (triggered.detach() - clean.detach()).double()
+    squared = float(change.square().mean())
+    return {
+        "psnr_db": round(10 * math.log10(1 / squared), 2) if squared > 0 else None,
+        "linf": round(float(change.abs().max()), 5),
+        "images": len(clean),
+    }
+
+
 def write_trigger_picture(clean: Tensor, triggered: Tensor, path: str | Path, title: str) -> None:
     """Save a PNG with the rows clean, triggered and amplified difference (mid-grey: unchanged).
 

@@ -70,7 +70,7 @@ _WANTED = "name a results.csv or a run's folder"
 
 
 @dataclass(frozen=True)
-class Results:
+class ResultsFile:
     """The rows of one results.csv."""
 
     path: Path
@@ -89,7 +89,7 @@ def in_words(cell: Sequence[Any]) -> str:
     return " / ".join([*map(str, cell[:-1]), f"seed {cell[-1]}"])
 
 
-def read_results(path: str | Path) -> Results:
+def read_results(path: str | Path) -> ResultsFile:
     """Read a results.csv, or the one in a run's folder.
 
     Raises:
@@ -144,7 +144,7 @@ def read_results(path: str | Path) -> Results:
                 "two rows"
             )
         rows.append(row)
-    return Results(path, rows, [line for line, _ in records])
+    return ResultsFile(path, rows, [line for line, _ in records])
 
 
 def _schema(where: str, text: str, before: Sequence[Row]) -> int:

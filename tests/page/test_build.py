@@ -7,17 +7,22 @@ import hashlib
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from kdbench.errors import ConfigError
 from kdbench.page import build
 from kdbench.page.build import head_of, page_of, write_page
-from kdbench.page.source import Log, Run, Source
+from kdbench.page.source import Log, Run, Source, read_source
+from kdbench.page.tasks import tasks_of
 from kdbench.untrusted.text import strip_control
 from tests.page.hostile import INJECTIONS
 from tests.page.runs import many, mixed, source
 from tests.report.report_rows import cell
+
+#: The tables of runs that come with kdbench.
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 class Elements(HTMLParser):
@@ -71,6 +76,14 @@ def test_the_script_is_small():
 @pytest.mark.parametrize(("count", "most"), [(136, 150_000), (1500, 1_500_000)])
 def test_the_size_of_a_page(count, most):
     assert len(page_of(source(many(count))).encode()) <= most
+
+
+def test_the_size_of_the_page_of_three_runs_of_four_tasks():
+    names = ("wrn28_4-wrn16_2", "wrn28_4-resnet56", "wrn16_2-wrn16_1")
+    merged = read_source([RESULTS / f"gtsrb-{name}" for name in names])
+    assert len(merged.rows) == 136
+    assert len(tasks_of(merged.rows)) == 4
+    assert len(page_of(merged).encode()) <= 150_000
 
 
 def test_a_page_of_many_settings_stays_small():

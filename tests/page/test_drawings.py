@@ -12,7 +12,7 @@ from tests.report.report_rows import cell, imported_cell
 
 
 def drawn(rows):
-    return scatter_of(tasks_of(rows)[0])
+    return scatter_of(tasks_of(rows)[:1])
 
 
 def test_one_mark_for_each_setting_and_the_controls():

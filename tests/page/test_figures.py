@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -41,6 +42,18 @@ def test_each_figure_is_a_pdf_and_a_png_one_column_wide(tmp_path):
         with Image.open(path) as image:
             assert image.width == pytest.approx(3.33 * 300, abs=2)
             assert len(image.convert("RGB").getcolors(1 << 24)) > 10
+
+
+def test_nothing_is_cut_at_the_edges(tmp_path):
+    rows = [
+        row | {"defense": row["defense"].replace("nad", "robustkd.raterandom")} for row in mixed()
+    ]
+    for path in write_figures(source(rows), tmp_path):
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("L"))
+            edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+            assert all((edge == 255).all() for edge in edges), path.name
 
 
 def test_the_same_rows_give_the_same_files(tmp_path):

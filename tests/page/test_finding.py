@@ -24,6 +24,8 @@ def test_nothing_was_measured():
     finding = found((2, "failed", {"defense": "nad"}), (1, "timeout", {"defense": "anp"}))
     assert finding.headline == "None of the 3 cells could be measured."
     assert finding.reservations == ()
+    alone = found((1, "failed", {"defense": "nad"}))
+    assert alone.headline == "The only cell could not be measured."
 
 
 def test_an_imported_teacher():
@@ -94,7 +96,7 @@ def test_some_that_stop_something():
         (1, "stopped", {"defense": "anp"}),
         (2, "not stopped", {"defense": "robustkd"}),
     )
-    assert finding.headline == "anp stopped lba in 1 of 1 run; of 3 defenses 2 stopped nothing."
+    assert finding.headline == "anp stopped lba in 1 of 1 run; 2 other defenses stopped nothing."
 
 
 def test_many_that_stop_something_are_counted():
@@ -102,8 +104,56 @@ def test_many_that_stop_something_are_counted():
     finding = found(*groups, (5, "not stopped", {"defense": "weak"}))
     assert finding.headline == "4 of 5 defenses stopped lba in 10 of 15 judged runs."
     assert finding.reservations == (
-        "d1 stopped lba in 1 of 1 run, d2 stopped lba in 2 of 2 runs, d3 stopped lba in 3 of 3 "
-        "runs and others stopped an attack in 4 runs.",
+        "d4 stopped lba in 4 of 4 runs, d3 stopped lba in 3 of 3 runs, d2 stopped lba in 2 of 2 "
+        "runs and others stopped an attack in 1 run.",
+    )
+
+
+def test_many_that_stop_something_partly_are_counted():
+    groups = [(n, "partly", {"defense": f"d{n}"}) for n in (1, 2, 3, 4)]
+    finding = found(*groups, (5, "not stopped", {"defense": "weak"}))
+    assert finding.headline == "Of 5 defenses none stopped lba in any of 15 judged runs."
+    assert finding.reservations == (
+        "4 defenses partly stopped an attack, in 10 of 15 judged runs.",
+    )
+
+
+def test_of_many_attacks_those_that_were_stopped_are_named():
+    groups = [(2, "not stopped", {"attack": f"a{n}", "defense": "nad"}) for n in range(4)]
+    finding = found(*groups, (3, "stopped", {"attack": "weak", "defense": "nad"}))
+    assert finding.headline == "nad stopped 1 of 5 attacks: weak in 3 of 3 runs."
+    finding = found(*groups, (3, "not stopped", {"attack": "weak", "defense": "nad"}))
+    assert finding.headline == "nad stopped none of 5 attacks in any of 11 runs."
+
+
+def test_of_many_attacks_those_that_travelled_are_named():
+    groups = [(2, "inconclusive", {"attack": f"a{n}"}) for n in range(4)]
+    finding = found(*groups, (3, "not stopped", {"attack": "strong"}))
+    assert finding.headline == (
+        "1 of 5 attacks travelled: strong in 3 of 3 runs. No defense was asked for."
+    )
+    finding = found(*groups, (3, "inconclusive", {"attack": "strong"}))
+    assert finding.headline == (
+        "None of 5 attacks travelled in any of 11 runs. No defense was asked for."
+    )
+
+
+def test_of_several_distillers_the_one_is_named_under_which_an_attack_was_stopped():
+    finding = found(
+        (4, "not stopped", {"defense": "nad"}),
+        (2, "stopped", {"defense": "nad", "distiller": "fkd.evalbn"}),
+        (3, "partly", {"defense": "anp", "distiller": "fkd.weak"}),
+    )
+    assert finding.headline == (
+        "nad stopped lba under fkd.evalbn in 2 of 2 runs; 1 other defense stopped nothing."
+    )
+    assert finding.reservations == ("anp partly stopped lba under fkd.weak in 3 of 3 runs.",)
+    one = found(
+        (4, "not stopped", {"defense": "nad"}),
+        (2, "stopped", {"defense": "nad", "distiller": "fkd.evalbn"}),
+    )
+    assert one.headline == (
+        "nad stopped lba under fkd in 0 of 4 runs and lba under fkd.evalbn in 2 of 2 runs."
     )
 
 

@@ -62,6 +62,18 @@ def test_over_several_attacks_the_worst_counts():
     assert [(line.defense, line.attack) for line in table.lines] == [("nad", "ckd")]
 
 
+def test_over_several_attacks_every_verdict_is_said():
+    rows = [
+        row
+        for attack, digest in (("lba", "6"), ("ckd", "7"))
+        for hits, defense in (((18, 300, 700), "nad"), ((720, 720, 720), "none"))
+        for row in setting(defense, hits, attack=attack, attack_digest=digest * 64)
+    ]
+    *_, table = rankings(rows).tables
+    verdicts = {line.defense: line.verdict for line in table.lines}
+    assert verdicts == {"nad": "stopped 1/3, partly 1/3, not stopped 1/3", "none": "undefended"}
+
+
 def test_notes_are_those_of_the_leaderboard():
     made = rankings([cell(defense="nad", device="cpu"), cell(defense="anp", device="gpu", seed=1)])
     assert any(note.startswith("the rows differ in device") for note in made.notes)

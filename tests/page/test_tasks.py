@@ -15,6 +15,8 @@ def test_a_task_has_the_settings_that_share_its_numbers():
     first, second = tasks_of(rows)
     assert first.title == "signs, wrn16_2 to wrn16_1, fkd, preset quick"
     assert second.title == "signs, wrn16_2 to wrn10_1, fkd, preset quick"
+    assert (first.short, second.short) == ("wrn16_2 to wrn16_1", "wrn16_2 to wrn10_1")
+    assert tasks_of(mixed())[0].short == ""
     numbers = [setting.number for task in (first, second) for setting in task.settings]
     assert numbers == list(range(7))
     assert (first.attacks, first.defenses) == (["lba", "ckd"], ["none", "nad", "anp"])

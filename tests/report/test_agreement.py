@@ -19,7 +19,7 @@ from kdbench.report.agreement import (
     share_of,
     summaries,
 )
-from kdbench.report.read import Results
+from kdbench.report.read import ResultsFile
 from tests.report.report_rows import cell
 
 #: Of 900 images. C1 has 9 and C3 720, so 711 are 100 %.
@@ -206,7 +206,7 @@ def test_every_set_is_compared_with_every_longer_one():
 
 
 def results(name, members):
-    return Results(Path(f"{name}.csv"), members, list(range(2, len(members) + 2)))
+    return ResultsFile(Path(f"{name}.csv"), members, list(range(2, len(members) + 2)))
 
 
 def test_a_file_of_two_presets_is_two_sets():

@@ -13,7 +13,7 @@ from kdbench.cli import main
 from kdbench.errors import ConfigError
 from kdbench.report.columns import SCHEMA
 from kdbench.report.compare import compare
-from kdbench.report.read import Results
+from kdbench.report.read import ResultsFile
 from kdbench.report.tables import write_results
 from tests.report.report_rows import HOSTILE, cell, kept
 
@@ -21,7 +21,7 @@ from tests.report.report_rows import HOSTILE, cell, kept
 def compared(a, b):
     return compare(
         *(
-            Results(Path(name), rows, list(range(2, len(rows) + 2)))
+            ResultsFile(Path(name), rows, list(range(2, len(rows) + 2)))
             for name, rows in (("A", a), ("B", b))
         )
     )
@@ -189,7 +189,7 @@ def test_over_seeds_needs_two_shared_good_seeds():
 
 def test_split_averages_no_seeds_of_other_numbers():
     rows = [cell(seed=seed, setting_digest=str(seed) * 64) for seed in (0, 1)]
-    file = Results(Path("r.csv"), rows, [2, 3])
+    file = ResultsFile(Path("r.csv"), rows, [2, 3])
     assert compare(file, file, split=True).shared == 2
     assert compare(file, file, split=True).over_seeds.compared == 0
 

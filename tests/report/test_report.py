@@ -16,7 +16,7 @@ from PIL import Image
 import kdbench
 from kdbench._files import write_record
 from kdbench.report.columns import COLUMNS
-from kdbench.report.pictures import amplification, write_trigger_picture
+from kdbench.report.pictures import amplification, strength, write_trigger_picture
 from kdbench.report.tables import write_results
 
 
@@ -134,6 +134,17 @@ def test_failed_write_keeps_the_old_file(tmp_path):
 @pytest.mark.parametrize(("largest", "k"), [(0.0, 1), (1.0, 1), (0.1, 5), (0.02, 25), (1e-6, 255)])
 def test_amplification_stays_in_range(largest, k):
     assert amplification(torch.tensor([0.0, -largest])) == k
+
+
+def test_the_strength_of_a_trigger():
+    """A quarter of the values changes by 0.2, so the mean square is 0.01 and the PSNR 20 dB."""
+    clean = torch.full((2, 1, 4, 4), 0.5)
+    triggered = clean.clone()
+    triggered[..., 0, :] = 0.3
+    assert strength(clean, triggered) == {"psnr_db": 20.0, "linf": 0.2, "images": 2}
+    assert strength(clean, clean) == {"psnr_db": None, "linf": 0.0, "images": 2}
+    black, white = torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
+    assert strength(black, white) == {"psnr_db": 0.0, "linf": 1.0, "images": 1}
 
 
 @pytest.mark.parametrize(("count", "channels"), [(1, 3), (9, 3), (2, 1)])

@@ -18,7 +18,7 @@ from kdbench.report.leaderboard import leaderboard, overall
 from kdbench.report.merge import merge
 from kdbench.report.notes import notes
 from kdbench.report.paired import against_control, comparisons
-from kdbench.report.read import Results, read_results
+from kdbench.report.read import ResultsFile, read_results
 from kdbench.report.settings import (
     attack_label,
     changes,
@@ -50,7 +50,7 @@ def _digest(text):
 
 def files(*tables):
     return [
-        Results(Path(f"{number}.csv"), rows, list(range(2, len(rows) + 2)))
+        ResultsFile(Path(f"{number}.csv"), rows, list(range(2, len(rows) + 2)))
         for number, rows in enumerate(tables)
     ]
 

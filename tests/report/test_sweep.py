@@ -15,7 +15,7 @@ from kdbench.report.compare import compare
 from kdbench.report.leaderboard import leaderboard
 from kdbench.report.merge import merge
 from kdbench.report.notes import notes
-from kdbench.report.read import UNSTEADY, Results
+from kdbench.report.read import UNSTEADY, ResultsFile
 from kdbench.report.settings import DIGESTS
 from tests.report.report_rows import cell
 
@@ -49,7 +49,7 @@ def other(name):
 
 
 def files(*rows):
-    return [Results(Path(f"{n}.csv"), [row], [2]) for n, row in enumerate(rows)]
+    return [ResultsFile(Path(f"{n}.csv"), [row], [2]) for n, row in enumerate(rows)]
 
 
 def changed(name, **values):

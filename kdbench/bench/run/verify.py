@@ -26,7 +26,7 @@ from kdbench.errors import ConfigError
 from kdbench.loading.answers import Answers
 from kdbench.report import software
 from kdbench.report.columns import COLUMNS, SCHEMA, Row
-from kdbench.report.read import UNSTEADY, Results, cell_key
+from kdbench.report.read import UNSTEADY, ResultsFile, cell_key
 from kdbench.report.settings import difference_in_words
 from kdbench.report.tables import text_of, written
 
@@ -111,7 +111,9 @@ class OtherKeys:
 Stated = Mapping[str, Row]
 
 
-def other_keys(results: Results, plan: Plan, stated: Stated = MappingProxyType({})) -> OtherKeys:
+def other_keys(
+    results: ResultsFile, plan: Plan, stated: Stated = MappingProxyType({})
+) -> OtherKeys:
     """The rows that cannot be compared here, by the reason."""
     keys = {cell.key for cell in plan.cells}
     named = {cell_key(_as_read(cell.names)): cell for cell in plan.cells}
@@ -143,7 +145,7 @@ def _add_differences(made_by: dict[str, list[str]], row: Row, here: Row) -> None
             made_by[what] = [*dict.fromkeys([*values, value]), which]
 
 
-def missing(results: Results, plan: Plan) -> int:
+def missing(results: ResultsFile, plan: Plan) -> int:
     """How many cells of the request have no row."""
     rows = {cell_key(row) for row in results.rows}
     return sum(cell_key(_as_read(cell.names)) not in rows for cell in plan.cells)
@@ -157,7 +159,7 @@ def _as_read(names: Row) -> Row:
     }
 
 
-def misnamed(results: Results, plan: Plan, stated: Stated = MappingProxyType({})) -> list[int]:
+def misnamed(results: ResultsFile, plan: Plan, stated: Stated = MappingProxyType({})) -> list[int]:
     """Lines of the rows whose columns do not state what their key stands for: names, numbers, and
     by what they were made."""
     known = {cell.key: {**cell.names, **stated.get(cell.key, {})} for cell in plan.cells}
@@ -169,7 +171,9 @@ def misnamed(results: Results, plan: Plan, stated: Stated = MappingProxyType({})
     ]
 
 
-def check_numbers(results: Results, plan: Plan, store: Store) -> tuple[int, list[RowDifference]]:
+def check_numbers(
+    results: ResultsFile, plan: Plan, store: Store
+) -> tuple[int, list[RowDifference]]:
     """Compare the numbers of the rows with those of the same rows in the store.
 
     Returns (number of rows that are there, the differences).
@@ -188,7 +192,9 @@ def check_numbers(results: Results, plan: Plan, store: Store) -> tuple[int, list
     return there, differences
 
 
-def check_weights(results: Results, plan: Plan, store: Store) -> tuple[int, list[int], list[int]]:
+def check_weights(
+    results: ResultsFile, plan: Plan, store: Store
+) -> tuple[int, list[int], list[int]]:
     """Compare the weights in the store with the digests of the rows.
 
     Returns (number of rows whose weights are the same, lines of rows whose weights differ, lines of
@@ -214,7 +220,7 @@ def check_weights(results: Results, plan: Plan, store: Store) -> tuple[int, list
     return same, wrong, gone
 
 
-def choose(results: Results, plan: Plan, count: int, seed: int) -> list[int]:
+def choose(results: ResultsFile, plan: Plan, count: int, seed: int) -> list[int]:
     """Lines of up to ``count`` rows of status ok that can be computed again here, at random."""
     keys = {cell.key for cell in plan.cells}
     rows = zip(results.lines, results.rows, strict=True)
@@ -225,7 +231,7 @@ def choose(results: Results, plan: Plan, count: int, seed: int) -> list[int]:
 
 
 def again(
-    results: Results,
+    results: ResultsFile,
     lines: list[int],
     prepared: Prepared,
     registry: Answers,

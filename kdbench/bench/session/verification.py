@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdbench.bench.session.tell import Tell
     from kdbench.bench.store.artefacts import Store
     from kdbench.bench.work.executors.make import ExecutorName
-    from kdbench.report.read import Results
+    from kdbench.report.read import ResultsFile
 
 #: Lines that a message names.
 _LISTED = 8
@@ -80,7 +80,7 @@ def why_not(folder: Path, verified: Verification) -> str:
 
 
 def compare_digests(
-    results: Results,
+    results: ResultsFile,
     prepared: Prepared,
     processes: Processes,
     store: Store,
@@ -116,7 +116,7 @@ def compare_digests(
 
 
 def compute_again(
-    results: Results,
+    results: ResultsFile,
     lines: list[int],
     prepared: Prepared,
     processes: Processes,

@@ -24,7 +24,7 @@ from kdbench.loading.registry import Registry
 from kdbench.metrics import among_others, attacked, count, measure, predictions, stamp
 from kdbench.models.files import save_module
 from kdbench.models.views import FrozenTeacher
-from kdbench.report.pictures import MAX_COLUMNS, write_trigger_picture
+from kdbench.report.pictures import MAX_COLUMNS, strength, write_trigger_picture
 from kdbench.training import Progress, cross_entropy, seeded
 
 #: Test images whose feature variance is kept: as many as in RobustKD's Fig. 2.
@@ -203,7 +203,8 @@ def _rounded(variance: torch.Tensor) -> list[float]:
 
 
 def picture(bench: Workbench) -> Product:
-    """The first test images that the trigger is for: clean, triggered, difference.
+    """The first test images that the trigger is for: clean, triggered, difference. Beside it how
+    much these images change, see :func:`kdbench.report.pictures.strength`.
 
     The trigger draws on other images as well, in random order. So it is not told which class it is
     for.
@@ -215,10 +216,9 @@ def picture(bench: Workbench) -> Product:
     images = test.read(mixed, bench.numerics.device)
     with torch.inference_mode():
         triggered = stamp(trigger, images)
-    write_trigger_picture(
-        images[places].cpu(), triggered[places].cpu(), bench.task.out / PICTURE, bench.task.picture
-    )
-    return Product()
+    before, after = images[places].cpu(), triggered[places].cpu()
+    write_trigger_picture(before, after, bench.task.out / PICTURE, bench.task.picture)
+    return Product(strength(before, after))
 
 
 def imported(bench: Workbench) -> Product:

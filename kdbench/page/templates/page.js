@@ -5,6 +5,7 @@ const add = (parent, name, textContent, rest) => parent.appendChild(
   Object.assign(document.createElement(name), { textContent, ...rest }));
 const body = one("#all tbody"), rows = [...body.rows], find = one("#find"), chips = all(".chip");
 const heads = all("#all thead th"), names = heads.map(head => head.textContent);
+const numbers = heads.filter(head => head.className), settings = body.dataset.s.split(" ");
 
 // What is shown is said in the address, so that a view can be handed on.
 let state;
@@ -21,8 +22,8 @@ const go = to => {
   show();
 };
 const value = (row, at) => {
-  const { dataset, textContent } = row.cells[at];
-  return heads[at].className ? dataset.v && +dataset.v : textContent;
+  const exact = row.dataset.v.split(" ")[numbers.indexOf(heads[at])];
+  return exact ? +exact : exact == null ? row.cells[at].textContent : null;
 };
 const show = () => {
   all(".detail").forEach(line => toggle(line.previousSibling));
@@ -31,7 +32,7 @@ const show = () => {
   chips.forEach(chip => chip.ariaPressed = !gone.has(chip.dataset.v));
   heads.forEach((head, n) => head.ariaSort = n !== at ? "none" : down ? "descending" : "ascending");
   let count = 0;
-  rows.forEach(row => count += !(row.hidden = s && s !== row.dataset.s ||
+  rows.forEach((row, n) => count += !(row.hidden = s && s !== settings[n] ||
     gone.has(row.querySelector("[class^=m-]").className) || !row.textContent.toLowerCase().includes(q.toLowerCase())));
   // What was not measured comes last, in both directions.
   body.append(...at < 0 ? rows : [...rows].sort((a, b) => {
@@ -74,6 +75,11 @@ heads.forEach((head, at) => {
   const sort = names[at];
   head.textContent = "";
   add(head, "button", sort, { onclick: () => go({ sort, down: get("sort") === sort && !get("down") || "" }) });
+  if (at) add(one("#shown"), "button", sort, { className: "chip", ariaPressed: true, onclick: ({ target }) => {
+    const off = target.ariaPressed === "true";
+    target.ariaPressed = !off;
+    [head, ...rows.map(row => row.cells[at])].forEach(cell => cell.hidden = off);
+  } });
 });
 if (one("#columns")) rows.forEach(row => row.cells[0].prepend(add(body, "button", "+", {
   className: "more", ariaExpanded: false, ariaLabel: "All columns", onclick: () => toggle(row)
@@ -86,7 +92,7 @@ chips.forEach(chip => chip.onclick = () => {
 find.oninput = () => go({ q: find.value });
 const only = s => go({ q: "", hide: "", s });
 one("#reset").onclick = () => only("");
-all(".to").forEach(link => link.onclick = event => {
+all('[href^="#n"]').forEach(link => link.onclick = event => {
   event.preventDefault();
   only(link.getAttribute("href").slice(2));
   one("#cells").scrollIntoView();

@@ -20,7 +20,7 @@ from kdbench.bench.store.artefacts import Store
 from kdbench.cli import main
 from kdbench.errors import ConfigError
 from kdbench.report.columns import COLUMNS
-from kdbench.report.read import Results, read_results
+from kdbench.report.read import ResultsFile, read_results
 from kdbench.report.software import made_by
 from kdbench.report.tables import write_results
 from tests.runs import ANY_TEACHER, go
@@ -54,7 +54,7 @@ class Run:
 
     def edited(self, **changes):
         file = read_results(self.folder)
-        return Results(file.path, [row | changes for row in file.rows], file.lines)
+        return ResultsFile(file.path, [row | changes for row in file.rows], file.lines)
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,18 @@ def test_the_page_does_not_scroll_sideways(show, text, width):
         assert show(wrong, width=width).run(SCROLLS) is True
 
 
+ALIGNED = """
+const heads = [...document.querySelectorAll("#all thead th")];
+return [...document.querySelectorAll("#all tbody tr")].flatMap(row => [...row.cells].filter(
+  (cell, at) => (getComputedStyle(cell).textAlign === "right") !== heads[at].matches(".num")));
+"""
+
+
+def test_numbers_stand_below_their_headings(show, text):
+    assert show(text).run(ALIGNED) == []
+    assert show(broken(text, "nth-last-child(10)", "nth-last-child(9)")).run(ALIGNED) != []
+
+
 CONTRASTS = """
 const parse = text => {
   const numbers = (text.match(/[0-9.e-]+/g) || []).map(Number);
@@ -94,7 +106,7 @@ def test_on_paper_nothing_is_cut_and_nothing_waits_for_a_click(show, tmp_path):
         ".scroll{overflow:visible", ".scroll{overflow:auto"
     )
     assert hidden(wrong)[0] > 0
-    assert hidden(broken(text, "onbeforeprint =", "window.x ="))[1] > 0
+    assert hidden(broken(text, "onbeforeprint=", "window.x ="))[1] > 0
 
 
 # -- for everybody ---------------------------------------------------------------------------------
@@ -133,8 +145,8 @@ def test_everything_has_a_name(show, text):
     assert roles["image"] == 1
     assert roles["heading"] > 10
     assert roles["button"] > 20
-    wrong = broken(text, 'ariaLabel: "All columns", ', "")
-    assert "button" in unnamed(show(broken(wrong, '"button", "+"', '"button", ""')))
+    wrong = broken(text, 'ariaLabel:"All columns",', "")
+    assert "button" in unnamed(show(broken(wrong, '"button","+"', '"button",""')))
 
 
 def test_the_keyboard_goes_down_the_page(show, text):
