@@ -31,6 +31,11 @@ def safe_path(path: Any) -> str:
     return escape(shown(path))
 
 
+def counted(count: int, word: str) -> str:
+    """``1 stage``, ``2 stages``."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
 def make_console() -> Console:
     """Standard output. It has 120 columns where it is not a terminal."""
     terminal = sys.stdout.isatty()
