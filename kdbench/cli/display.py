@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kdbench.bench.run.outputs import REPORT
 from kdbench.page.numbers import duration as duration
 from kdbench.report.columns import conclusive_removed
 from kdbench.untrusted.text import shown, strip_control
@@ -167,6 +169,8 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
     verdicts = {row.get("verdict") for row in shown}
     for word, meaning in MEANING.items():
         if word in verdicts:
-            console.print(f"Verdict {word}: {meaning}.", soft_wrap=True)
+            console.print(f"Verdict {word}: {meaning}.")
     if out:
         console.print(f"results: {safe_path(out)}", soft_wrap=True)
+        if (page := Path(out, REPORT)).is_file():
+            console.print(f"report: {safe_path(page)}", soft_wrap=True)

@@ -201,7 +201,7 @@ def _words(summary: dict[str, Any]) -> Iterator[str]:
         stages = counted(known, "stage")
         yield f"{estimate}, {s['bytes'] / 2**20:.0f} MiB in the store, for {stages}"
     if s["tried"]:
-        yield f"for {s['tried']} of them a few steps were tried: nothing like them was computed here"
+        yield f"{s['tried']} of them by trying a few steps: nothing like them was computed here"
     if s["without_estimate"]:
         stages = counted(s["without_estimate"], "stage")
         yield f"no estimate for {stages}: nothing like it was computed here yet"

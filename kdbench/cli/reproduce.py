@@ -72,6 +72,7 @@ def reproduce_command(
             "--spec and the name of a table or figure are two requests; use kdbench run --spec for "
             "a file of yours"
         )
+    how.begin()
     from kdbench.bench.session.request import build_spec
     from kdbench.bench.store.artefacts import Store
     from kdbench.cli.processes import command_processes
@@ -102,7 +103,14 @@ def reproduce_command(
             executor = how.make_executor(processes)
             try:
                 code, prepared, rows = execute(
-                    specs[name], known, folder, store, executor, how, fresh=not folder.exists()
+                    specs[name],
+                    known,
+                    folder,
+                    store,
+                    executor,
+                    how,
+                    fresh=not folder.exists(),
+                    processes=processes,
                 )
             finally:
                 executor.close()

@@ -54,6 +54,7 @@ def run_command(
     the request is wrong, 130 when interrupted.
     """
     check_junit(junit)
+    how.begin()
     from kdbench.cli.processes import command_processes
 
     # Its processes import torch while we import the rest.
@@ -80,7 +81,9 @@ def run_command(
             store.check_writable()
             folder = out if out is not None else default_out(spec)
             fresh = not folder.exists() or out is None
-            code, _, rows = execute(spec, known, folder, store, executor, how, fresh=fresh)
+            code, _, rows = execute(
+                spec, known, folder, store, executor, how, fresh=fresh, processes=processes
+            )
             if junit is not None and code != 130:
                 code = max(code, _write_junit(junit, rows))
             ctx.exit(code)

@@ -6,12 +6,13 @@ cache and no memory of the command changes, and no result either.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import math
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,7 @@ def calibrate(
     zygote: Zygote,
     trials: Sequence[Trial] = (),
     budget_s: float = BUDGET_S,
+    announce: Callable[[], None] = lambda: None,
 ) -> Calibration | None:
     """Try how fast this machine is. None: it cannot be tried, or would help no stage.
 
@@ -135,13 +137,15 @@ def calibrate(
         zygote: forks the process that tries.
         trials: what is tried besides the networks of the stages.
         budget_s: seconds of timed steps.
+        announce: is called before it takes time.
     """
     operations = [count for stage in stages if (count := _operations(stage)) is not None]
     if not operations and not trials:
         return None
     if sum(operations) < _TRIFLE and not trials:
         return Calibration()
-    chosen = choose([*trials, *trials_of(stages)], budget_s)
+    announce()
+    chosen = choose([*trials, *trials_of(stages)])
     return _ask(chosen, numerics, zygote, budget_s)
 
 
@@ -152,7 +156,7 @@ def trials_of(stages: Iterable[Stage]) -> Iterator[Trial]:
             yield Trial(stage.networks[0], *stage.shape, stage.values["recipe"]["batch_size"])
 
 
-def choose(trials: Iterable[Trial], budget_s: float) -> list[Trial]:
+def choose(trials: Iterable[Trial]) -> list[Trial]:
     """What to try, the least arithmetic first, so that the budget gives the most answers."""
     known = sorted(set(trials), key=lambda trial: trial.work * trial.batch_size)
     if len(known) <= _MOST_TRIALS:
@@ -268,7 +272,7 @@ def step_seconds(trial: Trial, numerics: Numerics, budget_s: float) -> float:
     network = numerics.place(network).train()
     watch = _Watch(budget_s)
     recipe = Recipe(epochs=_MOST_STEPS, batch_size=trial.batch_size, lr=1e-4)
-    try:
+    with contextlib.suppress(_Enough):
         Fit(numerics, watch)(
             network,
             cross_entropy(network),
@@ -277,8 +281,6 @@ def step_seconds(trial: Trial, numerics: Numerics, budget_s: float) -> float:
             generator=generator,
             augmentation=Augmentation(),
         )
-    except _Enough:
-        pass
     if numerics.device.type != "cpu":
         torch.cuda.synchronize(numerics.device)
     return watch.seconds(time.monotonic())
