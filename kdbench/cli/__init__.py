@@ -31,6 +31,11 @@ _COMMANDS = {
         "compare_command",
         "Say what changed between two results.csv, and whether it is noise.",
     ),
+    "doctor": (
+        "kdbench.cli.doctor",
+        "doctor_command",
+        "Look at this machine: what is slow or missing, and how long runs take.",
+    ),
     "import-teacher": (
         "kdbench.cli.import_teacher",
         "import_teacher_command",

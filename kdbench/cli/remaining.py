@@ -3,8 +3,7 @@ took."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kdbench.bench.kinds import Kind
@@ -25,6 +24,17 @@ def time_left(spent: float, done: int, total: int) -> float | None:
         spent: seconds for ``done`` steps.
     """
     return None if done <= 0 else spent * (total - done) / done
+
+
+def left_in_words(seconds: float, sure: bool = True) -> str:
+    """``about 4 s left``.
+
+    Args:
+        sure: False: it may be much more.
+    """
+    whole = max(1, round(seconds))
+    words = f"{whole} s" if whole < 120 else duration(whole)
+    return f"{'about' if sure else 'over'} {words} left"
 
 
 @dataclass
@@ -90,9 +100,4 @@ class Expected:
         # Stages side by side take as long as the longest of them at least.
         longest = max(known)
         rest = max(sum(known) / self.pace, longest)
-        return f"{'about' if len(known) == len(seconds) else 'over'} {duration(rest)} left"
-
-
-def whole(costs: Iterable[float | None]) -> float:
-    """Seconds of all stages that are known."""
-    return math.fsum(cost for cost in costs if cost is not None)
+        return left_in_words(rest, sure=len(known) == len(seconds))

@@ -30,7 +30,7 @@ from kdbench.cli.display import (
     safe,
 )
 from kdbench.cli.lines import fitted
-from kdbench.cli.remaining import Expected, time_left
+from kdbench.cli.remaining import Expected, left_in_words, time_left
 from kdbench.untrusted.text import shown, strip_control
 
 if TYPE_CHECKING:
@@ -239,7 +239,9 @@ class LiveDisplay(Display):
         for number, at in active:
             epoch, loss = at.words()
             rest = left[number]
-            words = "" if rest is None else f"about {duration(rest)} left"
+            # A measurement takes a second or so.
+            timed = rest is not None and at.kind.training != "none"
+            words = left_in_words(rest or 0.0) if timed else ""
             line = fitted(width, f"now: {self.where(number)}", [epoch, loss, words], [loss, epoch])
             lines.append(safe(line))
         for number, why in sorted(self.waiting.items()):
