@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdbench.bench.run.outputs import REPORT
+from kdbench.cli.table import PlainTable
 from kdbench.page.numbers import duration as duration
 from kdbench.report.columns import conclusive_removed
 from kdbench.untrusted.text import shown, strip_control
@@ -46,18 +47,11 @@ def make_console() -> Console:
     )
 
 
-def plain_table(title: str, columns: Iterable[str]) -> Table:
-    """A table without frame, one space between columns."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-    )
+def plain_table(title: str, columns: Iterable[str]) -> PlainTable:
+    """A table without frame, one space between columns, whose words stay whole."""
+    table = PlainTable(title)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column)
     return table
 
 

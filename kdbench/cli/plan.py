@@ -141,6 +141,7 @@ def _print_tables(
     table = plain_table(
         f"stages: {len(forecasts)}", ["number", "state", "time", "title", "seed", "why"]
     )
+    table.columns[2].no_wrap = True
     for f in forecasts:
         # A stage that trains nothing draws nothing, so its seed says nothing.
         seed = "" if f.stage.kind.training == "none" else f.stage.seed
@@ -167,7 +168,7 @@ def _print_datasets(console: Console, datasets: list[Description]) -> None:
 
     for description in datasets:
         for line in description.lines():
-            console.print(safe(line), soft_wrap=True)
+            console.print(safe(line))
     table = plain_table("images", ["dataset", "split", "images", "a class", "held"])
     for description in datasets:
         for name, split in (("train", description.train), ("test", description.test)):

@@ -123,7 +123,9 @@ class TestResultsThatCannotBeWritten:
         lost.answer = KeyboardInterrupt()
         ran = call(*RUN, "--out", str(tmp_path / "o"))
         assert ran.exit_code == 130
-        assert ran.stderr.startswith(f"Interrupted. {self.LOST}. To go on:")
+        begun, _, rest = ran.stderr.partition("\n")
+        assert begun.endswith("reading plugins and data ...")
+        assert rest.startswith(f"Interrupted. {self.LOST}. To go on:")
 
 
 def test_the_command_with_another_folder():
