@@ -127,6 +127,11 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
     return table
 
 
+def print_line(console: Console, line: str) -> None:
+    """A sentence: broken between words in a terminal, and in one line elsewhere."""
+    console.print(line, soft_wrap=not console.is_terminal)
+
+
 def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> None:
     """The table, the reasons of its rows, the remarks on them, and where the files are; of many
     rows the first.
@@ -163,7 +168,7 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
     verdicts = {row.get("verdict") for row in shown}
     for word, meaning in MEANING.items():
         if word in verdicts:
-            console.print(f"Verdict {word}: {meaning}.")
+            print_line(console, f"Verdict {word}: {meaning}.")
     if out:
         console.print(f"results: {safe_path(out)}", soft_wrap=True)
         if (page := Path(out, REPORT)).is_file():

@@ -164,11 +164,11 @@ def _print_tables(
 
 def _print_datasets(console: Console, datasets: list[Description]) -> None:
     """Print what will be trained on, in sentences and with the images a class."""
-    from kdbench.cli.display import plain_table, safe
+    from kdbench.cli.display import plain_table, print_line, safe
 
     for description in datasets:
         for line in description.lines():
-            console.print(safe(line))
+            print_line(console, safe(line))
     table = plain_table("images", ["dataset", "split", "images", "a class", "held"])
     for description in datasets:
         for name, split in (("train", description.train), ("test", description.test)):

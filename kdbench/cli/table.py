@@ -81,16 +81,16 @@ def column_widths(spans: Sequence[tuple[int, int]], width: int) -> list[int]:
     Args:
         spans: (longest word, longest line) of each.
     """
-    least = [word for word, _ in spans]
+    least = [max(1, word) for word, _ in spans]
     if sum(least) > width:
         most = max(least, default=0)
         while most > 1 and sum(min(word, most) for word in least) > width:
             most -= 1
-        return [max(1, min(word, most)) for word in least]
-    lacking = [natural - word for word, natural in spans]
+        return [min(word, most) for word in least]
+    lacking = [max(0, line - word) for word, (_, line) in zip(least, spans, strict=True)]
     spare, whole = width - sum(least), sum(lacking)
     if whole <= spare:
-        return [natural for _, natural in spans]
+        return [word + lack for word, lack in zip(least, lacking, strict=True)]
     return [word + spare * lack // whole for word, lack in zip(least, lacking, strict=True)]
 
 
