@@ -139,11 +139,13 @@ class PlainDisplay(Paced, Display):
         print(f"{self.where(number, title)} | FAILED: {strip_control(reason)}", flush=True)
 
     def stage_waits(self, number: int, kind: Kind, title: str, why: str) -> None:
-        print(f"{self.where(number, title)} | waits: {why}", flush=True)
+        if kind.training != "none":
+            print(f"{self.where(number, title)} | waits: {why}", flush=True)
 
     def stage_taken(self, number: int, kind: Kind, title: str) -> None:
         super().stage_taken(number, kind, title)
-        print(f"{self.where(number, title)} | computed by another run", flush=True)
+        if kind.training != "none":
+            print(f"{self.where(number, title)} | computed by another run", flush=True)
 
     def cell_finished(self, row: dict[str, Any]) -> None:
         print(cell_line(row), flush=True)
@@ -277,9 +279,11 @@ class LiveDisplay(Display):
     def stage_taken(self, number: int, kind: Kind, title: str) -> None:
         super().stage_taken(number, kind, title)
         self._ended(number)
-        self.events.append(
-            fitted(self.console.width, self.where(number, title), ["computed by another run"])
-        )
+        if kind.training != "none":
+            line = fitted(
+                self.console.width, self.where(number, title), ["computed by another run"]
+            )
+            self.events.append(line)
 
     def _ended(self, number: int) -> None:
         self.finished += 1
