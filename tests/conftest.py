@@ -67,6 +67,15 @@ def _one_zygote(zygote, monkeypatch):
     monkeypatch.setattr("kdbench.bench.session.processes.start_zygote", lambda computes: zygote)
 
 
+@pytest.fixture(autouse=True)
+def _no_trial(monkeypatch):
+    """No command tries how fast the machine is: that takes seconds, and no test may depend on
+    it."""
+    monkeypatch.setattr(
+        "kdbench.bench.run.calibration.calibrate", lambda *arguments, **options: None
+    )
+
+
 @pytest.fixture
 def stripes():
     """A data set that a tiny network learns in seconds: class k has a bright band in row block k. 3

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ import click
 from kdbench import __version__
 from kdbench.cli.here import check_current_folder
 from kdbench.cli.streams import lenient_streams
+from kdbench.cli.tell import in_words
 from kdbench.cli.text import prepare_text
 from kdbench.errors import ContractError, IntegrityError, KdbenchError, UsageError
 from kdbench.untrusted.text import shown
@@ -28,6 +30,11 @@ _COMMANDS = {
         "kdbench.cli.compare",
         "compare_command",
         "Say what changed between two results.csv, and whether it is noise.",
+    ),
+    "doctor": (
+        "kdbench.cli.doctor",
+        "doctor_command",
+        "Look at this machine: what is slow or missing, and how long runs take.",
     ),
     "import-teacher": (
         "kdbench.cli.import_teacher",
@@ -155,7 +162,7 @@ class LazyGroup(click.Group):
             with _shown_words(), _here():
                 return super().invoke(ctx)
         except KdbenchError as error:
-            click.echo(f"Error: {shown(error)}", err=True)
+            click.echo(in_words(f"Error: {shown(error)}", sys.stderr), err=True)
             ctx.exit(_exit_code(error))
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
@@ -166,7 +173,8 @@ class LazyGroup(click.Group):
             # The machine's doing, at a place that nothing better is said of: a full disk, a folder
             # that is gone, too many open files.
             place = "" if error.filename is None else f": {os.fsdecode(error.filename)}"
-            click.echo(f"Error: {shown(f'{error.strerror or error}{place}')}", err=True)
+            text = f"Error: {shown(f'{error.strerror or error}{place}')}"
+            click.echo(in_words(text, sys.stderr), err=True)
             ctx.exit(2 if error.errno in _OF_A_PATH else 1)
         except Exception:  # a defect of kdbench: its traceback is what we need to see
             traceback.print_exc()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kdbench.bench.run.outputs import REPORT
+from kdbench.cli.table import PlainTable
 from kdbench.page.numbers import duration as duration
 from kdbench.report.columns import conclusive_removed
 from kdbench.untrusted.text import shown, strip_control
@@ -31,6 +34,11 @@ def safe_path(path: Any) -> str:
     return escape(shown(path))
 
 
+def counted(count: int, word: str) -> str:
+    """``1 stage``, ``2 stages``."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
 def make_console() -> Console:
     """Standard output. It has 120 columns where it is not a terminal."""
     terminal = sys.stdout.isatty()
@@ -39,18 +47,11 @@ def make_console() -> Console:
     )
 
 
-def plain_table(title: str, columns: Iterable[str]) -> Table:
-    """A table without frame, one space between columns."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-    )
+def plain_table(title: str, columns: Iterable[str]) -> PlainTable:
+    """A table without frame, one space between columns, whose words stay whole."""
+    table = PlainTable(title)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column)
     return table
 
 
@@ -126,6 +127,11 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
     return table
 
 
+def print_line(console: Console, line: str) -> None:
+    """A sentence: broken between words in a terminal, and in one line elsewhere."""
+    console.print(line, soft_wrap=not console.is_terminal)
+
+
 def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> None:
     """The table, the reasons of its rows, the remarks on them, and where the files are; of many
     rows the first.
@@ -162,6 +168,8 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
     verdicts = {row.get("verdict") for row in shown}
     for word, meaning in MEANING.items():
         if word in verdicts:
-            console.print(f"Verdict {word}: {meaning}.", soft_wrap=True)
+            print_line(console, f"Verdict {word}: {meaning}.")
     if out:
         console.print(f"results: {safe_path(out)}", soft_wrap=True)
+        if (page := Path(out, REPORT)).is_file():
+            console.print(f"report: {safe_path(page)}", soft_wrap=True)

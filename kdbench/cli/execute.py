@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from kdbench import __version__
 from kdbench.bench.session import execution as session
 from kdbench.bench.session.numbers import LEAST
 from kdbench.bench.work.executors.make import EXECUTORS, ExecutorName
@@ -28,6 +29,7 @@ from kdbench.untrusted.text import command_line, shown
 if TYPE_CHECKING:
     from kdbench.bench.plan.prepare import Prepared
     from kdbench.bench.request.spec import RunSpec
+    from kdbench.bench.session.processes import Processes
     from kdbench.bench.store.artefacts import Store
     from kdbench.bench.work.job import Executor
     from kdbench.loading.answers import Answers
@@ -116,6 +118,11 @@ class Execution(session.Execution):
         source = click.get_current_context().get_parameter_source("store_dir")
         session.check_own_store(self.executor, source is ParameterSource.COMMANDLINE)
 
+    def begin(self) -> None:
+        """Say at once that something happens, before anything takes time."""
+        if not self.quiet and not self.as_json:
+            tell(f"kdbench {__version__}: reading plugins and data ...")
+
 
 def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of :class:`Execution`. It gets them, checked, as the argument
@@ -154,16 +161,18 @@ def execute(
     how: Execution,
     *,
     fresh: bool,
+    processes: Processes,
 ) -> tuple[int, Prepared, list[dict[str, Any]]]:
     """Prepare and run a request: (exit code, what was prepared, the rows).
 
     Args:
+        processes: of the command. One of them tries how fast this machine is, where nobody knows.
         folder: of the results. It is made.
         fresh: the folder was made for this request. It is removed if the request is refused.
     """
     prepared = session.prepare_run(spec, registry, folder, store, how, tell, fresh=fresh)
     session.place(executor, how.jobs, prepared.numerics, tell)
-    code, rows = _watch(prepared, registry, folder, store, executor, how)
+    code, rows = _watch(prepared, registry, folder, store, executor, how, processes)
     return code, prepared, rows
 
 
@@ -174,9 +183,11 @@ def _watch(
     store: Store,
     executor: Executor,
     how: Execution,
+    processes: Processes,
 ) -> tuple[int, list[dict[str, Any]]]:
     """Run the request and show its progress: (exit code, rows)."""
     from kdbench.cli.display import make_console
+    from kdbench.cli.outlook import look_ahead
     from kdbench.cli.profile import print_profile
     from kdbench.cli.teacher_remarks import remarks_of_run
     from kdbench.cli.watch import make_display
@@ -186,6 +197,8 @@ def _watch(
     # A cluster ends a job by SIGTERM. It is handled like Ctrl-C, so that the run can be resumed.
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
+        if not how.quiet and not how.as_json:
+            look_ahead(prepared, store, how.jobs, processes, display)
         ended = session.carry_out(prepared, registry, folder, store, executor, how, display, tell)
     except KeyboardInterrupt:
         display.close()

@@ -69,12 +69,14 @@ def list_command(
     if as_json:
         click.echo(json.dumps(tables, indent=1, sort_keys=True, allow_nan=False))
         return
-    from kdbench.cli.display import make_console
+    from kdbench.cli.display import make_console, safe
 
     console = make_console()
     for title, entries in tables.items():
-        if title != "broken":
+        if title != "broken" and entries:
             console.print(_table(title, entries))
+        elif title != "broken":
+            console.print(f"[bold]{safe(title)}[/]: none")
     if tables.get("broken"):
         console.print(_table("plugins that could not be loaded", tables["broken"]))
 
@@ -194,12 +196,15 @@ def _about(preset: str) -> str:
     return re.split(r"(?<=\.) (?=[A-Z])", comment)[0]
 
 
+def _venue(entry: Entry) -> str:
+    """With its year. Empty: the method was not published."""
+    return "" if entry["venue"] == "-" else f"{entry['venue']} {entry['year']}".strip()
+
+
 def _table(title: str, entries: list[Entry]) -> Table:
     from kdbench.cli.display import plain_table, safe
 
-    shown = [
-        {**e, "venue": f"{e['venue']} {e['year']}".strip()} if "venue" in e else e for e in entries
-    ]
+    shown = [{**e, "venue": _venue(e)} if "venue" in e else e for e in entries]
     columns = [name for name in (shown[0] if shown else {"name": ""}) if name != "year"]
     table = plain_table(title, columns)
     for entry in shown:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from kdbench.bench.plan.prepare import Prepared
     from kdbench.bench.run.forecast import Forecast
+    from kdbench.bench.session.processes import Processes
     from kdbench.bench.store.artefacts import Store
     from kdbench.data.description import Description
     from kdbench.loading.choice import PluginChoice
@@ -73,15 +74,18 @@ def plan_command(
 
         prepared = prepare(spec, known, store)
         tell_notes(prepared.notes, tell)
-    show_plan(prepared, store, jobs, as_json)
+        show_plan(prepared, store, jobs, processes, as_json)
 
 
-def show_plan(prepared: Prepared, store: Store, jobs: int, as_json: bool) -> None:
+def show_plan(
+    prepared: Prepared, store: Store, jobs: int, processes: Processes, as_json: bool
+) -> None:
     """Print the stages with their states and costs, the cells, and every resolved number."""
     from kdbench._files import jsonable
     from kdbench.bench.session.planned import Planned
 
-    planned = Planned.of(prepared, store, jobs, tell)
+    calibrate = processes.calibrate(prepared.numerics)
+    planned = Planned.of(prepared, store, jobs, tell, calibrate)
     summary, cells = planned.summary, planned.cells
     machine = {"device": str(prepared.numerics.device), "numerics": str(prepared.numerics)}
     request = prepared.spec.model_dump(mode="json")
@@ -137,6 +141,7 @@ def _print_tables(
     table = plain_table(
         f"stages: {len(forecasts)}", ["number", "state", "time", "title", "seed", "why"]
     )
+    table.columns[2].no_wrap = True
     for f in forecasts:
         # A stage that trains nothing draws nothing, so its seed says nothing.
         seed = "" if f.stage.kind.training == "none" else f.stage.seed
@@ -159,11 +164,11 @@ def _print_tables(
 
 def _print_datasets(console: Console, datasets: list[Description]) -> None:
     """Print what will be trained on, in sentences and with the images a class."""
-    from kdbench.cli.display import plain_table, safe
+    from kdbench.cli.display import plain_table, print_line, safe
 
     for description in datasets:
         for line in description.lines():
-            console.print(safe(line), soft_wrap=True)
+            print_line(console, safe(line))
     table = plain_table("images", ["dataset", "split", "images", "a class", "held"])
     for description in datasets:
         for name, split in (("train", description.train), ("test", description.test)):
@@ -184,20 +189,23 @@ def _time(f: Forecast) -> str:
 
 
 def _words(summary: dict[str, Any]) -> Iterator[str]:
-    from kdbench.cli.display import duration
+    from kdbench.cli.display import counted, duration
 
     s = summary
-    cells = f"{s['cells']} cells, {s['rows_cached']} of them in the store"
-    yield f"{cells}; {s['stages']} stages, shared ones counted once:"
+    cells = f"{counted(s['cells'], 'cell')}, {s['rows_cached']} of them in the store"
+    yield f"{cells}; {counted(s['stages'], 'stage')}, shared ones counted once:"
     yield f"{s['cached']} in the store, {s['to_run']} to run, {s['not_needed']} not needed"
     known = s["to_run"] - s["without_estimate"]
     if known:
-        workers = f"{s['jobs']} worker{'s' if s['jobs'] > 1 else ''}"
+        workers = counted(s["jobs"], "worker")
         estimate = f"estimate: about {duration(s['seconds'])} on this machine with {workers}"
-        yield f"{estimate}, {s['bytes'] / 2**20:.0f} MiB in the store, for {known} stages"
+        stages = counted(known, "stage")
+        yield f"{estimate}, {s['bytes'] / 2**20:.0f} MiB in the store, for {stages}"
+    if s["tried"]:
+        yield f"{s['tried']} of them by trying a few steps: nothing like them was computed here"
     if s["without_estimate"]:
-        without = s["without_estimate"]
-        yield f"no estimate for {without} stages: nothing like them was computed here yet"
+        stages = counted(s["without_estimate"], "stage")
+        yield f"no estimate for {stages}: nothing like it was computed here yet"
     yield "nothing was run"
 
 

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench.bench.session.health import SLOW_S
 from kdbench.cli.choice import plugin_options
 
 if TYPE_CHECKING:
     from kdbench.loading.candidates import Plugin
     from kdbench.loading.choice import PluginChoice
-
-#: A plugin that takes longer to import slows every command, and people are told.
-_SLOW_S = 2.0
 
 
 @click.command("plugins")
@@ -59,7 +57,7 @@ def _remarks(plugin: dict[str, Any]) -> Iterator[str]:
             f"{plugin['name']} ({plugin['distribution']} {plugin['version']}".rstrip()
             + f") is broken: {plugin['cause']}"
         )
-    if plugin["seconds"] > _SLOW_S:
+    if plugin["seconds"] > SLOW_S:
         yield (
             f"{plugin['name']} took {plugin['seconds']:.1f} s to import, in every command that "
             "loads plugins"

@@ -20,9 +20,12 @@ from kdbench.cli.tell import tell
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kdbench.bench.plan.plan import Plan
+    from kdbench.bench.plan.plan import Plan, Stage
     from kdbench.bench.plan.prepare import Prepared
     from kdbench.bench.request.spec import RunSpec
+    from kdbench.bench.run.calibration import Calibration
+    from kdbench.bench.run.forecast import Calibrate
+    from kdbench.bench.session.processes import Processes
     from kdbench.bench.store.artefacts import Store
     from kdbench.loading.answers import Answers
     from kdbench.loading.choice import PluginChoice
@@ -72,6 +75,7 @@ def reproduce_command(
             "--spec and the name of a table or figure are two requests; use kdbench run --spec for "
             "a file of yours"
         )
+    how.begin()
     from kdbench.bench.session.request import build_spec
     from kdbench.bench.store.artefacts import Store
     from kdbench.cli.processes import command_processes
@@ -91,7 +95,7 @@ def reproduce_command(
             for name in targets
         }
         if dry_run:
-            _show_costs(specs, known, store, how.jobs, how.as_json)
+            _show_costs(specs, known, store, how.jobs, processes, how.as_json)
             return
         store.check_writable()
         start = f"{time.strftime('%Y%m%d-%H%M%S')}-reproduce"
@@ -102,7 +106,14 @@ def reproduce_command(
             executor = how.make_executor(processes)
             try:
                 code, prepared, rows = execute(
-                    specs[name], known, folder, store, executor, how, fresh=not folder.exists()
+                    specs[name],
+                    known,
+                    folder,
+                    store,
+                    executor,
+                    how,
+                    fresh=not folder.exists(),
+                    processes=processes,
                 )
             finally:
                 executor.close()
@@ -178,7 +189,12 @@ def _lost(path: Path, write: Callable[[], object]) -> str:
 
 
 def _show_costs(
-    specs: Mapping[str, RunSpec], registry: Answers, store: Store, jobs: int, as_json: bool
+    specs: Mapping[str, RunSpec],
+    registry: Answers,
+    store: Store,
+    jobs: int,
+    processes: Processes,
+    as_json: bool,
 ) -> None:
     """Print what each target costs, what it adds to the targets above it, and what all cost
     together."""
@@ -187,18 +203,25 @@ def _show_costs(
     from kdbench.bench.session.execution import divide
 
     outlines = {name: outline(spec, registry) for name, spec in specs.items()}
-    slots = divide(jobs, next(iter(outlines.values())).numerics, tell)
-    seen: set[str] = set()
-    lines = [
-        _cost(name, build_plan(o.parts), store, seen, slots.pace) for name, o in outlines.items()
-    ]
+    numerics = next(iter(outlines.values())).numerics
+    slots = divide(jobs, numerics, tell)
+    # What is tried for all of them serves each.
+    calibrate = processes.calibrate(numerics)
+    if calibrate is not None:
+        calibrate = _tried_once(calibrate)
     together = _cost(
         "together",
         build_plan(part for o in outlines.values() for part in o.parts),
         store,
         set(),
         slots.pace,
+        calibrate,
     )
+    seen: set[str] = set()
+    lines = [
+        _cost(name, build_plan(o.parts), store, seen, slots.pace, calibrate)
+        for name, o in outlines.items()
+    ]
     absent = list(dict.fromkeys(name for o in outlines.values() for name in o.absent))
     if as_json:
         costs = {
@@ -212,15 +235,35 @@ def _show_costs(
     _print_costs([*lines, together], slots.jobs, absent)
 
 
-def _cost(name: str, plan: Plan, store: Store, seen: set[str], pace: float) -> Row:
+def _tried_once(calibrate: Calibrate) -> Calibrate:
+    """The same, whose first answer serves for all stages."""
+    answers: list[Calibration | None] = []
+
+    def once(stages: Sequence[Stage]) -> Calibration | None:
+        if not answers:
+            answers.append(calibrate(stages))
+        return answers[0]
+
+    return once
+
+
+def _cost(
+    name: str,
+    plan: Plan,
+    store: Store,
+    seen: set[str],
+    pace: float,
+    calibrate: Calibrate | None = None,
+) -> Row:
     """The line of one target.
 
     Args:
         seen: keys of the stages of the lines above. Those of this line are added.
+        calibrate: tries how fast this machine is, where stages have no cost.
     """
     from kdbench.bench.run.forecast import forecast
 
-    forecasts, rows = forecast(plan, store)
+    forecasts, rows = forecast(plan, store, calibrate)
     run = [f for f in forecasts if f.state == "run"]
     new = [f for f in run if f.stage.key not in seen]
     seen |= {f.stage.key for f in run}
@@ -267,11 +310,7 @@ def _print_costs(lines: Sequence[Row], jobs: int, absent: Sequence[str]) -> None
     console.print(table)
     console.print(
         "Images: seen in training by recipe. Time: of those stages the like of which (kind, "
-        "networks, method) was"
-    )
-    console.print(
-        "computed here: a training's by the image, others (a detoxification, a measurement) as "
-        "long as they were."
+        "networks, method) was computed here, and of trainings of which a few steps were tried now."
     )
     if absent:
         console.print(

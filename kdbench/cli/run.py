@@ -54,6 +54,7 @@ def run_command(
     the request is wrong, 130 when interrupted.
     """
     check_junit(junit)
+    how.begin()
     from kdbench.cli.processes import command_processes
 
     # Its processes import torch while we import the rest.
@@ -75,12 +76,14 @@ def run_command(
 
                 prepared = prepare(spec, known, store)
                 tell_notes(prepared.notes, tell)
-                show_plan(prepared, store, how.jobs, how.as_json)
+                show_plan(prepared, store, how.jobs, processes, how.as_json)
                 return
             store.check_writable()
             folder = out if out is not None else default_out(spec)
             fresh = not folder.exists() or out is None
-            code, _, rows = execute(spec, known, folder, store, executor, how, fresh=fresh)
+            code, _, rows = execute(
+                spec, known, folder, store, executor, how, fresh=fresh, processes=processes
+            )
             if junit is not None and code != 130:
                 code = max(code, _write_junit(junit, rows))
             ctx.exit(code)

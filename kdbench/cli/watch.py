@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,17 @@ from kdbench._files import jsonable
 from kdbench._progress import Step
 from kdbench.bench.kinds import Kind
 from kdbench.bench.run.events import AsEvents, Paced, Quiet
-from kdbench.cli.display import cell_line, duration, facts_line, make_console, print_results, safe
+from kdbench.cli.display import (
+    cell_line,
+    counted,
+    duration,
+    facts_line,
+    make_console,
+    print_results,
+    safe,
+)
+from kdbench.cli.lines import fitted
+from kdbench.cli.remaining import Expected, left_in_words, time_left
 from kdbench.untrusted.text import shown, strip_control
 
 if TYPE_CHECKING:
@@ -35,6 +46,17 @@ class Display(Quiet):
         self.titles: dict[int, str] = {}
         #: What of the results could not be written. Empty: nothing.
         self.complaint = ""
+        #: What the stages will take.
+        self.expected = Expected()
+
+    def expect(self, costs: Mapping[int, float | None], pace: int) -> None:
+        """What the stages that have to run will take, said before the run starts.
+
+        Args:
+            costs: number of a stage -> seconds. None: nobody knows.
+            pace: how many times as fast as one after the other they run.
+        """
+        self.expected = Expected(costs, pace)
 
     def not_written(self, complaint: str) -> None:
         self.complaint = complaint
@@ -44,6 +66,17 @@ class Display(Quiet):
 
     def stage_started(self, number: int, kind: Kind, title: str) -> None:
         self.titles[number] = title
+
+    def stage_finished(
+        self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]
+    ) -> None:
+        self.expected.end(number, seconds if kind.training != "none" else None)
+
+    def stage_failed(self, number: int, kind: Kind, title: str, reason: str) -> None:
+        self.expected.end(number)
+
+    def stage_taken(self, number: int, kind: Kind, title: str) -> None:
+        self.expected.end(number)
 
     def where(self, number: int, title: str = "") -> str:
         """``[3/17] train clean wrn16_2``."""
@@ -70,9 +103,10 @@ class PlainDisplay(Paced, Display):
 
     def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
         super().run_started(stages, to_run, cells, out)
-        print(
-            f"{stages} stages, {to_run} of them to run, {cells} cells -> {shown(out)}", flush=True
-        )
+        counts = f"{counted(stages, 'stage')}, {to_run} of them to run, {counted(cells, 'cell')}"
+        print(f"{counts} -> {shown(out)}", flush=True)
+        if left := self.expected.words():
+            print(left.removesuffix(" left") + " on this machine", flush=True)
         if note:
             print(f"note: {strip_control(note)}", flush=True)
 
@@ -89,12 +123,29 @@ class PlainDisplay(Paced, Display):
     def stage_finished(
         self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]
     ) -> None:
+        super().stage_finished(number, kind, title, seconds, facts)
         if kind.training != "none":  # a second or so is not worth a line
-            parts = [self.where(number, title), duration(seconds), facts_line(facts)]
+            left = self.expected.words()
+            parts = [
+                self.where(number, title),
+                duration(seconds),
+                facts_line(facts),
+                left and f"run: {left}",
+            ]
             print(" | ".join(part for part in parts if part), flush=True)
 
     def stage_failed(self, number: int, kind: Kind, title: str, reason: str) -> None:
+        super().stage_failed(number, kind, title, reason)
         print(f"{self.where(number, title)} | FAILED: {strip_control(reason)}", flush=True)
+
+    def stage_waits(self, number: int, kind: Kind, title: str, why: str) -> None:
+        if kind.training != "none":
+            print(f"{self.where(number, title)} | waits: {why}", flush=True)
+
+    def stage_taken(self, number: int, kind: Kind, title: str) -> None:
+        super().stage_taken(number, kind, title)
+        if kind.training != "none":
+            print(f"{self.where(number, title)} | computed by another run", flush=True)
 
     def cell_finished(self, row: dict[str, Any]) -> None:
         print(cell_line(row), flush=True)
@@ -107,6 +158,9 @@ class PlainDisplay(Paced, Display):
 class _Active:
     """A stage that runs."""
 
+    kind: Kind
+    #: When it began.
+    begun: float
     #: When its present training began, or was taken up.
     since: float
     #: The first reported step of that training.
@@ -122,6 +176,20 @@ class _Active:
         self.latest = step
         self.loss = self.loss if step.loss is None else step.loss
 
+    def steps_left(self, now: float) -> float | None:
+        """Seconds that its present training will still take. None: nobody knows yet."""
+        if self.first is None or self.latest is None:
+            return None
+        spent, done = max(now - self.since, 1e-9), self.latest.done - self.first.done
+        return time_left(spent, done, self.latest.total - self.first.done)
+
+    def words(self) -> tuple[str, str]:
+        """(its epoch, its loss) in words. Empty: it has not trained yet."""
+        if self.latest is None or not self.latest.total:
+            return "", ""
+        loss = "-" if self.loss is None else f"{self.loss:.4g}"
+        return f"epoch {self.latest.epoch}/{self.latest.epochs}", f"loss {loss}"
+
 
 class LiveDisplay(Display):
     """A few lines that are redrawn four times a second by a thread of rich."""
@@ -132,10 +200,13 @@ class LiveDisplay(Display):
         self.live: Live | None = None
         self.finished = 0
         self.active: dict[int, _Active] = {}
+        #: Number of a stage that waits -> why.
+        self.waiting: dict[int, str] = {}
         self.events: deque[str] = deque(maxlen=5)
 
     def step(self, number: int, step: Step) -> None:
-        self.active.setdefault(number, _Active(time.monotonic())).take(step)
+        if number in self.active:
+            self.active[number].take(step)
 
     def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
         super().run_started(stages, to_run, cells, out)
@@ -151,45 +222,73 @@ class LiveDisplay(Display):
             self.console.print(safe(line))
 
     def render(self) -> Group:
-        """The picture of this moment."""
-        now = time.monotonic()
-        cached = self.stages - self.to_run
+        """The picture of this moment. Each stage has one line, whose end is the time left."""
+        now, width = time.monotonic(), self.console.width
+        kept = self.stages - self.to_run
+        active = sorted(self.active.items())
+        left = {
+            number: self.expected.of_stage(number, at.kind, now - at.begun, at.steps_left(now))
+            for number, at in active
+        }
+        there = f"{kept} in the store" if kept else ""
+        elapsed = f"{duration(now - self.started)} elapsed"
+        done = f"{kept + self.finished}/{self.stages} stages done"
+        head = f"kdbench {done}"
+        parts = [there, elapsed, self.expected.words(left)]
         lines = [
-            f"[bold]kdbench[/] {self.finished}/{self.to_run} stages done, {cached} in the store | "
-            f"{duration(now - self.started)} elapsed"
+            fitted(width, head, parts, [there, elapsed]).replace("kdbench", "[bold]kdbench[/]", 1)
         ]
-        for number, at in sorted(self.active.items()):
-            line = f"now: {safe(self.where(number))}"
-            first, latest = at.first, at.latest
-            if first is not None and latest is not None and latest.total:
-                spent, steps = max(now - at.since, 1e-9), latest.done - first.done
-                left = ""
-                if steps > 0:
-                    left = f" | about {duration(spent * (latest.total - latest.done) / steps)} left"
-                loss = "-" if at.loss is None else f"{at.loss:.4g}"
-                line += f" | epoch {latest.epoch}/{latest.epochs} | loss {loss}{left}"
-            lines.append(line)
+        for number, at in active:
+            epoch, loss = at.words()
+            rest = left[number]
+            # A measurement takes a second or so.
+            timed = rest is not None and at.kind.training != "none"
+            words = left_in_words(rest or 0.0) if timed else ""
+            line = fitted(width, f"now: {self.where(number)}", [epoch, loss, words], [loss, epoch])
+            lines.append(safe(line))
+        for number, why in sorted(self.waiting.items()):
+            lines.append(safe(f"waits: {self.where(number)} | {why}"))
         return Group(*lines, *(f"[dim]{safe(event)}[/]" for event in list(self.events)))
 
     def stage_started(self, number: int, kind: Kind, title: str) -> None:
         super().stage_started(number, kind, title)
-        self.active[number] = _Active(time.monotonic())
+        self.waiting.pop(number, None)
+        now = time.monotonic()
+        self.active[number] = _Active(kind, now, now)
+
+    def stage_waits(self, number: int, kind: Kind, title: str, why: str) -> None:
+        self.titles[number] = title
+        self.waiting[number] = why
 
     def stage_finished(
         self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]
     ) -> None:
+        super().stage_finished(number, kind, title, seconds, facts)
         self._ended(number)
         if kind.training != "none":  # a second or so is not worth a line
-            parts = (self.where(number, title), duration(seconds), facts_line(facts))
-            self.events.append(" | ".join(part for part in parts if part))
+            parts = [duration(seconds), words := facts_line(facts)]
+            self.events.append(
+                fitted(self.console.width, self.where(number, title), parts, [words])
+            )
 
     def stage_failed(self, number: int, kind: Kind, title: str, reason: str) -> None:
+        super().stage_failed(number, kind, title, reason)
         self._ended(number)
         self.events.append(f"{self.where(number, title)} | FAILED: {reason}")
+
+    def stage_taken(self, number: int, kind: Kind, title: str) -> None:
+        super().stage_taken(number, kind, title)
+        self._ended(number)
+        if kind.training != "none":
+            line = fitted(
+                self.console.width, self.where(number, title), ["computed by another run"]
+            )
+            self.events.append(line)
 
     def _ended(self, number: int) -> None:
         self.finished += 1
         self.active.pop(number, None)
+        self.waiting.pop(number, None)
 
     def cell_finished(self, row: dict[str, Any]) -> None:
         self.events.append(cell_line(row))

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from kdbench import __version__
 from kdbench.bench.run import runner as runner_module
 from kdbench.cli.execute import elsewhere_command
 from kdbench.cli.streams import Lenient
@@ -109,8 +110,9 @@ class TestResultsThatCannotBeWritten:
     def test_the_table_and_a_line_with_the_way_out(self, lost, tmp_path, options):
         ran = call(*RUN, "--out", str(tmp_path / "o"), *options)
         assert ran.exit_code == 1
+        first = "" if options else f"kdbench {__version__}: reading plugins and data ...\n"
         assert ran.stderr == (
-            f"{self.LOST}. All that was computed is in the store: "
+            f"{first}{self.LOST}. All that was computed is in the store: "
             f"kdbench {' '.join(RUN)} --quiet --out ANOTHER_FOLDER\n"
         )
         assert "results: " not in ran.stdout
@@ -121,7 +123,9 @@ class TestResultsThatCannotBeWritten:
         lost.answer = KeyboardInterrupt()
         ran = call(*RUN, "--out", str(tmp_path / "o"))
         assert ran.exit_code == 130
-        assert ran.stderr.startswith(f"Interrupted. {self.LOST}. To go on:")
+        begun, _, rest = ran.stderr.partition("\n")
+        assert begun.endswith("reading plugins and data ...")
+        assert rest.startswith(f"Interrupted. {self.LOST}. To go on:")
 
 
 def test_the_command_with_another_folder():

@@ -59,7 +59,7 @@ def test_plain_display(capsys):
     display.stage_failed(5, Kind.REPAIR, "repair", "boom")
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "9 stages, 4 of them to run, 1 cells -> out",
+        "9 stages, 4 of them to run, 1 cell -> out",
         "[3/9] distill wrn16_1 | 41 s | acc 97.1",
         "[5/9] repair | FAILED: boom",
     ]
@@ -85,7 +85,7 @@ def test_live_display_renders():
         console.print(display.render())
     text = capture.get()
     for part in (
-        "0/2 stages done, 3 in the store",
+        "3/5 stages done | 3 in the store",
         "[1/5] train [red]x",
         "epoch 1/4",
         "loss 0.25",

@@ -42,6 +42,14 @@ class Reporter(Protocol):
 
     def stage_started(self, number: int, kind: Kind, title: str) -> None: ...
 
+    def stage_waits(self, number: int, kind: Kind, title: str, why: str) -> None:
+        """A stage could run, and does not. It is called once for each reason."""
+        ...
+
+    def stage_taken(self, number: int, kind: Kind, title: str) -> None:
+        """A stage that waited needs not run: another run has computed it."""
+        ...
+
     def stage_finished(
         self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]
     ) -> None: ...
@@ -70,6 +78,12 @@ class Quiet:
         return
 
     def stage_started(self, number: int, kind: Kind, title: str) -> None:
+        return
+
+    def stage_waits(self, number: int, kind: Kind, title: str, why: str) -> None:
+        return
+
+    def stage_taken(self, number: int, kind: Kind, title: str) -> None:
         return
 
     def stage_finished(
@@ -137,6 +151,12 @@ class AsEvents(Paced):
         super().stage_started(number, kind, title)
         self.event("stage_started", number=number, kind=kind, title=title)
 
+    def stage_waits(self, number: int, kind: Kind, title: str, why: str) -> None:
+        self.event("stage_waits", number=number, kind=kind, title=title, why=why)
+
+    def stage_taken(self, number: int, kind: Kind, title: str) -> None:
+        self.event("stage_taken", number=number, kind=kind, title=title)
+
     def stage_finished(
         self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]
     ) -> None:
@@ -190,6 +210,14 @@ class Several:
     def stage_started(self, number: int, kind: Kind, title: str) -> None:
         for reporter in self.reporters:
             reporter.stage_started(number, kind, title)
+
+    def stage_waits(self, number: int, kind: Kind, title: str, why: str) -> None:
+        for reporter in self.reporters:
+            reporter.stage_waits(number, kind, title, why)
+
+    def stage_taken(self, number: int, kind: Kind, title: str) -> None:
+        for reporter in self.reporters:
+            reporter.stage_taken(number, kind, title)
 
     def stage_finished(
         self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]

@@ -3,20 +3,24 @@ needed, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kdbench.bench.plan.plan import Plan, Stage
+from kdbench.bench.run.calibration import Calibration
 from kdbench.bench.run.schedule import wanted
 from kdbench.bench.run.timings import Cost, Timings
 from kdbench.bench.store.artefacts import Store
+
+#: Tries how fast this machine is, for stages of which nothing is known. None: it cannot be tried.
+Calibrate = Callable[[Sequence[Stage]], Calibration | None]
 
 
 @dataclass(frozen=True)
 class Forecast:
     """state: ``cached``, ``run`` or ``not needed`` (only a measurement of it is, and that is
-    cached). why: of a run. cost: None where nothing comparable was computed here."""
+    cached). why: of a run. cost: None where nothing comparable was computed or tried here."""
 
     stage: Stage
     state: str
@@ -24,8 +28,14 @@ class Forecast:
     cost: Cost | None = None
 
 
-def forecast(plan: Plan, store: Store) -> tuple[list[Forecast], int]:
-    """(every stage of a plan, how many cells have their row already)."""
+def forecast(
+    plan: Plan, store: Store, calibrate: Calibrate | None = None
+) -> tuple[list[Forecast], int]:
+    """(every stage of a plan, how many cells have their row already).
+
+    Args:
+        calibrate: is called where stages have no cost.
+    """
     schedule, rows = wanted(plan, store.find)
     timings = Timings(store.vault)
     to_run = set(schedule.to_run())
@@ -39,7 +49,27 @@ def forecast(plan: Plan, store: Store) -> tuple[list[Forecast], int]:
             forecasts.append(Forecast(stage, "cached"))
         else:
             forecasts.append(Forecast(stage, "not needed"))
+    if calibrate is not None:
+        forecasts = _calibrated(forecasts, calibrate)
     return forecasts, len(rows)
+
+
+def _calibrated(forecasts: list[Forecast], calibrate: Calibrate) -> list[Forecast]:
+    """The forecasts, with costs by a trial where nothing was computed here."""
+    unknown = [f.stage for f in forecasts if f.state == "run" and f.cost is None]
+    calibration = calibrate(unknown) if unknown else None
+    if calibration is None:
+        return forecasts
+
+    def cost(f: Forecast) -> Cost | None:
+        if f.state != "run" or f.cost is not None:
+            return f.cost
+        seconds = calibration.seconds(f.stage)
+        if seconds is None:
+            return None
+        return Cost(seconds, calibration.bytes(f.stage), exact=False, tried=True)
+
+    return [replace(f, cost=cost(f)) for f in forecasts]
 
 
 def _why(stage: Stage, store: Store, timings: Timings, to_run: set[str]) -> str:

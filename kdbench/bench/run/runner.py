@@ -64,6 +64,8 @@ class _Run:
         )
         self.locks: dict[str, filelock.BaseFileLock] = {}
         self.elsewhere: list[str] = []
+        #: Why each of those stages waits, as it was reported.
+        self.waits: dict[str, str] = {}
         self.computed: set[str] = set()
         for key in known:
             store.touch(key)
@@ -112,10 +114,11 @@ class _Run:
         lock = self.store.lock(key)
         if lock is None:
             self.elsewhere.append(key)
+            self._tell_why(self.plan.stages[key])
             return False
         if self.store.find(key) is not None:  # another run was faster
             lock.release()
-            self.schedule.finish(key)
+            self._take(key)
             return False
         self.locks[key] = lock
         return True
@@ -125,12 +128,27 @@ class _Run:
         waiting, self.elsewhere = self.elsewhere, []
         for key in waiting:
             if self.store.find(key) is not None:
-                self.schedule.finish(key)
+                self._take(key)
             elif (lock := self.store.lock(key)) is None:
                 self.elsewhere.append(key)
             else:
                 lock.release()
                 self.schedule.put_back(key)
+
+    def _take(self, key: str) -> None:
+        """Take the result of another run."""
+        stage = self.plan.stages[key]
+        self.schedule.finish(key)
+        self.reporter.stage_taken(stage.number, stage.kind, stage.title)
+
+    def _tell_why(self, stage: Stage) -> None:
+        """Say once by whom a stage is computed that this run waits for."""
+        process = self.store.lock_holder(stage.key)
+        who = "another run of this store"
+        why = f"{who} computes it" + ("" if process is None else f" (process {process})")
+        if self.waits.get(stage.key) != why:
+            self.waits[stage.key] = why
+            self.reporter.stage_waits(stage.number, stage.kind, stage.title, why)
 
     def _start_one(self, stage: Stage, beside: list[Stage]) -> None:
         """Start a stage and, in the same process, those that share its teacher."""

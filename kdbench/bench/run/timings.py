@@ -34,6 +34,9 @@ class Cost:
     seconds: float
     bytes: float
     exact: bool
+    #: Nothing comparable was computed here. A few steps were tried, see
+    #: :mod:`kdbench.bench.run.calibration`.
+    tried: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""How much arithmetic a stage's networks take for an image: compares stages of unlike networks."""
+"""How much arithmetic a stage's networks take for an image, to compare stages of unlike networks,
+and how large they are."""
 
 from __future__ import annotations
 
@@ -25,17 +26,24 @@ def work(
         None where a network is not kdbench's own and not a library's, or cannot be built.
     """
     counted = networks if training != "none" else networks[:1]
-    forward = [_forward(name, num_classes, image_size) for name in counted]
+    forward = [_facts(name, num_classes, image_size)[0] for name in counted]
     known = [count for count in forward if count is not None]
     if not known or len(known) < len(forward):
         return None
     return known[0] if training == "none" else _TRAINING * known[0] + sum(known[1:])
 
 
+def network_bytes(name: str, num_classes: int, image_size: int) -> float:
+    """Of a network's file, about. 0 where that is not known."""
+    return _facts(name, num_classes, image_size)[1]
+
+
 @cache
-def _forward(name: str, num_classes: int, image_size: int) -> float | None:
-    """Operations of a forward pass of one image. They are counted without computing them: the meta
-    device has shapes only."""
+def _facts(name: str, num_classes: int, image_size: int) -> tuple[float | None, float]:
+    """(operations of a forward pass of one image, bytes of its numbers).
+
+    They are counted without computing them: the meta device has shapes only.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -48,5 +56,7 @@ def _forward(name: str, num_classes: int, image_size: int) -> float | None:
     # The network is a plugin's, which is not built here. Or a library refuses the size, and it may
     # raise anything. An estimate is not worth an error.
     except Exception:
-        return None
-    return counter.get_total_flops() / images or None
+        return None, 0.0
+    numbers = network.state_dict().values()
+    size = sum(number.numel() * number.element_size() for number in numbers)
+    return counter.get_total_flops() / images or None, float(size)

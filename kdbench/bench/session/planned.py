@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kdbench.bench.run.forecast import Forecast, forecast
+from kdbench.bench.run.forecast import Calibrate, Forecast, forecast
 from kdbench.bench.session.execution import divide
 from kdbench.bench.session.tell import Tell
 
@@ -27,13 +27,21 @@ class Planned:
     summary: dict[str, Any]
 
     @classmethod
-    def of(cls, prepared: Prepared, store: Store, jobs: int, tell: Tell) -> Planned:
+    def of(
+        cls,
+        prepared: Prepared,
+        store: Store,
+        jobs: int,
+        tell: Tell,
+        calibrate: Calibrate | None = None,
+    ) -> Planned:
         """Look into the store, and at what was computed here before.
 
         Args:
             jobs: workers to estimate the time for.
+            calibrate: tries how fast this machine is, where nothing comparable was computed.
         """
-        forecasts, rows = forecast(prepared.plan, store)
+        forecasts, rows = forecast(prepared.plan, store, calibrate)
         slots = divide(jobs, prepared.numerics, tell)
         states = Counter(f.state for f in forecasts)
         run = [f for f in forecasts if f.state == "run"]
@@ -49,6 +57,7 @@ class Planned:
             "bytes": sum(cost.bytes for cost in known),
             "jobs": slots.jobs,
             "without_estimate": len(run) - len(known),
+            "tried": sum(cost.tried for cost in known),
         }
         return cls(prepared, forecasts, summary)
 

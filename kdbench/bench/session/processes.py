@@ -6,18 +6,24 @@ from __future__ import annotations
 import functools
 import importlib
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kdbench.bench.session.tell import Tell
 from kdbench.errors import PluginLoadError
 from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kdbench.bench.plan.plan import Stage
+    from kdbench.bench.run.calibration import Calibration
+    from kdbench.bench.run.forecast import Calibrate
     from kdbench.bench.work.executors.make import ExecutorName
     from kdbench.loading.answers import Answers
     from kdbench.loading.catalogue import Catalogue
     from kdbench.loading.choice import PluginChoice
     from kdbench.loading.registry import Registry
+    from kdbench.numerics import Numerics
     from kdbench.untrusted.processes.client import Zygote
 
 T = TypeVar("T", bound="Answers")
@@ -85,6 +91,24 @@ class Processes:
         # It takes as long as the zygote's own import of torch, and is needed next.
         importlib.import_module("kdbench.bench.plan.prepare")
         return self.catalogue
+
+    def calibrate(self, numerics: Numerics, **options: Any) -> Calibrate | None:
+        """What tries how fast this machine is. None for ``inline``, which has no other process.
+
+        Args:
+            numerics: of the run.
+            options: of :func:`kdbench.bench.run.calibration.calibrate`.
+        """
+        zygote = self.zygote
+        if zygote is None:
+            return None
+
+        def calibrated(stages: Sequence[Stage]) -> Calibration | None:
+            from kdbench.bench.run import calibration
+
+            return calibration.calibrate(stages, numerics, zygote, **options)
+
+        return calibrated
 
     @functools.cached_property
     def catalogue(self) -> Catalogue:

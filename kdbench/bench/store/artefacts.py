@@ -34,6 +34,7 @@ from typing import Any
 
 import filelock
 
+from kdbench.bench.store.locks import holder
 from kdbench.bench.store.manifest import MANIFEST, Manifest
 from kdbench.bench.store.vault import check_private, make_vault, open_vault
 from kdbench.errors import ConfigError, IntegrityError
@@ -334,14 +335,21 @@ class Store:
     def lock(self, key: str) -> filelock.BaseFileLock | None:
         """The right to compute a stage, until released or the process ends; None while another run
         has it."""
-        folder = self.make_vault() / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / f"{key}.lock")
+        path = self._lock_file(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path)
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout:
             return None
         return lock
+
+    def lock_holder(self, key: str) -> int | None:
+        """The process that computes a stage. None where nobody knows."""
+        return holder(self._lock_file(key))
+
+    def _lock_file(self, key: str) -> Path:
+        return self.make_vault() / "locks" / f"{key}.lock"
 
     def touch(self, key: str) -> None:
         """Note that a run asked for this artefact, once a day at most."""

@@ -11,7 +11,7 @@ from kdbench.numerics import Numerics
 
 
 def share(monkeypatch, jobs, threads, cores):
-    monkeypatch.setattr(slots, "_cores", lambda: cores)
+    monkeypatch.setattr(slots, "cores", lambda: cores)
     return slots.share_machine(jobs, Numerics(torch.device("cpu"), bf16=False, threads=threads))
 
 

@@ -33,10 +33,12 @@ def share_machine(jobs: int, numerics: Numerics) -> Slots:
     may be more than there are cores.
     """
     if numerics.device.type == "cpu":
-        cores, threads = _cores(), numerics.threads
-        pace = min(jobs, max(1, cores // threads))
+        available, threads = cores(), numerics.threads
+        pace = min(jobs, max(1, available // threads))
         most = jobs if threads == 1 else pace
-        return Slots(most, pace, note="" if most == jobs else _fewer(jobs, most, threads, cores))
+        return Slots(
+            most, pace, note="" if most == jobs else _fewer(jobs, most, threads, available)
+        )
     # One card was named, so all jobs share it.
     if numerics.device.index is not None:
         return Slots(jobs, jobs)
@@ -59,5 +61,6 @@ def _fewer(jobs: int, most: int, threads: int, cores: int) -> str:
     )
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
