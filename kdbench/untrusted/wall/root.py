@@ -100,17 +100,14 @@ def new_root(mounts: Mounts, prepare: Callable[[], None]) -> None:
     # A GPU's driver names its threads, which are files in /proc. So there only the machine's own
     # are read-only. They are cut off before no more namespaces may be made: newer kernels count a
     # tree that is cut off as one.
-    machine = [
-        part
-        for name in (_PROC_OF_THE_MACHINE if mounts.devices else ())
-        if (part := _cut(Path("/proc", name), _READ_ONLY | _PLAIN)) is not None
-    ]
+    names = _PROC_OF_THE_MACHINE if mounts.devices else ()
+    machine = [_cut(Path("/proc", name), _READ_ONLY | _PLAIN) for name in names]
     prepare()
     _read_only("/")
     if not mounts.devices:
         _read_only("/proc")
-    for part in machine:
-        _put(part.handle, part.path)
+    for piece in filter(None, machine):
+        _put(piece.handle, piece.path)
 
 
 def _proc(own: bool) -> int:
