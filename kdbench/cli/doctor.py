@@ -88,9 +88,9 @@ def show(health: Health, advice: list[Finding]) -> None:
         table.add_row(safe(name), safe(value))
     console.print(table)
     if health.timed:
-        table = plain_table(
-            "plain training, one thread", ["network", "images", "batch", "steps a second"]
-        )
+        where = "on the GPU" if health.computing.gpus else "with one thread"
+        names = ("network", "images", "batch", "steps a second")
+        table = plain_table(f"plain training {where}", names)
         for timed in health.timed:
             side = f"{timed.image_size}x{timed.image_size}"
             values = (timed.network, side, timed.batch_size, f"{timed.steps_per_s:.3g}")

@@ -12,6 +12,7 @@ import click
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.here import check_current_folder
 from kdbench.cli.request import request_options, store_option
+from kdbench.cli.sections import SectionedCommand
 from kdbench.cli.tell import tell
 from kdbench.errors import ConfigError
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from kdbench.loading.choice import PluginChoice
 
 
-@click.command("plan")
+@click.command("plan", cls=SectionedCommand)
 @click.argument("spec_file", metavar="[SPEC.toml]", required=False, type=click.Path(path_type=Path))
 @request_options
 @plugin_options

@@ -16,6 +16,7 @@ import click
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.execute import Execution, elsewhere_command, execute, execution_options
 from kdbench.cli.request import request_options, store_option
+from kdbench.cli.sections import TargetCommand
 from kdbench.cli.tell import tell
 from kdbench.errors import ConfigError
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _ALL = "all"
 
 
-@click.command("reproduce")
+@click.command("reproduce", cls=TargetCommand)
 @click.argument("names", metavar="table3|table4|...|fig7|all", nargs=-1, required=True)
 @request_options
 @plugin_options

@@ -11,6 +11,7 @@ from kdbench.cli.choice import plugin_options
 from kdbench.cli.execute import Execution, execute, execution_options
 from kdbench.cli.junit import check_junit, junit_option, not_written
 from kdbench.cli.request import request_options, store_option
+from kdbench.cli.sections import SectionedCommand
 from kdbench.cli.tell import tell
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from kdbench.report.columns import Row
 
 
-@click.command("run")
+@click.command("run", cls=SectionedCommand)
 @request_options
 @plugin_options
 @click.option(

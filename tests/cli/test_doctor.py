@@ -170,6 +170,17 @@ def test_a_machine_is_examined(monkeypatch, tmp_path):
     assert not [finding for finding in findings(health) if finding.stops]
 
 
+def test_speed_needs_no_request(monkeypatch, zygote):
+    """As without the plugins of the usual requests."""
+    known = Calibration((Pace(Trial("wrn10_1", 10, 16, 16), 0.01),), start_s=0.5)
+    monkeypatch.setattr(
+        "kdbench.bench.run.calibration.calibrate", lambda *arguments, **options: known
+    )
+    with Processes(PluginChoice(), pytest.fail) as processes:
+        timed, estimates = health_module._speed(processes, {})
+    assert (len(timed), estimates) == (1, ())
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_store_that_cannot_be_written_is_found(tmp_path):
     tmp_path.chmod(0o500)

@@ -257,13 +257,12 @@ def _speed(
     from kdbench.bench.plan.build import build_plan
     from kdbench.bench.plan.outline import outline
     from kdbench.bench.run.calibration import Trial
+    from kdbench.numerics import choose_numerics
 
     outlines = {name: outline(spec, processes.catalogue) for name, (spec, _) in requests.items()}
     plans = {name: build_plan(each.parts) for name, each in outlines.items()}
     stages = [stage for plan in plans.values() for stage in plan.stages.values()]
-    if not outlines:
-        return (), ()
-    numerics = next(iter(outlines.values())).numerics
+    numerics = choose_numerics("auto", "auto", 1)
     trials = [Trial(name, 10, side, batch) for name, side, batch in _TIMED]
     calibrate = processes.calibrate(numerics, trials=trials, budget_s=_BENCHMARK_S)
     calibration = None if calibrate is None else calibrate(stages)
