@@ -75,23 +75,33 @@ def _span(column: Column, cells: Sequence[str]) -> tuple[int, int]:
 def column_widths(spans: Sequence[tuple[int, int]], width: int) -> list[int]:
     """How wide the columns of a table are that is so wide at most.
 
-    Each has its longest word at least, and the rest goes to those that have longer lines, evenly by
-    what they lack. Where even the words are too long, the longest are cut down.
+    Each has its longest word at least. The columns with the longest lines are cut down, and the
+    others have their lines whole. Where even the words are too long, the longest are cut down.
 
     Args:
         spans: (longest word, longest line) of each.
     """
-    least = [max(1, word) for word, _ in spans]
-    if sum(least) > width:
-        most = max(least, default=0)
-        while most > 1 and sum(min(word, most) for word in least) > width:
-            most -= 1
-        return [min(word, most) for word in least]
-    lacking = [max(0, line - word) for word, (_, line) in zip(least, spans, strict=True)]
-    spare, whole = width - sum(least), sum(lacking)
-    if whole <= spare:
-        return [word + lack for word, lack in zip(least, lacking, strict=True)]
-    return [word + spare * lack // whole for word, lack in zip(least, lacking, strict=True)]
+    words = [max(1, word) for word, _ in spans]
+    if sum(words) > width:
+        return _cut_down([1] * len(words), words, width)
+    return _cut_down(words, [max(1, line) for _, line in spans], width)
+
+
+def _cut_down(least: Sequence[int], natural: Sequence[int], width: int) -> list[int]:
+    """Widths between two bounds that fit, if the lower ones do. What is widest gives way first."""
+
+    def bounded(most: int) -> list[int]:
+        return [max(low, min(high, most)) for low, high in zip(least, natural, strict=True)]
+
+    most = max(natural, default=0)
+    while most > 1 and sum(bounded(most)) > width:
+        most -= 1
+    widths = bounded(most)
+    # What is left goes to the first of those that were cut down.
+    cut = [place for place, high in enumerate(natural) if widths[place] < high]
+    for place in cut[: max(0, width - sum(widths))]:
+        widths[place] += 1
+    return widths
 
 
 def _broken(markup: str, width: int) -> str:

@@ -46,6 +46,12 @@ def test_a_column_gets_room_for_its_words_before_another_gets_it_for_its_lines()
     assert max(map(len, lines)) <= 30
 
 
+def test_the_column_with_the_longest_lines_gives_way_first():
+    assert column_widths([(5, 60), (4, 12), (3, 7)], 50) == [31, 12, 7]
+    assert column_widths([(5, 60), (4, 60), (3, 7)], 50) == [22, 21, 7]
+    assert column_widths([(20, 20), (30, 30), (3, 7)], 40) == [19, 18, 3]
+
+
 def test_a_word_that_is_too_long_breaks_at_a_separator():
     table = PlainTable()
     table.add_column("path")

@@ -126,7 +126,7 @@ def test_it_is_no_defect_of_kdbench(tmp_path):
     pair = ("--attack", "lba", "--teacher", "net", "--student", "net")
     ran = call("run", *pair, "--plugin-file", str(tmp_path / "net.py"), "--dry-run")
     assert ran.exit_code == 2
-    assert ran.stderr.startswith("Error: model 'net' of local file net.py: TypeError: ")
+    assert "\nError: model 'net' of local file net.py: TypeError: " in ran.stderr
 
 
 #: An attack that DOES, on line 8.
