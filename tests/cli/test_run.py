@@ -163,7 +163,8 @@ def test_dry_run_shows_everything_and_runs_nothing(fake_run, tmp_path, monkeypat
     assert found["machine"]["device"]
 
 
-def test_dry_run_shows_the_images_and_no_other_datasets_numbers(fake_run, tmp_path):
+def test_dry_run_shows_the_images_and_no_other_datasets_numbers(fake_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")  # the name of a temporary folder may be long
     for part, count in (("train", 3), ("test", 2)):
         for level, name in enumerate(("cat", "dog")):
             for k in range(count + level):
