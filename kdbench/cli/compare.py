@@ -83,7 +83,11 @@ def compare_command(
         except OSError as error:
             raise ConfigError(not_written(junit, error)) from error
     if fail_if is not None and comparison.worse:
+        from kdbench.report.junit import why_worse
+
         tell(f"worse in B: {len(comparison.worse)} of the changes above")
+        for change in comparison.worse:
+            tell(f"- {_words(change.cell)}: {why_worse(change)}")
         ctx.exit(1)
 
 

@@ -26,7 +26,7 @@ def junit_option(tests: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 
 def check_junit(path: Path | None, reads: Iterable[Path] = ()) -> None:
-    """Raise ConfigError where the option names a folder, or a file that is read.
+    """Raise ConfigError where the file cannot be made, or is one that is read.
 
     Args:
         reads: the tables of the command.
@@ -35,6 +35,8 @@ def check_junit(path: Path | None, reads: Iterable[Path] = ()) -> None:
         return
     if not path.name or path.is_dir():
         raise ConfigError(f"--junit {path} is a folder; name a file, e.g. cells.xml")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--junit {path}: there is no folder {path.parent}; make it first")
     if path.resolve() in {table.resolve() for table in reads}:
         raise ConfigError(f"--junit would overwrite {path}, which is compared; name another file")
 

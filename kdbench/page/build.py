@@ -91,7 +91,7 @@ def _parts(source: Source) -> dict[str, Any]:
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "source": source,
         "runs": few([run.name for run in source.runs]),
-        "finding": finding_of(source.rows),
+        "finding": finding_of(source.rows, source.missing),
         "facts": facts_of(source),
         "marks": MARKS,
         "outcomes": outcomes(source.rows),

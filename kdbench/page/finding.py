@@ -20,7 +20,7 @@ others. Where the runs have several distillers, an attack is named with its dist
 fkd``: whether it was stopped may depend on it.
 
 Then come reservations, each where it applies: what stopped an attack partly, how many runs were
-inconclusive, how many cells failed, and that one seed is no ranking.
+inconclusive, that a run is not finished, how many cells failed, and that one seed is no ranking.
 """
 
 from __future__ import annotations
@@ -53,17 +53,22 @@ class Finding:
     """What must be known beside it, a sentence each."""
 
 
-def finding_of(rows: Sequence[Row]) -> Finding:
-    """What the rows of a page say, see the rules above."""
+def finding_of(rows: Sequence[Row], missing: int = 0) -> Finding:
+    """What the rows of a page say, see the rules above.
+
+    Args:
+        missing: cells that were asked for and have no row.
+    """
     measured = [row for row in rows if row.get("status") == "ok"]
     judged = _named([row for row in measured if row.get("verdict")])
-    reservations = [*_failed(rows), *_one_seed(judged)]
+    reservations = [*_interrupted(len(rows), missing), *_failed(rows), *_one_seed(judged)]
     if not measured:
         return Finding(_not_measured(len(rows)), ())
     if not judged:
         return Finding(_no_verdict(measured), tuple(reservations))
     if not any(row["defense"] != UNDEFENDED for row in rows):
-        return Finding(_travelled(judged), tuple(reservations))
+        asked = "" if missing else " No defense was asked for."
+        return Finding(_travelled(judged) + asked, tuple(reservations))
     defended = [row for row in judged if row["defense"] != UNDEFENDED]
     conclusive = [row for row in defended if row["verdict"] in CONCLUSIVE]
     if not conclusive:
@@ -91,6 +96,12 @@ def _named(rows: Sequence[Row]) -> list[Row]:
     return named
 
 
+def _interrupted(rows: int, missing: int) -> list[str]:
+    if not missing:
+        return []
+    return [f"Not finished: {rows} of {_count(rows + missing, 'cell')} were measured."]
+
+
 def _not_measured(cells: int) -> str:
     if cells == 1:
         return "The only cell could not be measured."
@@ -110,14 +121,13 @@ def _travelled(judged: Sequence[Row]) -> str:
         attack: sum(row["verdict"] in CONCLUSIVE for row in members)
         for attack, members in groups.items()
     }
-    asked = "No defense was asked for."
     if len(groups) <= _NAMED + 1:
         parts = [f"{attack} travelled in {_of(gone[attack], runs[attack])}" for attack in groups]
-        return f"{_joined(parts)}. {asked}"
+        return f"{_joined(parts)}."
     some = [f"{attack} in {_of(gone[attack], runs[attack])}" for attack in groups if gone[attack]]
     if not some:
-        return f"None of {len(groups)} attacks travelled in any of {len(judged)} runs. {asked}"
-    return f"{len(some)} of {len(groups)} attacks travelled: {_joined(some)}. {asked}"
+        return f"None of {len(groups)} attacks travelled in any of {len(judged)} runs."
+    return f"{len(some)} of {len(groups)} attacks travelled: {_joined(some)}."
 
 
 def _defended(conclusive: Sequence[Row]) -> tuple[str, list[str]]:

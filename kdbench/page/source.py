@@ -52,6 +52,8 @@ class Run:
     record: Mapping[str, Any]
     """Its run.json. Empty: there is none that can be read."""
     logs: tuple[Log, ...] = ()
+    missing: int = 0
+    """Cells of its request that have no row: it was interrupted, or goes on."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Source:
     """Of all runs, each cell once."""
     runs: tuple[Run, ...] = ()
     pictures: Pictures = field(default_factory=Pictures)
+
+    @property
+    def missing(self) -> int:
+        """Cells that were asked for and have no row."""
+        return sum(run.missing for run in self.runs)
 
 
 def read_source(paths: Sequence[Path], split: bool = False) -> Source:
@@ -74,15 +81,19 @@ def read_source(paths: Sequence[Path], split: bool = False) -> Source:
     Raises:
         ConfigError: the rows cannot be read, or do not belong together.
     """
-    rows = merge([read_results(path) for path in paths], split)
+    files = [read_results(path) for path in paths]
     folders = [path for path in paths if path.is_dir()]
-    return Source(rows, tuple(map(_run, paths)), read_pictures(folders))
+    runs = [_run(path, len(file.rows)) for path, file in zip(paths, files, strict=True)]
+    return Source(merge(files, split), tuple(runs), read_pictures(folders))
 
 
-def _run(path: Path) -> Run:
+def _run(path: Path, rows: int) -> Run:
     if not path.is_dir():
         return Run(f"{path.resolve().parent.name}/{path.name}", {})
-    return Run(path.resolve().name, _record(path), tuple(_logs(path / "logs")))
+    record = _record(path)
+    cells = record.get("cells")
+    missing = max(0, cells - rows) if isinstance(cells, int) else 0
+    return Run(path.resolve().name, record, tuple(_logs(path / "logs")), missing)
 
 
 def _record(folder: Path) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -123,19 +123,18 @@ def _mean(row: Row) -> str:
 
 
 def _compared(name: tuple[str, str], worse: list[Change]) -> Case:
-    reason = "; ".join(_reasons(worse))
+    reason = "; ".join(map(why_worse, worse))
     return Case(*name, "failure", reason) if worse else Case(*name)
 
 
-def _reasons(worse: Iterable[Change]) -> Iterator[str]:
-    for change in worse:
-        if change.difference is None:
-            yield f"{change.column}: {change.a} in A, {change.b} in B"
-        else:
-            yield (
-                f"{change.column} rose from {change.a:.1f} to {change.b:.1f} %, by "
-                f"{change.low:.1f} to {change.high:.1f} points (p {change.p_holm:.2g}, Holm)"
-            )
+def why_worse(change: Change) -> str:
+    """What is worse in the second file, in words."""
+    if change.difference is None:
+        return f"{change.column}: {change.a} in A, {change.b} in B"
+    return (
+        f"{change.column} rose from {change.a:.1f} to {change.b:.1f} %, by "
+        f"{change.low:.1f} to {change.high:.1f} points (p {change.p_holm:.2g}, Holm)"
+    )
 
 
 def _text(text: str) -> str:

@@ -32,6 +32,8 @@ def test_a_comparison_fails_only_where_that_is_wanted(hits, fail_if, code, tmp_p
     result = call("compare", str(a), str(b), *options, "--junit", str(tmp_path / "j.xml"))
     assert result.exit_code == code, result.output
     assert ("worse in B: 1 of the changes" in result.stderr) == (code == 1)
+    named = "seed 0: student_asr rose from 11.1 to 77.8 %, by "
+    assert (named in " ".join(result.stderr.split())) == (code == 1)
     assert endings(tmp_path / "j.xml") == ["failure" if hits == 700 else "passed"]
     value = json.loads(call("compare", str(a), str(b), "--json").output)
     assert value["worse"] == (hits == 700)
@@ -56,7 +58,10 @@ def test_a_run_writes_its_cells(fake_run, tmp_path):
     assert result.exit_code == 1
     assert endings(junit) == ["passed", "error"]
     fake_run.answer = [row()]
-    result = call(*RUN, "--out", str(tmp_path / "p"), "--junit", str(tmp_path / "no" / "j.xml"))
-    assert result.exit_code == 1
-    assert "--junit" in result.stderr
-    assert "Traceback" not in result.output
+
+
+def test_a_junit_file_in_no_folder_is_refused_before_anything_is_computed(fake_run, tmp_path):
+    result = call(*RUN, "--junit", str(tmp_path / "no" / "j.xml"))
+    assert result.exit_code == 2
+    assert f"there is no folder {tmp_path / 'no'}" in " ".join(result.stderr.split())
+    assert fake_run.calls == []

@@ -171,3 +171,11 @@ def test_one_seed_is_no_ranking():
 def test_numbers_that_a_name_does_not_promise_stand_behind_it(changed):
     finding = finding_of([cell(defense="nad", changed=changed, seed=seed) for seed in range(2)])
     assert finding.headline.startswith("nad [beta=2] stopped" if changed else "nad stopped")
+
+
+def test_a_run_that_is_not_finished_says_so_and_nothing_of_what_it_has_not_measured():
+    finding = finding_of([cell(defense="none")], missing=2)
+    assert finding.headline == "lba travelled in 1 of 1 run."
+    assert finding.reservations[0] == "Not finished: 1 of 3 cells were measured."
+    whole = finding_of([cell(defense="none")])
+    assert whole.headline == "lba travelled in 1 of 1 run. No defense was asked for."

@@ -176,3 +176,10 @@ def test_a_picture_that_is_none(tmp_path, what):
         path.write_bytes(path.read_bytes()[:500])
     pictures = read_pictures([tmp_path])
     assert (pictures.shown, pictures.left) == ((), (NAME,))
+
+
+@pytest.mark.parametrize(
+    ("cells", "missing"), [(20, 2), (18, 0), (1, 0), (None, 0), ("many", 0)], ids=str
+)
+def test_a_run_says_how_many_of_its_cells_have_no_row(tmp_path, cells, missing):
+    assert read_source([write_run(tmp_path / "run", mixed(), {"cells": cells})]).missing == missing

@@ -33,6 +33,7 @@ def record_of(prepared: Prepared, registry: Answers) -> dict[str, Any]:
         "command": sys.argv[1:],
         "config": config,
         "spec": _spec(prepared),
+        "cells": len(prepared.plan.cells),
         "papers": _papers(request, registry),
         "config_digest": digest(config),
         "datasets": [
