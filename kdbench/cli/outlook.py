@@ -28,8 +28,10 @@ def look_ahead(
     prepared: Prepared, store: Store, jobs: int, processes: Processes, display: Display
 ) -> None:
     """Tell a display what the stages will take, and a person of a run that is long."""
+    from kdbench.bench.session.health import machine_load
     from kdbench.bench.session.planned import Planned
-    from kdbench.bench.work.executors.slots import share_machine
+    from kdbench.bench.session.remedies import load_remark
+    from kdbench.bench.work.executors.slots import cores, share_machine
 
     calibrate = processes.calibrate(prepared.numerics, announce=_announce)
     # How the machine is divided was told before.
@@ -43,7 +45,7 @@ def look_ahead(
         },
         slots.pace,
     )
-    for line in long_run(planned):
+    for line in long_run(planned, load_remark(machine_load(), cores())):
         tell(line)
 
 
@@ -51,8 +53,12 @@ def _announce() -> None:
     tell("nothing like this was computed here yet: trying for a moment how fast this machine is")
 
 
-def long_run(planned: Planned) -> Iterator[str]:
-    """What to say of a run that takes more than an hour, line by line."""
+def long_run(planned: Planned, load: str = "") -> Iterator[str]:
+    """What to say of a run that takes more than an hour, line by line.
+
+    Args:
+        load: what other work does to the estimate.
+    """
     from kdbench.cli.display import duration
 
     summary = planned.summary
@@ -65,6 +71,8 @@ def long_run(planned: Planned) -> Iterator[str]:
         + (" Shorter would be:" if ways else "")
     )
     yield from (f"- {way}" for way in ways)
+    if load and summary["tried"]:
+        yield load
     yield "Ctrl-C is safe: what is computed is kept, and the same command goes on from there."
 
 

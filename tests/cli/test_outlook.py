@@ -11,6 +11,7 @@ from kdbench.bench.kinds import Kind
 from kdbench.bench.request.spec import RunSpec
 from kdbench.bench.run.forecast import Forecast
 from kdbench.bench.run.timings import Cost
+from kdbench.bench.session.remedies import load_remark
 from kdbench.bench.work.executors import slots
 from kdbench.cli.outlook import long_run, look_ahead, shorter
 from kdbench.cli.watch import PlainDisplay
@@ -21,7 +22,7 @@ SMALL, DEEP = ("wrn16_2", "wrn16_1"), ("pyramid200", "pyramid110")
 HOUR = 3600.0
 
 
-def planned(seconds=2 * HOUR, pair=SMALL, unknown=0, jobs=1, threads=1, **asked):
+def planned(seconds=2 * HOUR, pair=SMALL, unknown=0, tried=0, jobs=1, threads=1, **asked):
     """A request whose distillations take so long, evenly over its seeds."""
     spec = RunSpec(
         **{"attacks": ("lba",), "defenses": ("none",), "pairs": (pair,), "seeds": (0,)} | asked
@@ -42,6 +43,7 @@ def planned(seconds=2 * HOUR, pair=SMALL, unknown=0, jobs=1, threads=1, **asked)
         "without_estimate": unknown,
         "jobs": jobs,
         "to_run": len(forecasts),
+        "tried": tried,
     }
     numerics = Numerics(torch.device("cpu"), threads=threads)
     prepared = SimpleNamespace(spec=spec, numerics=numerics)
@@ -62,6 +64,14 @@ def test_a_long_run_says_how_long_and_what_would_be_shorter():
     assert first == "This run will take more than 6 h 00 min on this machine. Shorter would be:"
     assert ways[0] == "- one seed instead of 3: about 2 h 00 min"
     assert last.startswith("Ctrl-C is safe")
+
+
+def test_what_was_tried_beside_other_work_says_so():
+    assert load_remark(None, 2) == load_remark(2.0, 2) == ""
+    load = load_remark(4.5, 2)
+    assert load.startswith("Other work is running (load 4.5 on 2 cores)")
+    assert load in long_run(planned(seconds=6 * HOUR, tried=3), load)
+    assert load not in long_run(planned(seconds=6 * HOUR), load)
 
 
 def test_only_what_is_true_of_the_request_is_named():

@@ -165,6 +165,11 @@ def examine(
 # -- its parts -------------------------------------------------------------------------------------
 
 
+def machine_load() -> float | None:
+    """Processes that want to compute, in the mean of the last minute. None: nobody counts them."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
 def _computing(numerics: str) -> Computing:
     import torch
 
@@ -175,7 +180,7 @@ def _computing(numerics: str) -> Computing:
     return Computing(
         processor=_processor(),
         cores=cores(),
-        load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        load=machine_load(),
         memory_gib=_memory_gib(),
         instructions=torch.backends.cpu.get_cpu_capability(),
         bf16=choose_numerics("cpu", "auto").bf16,

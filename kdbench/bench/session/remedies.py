@@ -24,6 +24,21 @@ class Finding:
     """Whether kdbench cannot work here because of it."""
 
 
+def load_remark(load: float | None, cores: int) -> str:
+    """That other work makes times longer. Empty: it does not.
+
+    Args:
+        load: processes that want to compute, as the system counts them. None: it does not.
+        cores: that a run may use.
+    """
+    if load is None or load <= cores:
+        return ""
+    return (
+        f"Other work is running (load {load:.1f} on {cores} cores), so all times here are longer "
+        "than usual."
+    )
+
+
 def findings(health: Health) -> list[Finding]:
     """What is slow or missing, the worst first."""
     return sorted(
@@ -61,11 +76,8 @@ def _slow(health: Health) -> Iterator[Finding]:
                 f"Few cores ({computing.cores}): --threads 1 --jobs {computing.cores} is usually "
                 "the fastest, since it computes stages side by side."
             )
-    if computing.load is not None and computing.load > computing.cores:
-        yield Finding(
-            f"Other work is running (load {computing.load:.1f} on {computing.cores} cores), so all "
-            "times here are longer than usual."
-        )
+    if remark := load_remark(computing.load, computing.cores):
+        yield Finding(remark)
     if computing.memory_gib is not None and computing.memory_gib < _MEMORY_GIB:
         yield Finding(
             f"Little memory ({computing.memory_gib:.1f} GiB): use --jobs 1, small batches and "
