@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
+from matplotlib.patheffects import withStroke
 
 from kdbench.page.scatter import Dot, Frame, Scatter
 
@@ -33,7 +34,13 @@ STYLES = {
 #: The marks of the attacks, in the order of kdbench.page.svg.SHAPES.
 _MARKERS = ("o", "s", "^", "D", "v", "h", "P", "X")
 #: The outcomes that a legend can have.
-_NAMED = {"stopped": "stopped", "partly": "partly", "not": "not stopped", "little": "inconclusive"}
+_NAMED = {
+    "stopped": "stopped",
+    "partly": "partly",
+    "not": "not stopped",
+    "little": "inconclusive",
+    "base": "undefended",
+}
 #: What of a legend is put at a point.
 _Place = Literal["center", "lower center"]
 _ANCHORS = {"start": "left", "end": "right", "middle": "center"}
@@ -90,6 +97,9 @@ def draw_scatter(axes: Axes, scatter: Scatter, letters: float) -> None:
         spine.set_visible(False)
     for dot in scatter.dots:
         _draw(axes, scatter, dot)
+    # Over all crosses, and with a rim, so that none strikes a name through.
+    rim = [withStroke(linewidth=letters / 3, foreground="white")]
+    for dot in scatter.dots:
         if dot.label is not None:
             axes.text(
                 x.value(dot.label.x),
@@ -100,6 +110,8 @@ def draw_scatter(axes: Axes, scatter: Scatter, letters: float) -> None:
                 fontsize=letters,
                 color=SOFT if dot.setting is None else INK,
                 parse_math=False,
+                path_effects=rim,
+                zorder=5,
             )
 
 
