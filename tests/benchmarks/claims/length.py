@@ -19,10 +19,13 @@ def numbers(name, defense, distiller=BATCH, folders=WIDE):
     return values(name, cells)
 
 
-def both(name, defense, distiller=BATCH, digits=0):
-    """The numbers of a tenth of the images, and those of all."""
-    tenth, whole = (each(numbers(name, defense, distiller, (f,)), digits) for f in WIDE)
-    return tenth, whole
+def both(say, name, defense, distiller=BATCH):
+    """What ``say`` says of the numbers of a tenth of the images, and of those of all."""
+    return (say(numbers(name, defense, distiller, (folder,))) for folder in WIDE)
+
+
+def precise(numbers_of_seeds):
+    return span(numbers_of_seeds, 1)
 
 
 @claim("robustkd-at-length", index=True)
@@ -44,15 +47,13 @@ def paper():
 
 @claim("robustkd-at-length")
 def strong():
-    tenth, whole = both("removed", "robustkd.m100", STORED)
+    tenth, whole = both(each, "removed", "robustkd.m100", STORED)
     return f"It removed {tenth} % with a tenth of the images, and {whole} % with all."
 
 
 @claim("robustkd-at-length")
 def strong_costs():
-    tenth, whole = (
-        span(numbers("acc_lost", "robustkd.m100", STORED, (folder,)), 1) for folder in WIDE
-    )
+    tenth, whole = both(precise, "acc_lost", "robustkd.m100", STORED)
     return f"It cost {tenth} points of ACC with a tenth of the images, and {whole} with all."
 
 
@@ -67,7 +68,7 @@ def strong_and_unsafe():
 
 @claim("robustkd-at-length")
 def preset():
-    tenth, whole = both("removed", "robustkd", STORED)
+    tenth, whole = both(each, "removed", "robustkd", STORED)
     return f"With `m_max` 0.2 and stored statistics it removed {tenth} %, and {whole} %."
 
 
@@ -109,7 +110,13 @@ def variance():
 
 @claim("robustkd-at-length")
 def handed_on():
-    kept = [row["cleansed_asr"] for row in several(FOLDERS) if row["cleansed_asr"] is not None]
+    # One teacher is handed on to students of several distillers.
+    teachers = {
+        (row["results"], row["defense"], row["seed"]): row["cleansed_asr"]
+        for row in several(FOLDERS)
+        if row["cleansed_asr"] is not None
+    }
+    kept = list(teachers.values())
     obeying = [asr for asr in kept if asr > 90]
     return (
         f"{len(obeying)} of {len(kept)} teachers that RobustKD handed on still obey the trigger in "
@@ -167,7 +174,7 @@ def repairs():
 
 @claim("robustkd-at-length")
 def anp():
-    tenth, whole = both("removed", "anp")
+    tenth, whole = both(each, "removed", "anp")
     return (
         f"ANP removed {tenth} %, and {whole} %, for {span(numbers('acc_lost', 'anp'), 1)} points."
     )
@@ -175,7 +182,7 @@ def anp():
 
 @claim("robustkd-at-length")
 def worth():
-    tenth, whole = (span(numbers("gain", "none", BATCH, (folder,)), 1) for folder in WIDE)
+    tenth, whole = both(precise, "gain", "none")
     return (
         f"Distillation is worth {tenth} points of ACC with a tenth of the images, and {whole} with "
         "all."
