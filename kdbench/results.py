@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdbench._counted import counted
 from kdbench.report.columns import COLUMNS, Row
 from kdbench.report.read import CELL, UNSTEADY, ResultsFile, read_results
 from kdbench.report.tables import written
@@ -171,7 +172,7 @@ class Results:
         failed = sum(row["status"] != "ok" for row in self._rows)
         words = f", {failed} of them failed" if failed else ""
         where = f" of {', '.join(map(str, self.paths))}" if self.paths else ""
-        return f"<Results: {len(self)} cell{'s' * (len(self) != 1)}{words}{where}>"
+        return f"<Results: {counted(len(self), 'cell')}{words}{where}>"
 
     def _steady(self) -> list[list[Any]]:
         names = [name for name in COLUMNS if name not in UNSTEADY]

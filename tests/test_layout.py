@@ -29,7 +29,7 @@ OPEN_PACKAGES = ("data", "models", "testing", "training")
 #: only.
 FLOORS = (
     ("untrusted.files", "untrusted.documents", "untrusted.recognised"),
-    ("errors", "_files", "_intervals", "_libraries", "_progress", "method"),
+    ("errors", "_counted", "_files", "_intervals", "_libraries", "_progress", "method"),
     ("untrusted.text", "untrusted.header", "untrusted.box", "untrusted.wall", "untrusted.archive"),
     ("untrusted.processes",),
     ("attention", "matching", "variance", "numerics", "data", "models", "_cuda_graphs"),

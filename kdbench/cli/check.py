@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdbench._counted import counted
 from kdbench.cli.choice import plugin_options
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ def check_command(
     else:
         total = sum(map(len, results.values()))
         click.echo(
-            f"{total - failed} of {total} checks hold"
+            f"{counted(failed, 'check')} of {total} failed"
             if failed
-            else f"all {total} checks hold or do not apply"
+            else f"{counted(total, 'check')}: all hold or do not apply"
         )
     ctx.exit(1 if failed else 0)
 

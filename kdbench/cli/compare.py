@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench._counted import counted
 from kdbench.cli.junit import check_junit, junit_option, not_written
 from kdbench.cli.tell import tell
 from kdbench.errors import ConfigError
@@ -117,15 +118,16 @@ def _show(comparison: Comparison, names: list[str]) -> None:
             tested = [change for change in family.changes if change.p is not None]
             beyond = sum(change.more_than_noise is True for change in tested)
             console.print(
-                f"{title}: {family.compared} numbers compared, {len(tested)} of them changed, "
-                f"{beyond} by more than noise "
+                f"{title}: {counted(family.compared, 'number')} compared, {len(tested)} of them "
+                f"changed, {beyond} by more than noise "
                 f"(Holm: the chance of a false alarm anywhere is at most {100 * LEVEL:.0f} %). "
                 f"Noise: {noise}."
             )
     if comparison.others:
         columns = [f"{other['column']} in {other['cells']}" for other in comparison.others]
         console.print(
-            f"also changed, not tested, of {comparison.shared} cells: {', '.join(columns)}"
+            f"also changed, not tested, of {counted(comparison.shared, 'cell')}: "
+            f"{', '.join(columns)}"
         )
     _show_causes(console, comparison)
 
@@ -172,7 +174,7 @@ def _show_causes(console: Console, comparison: Comparison) -> None:
         )
         console.print(
             f"possible cause: {safe(cause['column'])} differs in {cause['cells']} of "
-            f"{comparison.shared} cells{safe(values)}"
+            f"{counted(comparison.shared, 'cell')}{safe(values)}"
         )
     if comparison.cells.changes and not comparison.causes:
         console.print(

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kdbench._counted import counted
 from kdbench.bench.run.outputs import REPORT
 from kdbench.cli.table import PlainTable
 from kdbench.page.numbers import duration as duration
@@ -32,11 +33,6 @@ def safe(value: Any) -> str:
 def safe_path(path: Any) -> str:
     """The name of a file for rich, which can be told from every other name."""
     return escape(shown(path))
-
-
-def counted(count: int, word: str) -> str:
-    """``1 stage``, ``2 stages``."""
-    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def make_console() -> Console:
@@ -147,7 +143,7 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
     console.print(result_table(shown, console.width))
     if len(rows) > len(shown):
         left = len(rows) - len(shown)
-        console.print(f"  and {left} more rows: see results.csv there", soft_wrap=True)
+        console.print(f"  and {counted(left, 'more row')}: see results.csv there", soft_wrap=True)
     unsure = sum(row.get("reason_code") == "few_transferred" for row in rows)
     for row in shown:
         if row.get("reason") and (unsure == 1 or row.get("reason_code") != "few_transferred"):
@@ -157,7 +153,7 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
             console.print(f"  {safe(what)}: {safe(row['reason'])}")
     if unsure > 1:
         few = f"under {TRANSFER_FLOOR:.0f} points of ASR transferred, too few to judge"
-        console.print(f"  {unsure} cells are inconclusive: {few}")
+        console.print(f"  {counted(unsure, 'cell')} are inconclusive: {few}")
     for sentence in no_reason_to_distil(rows):
         console.print(f"  {safe(sentence)}")
     for line in remark_lines(shown):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdbench._counted import counted
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.here import check_current_folder
 from kdbench.cli.request import store_option
@@ -107,7 +108,7 @@ def show(health: Health, advice: list[Finding]) -> None:
 
 
 def _lines(health: Health) -> Iterator[tuple[str, str]]:
-    from kdbench.cli.display import counted, duration
+    from kdbench.cli.display import duration
 
     computing, storage, plugins = health.computing, health.storage, health.plugins
     yield "versions", ", ".join(f"{name} {version}" for name, version in health.versions.items())

@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from kdbench import __version__
+from kdbench._counted import counted
 from kdbench.bench.session import execution as session
 from kdbench.bench.session.numbers import LEAST
 from kdbench.bench.work.executors.make import EXECUTORS, ExecutorName
@@ -220,8 +221,8 @@ def _watch(
         tell(line)
     if ended.left:
         tell(
-            f"Stopped at the first failure: {ended.left} of {len(prepared.plan.cells)} cells were "
-            "not run."
+            f"Stopped at the first failure. Not run: {ended.left} of "
+            f"{counted(len(prepared.plan.cells), 'cell')}."
         )
     return (0 if ended.whole else 1), ended.rows
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench._counted import counted
 from kdbench.bench.store.teacher_names import check_teacher_name
 from kdbench.cli.choice import plugin_options, same_options
 from kdbench.cli.here import check_current_folder
@@ -234,9 +235,9 @@ def _summary(teacher: Imported, foreign: Foreign, how: TeacherReading) -> list[s
     origin: dict[str, Any] = foreign.origin
     size = f"{teacher.image_size}x{teacher.image_size}"
     lines = [
-        f"imported {teacher.name}: {teacher.model} for {teacher.dataset}, {teacher.num_classes} "
-        f"classes, {size} pixels",
-        f"  weights   {len(foreign.state)} tensors, {parameters:,} parameters",
+        f"imported {teacher.name}: {teacher.model} for {teacher.dataset}, "
+        f"{counted(teacher.num_classes, 'class')}, {size} pixels",
+        f"  weights   {counted(len(foreign.state), 'tensor')}, {parameters:,} parameters",
         f"  file      {origin['file']}, {origin['format']}, {origin['bytes']:,} bytes",
         f"  SHA-256   {origin['sha256']}",
         f"  changed   {'; '.join(foreign.changes()) or 'nothing'}",
@@ -284,7 +285,9 @@ def _measured(
 
     store, known = Store(store_dir), processes.catalogue
     count = min(len(data.test), MOST_IMAGES)
-    click.echo(f"measuring it on {count} test images; --no-check leaves this out", err=True)
+    click.echo(
+        f"measuring it on {counted(count, 'test image')}; --no-check leaves this out", err=True
+    )
     limits = JobLimits(CHECK_S)
     executor = make_executor("local", lambda: processes.registry, limits, processes.zygote)
     try:
@@ -299,8 +302,9 @@ def _measured(
         yield f"  accuracy  not measured: {facts}"
         return
     right, total = facts["acc"]
-    some = "the" if total == len(data.test) else f"{total} of {len(data.test)}"
-    yield f"  accuracy  {100 * right / total:.1f} % of {some} test images"
+    all_of_them = counted(len(data.test), "test image")
+    some = "the test images" if total == len(data.test) else f"{total} of {all_of_them}"
+    yield f"  accuracy  {100 * right / total:.1f} % of {some}"
     yield from remarks(teacher, facts, prepared.parts[0].dataset.class_names, None, options)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdbench._counted import counted
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _show(
         "the group may be 0."
     )
     twice = f", {read - len(rows)} of them twice and counted once" if read > len(rows) else ""
-    console.print(f"{read} rows from {files} file{'s' if files > 1 else ''}{twice}")
+    console.print(f"{counted(read, 'row')} from {counted(files, 'file')}{twice}")
     for note in notes(rows, compared):
         console.print(f"note: {safe(note)}")
     console.print(f"leaderboard: {', '.join(safe_path(path) for path in paths)}", soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench._counted import counted
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.here import check_current_folder
 from kdbench.cli.request import request_options, store_option
@@ -83,6 +84,7 @@ def show_plan(
 ) -> None:
     """Print the stages with their states and costs, the cells, and every resolved number."""
     from kdbench._files import jsonable
+    from kdbench.bench.plan.machine import in_words
     from kdbench.bench.session.planned import Planned
 
     calibrate = processes.calibrate(prepared.numerics)
@@ -109,7 +111,7 @@ def show_plan(
             f"{p['dataset']}, preset {p['preset']['name']}, with --set": _own(p, cells)
             for p in parts
         },
-        "this machine": machine,
+        "this machine": {**machine, "numerics": in_words(prepared.numerics)},
     }
     _print_tables(datasets, planned.forecasts, cells, numbers, summary)
 
@@ -190,7 +192,7 @@ def _time(f: Forecast) -> str:
 
 
 def _words(summary: dict[str, Any]) -> Iterator[str]:
-    from kdbench.cli.display import counted, duration
+    from kdbench.cli.display import duration
 
     s = summary
     cells = f"{counted(s['cells'], 'cell')}, {s['rows_cached']} of them in the store"
@@ -206,7 +208,7 @@ def _words(summary: dict[str, Any]) -> Iterator[str]:
         yield f"{s['tried']} of them by trying a few steps: nothing like them was computed here"
     if s["without_estimate"]:
         stages = counted(s["without_estimate"], "stage")
-        yield f"no estimate for {stages}: nothing like it was computed here yet"
+        yield f"no estimate for {stages}: nothing comparable was computed here yet"
     yield "nothing was run"
 
 

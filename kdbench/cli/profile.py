@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from kdbench._counted import counted
 from kdbench.bench.run.profile import TABLE
 from kdbench.cli.display import duration, plain_table, safe, safe_path
 from kdbench.training.profiling import PARTS
@@ -44,7 +45,7 @@ def print_profile(console: Console, folder: Path, wall: float, workers: int) -> 
         )
     console.print(table)
     console.print(
-        f"{duration(working)} of {duration(wall)} with {workers} worker{'s' * (workers > 1)}: "
+        f"{duration(working)} of {duration(wall)} with {counted(workers, 'worker')}: "
         f"{100 * working / (wall * workers):.1f} % in methods and measurements"
     )
     console.print(f"profile: {safe_path(folder)}", soft_wrap=True)

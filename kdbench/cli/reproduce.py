@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdbench._counted import counted
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.execute import Execution, elsewhere_command, execute, execution_options
 from kdbench.cli.request import request_options, store_option
@@ -143,8 +144,8 @@ def _report(
         path = folder / f"{name}.csv"
         lost = _lost(path, lambda: paper.write_beside_the_paper(records, path))
         have, total = paper.coverage(target, records)
-        counted = f"{have} of the {total} printed numbers have one of ours beside them"
-        _print(records, f"{target.title}: {counted}; {lost or path}", worth, how)
+        have_ours = f"printed numbers with one of ours beside them: {have} of {total}"
+        _print(records, f"{target.title}: {have_ours}; {lost or path}", worth, how)
         return not lost
     from kdbench.paper import figures
     from kdbench.paper.variances import variances
@@ -295,7 +296,7 @@ def _print_costs(lines: Sequence[Row], jobs: int, absent: Sequence[str]) -> None
         "time",
         "of",
     )
-    table = plain_table(f"what it costs, with {jobs} worker{'s' if jobs > 1 else ''}", names)
+    table = plain_table(f"what it costs, with {counted(jobs, 'worker')}", names)
     for line in lines:
         known = line["new"] - line["without_estimate"]
         table.add_row(
@@ -305,7 +306,7 @@ def _print_costs(lines: Sequence[Row], jobs: int, absent: Sequence[str]) -> None
             ),
             f"{line['images'] / 1e6:,.1f} M",
             f"~{duration(line['seconds'])}" if known else "",
-            f"{known} stages" if known else "",
+            counted(known, "stage") if known else "",
         )
     console = make_console()
     console.print(table)

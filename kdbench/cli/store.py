@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from kdbench._counted import counted
 from kdbench.cli.number import Number
 from kdbench.cli.request import store_option
 from kdbench.errors import IntegrityError
@@ -56,7 +57,8 @@ def ls_command(store_dir: Path | None, as_json: bool) -> None:
     rows = sum(m.kind == "row" for m in manifests)
     total = sum(m.size for m in manifests) / 2**20
     console.print(
-        f"{safe_path(store.root)}: {len(manifests) - rows} results, {rows} rows, {total:.1f} MiB",
+        f"{safe_path(store.root)}: "
+        f"{counted(len(manifests) - rows, 'result')}, {counted(rows, 'row')}, {total:.1f} MiB",
         soft_wrap=True,
     )
 
@@ -77,11 +79,11 @@ def verify_command(store_dir: Path | None) -> None:
     if damaged:
         names = ", ".join(key[:12] for key in damaged[:5]) + (", ..." if len(damaged) > 5 else "")
         raise IntegrityError(
-            f"{len(damaged)} of {whole + len(damaged)} artefacts are damaged ({names}); they "
-            f"were put aside in {store.vault / 'damaged'} and will be computed again"
+            f"{len(damaged)} of {counted(whole + len(damaged), 'artefact')}: damaged ({names}), "
+            f"put aside in {store.vault / 'damaged'} and computed again when needed"
         )
     click.echo(
-        f"{whole} artefacts, no damage found\n"
+        f"{counted(whole, 'artefact')}, no damage found\n"
         "Whoever may write the store can also forge a result and its digests. Only computing a row "
         "again finds that: see `kdbench verify --help`."
     )
@@ -119,7 +121,7 @@ def gc_command(
         if not dry_run:
             freed += remove_tree(path)
     click.echo(
-        f"{count} entries would be deleted"
+        f"{counted(count, 'entry')} would be deleted"
         if dry_run
-        else f"{count} entries deleted, {freed / 2**20:.1f} MiB freed"
+        else f"{counted(count, 'entry')} deleted, {freed / 2**20:.1f} MiB freed"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdbench._counted import counted
 from kdbench.cli.choice import same_options
 from kdbench.cli.request import store_option
 from kdbench.untrusted.text import command_line, strip_control
@@ -103,8 +104,8 @@ def describe(teacher: Imported) -> Iterator[str]:
     """What is recorded of a teacher, line by line."""
     origin, size = teacher.origin, f"{teacher.image_size}x{teacher.image_size}"
     yield (
-        f"{teacher.name}: {teacher.model} for {teacher.dataset}, {teacher.num_classes} classes, "
-        f"{size} pixels"
+        f"{teacher.name}: {teacher.model} for {teacher.dataset}, "
+        f"{counted(teacher.num_classes, 'class')}, {size} pixels"
     )
     yield f"  file      {origin.get('file', 'not recorded')}, SHA-256 {origin.get('sha256', '-')}"
     yield f"  key       {teacher.key}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdbench._counted import counted
 from kdbench.bench.work.executors.make import ExecutorName
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.execute import check_executor, executor_option, jobs_option
@@ -95,12 +96,12 @@ def _show_digests(verified: Verification) -> None:
     for line in _other_keys(verified.others, total):
         click.echo(safe(line))
     if absent := verified.missing:
-        click.echo(f"{absent} of {verified.cells} cells of the request have no row")
+        click.echo(f"without a row: {absent} of {counted(verified.cells, 'cell')} of the request")
     click.echo(
-        f"weights: {verified.same} of {total} rows have theirs in the store, "
-        f"{len(verified.gone)} rows' are not there"
+        f"weights: {verified.same} of {counted(total, 'row')} with theirs in the store, "
+        f"{len(verified.gone)} without"
     )
-    click.echo(f"numbers: {verified.kept} of {total} rows have theirs in the store")
+    click.echo(f"numbers: {verified.kept} of {counted(total, 'row')} with theirs in the store")
     if lines := verified.lines:
         # The message names the seed, so that the same cells can be computed again.
         click.echo(f"computing again: line {few(lines)} of results.csv (--seed {verified.seed})")
@@ -122,8 +123,8 @@ def _end(folder: Path, verified: Verification) -> int:
     if not verified.ok:
         raise IntegrityError(why_not(folder, verified))
     click.echo(
-        f"verified: {verified.same} rows by their weights, {len(verified.lines)} computed again to "
-        "the same bits"
+        f"verified: {counted(verified.same, 'row')} by their weights, {len(verified.lines)} "
+        "computed again to the same bits"
     )
     return 0 if verified.compared else 1
 
@@ -155,21 +156,20 @@ def _other_keys(others: OtherKeys, total: int) -> Iterator[str]:
     from kdbench.bench.session.verification import few
 
     for lines, why in (
-        (others.machine, "have another key here: another machine, software or plugin made"),
+        (others.machine, "another key here, so another machine, software or plugin made them"),
         (
             others.older,
-            "are of an older schema, whose keys nobody makes any more: another kdbench made",
+            "an older schema, whose keys nobody makes any more, so another kdbench made them",
         ),
-        (others.strangers, "are of cells that run.json does not ask for: somebody added"),
+        (others.strangers, "cells that run.json does not ask for, so somebody added them"),
     ):
         if lines:
             yield (
-                f"{len(lines)} of {total} rows {why} them (lines {few(lines)}); they are not "
-                "compared"
+                f"not compared: {len(lines)} of {counted(total, 'row')} (lines {few(lines)}): {why}"
             )
     for what, (*values, here) in list(others.made_by.items())[:_LISTED]:
         yield f"these rows were made by other software: {what} {', '.join(values)}; here {here}"
     for line, (row, here) in list(others.numbers.items())[:_LISTED]:
         yield f"line {line} was made with other numbers, and is not compared: {row}; here {here}"
     if len(others.numbers) > _LISTED:
-        yield f"{len(others.numbers) - _LISTED} more rows were made with other numbers"
+        yield f"made with other numbers too: {counted(len(others.numbers) - _LISTED, 'more row')}"

@@ -16,19 +16,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, Group
 from rich.live import Live
 
+from kdbench._counted import counted
 from kdbench._files import jsonable
 from kdbench._progress import Step
 from kdbench.bench.kinds import Kind
 from kdbench.bench.run.events import AsEvents, Paced, Quiet
-from kdbench.cli.display import (
-    cell_line,
-    counted,
-    duration,
-    facts_line,
-    make_console,
-    print_results,
-    safe,
-)
+from kdbench.cli.display import cell_line, duration, facts_line, make_console, print_results, safe
 from kdbench.cli.lines import fitted
 from kdbench.cli.remaining import Expected, left_in_words, time_left
 from kdbench.untrusted.text import shown, strip_control
@@ -232,7 +225,7 @@ class LiveDisplay(Display):
         }
         there = f"{kept} in the store" if kept else ""
         elapsed = f"{duration(now - self.started)} elapsed"
-        done = f"{kept + self.finished}/{self.stages} stages done"
+        done = f"{kept + self.finished}/{counted(self.stages, 'stage')} done"
         head = f"kdbench {done}"
         parts = [there, elapsed, self.expected.words(left)]
         lines = [

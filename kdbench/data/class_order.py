@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from kdbench._counted import counted
 from kdbench.data.base import ImageSet
 from kdbench.data.spelling import spelling
 from kdbench.errors import ConfigError
@@ -152,12 +153,12 @@ def check_names(order: Sequence[str], names: Sequence[str], num_classes: int | N
     if extra:
         raise ConfigError(
             f"the order of classes names {_few(extra)}, which the dataset does not have; its "
-            f"{len(names)} classes are {_few(names)}"
+            f"{counted(len(names), 'class')}: {_few(names)}"
         )
     if missing and len(order) != num_classes:
         raise ConfigError(
-            f"the order of classes has {len(order)} names, the dataset has {len(names)} classes; "
-            f"name also {_few(missing)}"
+            f"the order of classes has {counted(len(order), 'name')}, the dataset has "
+            f"{counted(len(names), 'class')}; name also {_few(missing)}"
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from kdbench._counted import counted
 from kdbench.data.base import Augmentation, Dataset, ImageSet
 from kdbench.data.class_order import check_names, is_same, recounted, spelt_as
 from kdbench.data.fraction import stratified_rows
@@ -132,7 +133,7 @@ def finish(
         train, test = (
             part.subset((part.labels < classes).nonzero().flatten()) for part in (train, test)
         )
-        among = f" of its first {classes} classes; ask for more with --num-classes"
+        among = f" of its first {counted(classes, 'class')}; ask for more with --num-classes"
     for what, part in (("train", train), ("test", test)):
         if not len(part):
             raise DatasetError(f"dataset {name!r} has no {what} images{among}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kdbench._counted import counted
 from kdbench.data import load
 from kdbench.data.base import Dataset, ImageSet
 from kdbench.data.fraction import drawn_size, held_out_rows
@@ -117,9 +118,9 @@ class Description:
         side, why = self.image_size, self.image_size_from and f" ({self.image_size_from})"
         parts = [
             f"{shown_name(self.name)}: images {side}x{side}{why}",
-            f"{len(self.class_names)} classes",
+            counted(len(self.class_names), "class"),
             f"{self.train.images} train",
-            f"{self.test.images} test images",
+            counted(self.test.images, "test image"),
             f"{self.train.a_class} train images a class",
         ]
         if self.train.where == self.test.where:
@@ -180,5 +181,5 @@ def _why(part: ImageSet, side: int) -> str:
     if isinstance(part, StreamedImages):
         files = len(part.parts[0])
     if files * side * side * 3 > limit:
-        return f"{files} images of {side}x{side} take more than {size_in_words(limit)}"
+        return f"{counted(files, 'image')} of {side}x{side} take more than {size_in_words(limit)}"
     return "its loader streams them"

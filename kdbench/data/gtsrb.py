@@ -168,7 +168,7 @@ def _training(
         labels += [CLASSES if label is None else label] * len(images)
     if missing := sorted(set(range(wanted)) - set(labels)):
         raise DatasetError(
-            f"dataset 'gtsrb': {len(missing)} of {wanted} classes have no images, first "
+            f"dataset 'gtsrb': classes without images: {len(missing)} of {wanted}, first "
             f"{folder / f'{missing[0]:05d}'}; "
             "was its archive unpacked only in part? Unpack it again"
         )

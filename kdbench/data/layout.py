@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdbench._counted import counted
 from kdbench.data.members import Members, folders_and_others
 from kdbench.data.spelling import rough, spelling
 from kdbench.errors import DatasetError
@@ -95,7 +96,7 @@ def find_layout(
         raise DatasetError(f"{where}: {_differences(names, test_names_there, train, test)}")
     if len(names) < 2 or (classes is not None and len(names) != classes):
         raise DatasetError(
-            f"{where} has {len(names)} classes in {train.name}/; expected "
+            f"{where} has {counted(len(names), 'class')} in {train.name}/; expected "
             f"{classes or 'at least 2'}{what_it_holds(train)}"
         )
     return Layout(train, test, tuple(names), tuple(by_spelling[spelling(name)] for name in names))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from kdbench._counted import plural
 from kdbench.data.spelling import spelling
 from kdbench.untrusted.text import shown_name
 
@@ -69,7 +70,7 @@ class LeftOut:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in self.by_reason().items())
         (first, count), *others = self.by_place().items()
         where = f"most in {first} ({count})" if others else f"all in {first}"
-        what = "file or folder" if self.total == 1 else "files or folders"
+        what = " or ".join(noun if self.total == 1 else plural(noun) for noun in ("file", "folder"))
         return f"left out {self.total} {what}: {reasons}; {where}"
 
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from kdbench._counted import counted
 from kdbench.data import Augmentation, Dataset, DatasetRequest, ImageSet, TensorImages
 from kdbench.data.common import split_digest
 from kdbench.data.files import unpacked
@@ -105,7 +106,10 @@ def read_dataset(request: DatasetRequest, answer: Any, box: Path) -> Dataset:
         if train.shape != test.shape:
             raise ValueError(f"training images are {train.shape}, test images {test.shape}")
         if facts.num_classes != len(facts.class_names):
-            raise ValueError(f"{facts.num_classes} classes have {len(facts.class_names)} names")
+            raise ValueError(
+                f"{counted(facts.num_classes, 'class')} with "
+                f"{counted(len(facts.class_names), 'name')}"
+            )
         if facts.pad >= train.shape[1]:
             raise ValueError(f"a shift by {facts.pad} pixels is too much for {train.shape}")
     except _WRONG as error:
@@ -170,7 +174,7 @@ def _streamed(
     total = len(paths) + len(tensors["appended"])
     rows = _whole(tensors["rows"], "rows", total)
     if len(rows) != len(labels):
-        raise ValueError(f"{len(rows)} images have {len(labels)} labels")
+        raise ValueError(f"{counted(len(rows), 'image')} with {counted(len(labels), 'label')}")
     return StreamedImages.restored(paths, tensors["appended"], rows, labels, size)
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from kdbench._counted import counted
 from kdbench._files import write_atomically
 from kdbench.report.columns import Row
 from kdbench.report.noise import t_interval
@@ -151,7 +152,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _seeds(count: int) -> str:
-    return f"{count} seed{'s' if count > 1 else ''}"
+    return counted(count, "seed")
 
 
 def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:

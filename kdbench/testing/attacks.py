@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdbench._counted import counted
 from kdbench.attack import Backdoor, Trigger
 from kdbench.data.base import Batch, ImageSet
 from kdbench.metrics import Evaluation, evaluate
@@ -240,7 +241,7 @@ def labels(subject: Subject) -> None:
         "labels were changed to another class than the target's",
     )
     count = int(changed.sum())
-    ensure(count == declared, f"{count} labels are changed in a pass; it declares {declared}")
+    ensure(count == declared, f"a pass changes {counted(count, 'label')}; it declares {declared}")
 
 
 @check("the response to its trigger, where it states it, is a percentage", "attack")

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 import kdbench
+from kdbench._counted import counted
 from kdbench.loading.source import source_digest
 from kdbench.numerics import Numerics
 
@@ -95,3 +96,10 @@ def software() -> dict[str, str]:
 def arithmetic(numerics: Numerics) -> str:
     """Kind of device and arithmetic, as part of a key."""
     return f"{numerics.device.type} {numerics}"
+
+
+def in_words(numerics: Numerics) -> str:
+    """The arithmetic for people. The text of :func:`arithmetic` stays as it is, since it is in the
+    keys of every store."""
+    layout, _, threads = str(numerics).partition(", ")
+    return f"{layout}, {counted(numerics.threads, 'thread')}" if threads else layout

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kdbench._counted import counted
 from kdbench.bench.plan.build import build_plan
 from kdbench.bench.plan.images import descriptions
 from kdbench.bench.plan.machine import arithmetic, code_digest, software
@@ -171,8 +172,8 @@ def _check_held_out(spec: RunSpec, dataset: Dataset) -> None:
     """Raise ConfigError where no image is left to check a teacher that is trained here."""
     if spec.attacks and not len(held_out_rows(dataset.train.labels, spec.data_seed)):
         raise ConfigError(
-            f"{dataset.name} has {len(dataset.train)} training images, no two of them of one "
-            "class; a class with two holds out one to check the teacher; use more of them "
+            f"{dataset.name} has {counted(len(dataset.train), 'training image')}, no two of them "
+            "of one class; a class with two holds out one to check the teacher; use more of them "
             "(--train-size)"
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdbench._counted import counted
 from kdbench.bench.request.spec import RunSpec
 from kdbench.bench.store.teacher_record import Imported
 from kdbench.data import Dataset
@@ -153,7 +154,7 @@ def check_imported(
             else f"it was imported for {teacher.dataset}, so give --dataset {teacher.dataset}"
         )
         raise ConfigError(
-            f"--teacher-from {teacher.name} tells {teacher.num_classes} classes apart, "
+            f"--teacher-from {teacher.name} tells {counted(teacher.num_classes, 'class')} apart, "
             f"{dataset.name} has {dataset.num_classes}; {todo}"
         )
     if teacher.code != code:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kdbench._counted import counted
 from kdbench.bench.store.teacher_record import (
     Basis,
     Channels,
@@ -188,8 +189,8 @@ class TeacherReading:
         own = None if data is None else data.class_names
         if own is not None and len(own) < count:
             raise ConfigError(
-                f"the network has {count} classes, {self.stated.dataset} has {len(own)}; give "
-                "--num-classes, or name another --dataset"
+                f"the network has {counted(count, 'class')}, {self.stated.dataset} has "
+                f"{len(own)}; give --num-classes, or name another --dataset"
             )
         if self.order is not None:
             if own is not None:
@@ -198,7 +199,8 @@ class TeacherReading:
                 return order[:count], "file", "given"
             if len(self.order) < count:
                 raise ConfigError(
-                    f"--class-order has {len(self.order)} names, the network has {count} classes"
+                    f"--class-order has {counted(len(self.order), 'name')}, the network has "
+                    f"{counted(count, 'class')}"
                 )
             return self.order[:count], "file", "given"
         if word is not None:

@@ -31,6 +31,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, Strict, TypeAdapter, ValidationError
 
+from kdbench._counted import counted
 from kdbench.bench.request.presets import Preset
 from kdbench.bench.request.spec import Block, RunSpec
 from kdbench.errors import ConfigError, unknown
@@ -141,8 +142,8 @@ def _which_seeds(value: int) -> str:
     """A number alone is two things to people, so it is neither here."""
     first = ", ".join(map(str, range(max(1, value)) if value < 4 else (0, 1, "...", value - 1)))
     return (
-        f"seeds = {value} may be {value} seeds, as --seeds {value} is, or the seed {value}; write "
-        f"seeds = [{first}], or seeds = [{value}]"
+        f"seeds = {value} may be {counted(value, 'seed')}, as --seeds {value} is, or the seed "
+        f"{value}; write seeds = [{first}], or seeds = [{value}]"
     )
 
 

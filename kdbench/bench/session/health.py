@@ -140,7 +140,7 @@ def examine(
         store: where results would be kept. A file is written there, and removed.
         requests: name -> (a request whose time is estimated, stages side by side).
     """
-    from kdbench.bench.plan.machine import software
+    from kdbench.bench.plan.machine import in_words, software
     from kdbench.numerics import choose_numerics
 
     known = processes.catalogue
@@ -153,7 +153,7 @@ def examine(
             "torch": software()["torch"],
             "system": platform.platform(terse=True),
         },
-        computing=_computing(f"{numerics.device}, {numerics}"),
+        computing=_computing(f"{numerics.device}, {in_words(numerics)}"),
         wall=known.confinement,
         storage=_storage(store),
         plugins=_plugins(known.plugins, {k: len(v) for k, v in known.methods.items()}),

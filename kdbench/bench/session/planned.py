@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kdbench._counted import counted
 from kdbench.bench.run.forecast import Calibrate, Forecast, forecast
 from kdbench.bench.session.execution import divide
 from kdbench.bench.session.tell import Tell
@@ -84,8 +85,8 @@ class Planned:
     def __repr__(self) -> str:
         s = self.summary
         return (
-            f"<Planned: {s['cells']} cells, {s['stages']} stages: {s['cached']} in the store, "
-            f"{s['to_run']} to run>"
+            f"<Planned: {counted(s['cells'], 'cell')}, {counted(s['stages'], 'stage')}: "
+            f"{s['cached']} in the store, {s['to_run']} to run>"
         )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kdbench._counted import counted
 from kdbench.bench.session.health import Health
 from kdbench.report.confinement import wall_warning
 
@@ -34,8 +35,8 @@ def load_remark(load: float | None, cores: int) -> str:
     if load is None or load <= cores:
         return ""
     return (
-        f"Other work is running (load {load:.1f} on {cores} cores), so all times here are longer "
-        "than usual."
+        f"Other work is running (load {load:.1f} on {counted(cores, 'core')}), so all times here "
+        "are longer than usual."
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdbench._counted import counted
 from kdbench.bench.run import verify
 from kdbench.bench.run.origin import stated_columns
 
@@ -72,10 +73,13 @@ def few(lines: list[int]) -> str:
 
 def why_not(folder: Path, verified: Verification) -> str:
     """Why a run is not what it says it is."""
+    weights, settings = (
+        f"{counted(len(lines), 'row')} (lines {few(lines) or '-'})"
+        for lines in (verified.wrong, verified.misnamed)
+    )
     return (
-        f"{folder} is not what it says it is: the weights of {len(verified.wrong)} rows (lines "
-        f"{few(verified.wrong) or '-'}), the settings of {len(verified.misnamed)} rows (lines "
-        f"{few(verified.misnamed) or '-'}) and {len(verified.differences)} numbers differ"
+        f"{folder} is not what it says it is: the weights of {weights}, the settings of {settings} "
+        f"and {counted(len(verified.differences), 'number')} differ"
     )
 
 

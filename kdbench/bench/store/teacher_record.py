@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from kdbench._counted import counted
 from kdbench.errors import ConfigError
 
 #: Where a fact is from. given: an option said it. hub: the description of a repository on the hub.
@@ -125,7 +126,9 @@ class Imported(Reading):
     @model_validator(mode="after")
     def _one_name_a_class(self) -> Self:
         if self.class_names is not None and len(self.class_names) != self.num_classes:
-            raise ValueError(f"{len(self.class_names)} names for {self.num_classes} classes")
+            raise ValueError(
+                f"{counted(len(self.class_names), 'name')} for {counted(self.num_classes, 'class')}"
+            )
         return self
 
     @property

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import pydantic_core
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kdbench._counted import counted
 from kdbench._files import jsonable
 from kdbench._progress import Step
 from kdbench.bench.kinds import Kind
@@ -154,7 +155,7 @@ def parse(line: bytes, tasks: int) -> Report:
     if value.keys() == {"outcomes"}:
         reports = value["outcomes"]
         if not isinstance(reports, list) or len(reports) != tasks:
-            raise NonsenseError(f"it must report the outcomes of {tasks} tasks")
+            raise NonsenseError(f"it must report the outcomes of {counted(tasks, 'task')}")
         return OutcomesReport(outcomes=[_validate(OutcomeReport, each) for each in reports])
     if len(line) > SHORT_BYTES:
         raise NonsenseError("a line is too long")
@@ -162,7 +163,7 @@ def parse(line: bytes, tasks: int) -> Report:
         return _validate(HelloReport, value)
     step = _validate(StepReport, value)
     if step.place >= tasks:
-        raise NonsenseError(f"it has {tasks} tasks, and reports a step of another")
+        raise NonsenseError(f"it has {counted(tasks, 'task')}, and reports a step of another")
     return step
 
 

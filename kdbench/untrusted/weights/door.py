@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kdbench import __version__
+from kdbench._counted import counted
 from kdbench.errors import ConfigError, IntegrityError, UsageError
 from kdbench.untrusted.box import temporary_folder
 from kdbench.untrusted.files import chunks, open_regular
@@ -82,7 +83,7 @@ class Foreign:
         ]
         changes += [f"{word!r} removed from some names" for word in origin.get("words", [])]
         if origin.get("left_out"):
-            changes.append(f"{origin['left_out']} values left out that are no weights")
+            changes.append(f"{counted(origin['left_out'], 'value')} left out, as no weights")
         changes += [
             f"{place!r} left out, which would fit as well" for place in origin.get("beside", [])
         ]

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
+from kdbench._counted import counted
 from kdbench.errors import IntegrityError
 from kdbench.untrusted.header import checked_header, shown
 from kdbench.untrusted.text import strip_control
@@ -83,8 +84,8 @@ def _check_zip(file: BinaryIO, size: int) -> None:
         ) from None
     if not 1 <= len(members) <= _MEMBERS:
         raise IntegrityError(
-            f"it is a zip archive of {len(members)} members, where 1 to {_MEMBERS} are allowed; "
-            f"{HOW}"
+            f"it is a zip archive of {counted(len(members), 'member')}, where 1 to {_MEMBERS} "
+            f"are allowed; {HOW}"
         )
     # Not filename: zipfile cuts that at a NUL byte, and another reader may not.
     names = [member.orig_filename for member in members]

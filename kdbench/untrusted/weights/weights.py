@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdbench._counted import counted
 from kdbench.errors import IntegrityError
 from kdbench.untrusted.header import shown
 from kdbench.untrusted.weights.advice import explain, some
@@ -192,13 +193,13 @@ def _check_shapes(state: dict[str, Tensor], expected: Expected) -> None:
     if not wrong:
         return
     name, (shape, right) = next(iter(wrong.items()))
-    count = f" ({len(wrong)} of {len(state)} tensors are of other shapes)"
+    count = f" (of other shapes: {len(wrong)} of {counted(len(state), 'tensor')})"
     others = count if len(wrong) > 1 else ""
     firsts = {(a[:1], b[:1]) for a, b in wrong.values()}
     advice = "are --model, the number of classes and --image-size right?"
     if len(firsts) == 1 and all(a[1:] == b[1:] and a for a, b in wrong.values()):
         advice = (
-            f"the file tells {shape[0]} classes apart, if --model is right: it has to be "
+            f"the file tells {counted(shape[0], 'class')} apart, if --model is right: it has to be "
             f"--num-classes {shape[0]}"
         )
     raise IntegrityError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from kdbench._counted import counted
 from kdbench.numerics import Numerics
 
 
@@ -52,12 +53,14 @@ def share_machine(jobs: int, numerics: Numerics) -> Slots:
 
 
 def _fewer(jobs: int, most: int, threads: int, cores: int) -> str:
-    several = "one stage runs at a time" if most == 1 else f"{most} stages run side by side"
+    several = (
+        "one stage runs at a time" if most == 1 else f"{counted(most, 'stage')} run side by side"
+    )
     fitting = max(1, cores // jobs)
     return (
-        f"--jobs {jobs}: stages of {threads} threads on {cores} cores, so {several}; more do with "
-        f"--threads {fitting}, which, "
-        "as any other number of threads, changes the last bits of results"
+        f"--jobs {jobs}: stages of {counted(threads, 'thread')} on {counted(cores, 'core')}, so "
+        f"{several}; more do with --threads {fitting}, which, as any other number of threads, "
+        "changes the last bits of results"
     )
 
 
