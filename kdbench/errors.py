@@ -19,7 +19,7 @@ Messages follow one formula: what was asked, what exists, what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class KdbenchError(Exception):
@@ -75,7 +75,7 @@ def unknown(
         elsewhere: names that may be meant as well, and are too many to be listed.
     """
     names = sorted(existing)
-    close = [repr(near) for near in _close(name, names, list(elsewhere))]
+    close = [repr(near) for near in nearest(name, [*names, *elsewhere])]
     suggestion = f"; did you mean {' or '.join(close)}?" if close else ";"
     text = f"unknown {what} {name!r}{suggestion} known: {', '.join(names) or 'none'}"
     return f"{text}; {hint}" if hint else text
@@ -86,10 +86,9 @@ def spelled_alike(name: str) -> str:
     return "".join(c for c in name.casefold() if c.isalnum())
 
 
-def _close(name: str, names: list[str], elsewhere: list[str]) -> list[str]:
+def nearest(name: str, everything: Sequence[str]) -> list[str]:
     """The names that are most likely meant: those that are spelled alike, in whole or without what
     stands before a slash, or else the one that is closest."""
-    everything = [*names, *elsewhere]
     for words in (100, 1):
         alike = spelled_alike(_last(name, words))
         same = [near for near in everything if spelled_alike(_last(near, words)) == alike]

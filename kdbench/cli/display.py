@@ -15,11 +15,12 @@ from rich.table import Table
 from kdbench._counted import counted
 from kdbench.bench.run.outputs import REPORT
 from kdbench.cli.table import PlainTable
+from kdbench.cli.tell import named_width
 from kdbench.page.numbers import duration as duration
 from kdbench.report.columns import conclusive_removed
 from kdbench.untrusted.text import shown, strip_control
 
-#: Columns of a table in a file or a pipe, whose width nobody knows.
+#: Columns of a table in a file or a pipe, where nobody names others.
 PLAIN_WIDTH = 120
 #: Rows of the table that ends a run; a terminal holds no more.
 MOST_ROWS = 50
@@ -36,11 +37,9 @@ def safe_path(path: Any) -> str:
 
 
 def make_console() -> Console:
-    """Standard output. It has 120 columns where it is not a terminal."""
-    terminal = sys.stdout.isatty()
-    return Console(
-        file=sys.stdout, width=None if terminal else PLAIN_WIDTH, highlight=False, emoji=False
-    )
+    """Standard output. It has as many columns as $COLUMNS says, else as the terminal, else 120."""
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    return Console(file=sys.stdout, width=named_width() or width, highlight=False, emoji=False)
 
 
 def plain_table(title: str, columns: Iterable[str]) -> PlainTable:

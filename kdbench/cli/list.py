@@ -12,6 +12,8 @@ import click
 from kdbench.cli.choice import plugin_options
 from kdbench.cli.details import METHODS, Entry, details
 from kdbench.cli.request import store_option
+from kdbench.errors import UsageError, nearest
+from kdbench.untrusted.text import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,11 +31,14 @@ _KINDS = (*METHODS, "models", "datasets", "presets", "teachers")
 
 
 class _Kind(click.Choice[str]):
-    """One of the kinds. ``attack`` means the same as ``attacks``."""
+    """One of the kinds. ``attack`` means the same as ``attacks``.
+
+    Any other word is let through: the command knows what has that name.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         plural = f"{value}s"
-        return super().convert(plural if plural in _KINDS else value, param, ctx)
+        return plural if plural in _KINDS else str(value)
 
 
 @click.command("list")
@@ -62,6 +67,8 @@ def list_command(
     attack means the same as attacks. With the NAME of a method its parameters, with that of a model
     its feature groups.
     """
+    if kind is not None and kind not in _KINDS:
+        raise UsageError(_no_kind(kind, choice, store_dir))
     if name is not None:
         tables = details(str(kind), name, image_size, choice)
     else:
@@ -79,6 +86,22 @@ def list_command(
             console.print(f"[bold]{safe(title)}[/]: none")
     if tables.get("broken"):
         console.print(_table("plugins that could not be loaded", tables["broken"]))
+
+
+def _no_kind(word: str, choice: PluginChoice, store_dir: Path | None) -> str:
+    """What to say of a word that is no kind: the kind that is near, or else what has a name like
+    it, and the kinds that exist."""
+    near = [f"kdbench list {kind}" for kind in nearest(word, _KINDS)]
+    if not near:
+        commands: dict[str, str] = {}
+        for kind, entries in _collect(list(_KINDS), choice, store_dir).items():
+            for name in (str(entry["name"]) for entry in entries if kind in _KINDS):
+                # Only these have more to show than their line in the list.
+                own = f"{kind.removesuffix('s')} {name}" if kind in (*METHODS, "models") else kind
+                commands.setdefault(name, command_line(["kdbench", "list", *own.split(" ")]))
+        near = list(dict.fromkeys(commands[name] for name in nearest(word, list(commands))))
+    meant = f"; did you mean {' or '.join(f'`{command}`' for command in near)}?" if near else ";"
+    return f"unknown kind {word!r}{meant} known: {', '.join(_KINDS)}"
 
 
 def _collect(

@@ -11,6 +11,18 @@ import click
 
 from kdbench.untrusted.text import strip_control
 
+#: Columns that words need at least, whatever is asked for.
+_LEAST_WIDTH = 40
+
+
+def named_width() -> int:
+    """The columns that $COLUMNS asks for. 0: it says nothing."""
+    try:
+        columns = int(os.environ.get("COLUMNS", ""))
+    except ValueError:
+        return 0
+    return max(_LEAST_WIDTH, columns) if columns > 0 else 0
+
 
 def tell(line: str) -> None:
     """Print one line to standard error, without what a terminal could obey."""
@@ -23,11 +35,12 @@ def in_words(text: str, stream: IO[str]) -> str:
     A line that begins with two spaces is a command. It stays whole, so that it can be copied.
     """
     try:
-        width = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0
+        terminal = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0
     except (OSError, ValueError):  # it has no descriptor, or is closed
-        width = 0
-    if not width:
+        terminal = 0
+    if not terminal:
         return text
+    width = named_width() or terminal
     return "\n".join(
         line if line.startswith("  ") else _wrapped(line, width) for line in text.split("\n")
     )

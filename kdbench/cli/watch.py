@@ -91,15 +91,21 @@ class QuietDisplay(Display):
             print(out, flush=True)
 
 
+def _print_timed(line: str) -> None:
+    """A line of a log that somebody reads in the morning."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
 class PlainDisplay(Paced, Display):
-    """One line per event, and in a long stage one line about every 15 seconds."""
+    """One line per event with the time of day, and in a long stage one line about every 15
+    seconds. The table that ends a run, and what it was trained on, have no time."""
 
     def run_started(self, stages: int, to_run: int, cells: int, out: str, note: str = "") -> None:
         super().run_started(stages, to_run, cells, out)
         counts = f"{counted(stages, 'stage')}, {to_run} of them to run, {counted(cells, 'cell')}"
-        print(f"{counts} -> {shown(out)}", flush=True)
+        _print_timed(f"{counts} -> {shown(out)}")
         if left := self.expected.words():
-            print(left.removesuffix(" left") + " on this machine", flush=True)
+            _print_timed(left.removesuffix(" left") + " on this machine")
         if note:
             print(f"note: {strip_control(note)}", flush=True)
 
@@ -111,7 +117,7 @@ class PlainDisplay(Paced, Display):
         if self.due(number):
             loss = "" if step.loss is None else f" | loss {step.loss:.4g}"
             epoch, steps = f"epoch {step.epoch}/{step.epochs}", f"step {step.done}/{step.total}"
-            print(f"{self.where(number)} | {epoch} | {steps}{loss}", flush=True)
+            _print_timed(f"{self.where(number)} | {epoch} | {steps}{loss}")
 
     def stage_finished(
         self, number: int, kind: Kind, title: str, seconds: float, facts: dict[str, Any]
@@ -125,23 +131,23 @@ class PlainDisplay(Paced, Display):
                 facts_line(facts),
                 left and f"run: {left}",
             ]
-            print(" | ".join(part for part in parts if part), flush=True)
+            _print_timed(" | ".join(part for part in parts if part))
 
     def stage_failed(self, number: int, kind: Kind, title: str, reason: str) -> None:
         super().stage_failed(number, kind, title, reason)
-        print(f"{self.where(number, title)} | FAILED: {strip_control(reason)}", flush=True)
+        _print_timed(f"{self.where(number, title)} | FAILED: {strip_control(reason)}")
 
     def stage_waits(self, number: int, kind: Kind, title: str, why: str) -> None:
         if kind.training != "none":
-            print(f"{self.where(number, title)} | waits: {why}", flush=True)
+            _print_timed(f"{self.where(number, title)} | waits: {why}")
 
     def stage_taken(self, number: int, kind: Kind, title: str) -> None:
         super().stage_taken(number, kind, title)
         if kind.training != "none":
-            print(f"{self.where(number, title)} | computed by another run", flush=True)
+            _print_timed(f"{self.where(number, title)} | computed by another run")
 
     def cell_finished(self, row: dict[str, Any]) -> None:
-        print(cell_line(row), flush=True)
+        _print_timed(cell_line(row))
 
     def run_finished(self, rows: list[dict[str, Any]], out: str) -> None:
         print_results(make_console(), rows, "" if self.complaint else out)

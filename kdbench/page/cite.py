@@ -16,7 +16,8 @@ _SPELLED = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\texta
 
 
 def kdbench_entry() -> str:
-    """The entry of kdbench itself, with what CITATION.cff says."""
+    """The entry of kdbench itself, with what CITATION.cff says. That file is in no installed
+    package, so a test compares the two."""
     return _entry(
         "software",
         "kdbench",
@@ -24,6 +25,7 @@ def kdbench_entry() -> str:
             "title": "kdbench: backdoor attacks, distillers and defenses in knowledge distillation "
             "on one field",
             "author": "{The kdbench developers}",
+            "year": "2026",
             "version": kdbench.__version__,
             "license": "MIT",
         },

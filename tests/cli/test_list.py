@@ -81,6 +81,30 @@ def test_list_of_an_unknown_name(arguments, says):
     assert says in result.output
 
 
+@pytest.mark.parametrize(
+    ("word", "command"),
+    [
+        ("lba", "kdbench list attack lba"),
+        ("robustkd.eq15", "kdbench list defense robustkd.eq15"),
+        ("wrn16-2", "kdbench list model wrn16_2"),
+        ("gtsrbb", "kdbench list datasets"),
+        ("quick", "kdbench list presets"),
+        ("attak", "kdbench list attacks"),
+    ],
+)
+def test_a_word_that_is_no_kind_is_looked_up(word, command, tmp_path):
+    result = call("list", word, "--store", str(tmp_path))
+    assert result.exit_code == 2
+    assert f"unknown kind {word!r}; did you mean `{command}`? known: attacks, " in result.stderr
+
+
+def test_a_word_that_is_like_nothing_gets_the_kinds(tmp_path):
+    result = call("list", "\x1bzzzz", "--store", str(tmp_path))
+    assert result.exit_code == 2
+    assert "; known: attacks, defenses, distillers, models, datasets, presets" in result.stderr
+    assert "\x1b" not in result.stderr
+
+
 def test_list_shows_broken_plugins_harmlessly(monkeypatch):
     from kdbench.loading.candidates import Plugin
     from kdbench.loading.catalogue import Catalogue

@@ -31,6 +31,12 @@ def test_a_terminal_gets_lines_of_whole_words(terminal):
     assert [len(line) for line in lines if len(line) > 40] == [len(TEXT.split()[-1])]
 
 
+def test_columns_says_how_wide_a_terminal_is_taken_for(terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = in_words("many words " * 20, terminal).split("\n")
+    assert 40 < max(map(len, lines)) <= 60
+
+
 def test_a_command_stays_whole(terminal):
     command = "  kdbench run --attack badnets --pair wrn16_2-wrn16_1 --out runs/one"
     assert in_words(f"To go on:\n{command}", terminal) == f"To go on:\n{command}"

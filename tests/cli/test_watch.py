@@ -42,7 +42,13 @@ def test_json_lines_hold_no_nan(capsys):
     assert (lines[-1]["ok"], lines[-1]["cells"]) == (1, 2)
 
 
-def test_plain_display(capsys):
+@pytest.fixture
+def noon(monkeypatch):
+    """It is always 12:34:56."""
+    monkeypatch.setattr(time, "strftime", lambda form: form.replace("%H:%M:%S", "12:34:56"))
+
+
+def test_plain_display(capsys, noon):
     display = PlainDisplay()
     display.run_started(9, 4, 1, "out")
     display.stage_started(3, Kind.DISTILL, "distill\x1b[2J wrn16_1")
@@ -59,9 +65,9 @@ def test_plain_display(capsys):
     display.stage_failed(5, Kind.REPAIR, "repair", "boom")
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "9 stages, 4 of them to run, 1 cell -> out",
-        "[3/9] distill wrn16_1 | 41 s | acc 97.1",
-        "[5/9] repair | FAILED: boom",
+        "12:34:56 9 stages, 4 of them to run, 1 cell -> out",
+        "12:34:56 [3/9] distill wrn16_1 | 41 s | acc 97.1",
+        "12:34:56 [5/9] repair | FAILED: boom",
     ]
     display.stage_started(6, Kind.DISTILL, "distill\x1b[2J")
     display.stage_started(7, Kind.DISTILL, "another one at the same time")
@@ -69,7 +75,23 @@ def test_plain_display(capsys):
     for done in (5, 6):
         display.step(6, Step(epoch=1, epochs=2, done=done, total=10, loss=0.5, images=4))
         display.step(7, Step(epoch=1, epochs=2, done=done, total=10, loss=0.5, images=4))
-    assert capsys.readouterr().out == "[6/9] distill\\x1b[2J | epoch 1/2 | step 5/10 | loss 0.5\n"
+    assert capsys.readouterr().out == (
+        "12:34:56 [6/9] distill\\x1b[2J | epoch 1/2 | step 5/10 | loss 0.5\n"
+    )
+
+
+def test_progress_has_the_time_of_day_and_a_table_has_none(capsys, noon):
+    display = PlainDisplay()
+    display.expect({1: 90.0}, pace=1)
+    display.run_started(1, 1, 1, "out")
+    display.stage_waits(1, Kind.CLEAN, "train", "another run computes it")
+    display.stage_taken(1, Kind.CLEAN, "train")
+    display.cell_finished(row())
+    progress = capsys.readouterr().out.splitlines()
+    assert len(progress) == 5
+    assert all(line.startswith("12:34:56 ") for line in progress)
+    display.run_finished([row()], "out")
+    assert "12:34:56" not in capsys.readouterr().out
 
 
 def test_live_display_renders():

@@ -111,6 +111,19 @@ def test_commands(monkeypatch, width, command, tmp_path):
     assert_whole(narrow.stdout, call(*command, *store).stdout, width)
 
 
+@pytest.mark.parametrize(("columns", "width"), [("80", 80), ("120", 120), ("", 120), ("0", 120)])
+def test_a_table_in_a_file_is_as_wide_as_columns_says(monkeypatch, columns, width):
+    """Or 120 columns wide, where it says nothing that is a width."""
+
+    def shown(columns):
+        monkeypatch.setenv("COLUMNS", columns)
+        return call("list", "presets").stdout
+
+    narrow = shown(columns)
+    assert_whole(narrow, shown(str(WIDE)), width)
+    assert max(len(line.rstrip()) for line in narrow.splitlines()) > width - 15
+
+
 def test_a_kind_of_which_there_is_nothing_has_no_table(monkeypatch, tmp_path):
     of_width(monkeypatch, 80)
     assert call("list", "teachers", "--store", str(tmp_path)).stdout == "teachers: none\n"
