@@ -53,9 +53,7 @@ def doctor_command(
     from kdbench.cli.processes import command_processes
 
     with command_processes(choice, shows_broken=True) as processes:
-        known = set(processes.catalogue.names("attack") + processes.catalogue.names("defense"))
-        requests = _requests() if {_ATTACK, _DEFENSE} <= known else {}
-        health = examine(processes, Store(store_dir), requests)
+        health = examine(processes, Store(store_dir), _requests())
     advice = findings(health)
     if as_json:
         value = {**asdict(health), "findings": [asdict(finding) for finding in advice]}
@@ -90,12 +88,15 @@ def show(health: Health, advice: list[Finding]) -> None:
     console.print(table)
     if health.timed:
         where = "on the GPU" if health.computing.gpus else "with one thread"
-        names = ("network", "images", "batch", "steps a second")
+        names = ["network", "images", "batch", "steps a second"]
+        # Nothing is left out: what could not be timed has a reason in place of a number.
+        names += ["why there is none"] * any(timed.why for timed in health.timed)
         table = plain_table(f"plain training {where}", names)
         for timed in health.timed:
             side = f"{timed.image_size}x{timed.image_size}"
-            values = (timed.network, side, timed.batch_size, f"{timed.steps_per_s:.3g}")
-            table.add_row(*map(safe, values))
+            steps = "-" if timed.steps_per_s is None else f"{timed.steps_per_s:.3g}"
+            values = (timed.network, side, timed.batch_size, steps, timed.why)
+            table.add_row(*map(safe, values[: len(names)]))
         console.print(table)
     if advice:
         console.print("[bold]what is slow or missing here[/]")
@@ -125,6 +126,9 @@ def _lines(health: Health) -> Iterator[tuple[str, str]]:
     kinds = ", ".join(counted(count, kind) for kind, count in plugins.methods.items())
     yield "plugins", f"{plugins.loaded} loaded, {len(plugins.broken)} broken: {kinds}"
     for estimate in health.estimates:
+        if estimate.seconds is None:
+            yield estimate.name, f"not known: {estimate.why}"
+            continue
         about = "more than" if estimate.unknown else "about"
         jobs = f"--threads 1 --jobs {estimate.jobs}"
         yield estimate.name, f"{about} {duration(estimate.seconds)} with {jobs}, one seed"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 
 import pytest
 
-from kdbench.bench.run.calibration import Calibration, Pace, Trial
+from kdbench.bench.run.calibration import Calibration, Pace, Trial, Untimed
 from kdbench.bench.session import health as health_module
 from kdbench.bench.session.health import (
     Computing,
@@ -119,6 +120,7 @@ def test_the_same_as_json(monkeypatch):
         "image_size": 16,
         "batch_size": 16,
         "steps_per_s": 119.2,
+        "why": "",
     }
     assert [finding["stops"] for finding in value["findings"]] == [False]
     assert ran.stderr == ""
@@ -179,6 +181,38 @@ def test_speed_needs_no_request(monkeypatch, zygote):
     with Processes(PluginChoice(), pytest.fail) as processes:
         timed, estimates = health_module._speed(processes, {})
     assert (len(timed), estimates) == (1, ())
+
+
+def test_what_could_not_be_timed_or_estimated_keeps_its_row(monkeypatch, capsys, zygote):
+    """It has a reason in place of a number."""
+    small, deep = Trial("wrn10_1", 10, 16, 16), Trial("pyramid200", 10, 16, 16)
+    why = "no time was left: a step takes about 9.0 s"
+    known = Calibration((Pace(small, 0.01),), 0.5, (Untimed(deep, why),))
+    monkeypatch.setattr(
+        "kdbench.bench.run.calibration.calibrate", lambda *arguments, **options: known
+    )
+    requests = doctor._requests()
+    (name, *_) = requests
+    spec, jobs = requests[name]
+    requests[name] = spec.model_copy(update={"attacks": ("gone",)}), jobs
+    with Processes(PluginChoice(), pytest.fail) as processes:
+        timed, estimates = health_module._speed(processes, requests)
+        monkeypatch.setattr(
+            "kdbench.bench.run.calibration.calibrate", lambda *arguments, **options: None
+        )
+        nothing = health_module._speed(processes, requests)
+    assert timed[1] == Timed("pyramid200", 16, 16, None, why)
+    assert [estimate.name for estimate in estimates] == list(requests)
+    assert estimates[0].seconds is None
+    assert "unknown attack 'gone'" in estimates[0].why
+    assert estimates[1].seconds > 0
+    assert all(each.steps_per_s is None and each.why for each in nothing[0])
+    assert [(each.seconds, bool(each.why)) for each in nothing[1]] == [(None, True)] * 2
+    show(replace(FAST, timed=timed, estimates=estimates), [])
+    shown = capsys.readouterr().out
+    assert re.search(f"pyramid200 +16x16 +16 +- +{why}", shown)
+    assert re.search(f"{re.escape(name)} +not known: unknown attack 'gone'", shown)
+    assert findings(replace(FAST, timed=timed, estimates=estimates)) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -81,6 +81,14 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class Untimed:
+    """A network that was to be tried, and has no pace."""
+
+    trial: Trial
+    why: str
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What is known of this machine's speed."""
 
@@ -88,6 +96,8 @@ class Calibration:
     """Of each network that was tried. None: every machine is fast enough."""
     start_s: float = _START_S
     """Seconds that a stage takes besides its training."""
+    untimed: tuple[Untimed, ...] = ()
+    """The networks that were not timed, each with the reason."""
 
     def seconds(self, stage: Stage) -> float | None:
         """About how long a stage takes. None: nobody can know what it computes."""
@@ -145,8 +155,7 @@ def calibrate(
     if sum(operations) < _TRIFLE and not trials:
         return Calibration()
     announce()
-    chosen = choose([*trials, *trials_of(stages)])
-    return _ask(chosen, numerics, zygote, budget_s)
+    return _ask(choose([*trials, *trials_of(stages)]), numerics, zygote, budget_s)
 
 
 def trials_of(stages: Iterable[Stage]) -> Iterator[Trial]:
@@ -192,6 +201,7 @@ def _answer(walled: Walled, trials: Sequence[Trial], budget_s: float) -> Calibra
     """What the process said until its end, or until it was too late."""
     begun = time.monotonic()
     until, start_s, paces = begun + budget_s + _PATIENCE_S, _START_S, []
+    skipped: dict[int, str] = {}
     while walled.exit is None and (left := until - time.monotonic()) > 0:
         wait([walled], left)
         walled.look()
@@ -205,10 +215,23 @@ def _answer(walled: Walled, trials: Sequence[Trial], budget_s: float) -> Calibra
                 until = begun + budget_s + _PATIENCE_S
             elif "end" in message:
                 until = 0.0
+            elif "left_out" in message:
+                step = f"a step takes about {float(message['step_s']):.1f} s"
+                skipped[message["left_out"]] = (
+                    f"no time was left: {step}, and all networks have {budget_s:.0f} s"
+                )
             else:
                 paces.append(Pace(trials[message["trial"]], float(message["seconds"])))
                 until = min(until, begun + budget_s + _LAST_S)
-    return Calibration(tuple(paces), start_s) if paces else None
+    # Its process was ended, or has ended by itself, in the middle of a trial.
+    late = "it gave no answer in time" if walled.exit is None else "its process failed"
+    timed = {pace.trial for pace in paces}
+    untimed = tuple(
+        Untimed(trial, skipped.get(number, late))
+        for number, trial in enumerate(trials)
+        if trial not in timed
+    )
+    return Calibration(tuple(paces), start_s, untimed) if paces else None
 
 
 # -- inside the process ----------------------------------------------------------------------------
@@ -241,15 +264,15 @@ def serve(channel: socket.socket, order: Mapping[str, Any], links: Mapping[str, 
     for number, values in enumerate(order["trials"]):
         trial = Trial(**values)
         # A step that is not timed, and one that is. What takes longer than is left is not begun.
-        if speed is not None and 2 * trial.work * trial.batch_size / speed > left_s:
-            break
+        step_s = 0.0 if speed is None else trial.work * trial.batch_size / speed
+        if left_s <= 0 or 2 * step_s > left_s:
+            say({"left_out": number, "step_s": step_s})
+            continue
         begun = time.monotonic()
         seconds = step_seconds(trial, numerics, min(_ONE_S, left_s))
         left_s -= time.monotonic() - begun
         speed = Pace(trial, seconds).speed
         say({"trial": number, "seconds": seconds})
-        if left_s <= 0:
-            break
     say({"end": True})
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdbench.errors import ConfigError
+from kdbench.errors import ConfigError, KdbenchError
 
 if TYPE_CHECKING:
     from kdbench.bench.plan.plan import Stage
     from kdbench.bench.request.spec import RunSpec
-    from kdbench.bench.run.calibration import Calibration
+    from kdbench.bench.run.calibration import Calibration, Trial
     from kdbench.bench.session.processes import Processes
     from kdbench.bench.store.artefacts import Store
     from kdbench.loading.candidates import Plugin
@@ -30,6 +30,8 @@ _SHARED = Path("/dev/shm")
 SLOW_S = 2.0
 #: Seconds of timed steps.
 _BENCHMARK_S = 6.0
+#: Why nothing was timed.
+_NOTHING = "no training could be tried here"
 #: Networks that are timed in any case, with the size of their images and of a batch: a small one,
 #: and one of a usual size.
 _TIMED = (("wrn10_1", 16, 16), ("wrn16_2", 32, 64))
@@ -89,14 +91,16 @@ class Plugins:
 
 @dataclass(frozen=True)
 class Timed:
-    """A network that was trained for a moment."""
+    """A network that was trained for a moment, or was to be."""
 
     network: str
     image_size: int
     batch_size: int
     """Images a step."""
-    steps_per_s: float
-    """Of plain training."""
+    steps_per_s: float | None
+    """Of plain training. None: it was not timed."""
+    why: str = ""
+    """Why it was not timed."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,14 @@ class Estimate:
 
     name: str
     """What is asked for."""
-    seconds: float
-    """Of the stages that can be estimated."""
+    seconds: float | None
+    """Of the stages that can be estimated. None: nothing can."""
     jobs: int
     """Stages side by side."""
     unknown: int
     """Stages that cannot be estimated."""
+    why: str = ""
+    """Why nothing can be estimated."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ class Health:
     storage: Storage
     plugins: Plugins
     timed: tuple[Timed, ...]
-    """Empty: nothing could be timed."""
+    """Every network that was to be timed."""
     estimates: tuple[Estimate, ...]
 
 
@@ -264,24 +270,36 @@ def _speed(
     from kdbench.bench.run.calibration import Trial
     from kdbench.numerics import choose_numerics
 
-    outlines = {name: outline(spec, processes.catalogue) for name, (spec, _) in requests.items()}
-    plans = {name: build_plan(each.parts) for name, each in outlines.items()}
-    stages = [stage for plan in plans.values() for stage in plan.stages.values()]
+    plans: dict[str, list[Stage]] = {}
+    refused: dict[str, str] = {}
+    for name, (spec, _) in requests.items():
+        try:
+            plan = build_plan(outline(spec, processes.catalogue).parts)
+            plans[name] = list(plan.stages.values())
+        except KdbenchError as error:  # a method is missing, or its plugin is broken
+            refused[name] = str(error)
+    stages = [stage for plan in plans.values() for stage in plan]
     numerics = choose_numerics("auto", "auto", 1)
     trials = [Trial(name, 10, side, batch) for name, side, batch in _TIMED]
     calibrate = processes.calibrate(numerics, trials=trials, budget_s=_BENCHMARK_S)
     calibration = None if calibrate is None else calibrate(stages)
     if calibration is None:
-        return (), ()
-    timed = tuple(
-        Timed(pace.trial.network, pace.trial.image_size, pace.trial.batch_size, 1 / pace.seconds)
-        for pace in calibration.paces
-    )
+        timed = [_timed(trial, None, _NOTHING) for trial in trials]
+        refused |= dict.fromkeys(plans, _NOTHING)
+    else:
+        timed = [_timed(pace.trial, 1 / pace.seconds) for pace in calibration.paces]
+        timed += [_timed(untimed.trial, None, untimed.why) for untimed in calibration.untimed]
     estimates = tuple(
-        _estimate(name, list(plan.stages.values()), calibration, requests[name][1], numerics)
-        for name, plan in plans.items()
+        Estimate(name, None, jobs, 0, refused[name])
+        if calibration is None or name in refused
+        else _estimate(name, plans[name], calibration, jobs, numerics)
+        for name, (_, jobs) in requests.items()
     )
-    return timed, estimates
+    return tuple(timed), estimates
+
+
+def _timed(trial: Trial, steps_per_s: float | None, why: str = "") -> Timed:
+    return Timed(trial.network, trial.image_size, trial.batch_size, steps_per_s, why)
 
 
 def _estimate(

@@ -84,10 +84,10 @@ def _slow(health: Health) -> Iterator[Finding]:
             f"Little memory ({computing.memory_gib:.1f} GiB): use --jobs 1, small batches and "
             "small images."
         )
-    if not health.timed:
+    if all(timed.steps_per_s is None for timed in health.timed):
         yield Finding("No training could be timed here, so nothing is known of its speed.")
     for estimate in health.estimates:
-        if estimate.seconds > _LONG_S:
+        if estimate.seconds is not None and estimate.seconds > _LONG_S:
             yield Finding(
                 f"{estimate.name} takes long here: begin with small networks, and ask "
                 "`kdbench run ... --dry-run` before a larger request."

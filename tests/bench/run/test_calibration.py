@@ -27,6 +27,13 @@ ONE_THREAD = Numerics(torch.device("cpu"), threads=1)
 SPEED = 1e9
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    """A machine that is busy with other work is waited for."""
+    monkeypatch.setattr(calibration_module, "_PATIENCE_S", 600.0)
+    monkeypatch.setattr(calibration_module, "_LAST_S", 600.0)
+
+
 @pytest.fixture
 def plan(registry):
     common = {"attacks": ("badnets",), "defenses": ("none",), "pairs": (("wrn16_2", "wrn10_1"),)}
@@ -123,6 +130,34 @@ def test_steps_are_timed_in_another_process(zygote):
 
 def test_a_process_that_fails_tells_nothing(zygote):
     assert calibrate([], ONE_THREAD, zygote, [Trial("no_such_network", 3, 8, 4)], 0.05) is None
+
+
+def test_a_network_for_which_no_time_is_left_is_named(zygote):
+    """The budget ends with the first network, however fast the machine is."""
+    small, large = Trial("wrn10_1", 3, 8, 4), Trial("wrn16_2", 3, 32, 64)
+    known = calibrate([], ONE_THREAD, zygote, [large, small], 1e-6)
+    assert [pace.trial for pace in known.paces] == [small]
+    assert [untimed.trial for untimed in known.untimed] == [large]
+    assert known.untimed[0].why.startswith("no time was left: a step takes about ")
+
+
+def test_a_network_whose_process_ended_is_named(monkeypatch):
+    """What it said before stays."""
+    trials = [SMALL, replace(SMALL, network="wrn16_2")]
+
+    class Ended:
+        exit = None
+
+        def look(self):
+            self.exit = "killed"
+
+        def hear(self):
+            return [b'{"ready": true}', b'{"trial": 0, "seconds": 0.5}']
+
+    monkeypatch.setattr(calibration_module, "wait", lambda processes, seconds: None)
+    known = calibration_module._answer(Ended(), trials, 0.0)
+    assert known.paces == (Pace(SMALL, 0.5),)
+    assert known.untimed == (calibration_module.Untimed(trials[1], "its process failed"),)
 
 
 def test_the_first_step_does_not_count(monkeypatch):
