@@ -36,7 +36,7 @@ from kdbench.loading.registry import Registry
 from kdbench.metrics import Evaluation, Rate
 
 MODELS = ("wrn28_4", "wrn16_4", "wrn28_2", "wrn16_2", "wrn16_1", "wrn10_1", "resnet56", "resnet20")
-PHASES = ("plan", "first", "again")
+PHASES = ("plan", "first", "again", "changed")
 #: Cells of one pair and seed: four attacks, three defenses, two distillers.
 PER_PAIR = 24
 
@@ -114,11 +114,17 @@ def measure(phase: str, cells: int, folder: Path) -> dict[str, object]:
     """One phase: seconds, peak memory, and what was written."""
     registry, store = Registry.load(), Store(folder / "store")
     start = time.perf_counter()
-    ready = prepare(request(cells), registry, store)
+    asked = request(cells)
+    if phase == "changed":  # nothing of it is in the store, and its like was computed before
+        asked = asked.model_copy(update={"train_size": 90})
+    ready = prepare(asked, registry, store)
     result: dict[str, object] = {"phase": phase}
     result |= {"cells": len(ready.plan.cells), "stages": len(ready.plan.stages)}
-    if phase == "plan":
-        forecast(ready.plan, store)
+    if phase in ("plan", "changed"):
+        for name, explain in (("forecast", False), ("with_reasons", True)):
+            before = time.process_time()
+            forecast(ready.plan, store, explain=explain)
+            result[f"{name}_cpu_seconds"] = round(time.process_time() - before, 1)
     else:
         result |= _carry_out(ready, registry, store, folder / phase)
     result["seconds"] = round(time.perf_counter() - start, 1)
@@ -146,7 +152,7 @@ def _carry_out(ready: Prepared, registry: Registry, store: Store, out: Path) -> 
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep the store here.")
 @click.option("--phase", type=click.Choice(PHASES), multiple=True, default=PHASES)
 def main(cells: int, folder: Path | None, phase: tuple[str, ...]) -> None:
-    """Plan, run and run again; a JSON line for each."""
+    """Plan, run, run again, and plan with other images; a JSON line for each."""
     if len(phase) == 1 and folder is not None:
         print(json.dumps(measure(phase[0], cells, folder)), flush=True)
         return

@@ -35,7 +35,7 @@ def look_ahead(
 
     calibrate = processes.calibrate(prepared.numerics, announce=_announce)
     # How the machine is divided was told before.
-    planned = Planned.of(prepared, store, jobs, lambda line: None, calibrate)
+    planned = Planned.of(prepared, store, jobs, lambda line: None, calibrate, explain=False)
     slots = share_machine(jobs, prepared.numerics)
     display.expect(
         {

@@ -132,4 +132,4 @@ def test_a_method_of_a_kind_in_the_singular():
     one, several = (call("list", kind, "lba", "--json") for kind in ("attack", "attacks"))
     assert one.exit_code == 0
     assert one.output == several.output
-    assert "'attacks'" in call("list", "attackss").stderr
+    assert "`kdbench list attacks`" in call("list", "attackss").stderr

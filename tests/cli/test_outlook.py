@@ -105,22 +105,40 @@ def test_a_display_knows_what_the_stages_will_take(monkeypatch, capsys):
     monkeypatch.setattr(
         "kdbench.bench.session.planned.Planned.of", lambda *arguments, **options: long
     )
+    monkeypatch.setattr("time.strftime", lambda form: "12:34:56")
     display = PlainDisplay()
     processes = SimpleNamespace(calibrate=lambda numerics, **options: None)
     look_ahead(long.prepared, None, 1, processes, display)
     assert "This run will take about 2 h 00 min" in capsys.readouterr().err
     display.run_started(3, 1, 1, "out")
     assert capsys.readouterr().out.splitlines() == [
-        "3 stages, 1 of them to run, 1 cell -> out",
-        "about 2 h 00 min on this machine",
+        "12:34:56 3 stages, 1 of them to run, 1 cell -> out",
+        "12:34:56 about 2 h 00 min on this machine",
     ]
     display.stage_started(1, Kind.DISTILL, "distill")
     display.stage_waits(1, Kind.DISTILL, "distill", "another run computes it")
     display.stage_taken(1, Kind.DISTILL, "distill")
     assert capsys.readouterr().out.splitlines() == [
-        "[1/3] distill | waits: another run computes it",
-        "[1/3] distill | computed by another run",
+        "12:34:56 [1/3] distill | waits: another run computes it",
+        "12:34:56 [1/3] distill | computed by another run",
     ]
+
+
+def test_before_a_run_nobody_reads_why_a_stage_has_to_run(monkeypatch):
+    """Only its cost is shown. The reasons take a file for each stage that was ever computed."""
+    asked = []
+
+    def forecast(plan, store, calibrate, explain):
+        asked.append(explain)
+        return [], 0
+
+    monkeypatch.setattr("kdbench.bench.session.planned.forecast", forecast)
+    prepared = SimpleNamespace(
+        numerics=Numerics(torch.device("cpu"), threads=1), plan=SimpleNamespace(cells=[])
+    )
+    processes = SimpleNamespace(calibrate=lambda numerics, **options: None)
+    look_ahead(prepared, None, 1, processes, PlainDisplay())
+    assert asked == [False]
 
 
 @pytest.mark.parametrize("options", [(), ("--quiet",), ("--json",)])

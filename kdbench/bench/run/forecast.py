@@ -29,12 +29,14 @@ class Forecast:
 
 
 def forecast(
-    plan: Plan, store: Store, calibrate: Calibrate | None = None
+    plan: Plan, store: Store, calibrate: Calibrate | None = None, explain: bool = True
 ) -> tuple[list[Forecast], int]:
     """(every stage of a plan, how many cells have their row already).
 
     Args:
         calibrate: is called where stages have no cost.
+        explain: say why a stage has to run. That reads a manifest for each stage that was ever
+            computed under the same title, which takes seconds for ten thousand cells.
     """
     schedule, rows = wanted(plan, store.find)
     timings = Timings(store.vault)
@@ -42,9 +44,8 @@ def forecast(
     forecasts = []
     for key, stage in plan.stages.items():
         if key in to_run:
-            forecasts.append(
-                Forecast(stage, "run", _why(stage, store, timings, to_run), timings.cost(stage))
-            )
+            why = _why(stage, store, timings) if explain else ""
+            forecasts.append(Forecast(stage, "run", why, timings.cost(stage)))
         elif key in schedule.kept or store.find(key) is not None:
             forecasts.append(Forecast(stage, "cached"))
         else:
@@ -72,7 +73,7 @@ def _calibrated(forecasts: list[Forecast], calibrate: Calibrate) -> list[Forecas
     return [replace(f, cost=cost(f)) for f in forecasts]
 
 
-def _why(stage: Stage, store: Store, timings: Timings, to_run: set[str]) -> str:
+def _why(stage: Stage, store: Store, timings: Timings) -> str:
     other = timings.namesake(stage)
     known = None if other is None else store.find(other)
     if known is None:

@@ -35,14 +35,16 @@ class Planned:
         jobs: int,
         tell: Tell,
         calibrate: Calibrate | None = None,
+        explain: bool = True,
     ) -> Planned:
         """Look into the store, and at what was computed here before.
 
         Args:
             jobs: workers to estimate the time for.
             calibrate: tries how fast this machine is, where nothing comparable was computed.
+            explain: say of each stage why it has to run.
         """
-        forecasts, rows = forecast(prepared.plan, store, calibrate)
+        forecasts, rows = forecast(prepared.plan, store, calibrate, explain)
         slots = divide(jobs, prepared.numerics, tell)
         states = Counter(f.state for f in forecasts)
         run = [f for f in forecasts if f.state == "run"]

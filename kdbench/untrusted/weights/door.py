@@ -83,7 +83,7 @@ class Foreign:
         ]
         changes += [f"{word!r} removed from some names" for word in origin.get("words", [])]
         if origin.get("left_out"):
-            changes.append(f"{counted(origin['left_out'], 'value')} left out, as no weights")
+            changes.append(f"{counted(origin['left_out'], 'value')} left out: no weights")
         changes += [
             f"{place!r} left out, which would fit as well" for place in origin.get("beside", [])
         ]

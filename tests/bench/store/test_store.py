@@ -317,7 +317,7 @@ def test_the_command_line_lists_verifies_and_tidies(store):
     path.write_bytes(b"tampered")
     result = CliRunner().invoke(main, ["store", "verify", *where])
     assert result.exit_code == 4
-    assert "1 of 2 artefacts are damaged" in result.stderr
+    assert "1 of 2 artefacts: damaged" in result.stderr
     assert (
         "would be deleted" in CliRunner().invoke(main, ["store", "gc", "--dry-run", *where]).output
     )

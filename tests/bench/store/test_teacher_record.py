@@ -115,7 +115,7 @@ def test_an_entry_of_an_older_version_is_read_and_says_what_is_not_known(keep, s
         ({"key": "../../etc"}, "its key is no SHA-256"),
         ({"mean": [9, 9, 9]}, "mean"),
         ({"mean": [0.5]}, "mean"),
-        ({"class_names": ["a"]}, "1 names for 3 classes"),
+        ({"class_names": ["a"]}, "1 name for 3 classes"),
         ({"class_order": "backwards"}, "class_order"),
         ({"basis": {"image_size": "me"}}, "basis"),
         ({"basis": {"normalization": "given"}}, "no mean and std"),

@@ -229,7 +229,7 @@ def test_a_row_whose_rates_and_counts_disagree_is_damaged(store):
     where = ["--store", str(store.root)]
     refused = CliRunner().invoke(main, ["store", "verify", *where])
     assert refused.exit_code == 4
-    assert "1 of 1 artefacts are damaged" in refused.stderr
+    assert "1 of 1 artefact: damaged" in refused.stderr
     assert list(store) == []
 
 
