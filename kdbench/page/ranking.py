@@ -204,14 +204,6 @@ def p_text(p: float) -> str:
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
-def _verdicts(record: Row) -> str:
-    """All verdicts of a defense, with their shares of the seeds. Without a defense there is none
-    that could have stopped something."""
-    verdicts = str(record["verdict"] or MISSING)
-    is_defense = record["defense"] != UNDEFENDED
-    return verdicts if is_defense else verdicts.replace("not stopped", "undefended")
-
-
 def _over_attacks(rows: list[Row], tasks: Sequence[Task]) -> list[Ranking]:
     """Each defense by its worst attack, where there are several attacks."""
     if all(len(task.attacks) < 2 for task in tasks):
@@ -233,7 +225,7 @@ def _over_attacks(rows: list[Row], tasks: Sequence[Task]) -> list[Ranking]:
                 text(record["acc_lost"]),
                 str(record["n_seeds"]),
                 None,
-                _verdicts(record),
+                str(record["verdict"] or MISSING),
                 "",
                 "",
                 record["worst_attack"] or MISSING,

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from operator import itemgetter
 from typing import Any
 
 from kdbench.errors import ConfigError
@@ -236,7 +237,8 @@ def _mean_changes(pairs: Sequence[Pair]) -> list[Change]:
     good = [pair for pair in pairs if all(row["status"] == "ok" for row in pair)]
     if len(good) > 1:
         verdict_a, verdict_b = (
-            verdict_shares([pair[side] for pair in good]) or None for side in (0, 1)
+            verdict_shares([pair[side] for pair in good], itemgetter("verdict")) or None
+            for side in (0, 1)
         )
         changes.append(Change(_over_seeds(names, good), "verdict", verdict_a, verdict_b))
     for name in MEASURED:
