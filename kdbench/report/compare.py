@@ -22,12 +22,14 @@ from typing import Any
 
 from kdbench.errors import ConfigError
 from kdbench.report.columns import COLUMNS, RATES, Row, conclusive_removed
+from kdbench.report.compared import as_html, as_text, counts
 from kdbench.report.leaderboard import verdict_shares
 from kdbench.report.merge import check_datasets, located
 from kdbench.report.noise import LEVEL, Difference, difference, holm
 from kdbench.report.paired import estimate, paired_difference
 from kdbench.report.read import CELL, ResultsFile, cell_key
 from kdbench.report.settings import DIGESTS, check_numbers
+from kdbench.untrusted.text import shown
 
 MEASURED = ("teacher_asr", "teacher_acc", "student_acc", "student_asr", "transferred", "removed")
 _FIRST = ("setting_digest", "changed", "config_digest")
@@ -97,10 +99,13 @@ class Family:
     changes: list[Change] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """Everything that ``kdbench compare`` says."""
+    """Everything that ``kdbench compare`` says. ``print`` shows what the command prints."""
 
+    #: The first file, and the second.
+    a: str
+    b: str
     #: How many cells both files have.
     shared: int
     only_in_a: list[Row]
@@ -113,6 +118,17 @@ class Comparison:
     causes: list[Row]
     #: Columns of :data:`OTHERS` that changed, each with ``column`` and the number of ``cells``.
     others: list[Row]
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    def __repr__(self) -> str:
+        both = f"{self.shared} cell{'s' * (self.shared != 1)} in both"
+        names = " and ".join(map(shown, (self.a, self.b)))
+        return f"<Comparison of {names}: {both}, {counts(self.cells)}>"
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
     def as_dict(self) -> dict[str, Any]:
         return {"level": LEVEL, "correction": "holm", **asdict(self)}
@@ -156,6 +172,8 @@ def compare(a: ResultsFile, b: ResultsFile, split: bool = False) -> Comparison:
         names, numbers = cell_key(pair[0])[:-1], pair[0]["setting_digest"] if split else None
         by_setting.setdefault((*names, numbers), []).append(pair)
     return Comparison(
+        a=str(a.path),
+        b=str(b.path),
         shared=len(pairs),
         only_in_a=[_cell(row) for key, row in in_a.items() if key not in in_b],
         only_in_b=[_cell(row) for key, row in in_b.items() if key not in in_a],
