@@ -119,6 +119,7 @@ class Results:
     def report(self, path: str | Path = "report.html") -> Path:
         """Write the page that ``kdbench report`` writes: one file that needs no network.
 
+        A file that is there is overwritten, so that a cell of a notebook can be run again.
         Pictures, logs and run.json are taken from the folders of :attr:`paths`.
 
         Raises:

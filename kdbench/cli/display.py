@@ -18,6 +18,7 @@ from kdbench.cli.table import PlainTable
 from kdbench.cli.tell import named_width
 from kdbench.page.numbers import duration as duration
 from kdbench.report.columns import conclusive_removed
+from kdbench.report.words import shown_verdict
 from kdbench.untrusted.text import shown, strip_control
 
 #: Columns of a table in a file or a pipe, where nobody names others.
@@ -74,7 +75,7 @@ def cell_line(row: dict[str, Any]) -> str:
     if row.get("status") != "ok":
         return strip_control(f"{cell} | {row.get('status')}: {row.get('reason')}")
     numbers = f"student ACC {_number(row.get('student_acc'))} ASR {_number(row.get('student_asr'))}"
-    return strip_control(f"{cell} | {numbers} | {row.get('verdict') or 'no verdict'}")
+    return strip_control(f"{cell} | {numbers} | {shown_verdict(row) or 'no verdict'}")
 
 
 def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
@@ -117,7 +118,7 @@ def result_table(rows: list[dict[str, Any]], width: int = PLAIN_WIDTH) -> Table:
             ),
             *(_number(row.get(name)) for name in ("c1_asr", "c3_asr", "transferred")),
             _number(conclusive_removed(row)),
-            safe((row.get("verdict") or "-") if ok else row.get("status")),
+            safe((shown_verdict(row) or "-") if ok else row.get("status")),
         )
     return table
 
@@ -136,6 +137,7 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
     """
     from kdbench.report.preset_remarks import remark_lines
     from kdbench.report.verdict import MEANING, TRANSFER_FLOOR
+    from kdbench.report.words import SHOWN
     from kdbench.report.worth import no_reason_to_distil
 
     shown = rows[:MOST_ROWS]
@@ -160,8 +162,8 @@ def print_results(console: Console, rows: list[dict[str, Any]], out: str) -> Non
     console.print(
         "C1: student of the clean teacher. C3: student of the backdoored teacher, undefended."
     )
-    verdicts = {row.get("verdict") for row in shown}
-    for word, meaning in MEANING.items():
+    verdicts = set(map(shown_verdict, shown))
+    for word, meaning in (MEANING | SHOWN).items():
         if word in verdicts:
             print_line(console, f"Verdict {word}: {meaning}.")
     if out:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kdbench._counted import counted
+from kdbench.cli.outputs import check_outputs
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def leaderboard_command(runs: tuple[Path, ...], out: Path, split: bool, as_json:
     more than 3 points of ACC comes after all that do not; what was not measured at two seeds, or is
     inconclusive, has no rank. Every two defenses are compared too, corrected for the number of
     comparisons. Runs that used other numbers under one name are refused. Numbers that a name does
-    not promise stand behind it in brackets. Files that exist are overwritten.
+    not promise stand behind it in brackets. What --out names is overwritten, and the two files
+    beside it. A file of the default name is not: it may be of other runs.
     """
     from kdbench.report.leaderboard import write_leaderboard, write_overall
     from kdbench.report.merge import merge
@@ -101,8 +103,8 @@ def _outputs(out: Path, files: list[ResultsFile]) -> tuple[Path, Path, Path]:
     """The three files to write.
 
     Raises:
-        ConfigError: ``out`` is a folder or has the name of another of the three, or one of them was
-            read.
+        ConfigError: ``out`` is a folder or has the name of another of the three, or one of them may
+            not be written over.
     """
     if not out.name or out.is_dir():
         raise ConfigError(f"--out {out} is a folder; name a file, e.g. {out / 'leaderboard.csv'}")
@@ -111,12 +113,7 @@ def _outputs(out: Path, files: list[ResultsFile]) -> tuple[Path, Path, Path]:
             f"--out {out}: {_PAIRED} is for the comparisons of the defenses; name another file"
         )
     paths = out, out.with_name(f"{out.stem}-overall{out.suffix}"), out.with_name(_PAIRED)
-    read = {file.path.resolve() for file in files}
-    for path in paths:
-        if path.resolve() in read:
-            raise ConfigError(
-                f"--out would overwrite {path}, which is one of the runs; name another file"
-            )
+    check_outputs(paths, [file.path for file in files])
     return paths
 
 

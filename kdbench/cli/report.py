@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdbench.cli.outputs import check_outputs
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def report_command(runs: tuple[Path, ...], out: Path, split: bool, figures: Path
     The page says what was found, and has the verdicts, ACC against ASR, the controls, the ranking
     with ties, the triggers, all cells, failures, cost, and what was run. It asks nobody for
     anything, and everything on it can be read without its script. Of a results.csv alone only the
-    rows are shown. Runs that used other numbers under one name are refused. Files that exist are
-    overwritten.
+    rows are shown. Runs that used other numbers under one name are refused. What --out and
+    --figures name is overwritten. A report.html that nobody named is not: it may be of another run.
     """
     from kdbench.page.source import read_source
     from kdbench.untrusted.text import shown
@@ -50,6 +51,7 @@ def report_command(runs: tuple[Path, ...], out: Path, split: bool, figures: Path
     if not out.name or out.is_dir():
         raise ConfigError(f"--out {out} is a folder; name a file, e.g. {out / 'report.html'}")
     source = read_source(runs, split)
+    check_outputs([out], source.files)
     for path in _write(source, out, figures):
         click.echo(shown(path))
 

@@ -10,9 +10,17 @@ import kdbench
 from kdbench.page.record import number, texts
 from kdbench.untrusted.text import strip_control
 
-#: What TeX would obey in a text.
-_SPECIAL = re.compile(r"[\\{}%$&#_^~]")
-_SPELLED = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+#: What TeX would obey in a text, or set as another sign.
+_SPECIAL = re.compile("[\\\\{}%$&#_^~<>|\u2212]")
+_SPELLED = {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "\u2212": "$-$",
+}
 
 
 def kdbench_entry() -> str:

@@ -20,15 +20,15 @@ from kdbench.page.bars import Bar, bars_of
 from kdbench.page.latex import latex_table
 from kdbench.page.marking import (
     INK,
-    KEYS,
     LINE,
     SOFT,
     STYLES,
-    cut,
+    draw_key,
     draw_legend,
     draw_scatter,
     frame_of,
     keys_of,
+    wrapped,
 )
 from kdbench.page.numbers import text
 from kdbench.page.scatter import scatter_of
@@ -42,8 +42,10 @@ _WIDTH, _LETTERS = 3.33, 7.0
 _HEIGHT, _LEFT, _BELOW, _EDGE = 2.59, 0.44, 0.31, 0.1
 #: Bars of a figure, and figures of each kind.
 _MOST_BARS, _MOST_FIGURES = 40, 20
-#: Letters of a name beside a bar.
+#: Letters of a line of a name beside a bar.
 _MOST_NAME = 24
+#: Letters of a line of the name of an axis, and the height of one, inches.
+_MOST_LABEL, _LINE = 56, 0.12
 #: An attack with its bars.
 _Group = tuple[str, Sequence[Bar]]
 
@@ -115,14 +117,19 @@ def _draw_scatter(task: Task) -> Figure | None:
     if scatter is None:
         return None
     draw_scatter(axes, scatter, _LETTERS)
-    keys = keys_of(scatter)
-    legend = 0.16 * -(-len(keys) // KEYS) + 0.08
-    total = _HEIGHT + legend
-    figure.set_size_inches(_WIDTH, total)
-    axes.set_position((_LEFT / _WIDTH, (_BELOW + legend) / total, width / _WIDTH, height / total))
-    below = figure.add_axes((0, 0, 1, legend / total))
+    # What stands below is measured first, and the figure then grows by it.
+    below = figure.add_axes((0.5 * _EDGE / _WIDTH, 0, 1 - _EDGE / _WIDTH, 1))
     below.axis("off")
-    draw_legend(below, keys, _LETTERS - 0.5, "center", (0.5, 0.5))
+    legend = draw_legend(below, keys_of(scatter), _LETTERS - 0.5, "lower center", (0.5, 0))
+    legend_height = legend.get_window_extent().height / figure.dpi
+    key = draw_key(below, scatter.key, _LETTERS - 0.5, (0, 0)) if scatter.key else []
+    key_height = max((text.get_window_extent().height / figure.dpi for text in key), default=0.0)
+    more = legend_height + key_height + (_EDGE if key else 0)
+    total = _HEIGHT + more
+    figure.set_size_inches(_WIDTH, total)
+    axes.set_position((_LEFT / _WIDTH, (_BELOW + more) / total, width / _WIDTH, height / total))
+    start = (more - legend_height) / total
+    below.set_position((0.5 * _EDGE / _WIDTH, start, 1 - _EDGE / _WIDTH, 1 - start))
     return figure
 
 
@@ -132,15 +139,18 @@ def _draw_bars(groups: Sequence[tuple[str, Sequence[Bar]]]) -> Figure:
     lines: list[tuple[str, Bar | None]] = []
     for attack, bars in groups:
         lines += [(attack, None), *((bar.setting.defense, bar) for bar in bars)]
-    figure, axes = _new(0.46 + 0.17 * len(lines))
-    for y, (_, bar) in enumerate(lines):
+    names = [wrapped(name, _MOST_NAME) for name, _ in lines]
+    # A name of several lines takes more room, and its bar is in the middle of it.
+    rooms = [1 + 0.7 * name.count("\n") for name in names]
+    places = [sum(rooms[:number]) + (room - 1) / 2 for number, room in enumerate(rooms)]
+    figure, axes = _new(0.46 + 0.17 * sum(rooms))
+    for y, (_, bar) in zip(places, lines, strict=True):
         if bar is not None:
             _draw_bar(axes, y, bar)
     axes.set_xlim(0, 100)
-    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.set_ylim(sum(rooms) - 0.5, -0.5)
     axes.set_xlabel("ASR, %: C1 to C3, and the student", fontsize=_LETTERS, labelpad=2)
-    names = [cut(name, _MOST_NAME) for name, _ in lines]
-    axes.set_yticks(range(len(names)), labels=names, fontsize=_LETTERS, parse_math=False)
+    axes.set_yticks(places, labels=names, fontsize=_LETTERS, parse_math=False)
     axes.tick_params(labelsize=_LETTERS, length=2, width=0.5)
     axes.tick_params(axis="y", length=0)
     for label, (_, bar) in zip(axes.get_yticklabels(), lines, strict=True):
@@ -155,7 +165,7 @@ def _draw_bars(groups: Sequence[tuple[str, Sequence[Bar]]]) -> Figure:
     return figure
 
 
-def _draw_bar(axes: Axes, y: int, bar: Bar) -> None:
+def _draw_bar(axes: Axes, y: float, bar: Bar) -> None:
     color, _ = STYLES[bar.mark.style]
     if bar.c1 is not None and bar.c3 is not None and bar.c3 > bar.c1:
         moved, left = bar.c3 - bar.c1, max(0.0, min(bar.asr or bar.c1, bar.c3) - bar.c1)
@@ -183,8 +193,10 @@ def _share(bar: Bar) -> str:
 
 def _draw_sweep(sweep: Sweep) -> Figure:
     """ASR and ACC of the student over the values of one number."""
-    figure, axes = _new(2.2)
-    axes.set_position((0.13, 0.19, 0.84, 0.76))
+    label = wrapped(f"{sweep.name} ({sweep.fixed})", _MOST_LABEL)
+    height = 2.2 + _LINE * label.count("\n")
+    figure, axes = _new(height)
+    axes.set_position((0.13, 1 - 1.78 / height, 0.84, 1.67 / height))
     values = [value for value, _ in sweep.points]
     lines = (("student_asr", "ASR", "#b0124f", "o-"), ("student_acc", "ACC", "#1d4ed8", "s--"))
     for name, word, color, style in lines:
@@ -206,7 +218,6 @@ def _draw_sweep(sweep: Sweep) -> Figure:
         axes.set_xscale("log")
     axes.set_ylim(-3, 103)
     axes.set_ylabel("%", fontsize=_LETTERS, labelpad=1)
-    label = f"{sweep.name} ({sweep.fixed})"
     axes.set_xlabel(label, fontsize=_LETTERS, labelpad=2, parse_math=False)
     axes.tick_params(labelsize=_LETTERS, length=2, width=0.5)
     axes.grid(linewidth=0.3, color=LINE)

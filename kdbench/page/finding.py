@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from kdbench._counted import counted
 from kdbench.page.marks import UNDEFENDED, outcome
 from kdbench.report.columns import Row
 from kdbench.report.paired import grouped
@@ -79,7 +80,7 @@ def finding_of(rows: Sequence[Row], missing: int = 0) -> Finding:
     little = [row for row in judged if row["verdict"] == "inconclusive"]
     if little:
         partly.append(
-            f"In {len(little)} of {_count(len(judged), 'run')} too little of the backdoor "
+            f"In {len(little)} of {counted(len(judged), 'run')} too little of the backdoor "
             "travelled to judge."
         )
     return Finding(headline, (*partly, *reservations))
@@ -99,7 +100,7 @@ def _named(rows: Sequence[Row]) -> list[Row]:
 def _interrupted(rows: int, missing: int) -> list[str]:
     if not missing:
         return []
-    return [f"Not finished: {rows} of {_count(rows + missing, 'cell')} were measured."]
+    return [f"Not finished: {rows} of {counted(rows + missing, 'cell')} were measured."]
 
 
 def _not_measured(cells: int) -> str:
@@ -142,16 +143,16 @@ def _defended(conclusive: Sequence[Row]) -> tuple[str, list[str]]:
     if not stopped:
         return (
             f"Of {len(defenses)} defenses none stopped {_joined(attacks, 'or')} in any of "
-            f"{_count(len(conclusive), 'judged run')}."
+            f"{counted(len(conclusive), 'judged run')}."
         ), more
     who = {defense for _, defense in stopped}
     if len(stopped) <= _FEW:
         others = len(defenses) - len(who)
-        rest = f"; {_count(others, 'other defense')} stopped nothing" if others else ""
+        rest = f"; {counted(others, 'other defense')} stopped nothing" if others else ""
         return f"{_clauses(stopped, runs)}{rest}.", more
     return (
         f"{len(who)} of {len(defenses)} defenses stopped {_joined(attacks, 'or')} in "
-        f"{stopped.total()} of {_count(len(conclusive), 'judged run')}."
+        f"{stopped.total()} of {counted(len(conclusive), 'judged run')}."
     ), [f"{_clauses(stopped, runs)}.", *more]
 
 
@@ -170,8 +171,8 @@ def _partly(partly: _Counts, runs: _Counts) -> list[str]:
     if len(partly) > _NAMED:
         who = {defense for _, defense in partly}
         return [
-            f"{_count(len(who), 'defense')} partly stopped an attack, in {partly.total()} of "
-            f"{_count(runs.total(), 'judged run')}."
+            f"{counted(len(who), 'defense')} partly stopped an attack, in {partly.total()} of "
+            f"{counted(runs.total(), 'judged run')}."
         ]
     return [f"{_clauses(partly, runs, 'partly stopped')}."] if partly else []
 
@@ -184,7 +185,7 @@ def _clauses(counts: _Counts, runs: _Counts, verb: str = "stopped") -> str:
         for (where, defense), count in in_order[:_NAMED]
     ]
     left = sum(count for _, count in in_order[_NAMED:])
-    more = [f"others {verb} an attack in {_count(left, 'run')}"] if left else []
+    more = [f"others {verb} an attack in {counted(left, 'run')}"] if left else []
     return _joined([*parts, *more])
 
 
@@ -199,7 +200,7 @@ def _by_attack(rows: Iterable[Row]) -> dict[str, list[Row]]:
 def _failed(rows: Sequence[Row]) -> Iterable[str]:
     failed = sum(outcome(row) == "failed" for row in rows)
     if failed:
-        yield f"{failed} of {_count(len(rows), 'cell')} failed."
+        yield f"{failed} of {counted(len(rows), 'cell')} failed."
 
 
 def _one_seed(judged: Sequence[Row]) -> Iterable[str]:
@@ -207,12 +208,8 @@ def _one_seed(judged: Sequence[Row]) -> Iterable[str]:
         yield "One seed is no ranking."
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _of(part: int, runs: int) -> str:
-    return f"{part} of {_count(runs, 'run')}"
+    return f"{part} of {counted(runs, 'run')}"
 
 
 def _joined(parts: Sequence[str], word: str = "and") -> str:

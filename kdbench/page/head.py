@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from kdbench._counted import plural
 from kdbench.page.marks import UNDEFENDED
 from kdbench.page.record import day_of, described
 from kdbench.page.source import Source
@@ -37,7 +38,7 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
 
 
 def _plural(noun: str, count: int) -> str:
-    return noun if count == 1 else f"{noun}s"
+    return noun if count == 1 else plural(noun)
 
 
 def _values(source: Source, name: str) -> list[str]:

@@ -12,18 +12,23 @@ _HEAD = """\
 % Written by kdbench report. It needs \\usepackage{booktabs}.
 % ASR and ACC are means over the seeds, in %, with 95 % intervals in brackets. Bold: the first rank,
 % shared by all that tie with the best. The verdict is that of most seeds. A dash: no rank.
+% pdflatex sets Latin letters. Names with others need lualatex or xelatex, and a font that has them.
 """
 
 
 def latex_table(tasks: Sequence[Task]) -> str:
-    """One table for each task."""
-    return _HEAD + "\n".join("\n".join(_table(task)) + "\n" for task in tasks)
+    """One table for each task, with its name above it where there are several."""
+    several = len(tasks) > 1
+    return _HEAD + "\n".join("\n".join(_table(task, several)) + "\n" for task in tasks)
 
 
-def _table(task: Task) -> Iterator[str]:
+def _table(task: Task, is_titled: bool) -> Iterator[str]:
     yield f"% {tex(task.title)}"
     yield r"\begin{tabular}{llrrrrl}"
     yield r"\toprule"
+    if is_titled:
+        yield rf"\multicolumn{{7}}{{l}}{{{tex(task.title)}}} \\"
+        yield r"\midrule"
     yield r"attack & defense & rank & ASR & ACC & removed & verdict \\"
     for attack in task.attacks:
         yield r"\midrule"
@@ -43,7 +48,8 @@ def _line(attack: str, setting: Setting) -> str:
     rank, removed = setting.record["rank"], setting.record["removed"]
     asr = _with_interval(setting, "student_asr")
     parts = [
-        attack,
+        # Behind a rule a bracket would be its width.
+        f"{{}}{attack}" if attack.startswith("[") else attack,
         tex(setting.defense),
         "--" if rank is None else str(rank),
         rf"\textbf{{{asr}}}" if rank == 1 else asr,

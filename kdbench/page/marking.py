@@ -6,17 +6,21 @@ removed. So it can be read without colour.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
 
-from kdbench.page.scatter import Dot, Frame, Scatter
+from kdbench.page.labels import Frame
+from kdbench.page.scatter import Dot, Scatter
 
 #: Colours of text and lines.
 INK, SOFT, LINE = "#171b21", "#57606a", "#d5dae0"
@@ -46,10 +50,8 @@ _Place = Literal["center", "lower center"]
 _ANCHORS = {"start": "left", "end": "right", "middle": "center"}
 #: Pixels of a frame in an inch, and in a point.
 _INCH, _POINT = 144, 2
-#: Entries of a legend, side by side.
-KEYS = 4
-#: Letters of an attack in a legend.
-_MOST_NAME = 16
+#: Entries of a legend or a key side by side, at most, and the letters that a mark takes there.
+_MOST_COLUMNS, _MARK = 4, 4
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,16 @@ def draw_scatter(axes: Axes, scatter: Scatter, letters: float) -> None:
         spine.set_visible(False)
     for dot in scatter.dots:
         _draw(axes, scatter, dot)
+    for dot in scatter.dots:
+        if dot.label is not None and dot.label.is_far:
+            places = (dot.label.x, dot.label.y - frame.line / 4)
+            axes.plot(
+                (dot.asr, x.value(places[0])),
+                (dot.acc, y.value(places[1])),
+                color=SOFT,
+                linewidth=0.4,
+                zorder=1.5,
+            )
     # Over all crosses, and with a rim, so that none strikes a name through.
     rim = [withStroke(linewidth=letters / 3, foreground="white")]
     for dot in scatter.dots:
@@ -146,21 +158,25 @@ def keys_of(scatter: Scatter) -> list[Key]:
     styles = [style for style in _NAMED if any(dot.style == style for dot in scatter.dots)]
     attacks = scatter.shapes[: len(_MARKERS)]
     return [
-        *(Key(cut(attack, _MOST_NAME), _MARKERS[shape], SOFT, "full") for attack, shape in attacks),
+        *(Key(attack, _MARKERS[shape], SOFT, "full") for attack, shape in attacks),
         *(Key(_NAMED[style], "o", *STYLES[style]) for style in styles),
     ]
 
 
 def draw_legend(
     axes: Axes, keys: Sequence[Key], letters: float, place: _Place, at: tuple[float, float]
-) -> None:
-    """Draw a legend with its ``place`` (``lower center``) at a point of the axes, from 0 to 1."""
+) -> Legend:
+    """Draw a legend with its ``place`` (``lower center``) at a point of the axes, from 0 to 1.
+
+    It is no wider than the axes. A name that is longer goes on in a new line.
+    """
+    columns, width = _columns([key.name for key in keys], letters_of(axes, letters), _MARK)
     legend = axes.legend(
         [_mark([], [], key) for key in keys],
-        [key.name for key in keys],
+        [wrapped(key.name, width) for key in keys],
         loc=place,
         bbox_to_anchor=at,
-        ncols=min(len(keys), KEYS),
+        ncols=columns,
         fontsize=letters,
         frameon=False,
         handletextpad=0.1,
@@ -168,8 +184,58 @@ def draw_legend(
     )
     for entry in legend.get_texts():
         entry.set_parse_math(False)
+    return legend
 
 
-def cut(name: str, most: int) -> str:
-    """A name of so many letters at most."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+def draw_key(
+    axes: Axes, names: Sequence[str], letters: float, at: tuple[float, float], below: float = 0
+) -> list[Annotation]:
+    """Draw the names of which the marks have the numbers, from 1, in columns.
+
+    Args:
+        at: its upper left corner in the axes, from 0 to 1.
+        below: so many points below that.
+    """
+    entries = [f"{number}  {name}" for number, name in enumerate(names, 1)]
+    columns, width = _columns(entries, letters_of(axes, letters), 2)
+    lines = -(-len(entries) // columns)
+    return [
+        axes.annotate(
+            "\n".join(wrapped(entry, width, "    ") for entry in entries[first : first + lines]),
+            (at[0] + column / columns, at[1]),
+            xycoords="axes fraction",
+            xytext=(0, -below),
+            textcoords="offset points",
+            ha="left",
+            va="top",
+            fontsize=letters,
+            color=INK,
+            linespacing=1.25,
+            parse_math=False,
+            annotation_clip=False,
+        )
+        for column, first in enumerate(range(0, len(entries), lines))
+    ]
+
+
+def letters_of(axes: Axes, letters: float) -> int:
+    """How many letters of a size, in points, are as wide as axes are now."""
+    frame = frame_of(axes, letters)
+    return int((frame.right - frame.left) / frame.letter)
+
+
+def _columns(names: Sequence[str], letters: int, beside: int) -> tuple[int, int]:
+    """(columns in which names fit side by side, letters of each column).
+
+    Args:
+        letters: for all columns together.
+        beside: letters that each column has besides its name.
+    """
+    longest = max(map(len, names)) + beside
+    columns = max(1, min(len(names), _MOST_COLUMNS, letters // longest))
+    return columns, max(8, letters // columns - beside)
+
+
+def wrapped(name: str, width: int, indent: str = "") -> str:
+    """A name in lines of so many letters. Nothing of it is left out."""
+    return textwrap.fill(name, width, subsequent_indent=indent, break_on_hyphens=False)

@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kdbench.report.columns import Row
-from kdbench.report.ranking import CONCLUSIVE
 from kdbench.report.verdict import MEANING, TRANSFER_FLOOR
-
-#: The defense that does nothing.
-UNDEFENDED = "none"
+from kdbench.report.words import SHOWN, shown_verdict
+from kdbench.report.words import UNDEFENDED as UNDEFENDED
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,7 @@ MARKS: Mapping[str, Mark] = {
         "little",
         f"under {TRANSFER_FLOOR:.0f} points of ASR travelled, too few to judge a defense",
     ),
-    "undefended": Mark(
-        "undefended", "base", "the backdoor travelled, and no defense was there to be judged"
-    ),
+    "undefended": Mark("undefended", "base", SHOWN["undefended"]),
     "no verdict": Mark(
         "no verdict", "none", "measured, but a control is missing or the trigger is not known"
     ),
@@ -47,10 +43,7 @@ MARKS: Mapping[str, Mark] = {
 
 def outcome(row: Row) -> str:
     """The outcome of a cell, a key of :data:`MARKS`."""
-    if row.get("status") != "ok":
-        return "failed"
-    verdict = row.get("verdict") or "no verdict"
-    return "undefended" if row["defense"] == UNDEFENDED and verdict in CONCLUSIVE else verdict
+    return shown_verdict(row) or "no verdict" if row.get("status") == "ok" else "failed"
 
 
 def outcomes(rows: Iterable[Row]) -> Counter[str]:

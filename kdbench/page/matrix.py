@@ -1,4 +1,7 @@
-"""The verdict matrix of a task: attacks down, defenses across."""
+"""The verdict matrix of a task: defenses down, attacks across.
+
+A run has more defenses than attacks, and their names are longer. So it fits a narrow window.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +33,19 @@ class Matrix:
     """The matrix of a task."""
 
     task: Task
-    defenses: Sequence[str]
+    attacks: Sequence[str]
     lines: Sequence[tuple[str, Sequence[Verdicts | None]]]
-    """Each attack, with a place for each defense. None: nobody asked for it."""
+    """Each defense, with a place for each attack. None: nobody asked for it."""
 
 
 def matrix_of(task: Task) -> Matrix:
     """The verdicts of a task."""
     places = {(setting.attack, setting.defense): _place(setting) for setting in task.settings}
     lines = [
-        (attack, [places.get((attack, defense)) for defense in task.defenses])
-        for attack in task.attacks
+        (defense, [places.get((attack, defense)) for attack in task.attacks])
+        for defense in task.defenses
     ]
-    return Matrix(task, task.defenses, lines)
+    return Matrix(task, task.attacks, lines)
 
 
 def _place(setting: Setting) -> Verdicts:

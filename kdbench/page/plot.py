@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from kdbench.page.marking import draw_legend, draw_scatter, frame_of, keys_of
+from kdbench.page.marking import draw_key, draw_legend, draw_scatter, frame_of, keys_of
 from kdbench.page.scatter import scatter_of
 from kdbench.page.tasks import tasks_of
 from kdbench.report.columns import Row
@@ -21,6 +21,7 @@ def plot(rows: list[Row], axes: Axes | None = None) -> Axes:
     Args:
         axes: to draw on. None: those of a new figure, ``axes.figure``.
     """
+    is_own = axes is None
     if axes is None:
         # Of pyplot, so that a notebook shows it by itself.
         axes = plt.subplots(layout="constrained")[1]
@@ -29,4 +30,12 @@ def plot(rows: list[Row], axes: Axes | None = None) -> Axes:
         draw_scatter(axes, scatter, _LETTERS)
         # Above the drawing, where it covers no mark.
         draw_legend(axes, keys_of(scatter), _LETTERS, "lower center", (0.5, 1))
+        if scatter.key:
+            # Below the numbers and the name of the axis.
+            key = draw_key(axes, scatter.key, _LETTERS, (0, 0), 4 * _LETTERS)
+            figure = axes.get_figure(root=True)
+            if is_own and figure is not None:
+                # The drawing stays as large as it was when the names were placed.
+                more = max(text.get_window_extent().height for text in key) / figure.dpi
+                figure.set_figheight(figure.get_figheight() + more)
     return axes

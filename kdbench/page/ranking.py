@@ -11,7 +11,15 @@ from kdbench.page.tasks import TASK, Setting, Task
 from kdbench.report.columns import Row
 from kdbench.report.leaderboard import as_records, overall
 from kdbench.report.notes import notes
-from kdbench.report.paired import CONTROL, GROUP, against_control, comparisons, grouped, side_label
+from kdbench.report.paired import (
+    CONTROL,
+    GROUP,
+    against_control,
+    by_seed,
+    comparisons,
+    grouped,
+    side_label,
+)
 from kdbench.report.settings import defense_label, shared_label
 
 #: Pairs of defenses that are compared for a page, and of these the ones that it shows.
@@ -36,7 +44,8 @@ class Ranked:
     mark: Mark | None
     verdict: str
     undefended: str
-    """Its ASR less that of no defense, with Holm's p. Empty: they were not compared."""
+    """Its ASR less that of no defense, with Holm's p. Where they were not compared, why. Empty: it
+    is no defense itself, or the line stands for several."""
     control: str
     """Its ASR less that of C1, in the same way."""
     attack: str
@@ -77,6 +86,39 @@ class _Compared:
 
     undefended: dict[tuple[object, ...], dict[str, Row]]
     control: dict[tuple[object, ...], dict[str, Row]]
+    is_whole: bool
+    """Whether all were compared. Else there are too many pairs for a page."""
+
+    def words(self, setting: Setting, others: Sequence[Row]) -> tuple[str, str]:
+        """The difference of a setting from no defense and from C1, or why there is none.
+
+        Args:
+            others: the rows of no defense against the same attack.
+        """
+        row = setting.rows[0]
+        group, label = _key(row, GROUP), defense_label(row)
+        undefended, control = (
+            pairs.get(group, {}).get(label) for pairs in (self.undefended, self.control)
+        )
+        c1 = [row for row in setting.measured if row.get("c1_asr") is not None]
+        is_none = row["defense"] == UNDEFENDED
+        return (
+            "" if is_none else _difference(undefended) or self._why(setting, others, UNDEFENDED),
+            _difference(control) or self._why(setting, c1, CONTROL),
+        )
+
+    def _why(self, setting: Setting, others: Sequence[Row], name: str) -> str:
+        """Why a setting was not compared with the rows of another student."""
+        seeds = by_seed(setting.measured)
+        if not seeds:
+            return "not measured"
+        theirs = by_seed(others)
+        if not theirs:
+            return f"{name} was not measured"
+        if name == UNDEFENDED and not self.is_whole:
+            return "too many to compare here"
+        both = len(seeds.keys() & theirs.keys())
+        return f"{both or 'no'} seed in common, 2 are needed"
 
 
 def rankings_of(rows: list[Row], tasks: Sequence[Task]) -> Rankings:
@@ -84,7 +126,7 @@ def rankings_of(rows: list[Row], tasks: Sequence[Task]) -> Rankings:
     few = _pairs(rows) <= _MOST_COMPARED
     pairs = [pair for pair in comparisons(rows) if _is_asr(pair)] if few else []
     control = [pair for pair in against_control(rows) if _is_asr(pair)]
-    compared = _Compared(_by_group(pairs), _by_group(control))
+    compared = _Compared(_by_group(pairs), _by_group(control), few)
     tables = [table for task in tasks for table in _of_task(task, compared)]
     tables += _over_attacks(rows, tasks)
     tables, lines_left = _cut(tables)
@@ -145,10 +187,9 @@ def _of_task(task: Task, compared: _Compared) -> list[Ranking]:
 
 def _ranked(settings: Sequence[Setting], compared: _Compared) -> list[Ranked]:
     ranks = [setting.record["rank"] for setting in settings]
+    none = [row for s in settings for row in s.measured if row["defense"] == UNDEFENDED]
     lines: list[Ranked] = []
     for setting in sorted(settings, key=_place):
-        group = _key(setting.rows[0], GROUP)
-        label = defense_label(setting.rows[0])
         record = setting.record
         lines.append(
             Ranked(
@@ -161,8 +202,7 @@ def _ranked(settings: Sequence[Setting], compared: _Compared) -> list[Ranked]:
                 _seeds(record),
                 MARKS[setting.outcome],
                 setting.share,
-                _difference(compared.undefended.get(group, {}).get(label)),
-                _difference(compared.control.get(group, {}).get(label)),
+                *compared.words(setting, none),
                 setting.attack,
                 not lines,
                 record["rank_reason"] or "",
@@ -204,14 +244,6 @@ def p_text(p: float) -> str:
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
-def _verdicts(record: Row) -> str:
-    """All verdicts of a defense, with their shares of the seeds. Without a defense there is none
-    that could have stopped something."""
-    verdicts = str(record["verdict"] or MISSING)
-    is_defense = record["defense"] != UNDEFENDED
-    return verdicts if is_defense else verdicts.replace("not stopped", "undefended")
-
-
 def _over_attacks(rows: list[Row], tasks: Sequence[Task]) -> list[Ranking]:
     """Each defense by its worst attack, where there are several attacks."""
     if all(len(task.attacks) < 2 for task in tasks):
@@ -233,7 +265,7 @@ def _over_attacks(rows: list[Row], tasks: Sequence[Task]) -> list[Ranking]:
                 text(record["acc_lost"]),
                 str(record["n_seeds"]),
                 None,
-                _verdicts(record),
+                str(record["verdict"] or MISSING),
                 "",
                 "",
                 record["worst_attack"] or MISSING,

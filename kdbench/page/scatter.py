@@ -7,55 +7,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from kdbench.page.labels import Frame, Label, Named, labels_of
 from kdbench.page.marks import MARKS, UNDEFENDED
 from kdbench.page.numbers import text
 from kdbench.page.svg import LEAST_RANGE, SHAPES, Scale, fitted, ticks
 from kdbench.page.tasks import Setting, Task
 from kdbench.untrusted.text import strip_control
 
-
-@dataclass(frozen=True)
-class Frame:
-    """The sizes of a drawing, in its own pixels."""
-
-    left: float
-    right: float
-    top: float
-    bottom: float
-    letter: float
-    """The width of a letter."""
-    line: float
-    """The height of a line of letters."""
-
-
-#: Of the drawing in a page, which is 720 wide and 400 high.
-PAGE = Frame(52, 700, 16, 352, 7.1, 15)
+#: Of the drawing in a page, which is 480 wide and 340 high: its letters can be read where it is
+#: as wide as a phone.
+PAGE = Frame(50, 470, 10, 296, 7.1, 15)
 #: Free room between the ends of an axis and the frame, so that a mark at 100 % is whole.
 _ROOM = 10
 #: Marks of a drawing. More hide each other.
 MOST_MARKS = 150
-#: Where a label may stand beside its mark: x and y of its middle in lines, and its anchor.
-_PLACES = (
-    (0.7, 0.0, "start"),
-    (-0.7, 0.0, "end"),
-    (0.0, -1.0, "middle"),
-    (0.0, 1.05, "middle"),
-    (0.6, -0.8, "start"),
-    (-0.6, -0.8, "end"),
-    (0.6, 0.8, "start"),
-    (-0.6, 0.8, "end"),
-)
-_Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Label:
-    """A text beside a mark."""
-
-    x: int
-    y: int
-    anchor: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -82,6 +47,14 @@ class Dot:
     label: Label | None
 
     @property
+    def leader(self) -> str:
+        """A line to a label that is not beside the mark, as a path. Empty: it is."""
+        label = self.label
+        if label is None or not label.is_far:
+            return ""
+        return f"M{self.x} {self.y}L{label.x} {label.y - 4}"
+
+    @property
     def cross(self) -> str:
         """Both intervals as a path."""
         across = "" if self.across is None else f"M{self.across[0]} {self.y}H{self.across[1]}"
@@ -105,6 +78,8 @@ class Scatter:
     y_ticks: Sequence[tuple[float, str]]
     shapes: Sequence[tuple[str, int]]
     """(attack, number of its outline)."""
+    key: Sequence[str]
+    """The names of which the marks have the numbers, from 1. Empty: the marks have the names."""
     left_out: int
     """Settings that are not drawn, since there are too many."""
 
@@ -136,6 +111,11 @@ class _Point:
     setting: Setting | None
     """None: a control."""
 
+    @property
+    def in_key(self) -> bool:
+        """Whether its name may stand in the key: all but ``C1`` and ``C3`` themselves."""
+        return self.setting is not None or "," in self.name
+
 
 def scatter_of(
     tasks: Sequence[Task], frame: Frame = PAGE, most: int = MOST_MARKS
@@ -146,7 +126,11 @@ def scatter_of(
         most: settings that are drawn.
     """
     attacks = list(dict.fromkeys(attack for task in tasks for attack in task.attacks))
-    points = [point for task in tasks for point in _points(task, attacks)]
+    points = [
+        point
+        for task in tasks
+        for point in _points(task, attacks, task.short if len(tasks) > 1 else "")
+    ]
     if not points:
         return None
     settings = [point for point in points if point.setting is not None]
@@ -155,6 +139,10 @@ def scatter_of(
     y_range = fitted(_values(points, "student_acc", [point.acc for point in points]))
     x = Scale(*x_range, frame.left + _ROOM, frame.right - _ROOM)
     y = Scale(*y_range, frame.bottom - _ROOM, frame.top + _ROOM)
+    labels, key = labels_of(
+        [Named(x.at(point.asr), y.at(point.acc), point.name, point.in_key) for point in points],
+        frame,
+    )
     title, short = (tasks[0].title, tasks[0].short) if len(tasks) == 1 else ("", "")
     return Scatter(
         title,
@@ -162,10 +150,11 @@ def scatter_of(
         frame,
         x,
         y,
-        list(_dots(points, x, y, frame)),
+        [_dot(point, label, x, y) for point, label in zip(points, labels, strict=True)],
         [(x.at(tick), f"{tick:g}") for tick in ticks(*x_range)],
         [(y.at(tick), f"{tick:g}") for tick in ticks(*y_range)],
         [(attack, _shape(place)) for place, attack in enumerate(attacks)],
+        key,
         max(0, len(settings) - most),
     )
 
@@ -180,7 +169,12 @@ def _values(points: Sequence[_Point], name: str, means: list[float]) -> list[flo
     return [*means, *within]
 
 
-def _points(task: Task, attacks: Sequence[str]) -> Iterator[_Point]:
+def _points(task: Task, attacks: Sequence[str], where: str) -> Iterator[_Point]:
+    """The marks of a task.
+
+    Args:
+        where: what tells the task from the others of the drawing. Empty: it is the only one.
+    """
     undefended = {s.attack for s in task.settings if s.defense == UNDEFENDED}
     for attack in task.attacks:
         rows = [row for s in task.settings if s.attack == attack for row in s.measured]
@@ -195,35 +189,40 @@ def _points(task: Task, attacks: Sequence[str]) -> Iterator[_Point]:
             ]
             if values and not (name == "c3" and attack in undefended):
                 asr, acc = (sum(each) / len(values) for each in zip(*values, strict=True))
-                yield _Point(asr, acc, attacks.index(attack), name.upper(), None)
+                yield _Point(asr, acc, attacks.index(attack), _name(name.upper(), where), None)
     for setting in task.settings:
         asr, acc = setting.mean("student_asr"), setting.mean("student_acc")
         if asr is not None and acc is not None:
-            yield _Point(asr, acc, attacks.index(setting.attack), setting.defense, setting)
+            attack = setting.attack if len(attacks) > len(SHAPES) else ""
+            name = _name(attack, setting.defense, where)
+            yield _Point(asr, acc, attacks.index(setting.attack), name, setting)
 
 
-def _dots(points: Sequence[_Point], x: Scale, y: Scale, frame: Frame) -> Iterator[Dot]:
-    taken: list[_Box] = [_around(x.at(point.asr), y.at(point.acc)) for point in points]
-    for point in points:
-        across, up = (
-            (point.setting.interval(name) if point.setting is not None else None)
-            for name in ("student_asr", "student_acc")
-        )
-        at = x.at(point.asr), y.at(point.acc)
-        yield Dot(
-            *at,
-            point.asr,
-            point.acc,
-            across,
-            up,
-            _shape(point.attack),
-            "control" if point.setting is None else MARKS[point.setting.outcome].style,
-            None if point.setting is None else point.setting.number,
-            _about(point),
-            None if across is None else (x.at(across[0]), x.at(across[1])),
-            None if up is None else (y.at(up[0]), y.at(up[1])),
-            _label(at, point.name, taken, frame),
-        )
+def _name(*parts: str) -> str:
+    """What tells a mark from the others of its shape."""
+    return strip_control(", ".join(filter(None, parts)))
+
+
+def _dot(point: _Point, label: Label | None, x: Scale, y: Scale) -> Dot:
+    across, up = (
+        (point.setting.interval(name) if point.setting is not None else None)
+        for name in ("student_asr", "student_acc")
+    )
+    return Dot(
+        x.at(point.asr),
+        y.at(point.acc),
+        point.asr,
+        point.acc,
+        across,
+        up,
+        _shape(point.attack),
+        "control" if point.setting is None else MARKS[point.setting.outcome].style,
+        None if point.setting is None else point.setting.number,
+        _about(point),
+        None if across is None else (x.at(across[0]), x.at(across[1])),
+        None if up is None else (y.at(up[0]), y.at(up[1])),
+        label,
+    )
 
 
 def _about(point: _Point) -> str:
@@ -236,28 +235,3 @@ def _about(point: _Point) -> str:
 
 def _shape(place: int) -> int:
     return place % len(SHAPES)
-
-
-def _around(x: float, y: float) -> _Box:
-    return x - 6, y - 6, x + 6, y + 6
-
-
-def _label(at: tuple[float, float], name: str, taken: list[_Box], frame: Frame) -> Label | None:
-    """The label at the first place where it covers nothing. None: there is no such place."""
-    words = strip_control(name)
-    words = words if len(words) <= 24 else f"{words[:23]}…"
-    width = len(words) * frame.letter
-    for across, down, anchor in _PLACES:
-        x, y = at[0] + across * frame.line, at[1] + down * frame.line
-        left = x - {"start": 0.0, "end": width, "middle": width / 2}[anchor]
-        box = left, y - frame.line / 2, left + width, y + frame.line / 2
-        inside = left >= frame.left and box[2] <= frame.right
-        inside = inside and box[1] >= frame.top and box[3] <= frame.bottom
-        if inside and not any(_meet(box, other) for other in taken):
-            taken.append(box)
-            return Label(round(x), round(y + frame.line / 4), anchor, words)
-    return None
-
-
-def _meet(a: _Box, b: _Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

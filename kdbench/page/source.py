@@ -21,6 +21,8 @@ from kdbench.untrusted.box import file_names, read_file
 from kdbench.untrusted.documents import parse_json
 from kdbench.untrusted.text import strip_control
 
+#: What lies beside the table of a run.
+_RECORD = "run.json"
 #: Bytes of a run.json. One of 10,000 cells has about 30 MiB.
 _MOST_RECORD = 1 << 26
 #: Bytes of a log, logs that are read, and lines of each that are shown.
@@ -64,6 +66,8 @@ class Source:
     """Of all runs, each cell once."""
     runs: tuple[Run, ...] = ()
     pictures: Pictures = field(default_factory=Pictures)
+    files: tuple[Path, ...] = ()
+    """The tables that were read, and the record beside each."""
 
     @property
     def missing(self) -> int:
@@ -84,7 +88,8 @@ def read_source(paths: Sequence[Path], split: bool = False) -> Source:
     files = [read_results(path) for path in paths]
     folders = [path for path in paths if path.is_dir()]
     runs = [_run(path, len(file.rows)) for path, file in zip(paths, files, strict=True)]
-    return Source(merge(files, split), tuple(runs), read_pictures(folders))
+    read = [file.path.with_name(name) for file in files for name in (file.path.name, _RECORD)]
+    return Source(merge(files, split), tuple(runs), read_pictures(folders), tuple(read))
 
 
 def _run(path: Path, rows: int) -> Run:
@@ -98,7 +103,7 @@ def _run(path: Path, rows: int) -> Run:
 
 def _record(folder: Path) -> Mapping[str, Any]:
     try:
-        record = parse_json(read_file(folder, "run.json", _MOST_RECORD))
+        record = parse_json(read_file(folder, _RECORD, _MOST_RECORD))
     except (OSError, ValueError, KdbenchError):
         return {}
     return record if isinstance(record, dict) else {}

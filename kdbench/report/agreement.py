@@ -32,10 +32,10 @@ from kdbench.report.paired import by_seed, grouped
 from kdbench.report.ranking import CONCLUSIVE
 from kdbench.report.read import ResultsFile
 from kdbench.report.settings import dataset_family
+from kdbench.report.words import UNDEFENDED as UNDEFENDED
 
 #: Rows of two sets with these names in common are of one task.
 TASK = ("dataset", "attack", "distiller", "teacher", "student")
-UNDEFENDED = "none"
 NO_MAJORITY = "no majority"
 #: The verdicts of a cell, as a table shows them.
 VERDICTS = (*CONCLUSIVE, "inconclusive", NO_MAJORITY)

@@ -17,16 +17,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from operator import itemgetter
 from typing import Any
 
+from kdbench._counted import counted
 from kdbench.errors import ConfigError
 from kdbench.report.columns import COLUMNS, RATES, Row, conclusive_removed
+from kdbench.report.compared import as_html, as_text, counts
 from kdbench.report.leaderboard import verdict_shares
 from kdbench.report.merge import check_datasets, located
 from kdbench.report.noise import LEVEL, Difference, difference, holm
 from kdbench.report.paired import estimate, paired_difference
 from kdbench.report.read import CELL, ResultsFile, cell_key
 from kdbench.report.settings import DIGESTS, check_numbers
+from kdbench.untrusted.text import shown
 
 MEASURED = ("teacher_asr", "teacher_acc", "student_acc", "student_asr", "transferred", "removed")
 _FIRST = ("setting_digest", "changed", "config_digest")
@@ -96,10 +100,13 @@ class Family:
     changes: list[Change] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """Everything that ``kdbench compare`` says."""
+    """Everything that ``kdbench compare`` says. ``print`` shows what the command prints."""
 
+    #: The first file, and the second.
+    a: str
+    b: str
     #: How many cells both files have.
     shared: int
     only_in_a: list[Row]
@@ -112,6 +119,17 @@ class Comparison:
     causes: list[Row]
     #: Columns of :data:`OTHERS` that changed, each with ``column`` and the number of ``cells``.
     others: list[Row]
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    def __repr__(self) -> str:
+        both = f"{counted(self.shared, 'cell')} in both"
+        names = " and ".join(map(shown, (self.a, self.b)))
+        return f"<Comparison of {names}: {both}, {counts(self.cells)}>"
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
     def as_dict(self) -> dict[str, Any]:
         return {"level": LEVEL, "correction": "holm", **asdict(self)}
@@ -155,6 +173,8 @@ def compare(a: ResultsFile, b: ResultsFile, split: bool = False) -> Comparison:
         names, numbers = cell_key(pair[0])[:-1], pair[0]["setting_digest"] if split else None
         by_setting.setdefault((*names, numbers), []).append(pair)
     return Comparison(
+        a=str(a.path),
+        b=str(b.path),
         shared=len(pairs),
         only_in_a=[_cell(row) for key, row in in_a.items() if key not in in_b],
         only_in_b=[_cell(row) for key, row in in_b.items() if key not in in_a],
@@ -236,7 +256,8 @@ def _mean_changes(pairs: Sequence[Pair]) -> list[Change]:
     good = [pair for pair in pairs if all(row["status"] == "ok" for row in pair)]
     if len(good) > 1:
         verdict_a, verdict_b = (
-            verdict_shares([pair[side] for pair in good]) or None for side in (0, 1)
+            verdict_shares([pair[side] for pair in good], itemgetter("verdict")) or None
+            for side in (0, 1)
         )
         changes.append(Change(_over_seeds(names, good), "verdict", verdict_a, verdict_b))
     for name in MEASURED:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from kdbench.report.ranking import CONCLUSIVE, assign_ranks, seeds_needed, why_u
 from kdbench.report.read import CELL
 from kdbench.report.settings import DIGESTS, SHARED, changes, changes_text
 from kdbench.report.tables import DECIMALS, write_csv
+from kdbench.report.words import shown_verdict
 
 #: The names of a cell without its seed.
 _NAMES = CELL[:-1]
@@ -37,7 +39,7 @@ MEASURES = (
     "removed",
 )
 #: Verdicts that are equally frequent are named in this order.
-_VERDICTS = (*CONCLUSIVE, "inconclusive")
+_VERDICTS = (*CONCLUSIVE, "undefended", "inconclusive")
 #: Points. Equal seeds may differ by less than this, from rounding in floating point.
 _NO_SPREAD = 1e-6
 #: What is ranked together over all attacks.
@@ -184,9 +186,9 @@ def _values(rows: list[Row], name: str) -> list[float]:
     return [float(value) for value in values if value is not None and math.isfinite(value)]
 
 
-def verdict_shares(rows: list[Row]) -> str:
+def verdict_shares(rows: list[Row], verdict_of: Callable[[Row], Any] = shown_verdict) -> str:
     """The verdict on which all seeds agree, or each with its share, most frequent first."""
-    counts = Counter(row["verdict"] for row in rows if row.get("verdict"))
+    counts = Counter(filter(None, map(verdict_of, rows)))
     if len(counts) <= 1:
         return next(iter(counts), "")
     rank = {name: place for place, name in enumerate(_VERDICTS)}

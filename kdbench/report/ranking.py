@@ -32,11 +32,11 @@ from kdbench.report.confinement import confinement_of
 from kdbench.report.paired import common, paired_difference
 from kdbench.report.settings import attack_label, changes, changes_text
 from kdbench.report.verdict import STOPPED_ACC_LOSS
+from kdbench.report.words import CONCLUSIVE as CONCLUSIVE
 
 #: Seeds that a ranking needs. One says nothing about another training.
 MIN_SEEDS = 2
 ONE_SEED = "one seed is no ranking"
-CONCLUSIVE = ("stopped", "partly", "not stopped")
 #: A method by its name and the digest of its numbers.
 _Numbered = tuple[str, str]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 #: How a cell ended.
 STATUSES = {
     "ok": "measured",
@@ -21,6 +24,13 @@ VERDICTS = {
     "not stopped": "less removed",
     "inconclusive": "under 30 points transferred, too few to judge",
 }
+
+#: The verdicts that say what a defense did.
+CONCLUSIVE = ("stopped", "partly", "not stopped")
+#: The defense that does nothing.
+UNDEFENDED = "none"
+#: What is shown in the place of a verdict, and what it means.
+SHOWN = {"undefended": "the backdoor travelled, and no defense was there to be judged"}
 
 #: Why a row has the verdict that it has, or none.
 REASON_CODES = {
@@ -45,3 +55,14 @@ REMARKS = {
     "dataset_input": "far more are right with the dataset's mean and std",
     "near_chance": "its accuracy is less than 10 points above the share of the largest class",
 }
+
+
+def shown_verdict(row: Mapping[str, Any]) -> str:
+    """The verdict of a row as it is shown: ``undefended`` where the backdoor travelled and the
+    defense is ``none``, since there is no defense to judge. Empty: it has none.
+
+    The column of results.csv follows from the counts alone, and is ``not stopped`` there.
+    """
+    verdict = row.get("verdict") or ""
+    undefended = row.get("defense") == UNDEFENDED and verdict in CONCLUSIVE
+    return "undefended" if undefended else str(verdict)

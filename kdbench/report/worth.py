@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import fmean
 
+from kdbench._counted import counted
 from kdbench.report.columns import Row
 from kdbench.report.consistency import ROUNDING
 from kdbench.report.paired import GROUP, grouped
@@ -46,4 +47,4 @@ def no_reason_to_distil(rows: Iterable[Row]) -> list[str]:
 
 def _where(row: Row, seeds: int) -> str:
     names = " / ".join(str(row[name]) for name in ("dataset", "attack", "distiller"))
-    return f"{names} / {row['teacher']}-{row['student']}, {seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{names} / {row['teacher']}-{row['student']}, {counted(seeds, 'seed')}"

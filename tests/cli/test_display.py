@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from kdbench.cli.display import print_results, result_table, safe, safe_path
+from kdbench.cli.display import cell_line, print_results, result_table, safe, safe_path
 from kdbench.report.verdict import MEANING
+from kdbench.report.words import SHOWN
 from tests.cli.calls import RUN, call, row
 
 
@@ -104,3 +105,12 @@ def test_a_verdict_is_said_in_words(verdict, capsys):
     printed = capsys.readouterr().out
     assert f"Verdict {verdict}: {MEANING[verdict]}." in printed
     assert printed.count("Verdict ") == 1
+
+
+def test_a_student_without_a_defense_is_undefended(capsys):
+    rows = [row(defense="none", verdict="not stopped"), row(defense="nad", verdict="partly")]
+    print_results(Console(width=300), rows, "")
+    printed = capsys.readouterr().out
+    assert "not stopped" not in printed
+    assert f"Verdict undefended: {SHOWN['undefended']}." in printed
+    assert cell_line(rows[0]).endswith("| undefended")

@@ -70,3 +70,27 @@ def test_a_run_without_a_row(tmp_path):
     assert result.exit_code != 0
     assert "holds no row" in result.output
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_page_that_nobody_named_is_not_overwritten(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run", mixed())
+    monkeypatch.chdir(tmp_path)
+    assert call("run").exit_code == 0
+    (tmp_path / "report.html").write_text("of another run")
+    result = call("run")
+    assert result.exit_code == 2
+    assert "report.html is already there; name another file with --out, or write" in result.output
+    assert (tmp_path / "report.html").read_text() == "of another run"
+    assert call(run, "--out", "report.html").exit_code == 0
+    assert (tmp_path / "report.html").read_text() != "of another run"
+
+
+def test_what_is_read_is_not_overwritten(tmp_path):
+    run = write_run(tmp_path / "run", mixed(), {"cells": 18})
+    for name in ("results.csv", "run.json"):
+        before = (run / name).read_bytes()
+        for given in (run, run / "results.csv"):
+            result = call(given, "--out", run / name)
+            assert result.exit_code == 2
+            assert "which is one of the runs; name another file" in result.output
+            assert (run / name).read_bytes() == before

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
-from kdbench.page.figures import write_figures
+from kdbench.page.figures import _figures, write_figures
 from kdbench.page.latex import latex_table
 from kdbench.page.sweeps import sweeps_of
 from kdbench.page.tasks import tasks_of
@@ -54,6 +58,41 @@ def test_nothing_is_cut_at_the_edges(tmp_path):
                 pixels = np.asarray(image.convert("L"))
             edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
             assert all((edge == 255).all() for edge in edges), path.name
+
+
+LONG = "robustkd.raterandom [lr=0.1; offset=shuffled; m_max=1.0]"
+
+
+def test_no_figure_cuts_a_name(tmp_path):
+    """Marks that lie together have numbers, with a key of whole names."""
+    names = [LONG, *(f"a-defense-of-a-long-name-{n}" for n in range(9))]
+    attack = "an attack of a name that is longer than a line of a legend is"
+    rows = [
+        cell(defense=name, attack=attack, seed=seed, student_asr=700 + n)
+        for n, name in enumerate(names)
+        for seed in range(2)
+    ]
+    for name, figure in _figures(tasks_of(rows)):
+        figure.canvas.draw()
+        width, height = figure.canvas.get_width_height()
+        texts = [text for text in figure.findobj(Text) if text.get_text().strip()]
+        shown = ["".join(text.get_text().split()) for text in texts]
+        for part in (*names, attack):
+            assert "".join(part.split()) in " ".join(shown), (name, part)
+        for text in texts:
+            box = text.get_window_extent()
+            assert box.x0 >= 0, (name, text)
+            assert box.x1 <= width, (name, text)
+            assert box.y0 >= 0, (name, text)
+            assert box.y1 <= height, (name, text)
+
+
+def test_the_name_of_a_sweep_is_whole():
+    rows = [row | {"attack": "an attack of a long name " * 4} for row in strengths()]
+    figures = dict(_figures(tasks_of(rows)))
+    (axes,) = figures["sweep"].axes
+    assert "\n" in axes.get_xlabel()
+    assert "an attack of a long name " * 3 in " ".join(axes.get_xlabel().split())
 
 
 def test_the_same_rows_give_the_same_files(tmp_path):
@@ -116,3 +155,41 @@ def test_ties_share_their_rank_in_latex():
     body = [line for line in latex_table(tasks_of(rows)).splitlines() if " & 1 & " in line]
     assert len(body) == 2
     assert all(r"\textbf{" in line for line in body)
+
+
+#: A stranger's name of an attack or a defense, with all that TeX would obey.
+NASTY = r"[a_b%c&d#e^f~g\h{i}$j<k>|l [m=0.1]" + "\u2212 é"
+
+
+def test_what_tex_would_obey_is_text():
+    rows = [cell(attack=NASTY, defense=NASTY, seed=seed) for seed in range(2)]
+    table = latex_table(tasks_of(rows))
+    spelled = (
+        r"[a\_b\%c\&d\#e\textasciicircum{}f\textasciitilde{}g\textbackslash{}h\{i\}\$j"
+        r"\textless{}k\textgreater{}\textbar{}l [m=0.1]$-$ é"
+    )
+    # Behind a rule a bracket would be the rule's width.
+    assert f"\\midrule\n{{}}{spelled} & {spelled} & " in table
+
+
+def test_tables_of_several_tasks_are_named():
+    rows = [cell(defense="nad"), cell(defense="nad", student="wrn_x")]
+    table = latex_table(tasks_of(rows))
+    assert table.count(r"\multicolumn{7}{l}{signs, wrn16\_2 to ") == 2
+    assert r"\multicolumn" not in latex_table(tasks_of(rows[:1]))
+
+
+def test_tex_compiles_the_table(tmp_path):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no pdflatex: apt-get install texlive-latex-base")
+    rows = [cell(attack=NASTY, defense=name, seed=n) for name in ("none", NASTY) for n in (0, 1)]
+    rows += [*mixed(), cell(student="wrn_x")]
+    (tmp_path / "table.tex").write_text(latex_table(tasks_of(rows)), encoding="utf-8")
+    (tmp_path / "paper.tex").write_text(
+        r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "paper"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, timeout=600, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]

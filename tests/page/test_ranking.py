@@ -52,6 +52,23 @@ def test_one_seed_has_no_rank_and_says_why():
     assert table.lines[1].seeds == "0 (1 failed)"
 
 
+def test_what_was_not_compared_says_why():
+    def line(rows, name="nad"):
+        (table,) = rankings(rows).tables
+        return next(line for line in table.lines if line.defense == name)
+
+    none, nad = setting("none", (720, 700)), setting("nad", (300, 310))
+    assert line([*none, nad[0]]).undefended == "1 seed in common, 2 are needed"
+    assert line([*none, nad[0]]).control == "1 seed in common, 2 are needed"
+    assert line(nad).undefended == "none was not measured"
+    assert line([none[0], nad[1]]).undefended == "no seed in common, 2 are needed"
+    failed = [outcome("failed", defense="nad", seed=seed) for seed in (0, 1)]
+    assert line([*none, *failed]).undefended == "not measured"
+    without = [row | {"c1_asr": None, "c1_asr_hits": None} for row in [*none, *nad]]
+    assert line(without).control == "C1 was not measured"
+    assert line([*none, *nad], "none").undefended == ""
+
+
 def test_over_several_attacks_the_worst_counts():
     rows = [
         *setting("nad", (90, 91)),

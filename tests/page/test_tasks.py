@@ -56,9 +56,9 @@ def test_means_and_intervals_of_a_setting():
 def test_the_matrix_has_a_place_for_each_attack_and_defense():
     rows = [row for row in mixed() if (row["attack"], row["defense"]) != ("ckd", "anp")]
     matrix = matrix_of(tasks_of(rows)[0])
-    assert matrix.defenses == ["none", "nad", "anp"]
-    (lba, places), (ckd, others) = matrix.lines
-    assert (lba, ckd) == ("lba", "ckd")
+    assert matrix.attacks == ["lba", "ckd"]
+    assert [defense for defense, _ in matrix.lines] == ["none", "nad", "anp"]
+    places, others = zip(*(line for _, line in matrix.lines), strict=True)
     assert [place.mark.word for place in places] == ["undefended", "partly", "not stopped"]
     assert [(place.share, place.others) for place in places] == [
         ("", []),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import kdbench
 from kdbench.cli import main
 from kdbench.errors import ConfigError
 from kdbench.report.columns import SCHEMA
@@ -352,3 +353,31 @@ def test_hostile_text_stays_text(tmp_path, text):
     assert f"onlyinA:signs/{shown}/none" in words
     assert f"signs/lba/{shown}/fkd" in words
     assert f"1of1cells:{shown}inA,cpuinB" in words
+
+
+def test_python_shows_what_the_command_prints(tmp_path):
+    a = save(tmp_path / "a", [cell(seed=s, c3_asr=900) for s in (0, 1, 2)])
+    rows = [cell(seed=s, c3_asr=900, student_asr=900, torch_version="2.16") for s in (0, 1, 3)]
+    b = save(tmp_path / "b", rows)
+    found = kdbench.compare(a / "results.csv", b / "results.csv")
+    printed = call(a / "results.csv", b / "results.csv").output
+    # The terminal breaks a setting into lines, where its table is narrow.
+    said = [flat(line) for line in str(found).splitlines() if " / " not in line]
+    assert len(said) > 10
+    assert [line for line in said if line not in flat(printed)] == []
+    assert repr(found) == (
+        f"<Comparison of {a}/results.csv and {b}/results.csv: 2 cells in both, 12 numbers "
+        "compared, 4 of them changed, 4 by more than noise>"
+    )
+
+
+def test_a_comparison_in_a_notebook_is_text():
+    mark = "<script>x</script>\x1b[2J"
+    a = [cell(attack=mark, torch_version=mark), cell(defense=mark)]
+    b = [cell(attack=mark, student_asr=900, torch_version="2")]
+    page = compared(a, b)._repr_html_()
+    assert "<script" not in page
+    assert "\x1b" not in page
+    assert page.count("&lt;script&gt;") > 2
+    assert "\x1b" not in str(compared(a, b))
+    assert "<td>student_asr</td>" in page

@@ -162,6 +162,19 @@ def test_command_does_not_replace_what_it_read(tmp_path):
     assert not (a / "y.csv").exists()
 
 
+@pytest.mark.parametrize("name", ["leaderboard.csv", "leaderboard-overall.csv", "paired.csv"])
+def test_a_table_that_nobody_named_is_not_overwritten(tmp_path, monkeypatch, name):
+    save(tmp_path / "a", [cell()])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("of another run")
+    result = call("a")
+    assert result.exit_code == 2
+    assert f"{name} is already there; name another file with --out" in result.output
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [name]
+    assert call("a", "--out", "leaderboard.csv").exit_code == 0
+    assert (tmp_path / name).read_text() != "of another run"
+
+
 @pytest.mark.parametrize("out", [".", "/", "a", "no/such/folder/x.csv", "paired.csv"])
 def test_command_says_where_it_cannot_write(tmp_path, monkeypatch, out):
     save(tmp_path / "a", [cell()])

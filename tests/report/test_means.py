@@ -14,7 +14,8 @@ from tests.report.report_rows import cell
 def test_mean_and_t_interval_by_hand():
     # 10, 20, 30 %: mean 20, s = 10, t(0.975, 2) = 4.302653, half = 4.302653 * 10 / sqrt(3) =
     # 24.841377
-    found = line(leaderboard([cell(seed=s, student_asr=n) for s, n in enumerate((90, 180, 270))]))
+    rows = [cell(defense="nad", seed=s, student_asr=n) for s, n in enumerate((90, 180, 270))]
+    found = line(leaderboard(rows))
     assert found["n_seeds"] == 3
     assert found["student_asr"] == pytest.approx(20)
     assert (found["student_asr_low"], found["student_asr_high"]) == pytest.approx(
@@ -28,7 +29,10 @@ def test_mean_and_t_interval_by_hand():
 
 
 def test_one_seed_has_no_rank_no_interval_and_failures_are_not_averaged(tmp_path):
-    rows = [cell(student_asr=90), cell(seed=1, status="failed", student_asr=90.0)]
+    rows = [
+        cell(defense="nad", student_asr=90),
+        cell(defense="nad", seed=1, status="failed", student_asr=90.0),
+    ]
     found = line(leaderboard(rows))
     assert (found["n_seeds"], found["n_failed"], found["student_asr"], found["verdict"]) == (
         1,
@@ -68,8 +72,18 @@ def test_all_seeds_failed():
 
 
 def test_disagreeing_verdicts_are_shares():
-    rows = [cell(seed=s, verdict=v) for s, v in enumerate(("partly", "stopped", "stopped"))]
+    words = ("partly", "stopped", "stopped")
+    rows = [cell(defense="nad", seed=s, verdict=v) for s, v in enumerate(words)]
     assert leaderboard(rows)["verdict"].tolist() == ["stopped 2/3, partly 1/3"]
+
+
+def test_a_student_without_a_defense_is_undefended_in_every_table():
+    """Its column in results.csv follows from the counts, and is ``not stopped``."""
+    rows = [cell(seed=s, student_asr=720, c3_asr=720) for s in (0, 1)]
+    rows += [cell(seed=2, student_asr=90, c3_asr=90)]
+    assert [row["verdict"] for row in rows] == ["not stopped", "not stopped", "inconclusive"]
+    for table in (leaderboard(rows), overall(rows)):
+        assert table["verdict"].tolist() == ["undefended 2/3, inconclusive 1/3"]
 
 
 def test_the_share_removed_of_next_to_nothing_is_not_averaged():

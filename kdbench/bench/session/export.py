@@ -12,6 +12,7 @@ from kdbench.errors import ConfigError, unknown
 from kdbench.models.files import save_module
 from kdbench.report.columns import Row
 from kdbench.report.read import CELL, cell_key, in_words
+from kdbench.report.words import shown_verdict
 from kdbench.untrusted.text import strip_control
 
 if TYPE_CHECKING:
@@ -88,6 +89,6 @@ def _card(row: Row, parts: Iterable[str]) -> str:
         for name in ("teacher_acc", "teacher_asr", "student_acc", "student_asr")
         if row[name] is not None
     ]
-    verdict = [f"- verdict: {row['verdict']}"] if row["verdict"] else []
+    verdict = [f"- verdict: {word}"] if (word := shown_verdict(row)) else []
     title = f"# {', '.join(parts)} of one cell of kdbench {strip_control(row['kdbench_version'])}"
     return "\n".join([title, "", warning, "", *lines, *rates, *verdict, ""])

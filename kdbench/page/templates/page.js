@@ -104,6 +104,12 @@ all(".copy").forEach(copy => {
     copy.textContent = document.execCommand("copy") ? "copied" : "Ctrl-C";
   };
 });
+// A box says so where it has more than it can show.
+const sizes = new ResizeObserver(seen => seen.forEach(({ target }) => {
+  const box = target.closest(".scroll");
+  box.classList.toggle("wide", box.scrollWidth > box.clientWidth + 1);
+}));
+all(".scroll, .scroll > *").forEach(part => sizes.observe(part));
 one(".controls").hidden = 0;
 onbeforeprint = () => all("details").forEach(part => part.open = 1);
 onhashchange = read;

@@ -10,6 +10,7 @@ import pytest
 from tests.page.browser import pages
 from tests.page.browser.pages import broken
 from tests.page.runs import many
+from tests.report.report_rows import cell
 
 WIDTHS, SCHEMES = (360, 768, 1280), ("light", "dark")
 
@@ -26,6 +27,52 @@ def test_the_page_does_not_scroll_sideways(show, text, width):
     assert wrong != text
     if width == 360:
         assert show(wrong, width=width).run(SCROLLS) is True
+
+
+#: Boxes that hold more than they show, and boxes that say so.
+WIDE = """
+const boxes = [...document.querySelectorAll(".scroll")].filter(box => box.checkVisibility());
+const said = box => getComputedStyle(box, "::before").content.includes("scroll sideways");
+return [boxes.filter(box => box.scrollWidth > box.clientWidth + 1).length,
+  boxes.filter(box => box.scrollWidth > box.clientWidth + 1 && !said(box)).length,
+  boxes.filter(box => box.scrollWidth <= box.clientWidth + 1 && said(box)).length];
+"""
+
+
+DRAWN = """const done = arguments[0];
+requestAnimationFrame(() => requestAnimationFrame(() => done()));"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_box_that_scrolls_sideways_says_so(show, text, width):
+    chrome = show(text, width=width)
+    chrome.run("document.querySelectorAll('details').forEach(part => part.open = true)")
+    # What is seen is looked at when the page is drawn.
+    chrome.driver.execute_async_script(DRAWN)
+    wide, silent, wrong = chrome.run(WIDE)
+    assert (silent, wrong) == (0, 0)
+    if width == 360:
+        assert wide > 0
+        assert show(broken(text, "sizes.observe(part)", "0"), width=width).run(WIDE)[1] > 0
+
+
+FITS = """return [...document.querySelectorAll(arguments[0])].filter(
+  part => part.closest(".scroll").scrollWidth > part.closest(".scroll").clientWidth + 1).length"""
+
+
+def test_nine_defenses_fit_a_phone(show, tmp_path):
+    names = ("none", "robustkd.raterandom", *(f"defense{n}" for n in range(7)))
+    rows = [cell(defense=name, student_asr=700 + n) for n, name in enumerate(names)]
+    text = pages.page(tmp_path / "run", rows)
+    chrome = show(text, width=360)
+    assert chrome.run(FITS, ".matrix") == chrome.run(FITS, ".plot") == 0
+    small = "return Math.min(...[...document.querySelectorAll('.plot text')].map(" + (
+        "t => t.getBoundingClientRect().height))"
+    )
+    assert chrome.run(small) > 8
+    names_shown = [item.text for item in chrome.all(".key li")]
+    assert names_shown == list(names)
+    assert show(broken(text, ".plot{", ".plot{min-width:34rem;"), width=360).run(FITS, ".plot") == 1
 
 
 ALIGNED = """

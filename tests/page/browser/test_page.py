@@ -228,7 +228,7 @@ def filtered(chrome, rows):
     check("chip", lambda row: row["status"] == "ok")
     chrome.run("document.querySelector('.chip[data-v=m-failed]').click()")
     check("chip again", lambda row: True)
-    chrome.run("document.querySelectorAll('.matrix a')[4].click()")
+    chrome.run("document.querySelectorAll('.matrix a')[3].click()")
     check("matrix", lambda row: (row["attack"], row["defense"]) == ("ckd", "nad"))
     chrome.run(
         "document.querySelectorAll('.plot a')[1].dispatchEvent("
