@@ -6,14 +6,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from kdbench.cli import main
+from kdbench.data.builtin import DATASETS
 from kdbench.loading.choice import PluginChoice
 from kdbench.loading.registry import Registry
-from kdbench.models import ModelSource
+from kdbench.models import ModelSource, create_model
+from kdbench.models.builtin import MODELS
 from kdbench.testing import CheckFailedError, checks_for, parametrize_with_checks, subject_of
 from kdbench.testing.kit import every_check
+from tests.data.conftest import signs43  # noqa: F401 - a fixture
 from tests.data.pictures import save
 from tests.testing import broken_datasets, broken_networks
 
@@ -28,16 +32,35 @@ CAUGHT = {
 }
 
 
-# The smallest of each family. The others differ in numbers of layers only.
-@parametrize_with_checks(["wrn10_1", "resnet20", "signs"])
+#: The smallest network of each class. The others differ in numbers of layers and channels only.
+SMALLEST, DEEP = ("wrn10_1", "resnet20"), ("pyramid110", "pyramid200")
+#: They have sums and sizes of their official files, which are not here.
+OFFICIAL = ("cifar10", "cifar100", "flower17", "imagenet1k")
+
+
+@parametrize_with_checks([*SMALLEST, "signs"])
 def test_what_kdbench_brings_keeps_its_contract(check):
     check()
 
 
 @pytest.mark.slow
-@parametrize_with_checks(["pyramid110"])
+@parametrize_with_checks(DEEP)
 def test_a_deep_network_keeps_its_contract(check):
     check()
+
+
+def test_no_network_and_no_dataset_is_left_out():
+    with torch.device("meta"):
+        classes = {name: type(create_model(name, 4)) for name in MODELS}
+    assert {classes[name] for name in (*SMALLEST, *DEEP)} == set(classes.values())
+    assert {"signs", "gtsrb", "imagefolder", *OFFICIAL} == set(DATASETS)
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_a_dataset_that_is_not_here_refuses_a_folder_without_it(name):
+    bounds = checks_for(subject_of(BROKEN, "dataset", name))
+    (bound,) = [bound for bound in bounds if bound.check.name == "folder"]
+    bound()
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +93,11 @@ def test_nothing_is_found_in_a_sound_one(kind):
 
 def test_of_a_folder(photos):
     assert failures(subject_of(BROKEN, "dataset", "imagefolder", str(photos))) == {}
+
+
+def test_of_a_part_of_gtsrb(signs43):  # noqa: F811 - the fixture
+    folder = signs43.parent
+    assert failures(subject_of(BROKEN, "dataset", "gtsrb", "", folder)) == {}
 
 
 @pytest.mark.parametrize(("kind", "name"), CAUGHT, ids=lambda word: word)
