@@ -48,5 +48,5 @@ def _sourced(order: dict[str, Any]) -> Tested:
         raise RuntimeError(plugin.cause or f"its hook returns no {kind} {asked} there")
     if kind == "model":
         return NetworkSubject(asked, source, plugin)
-    data_dir = order["data_dir"]
-    return DatasetSubject(asked, source, plugin, (), None if data_dir is None else Path(data_dir))
+    data_dir = None if order["data_dir"] is None else Path(order["data_dir"])
+    return DatasetSubject(asked, source, plugin, (), data_dir, order["cache_dir"])

@@ -152,6 +152,8 @@ class DatasetSubject(Tested):
     """The names of all other datasets."""
     data_dir: Path | None = None
     """Its folder, if it reads one."""
+    cache_dir: str = ""
+    """Where decoded images are kept. Empty: in a folder that goes with this object."""
 
     makes = "images"
     chance = "generators that are seeded with request.seed"
@@ -173,7 +175,7 @@ class DatasetSubject(Tested):
 
     def _cache(self) -> str:
         # All loads share the cache, so pictures are decoded once.
-        return self.once("cache", _Folder).path
+        return self.cache_dir or self.once("cache", _Folder).path
 
     def from_folder(self, folder: Path) -> Dataset:
         """Load it from another folder."""
@@ -214,8 +216,10 @@ class DatasetSubject(Tested):
 
     def order(self) -> dict[str, Any]:
         data_dir = None if self.data_dir is None else str(self.data_dir)
-        asked = {"kind": self.kind, "asked": self.asked, "data_dir": data_dir}
-        return {**asked, "plugin": plugin_order(self.plugin)}
+        # The process is ended from outside, and could not remove a folder of its own.
+        places = {"data_dir": data_dir, "cache_dir": self._cache()}
+        asked = {"kind": self.kind, "asked": self.asked}
+        return {**asked, **places, "plugin": plugin_order(self.plugin)}
 
 
 class _Folder:
@@ -318,8 +322,7 @@ class NetworkSubject(Tested):
         return MethodRun({"network": model, "logits": _Held(logits)}).digest()
 
     def order(self) -> dict[str, Any]:
-        asked = {"kind": self.kind, "asked": self.asked, "data_dir": None}
-        return {**asked, "plugin": plugin_order(self.plugin)}
+        return {"kind": self.kind, "asked": self.asked, "plugin": plugin_order(self.plugin)}
 
     def trained(self) -> FeatureModel:
         """The network after three training steps, in eval mode."""

@@ -15,7 +15,7 @@ from kdbench.loading.choice import PluginChoice
 from kdbench.loading.registry import Registry
 from kdbench.models import ModelSource, create_model
 from kdbench.models.builtin import MODELS
-from kdbench.testing import CheckFailedError, checks_for, parametrize_with_checks, subject_of
+from kdbench.testing import CheckFailedError, checks_for, fresh, parametrize_with_checks, subject_of
 from kdbench.testing.kit import every_check
 from tests.data.conftest import signs43  # noqa: F401 - a fixture
 from tests.data.pictures import save
@@ -119,6 +119,13 @@ def test_every_promise_has_a_broken_one():
         if kind in ("model", "dataset")
     }
     assert {(kind, check) for (kind, _), check in CAUGHT.items()} == promised
+
+
+def test_a_new_process_leaves_no_folder_of_its_own():
+    subject = subject_of(BROKEN, "dataset", "sound")
+    again = fresh._sourced(subject.order())
+    assert again.request().cache_dir == subject.request().cache_dir
+    assert "cache" not in again.kept
 
 
 def test_a_note_explains_other_numbers():
