@@ -141,7 +141,7 @@ class Hosts:
         if kind == "dataset" and rest:
             rest = str(Path(rest).expanduser().absolute())
             view = replace(view, read=(*reads, Path(rest)))
-        elif data_dir is not None:
+        elif kind == "dataset" and data_dir is not None:
             data_dir = data_dir.expanduser().absolute()
             view = replace(view, read=(*reads, data_dir))
         with self._alone(plugin, view, CHECKS) as host:
