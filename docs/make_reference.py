@@ -12,6 +12,7 @@ import click
 from kdbench import errors, hookspecs
 from kdbench.bench.run.profile import PROFILE_COLUMNS
 from kdbench.cli import _COMMANDS, _exit_code, main
+from kdbench.loading.answers import kind_word
 from kdbench.report.column import ROLES, Column
 from kdbench.report.columns import COLUMNS, SCHEMA
 from kdbench.report.paired import COLUMNS as PAIRED
@@ -97,7 +98,7 @@ def _checks() -> Iterator[str]:
     yield "## Checks of the conformance kit"
     yield _table(
         ("check", "of", "asks that"),
-        ((f"`{c.name}`", ", ".join(c.kinds), c.text) for c in every_check()),
+        ((f"`{c.name}`", ", ".join(map(kind_word, c.kinds)), c.text) for c in every_check()),
     )
 
 

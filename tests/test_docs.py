@@ -9,6 +9,9 @@ import numpy as np
 import pandas
 import pytest
 
+from kdbench.loading.choice import PluginChoice
+from kdbench.loading.registry import Registry
+from kdbench.testing import run_checks, subject_of
 from tests.docs.shown import DOCS, PAGES, ROOT, files, without_code
 from tests.loading.strangers import kdbench, own_tests, pip_install
 
@@ -77,7 +80,8 @@ def test_the_tutorials_own_tests_pass(tutorial):
     assert "1 xfailed" in ran.stdout
 
 
-def test_the_tutorials_command_runs(tutorial, tmp_path):
+def save_arrays(folder):
+    """What the dataset of the tutorial reads."""
     generator = np.random.default_rng(0)
     arrays = {}
     for split, count in (("train", 80), ("test", 40)):
@@ -86,7 +90,22 @@ def test_the_tutorials_command_runs(tutorial, tmp_path):
         for image, label in zip(images, labels, strict=True):
             image[:, 8 * label : 8 * label + 8] += 120
         arrays |= {f"{split}_images": images, f"{split}_labels": labels}
-    np.savez(tmp_path / "arrays.npz", **arrays)
+    np.savez(folder / "arrays.npz", **arrays)
+
+
+def test_the_tutorials_network_and_dataset_keep_their_contract(tutorial, tmp_path):
+    save_arrays(tmp_path)
+    files = tuple(tutorial / f"{name}.py" for name in ("arrays", "tinynet"))
+    known = Registry.load([], PluginChoice(files=files))
+    for kind, name in (("model", "tinynet"), ("dataset", "arrays")):
+        results = run_checks(subject_of(known, kind, name, "", tmp_path))
+        failed = {result.name: result.text for result in results if result.status == "failed"}
+        assert failed == {}
+        assert [r.name for r in results if r.status == "not applicable"] in ([], ["stated_numbers"])
+
+
+def test_the_tutorials_command_runs(tutorial, tmp_path):
+    save_arrays(tmp_path)
     ran = kdbench(
         tutorial / "site",
         "run",

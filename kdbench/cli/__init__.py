@@ -24,7 +24,11 @@ from kdbench.untrusted.text import shown
 
 #: name: (module, attribute, help in one line)
 _COMMANDS = {
-    "check": ("kdbench.cli.check", "check_command", "Check that a method keeps its contract."),
+    "check": (
+        "kdbench.cli.check",
+        "check_command",
+        "Check that a method, network or dataset keeps its contract.",
+    ),
     "cite": ("kdbench.cli.cite", "cite_command", "Print BibTeX of kdbench and of methods' papers."),
     "compare": (
         "kdbench.cli.compare",
@@ -54,7 +58,7 @@ _COMMANDS = {
     "new-plugin": (
         "kdbench.cli.new_plugin",
         "new_plugin_command",
-        "Write a package for a method of your own.",
+        "Write a package for a method, network or dataset of your own.",
     ),
     "plugins": (
         "kdbench.cli.plugins",

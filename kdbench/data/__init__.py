@@ -29,6 +29,7 @@ __all__ = [
     "Request",
     "TensorImages",
     "check_dataset_name",
+    "check_folder",
     "dataset_names",
     "dataset_source",
     "finish",
@@ -102,12 +103,7 @@ def load_dataset(
         DatasetError: the folder is missing, incomplete or cannot be read.
         IntegrityError: an archive of images is damaged, hostile or too large.
     """
-    source = dataset_source(name, sources)
-    if source.takes_path:
-        path = name.partition(":")[2]
-        if not path and data_dir is None:
-            raise ConfigError(f"dataset {name!r} needs a folder; write {name}:PATH")
-        data_dir = path or data_dir
+    source, data_dir = _located(name, data_dir, sources)
     _check_numbers(
         image_size=image_size,
         num_classes=num_classes,
@@ -117,7 +113,7 @@ def load_dataset(
     )
     request = DatasetRequest(
         name=name,
-        data_dir=Path(data_dir).expanduser() if data_dir is not None else None,
+        data_dir=data_dir,
         download=download,
         seed=seed,
         image_size=source.image_size if image_size is None else image_size,
@@ -128,10 +124,7 @@ def load_dataset(
         class_names=None if class_names is None else tuple(class_names),
     )
     try:
-        if source.folder:
-            need_folder(
-                request, source.folder, downloadable=source.downloadable, or_file=source.takes_path
-            )
+        _check_folder(request, source)
         return _checked(request, source.load(request))
     except OSError as error:
         # The file system may refuse at any point: a file where a folder should be, or a folder that
@@ -141,6 +134,36 @@ def load_dataset(
             f"{error.strerror or error}; "
             "check --data-dir and its permissions"
         ) from error
+
+
+def check_folder(
+    name: str, data_dir: str | Path | None, sources: Mapping[str, DatasetSource] = DATASETS
+) -> None:
+    """Raise what :func:`load_dataset` raises where the folder of a dataset is not named, or not
+    there."""
+    source, data_dir = _located(name, data_dir, sources)
+    nothing = (None, None, None, None)
+    _check_folder(DatasetRequest(name, data_dir, False, 0, *nothing, _default_cache()), source)
+
+
+def _located(
+    name: str, data_dir: str | Path | None, sources: Mapping[str, DatasetSource]
+) -> tuple[DatasetSource, Path | None]:
+    """The source of ``NAME`` or ``NAME:PATH``, and the folder."""
+    source = dataset_source(name, sources)
+    if source.takes_path:
+        path = name.partition(":")[2]
+        if not path and data_dir is None:
+            raise ConfigError(f"dataset {name!r} needs a folder; write {name}:PATH")
+        data_dir = path or data_dir
+    return source, None if data_dir is None else Path(data_dir).expanduser()
+
+
+def _check_folder(request: DatasetRequest, source: DatasetSource) -> None:
+    if source.folder:
+        need_folder(
+            request, source.folder, downloadable=source.downloadable, or_file=source.takes_path
+        )
 
 
 #: Smallest and largest value of each number. None: there is no largest.

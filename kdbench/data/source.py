@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import field
 
 from pydantic.dataclasses import dataclass
 
@@ -41,6 +42,9 @@ class DatasetSource:
     """Number of training images."""
     test_size: int | None = None
     """Number of test images."""
+    known_failures: Mapping[str, str] = field(default_factory=dict)
+    """By check of :mod:`kdbench.testing`: why it cannot pass it. Every row of results shows the
+    reason."""
 
     def options(self) -> list[str]:
         """The options that say where it is."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from kdbench._libraries import LIBRARIES
 from kdbench.errors import PluginLoadError, UnknownMethodError, UsageError, unknown
 from kdbench.loading.candidates import Plugin
 from kdbench.method import METHOD_KINDS
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from kdbench.models.named import NetworkFacts
 
 T = TypeVar("T")
+
+#: Everything that the conformance kit can test. A ``model`` is a network.
+CHECKED_KINDS = (*METHOD_KINDS, "model", "dataset")
+#: What a kind is called in words, where that is another one.
+_WORDS = {"model": "network"}
 
 
 @dataclass(frozen=True)
@@ -45,14 +51,10 @@ class Registered(Generic[T]):
         """Which code this is, for example ``kdbench 0.1 1f2e...``."""
         return " ".join(part for part in (self.plugin.owner, self.plugin.source) if part)
 
-    @property
-    def known_failures(self) -> list[str]:
-        """The checks of the conformance kit that it says it fails, in words."""
+    def known_failures(self, name: str) -> list[str]:
+        """The checks of the conformance kit that it says it fails, in words with its name."""
         failures: Mapping[str, str] = getattr(self.value, "known_failures", {})
-        return [
-            f"{self.value.info.name} is known to fail {check}: {why}"  # type: ignore[attr-defined]
-            for check, why in failures.items()
-        ]
+        return [f"{name} is known to fail {check}: {why}" for check, why in failures.items()]
 
 
 @dataclass
@@ -258,31 +260,74 @@ class Answers(ABC):
         error = UnknownMethodError(unknown("reporter", name, known, "run `kdbench plugins`"))
         raise self.hinted(error) or error
 
-    def identify(self, name: str) -> tuple[str, str, str]:
+    def entry(self, kind: str, name: str) -> Registered[Any]:
+        """The method, network or dataset of that kind and name.
+
+        Raises:
+            UnknownMethodError, PluginLoadError: as :meth:`registered`.
+        """
+        if kind in METHOD_KINDS:
+            return self.registered(kind, name)
+        known = self._tables()[kind]
+        if name in known:
+            return known[name]
+        error = UnknownMethodError(unknown(kind, name, known, "run `kdbench list`"))
+        raise self.hinted(error) or error
+
+    def identify(self, name: str, kinds: Sequence[str] = METHOD_KINDS) -> tuple[str, str, str]:
         """(kind, name, variant) of ``NAME`` or ``NAME.VARIANT``.
 
-        ``KIND.`` may stand before it, and must if several kinds have the name.
+        ``KIND.`` may stand before it, and must if several kinds have the name. A dataset that is
+        named ``NAME:PATH`` has the path in the place of the variant.
+
+        Args:
+            kinds: what is looked for. Beside kinds of method it may be ``model``, which may be
+                written ``network``, and ``dataset``.
 
         Raises:
             UsageError: there is none, or several.
         """
+        tables = self._tables()
         kind, _, rest = name.partition(".")
-        kinds: Sequence[str]
-        if kind in METHOD_KINDS and rest:
-            kinds, name = [kind], rest
+        kind = next((kind_of for kind_of, word in _WORDS.items() if kind == word), kind)
+        found: Sequence[str]
+        if kind in kinds and rest:
+            found, name = [kind], rest
         else:
-            kinds = [kind for kind in METHOD_KINDS if base_name(name) in self.methods[kind]]
-        if len(kinds) > 1:
-            raise UsageError(f"{name!r} is {' and '.join(kinds)}; write {kinds[0]}.{name}")
-        if not kinds:
-            everything = {known for methods in self.methods.values() for known in methods}
-            message = unknown("method", name, everything, "run `kdbench list`")
+            base = base_name(name.partition(":")[0])
+            found = [kind for kind in kinds if base in tables[kind]]
+        if len(found) > 1:
+            words = [kind_word(kind) for kind in found]
+            raise UsageError(f"{name!r} is {' and '.join(words)}; write {words[0]}.{name}")
+        if not found:
+            if "model" in kinds and name.partition("/")[0] in LIBRARIES:
+                raise UsageError(
+                    f"{name!r} is a network of a library, which has no kit; "
+                    f"`kdbench list models {name}` shows its groups"
+                )
+            everything = {known for kind in kinds for known in tables[kind]}
+            what = "method" if kinds == METHOD_KINDS else "method, network or dataset"
+            message = unknown(what, name, everything, "run `kdbench list`")
             raise UsageError(message + self.hint())
+        if found[0] == "dataset":
+            return self._identified_dataset(name)
         base, _, variant = name.partition(".")
-        variants = self.registered(kinds[0], base).value.variants
+        variants = getattr(self.entry(found[0], base).value, "variants", {})
         if variant and variant not in variants:
             raise UsageError(unknown(f"variant of {base}", variant, variants))
-        return kinds[0], base, variant
+        return found[0], base, variant
+
+    def _identified_dataset(self, name: str) -> tuple[str, str, str]:
+        base, colon, path = name.partition(":")
+        takes_path = self.entry("dataset", base).value.takes_path
+        if colon and not takes_path:
+            raise UsageError(f"dataset {base!r} takes no path; write {base}, and --data-dir {path}")
+        return "dataset", base, path
+
+
+def kind_word(kind: str) -> str:
+    """What a kind is called: ``network`` for ``model``."""
+    return _WORDS.get(kind, kind)
 
 
 def base_name(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
@@ -31,6 +30,8 @@ from kdbench.loading.hosts import Hosts
 from kdbench.loading.settling import Settled, Wanted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kdbench.data import Dataset, DatasetRequest, DatasetSource
     from kdbench.loading.blank import BlankNetwork
     from kdbench.loading.groups import NetworkGroups
@@ -138,13 +139,13 @@ class Catalogue(Answers):
 
     def _source(self, name: str, entry: Registered[DatasetFacts]) -> DatasetSource:
         from kdbench.data import DatasetSource
+        from kdbench.data.spelling import taken_name
 
         def load(request: DatasetRequest) -> Dataset:
             with _named(entry):
                 dataset = self.hosts.load_dataset(entry.plugin, name, request)
                 # In a table its rows would look like those of the other one.
-                other = _base(dataset.name)
-                if other != name and other in self.registered_datasets:
+                if taken_name(dataset.name, name, self.registered_datasets):
                     raise ContractError(
                         f"dataset {name!r} of {entry.plugin.owner} calls itself {dataset.name!r}, "
                         "and another dataset has that name; give it a name of its own"
@@ -203,15 +204,22 @@ class Catalogue(Answers):
         answer = self._ask(entries[0], "groups", name=name, image_size=image_size)
         return _checked(NetworkGroups, answer, entries[0])
 
-    def check(self, kind: str, name: str, variant: str) -> Iterator[CheckFacts]:
-        """Run the conformance kit on a method in a process of its own.
+    def check(
+        self, kind: str, name: str, rest: str, data_dir: Path | None = None
+    ) -> Iterator[CheckFacts]:
+        """Run the conformance kit in a process of its own, see :meth:`Hosts.check`.
 
         Raises:
+            ConfigError, DatasetError: a dataset's folder is not named, or not there.
             ContractError: that process did not get to the end.
         """
-        entry = self.registered(kind, name)
+        entry = self.entry(kind, name)
+        if kind == "dataset":
+            from kdbench.data import check_folder
+
+            check_folder(f"{name}:{rest}" if rest else name, data_dir, self.datasets)
         with _named(entry):
-            for result in self.hosts.check(entry.plugin, kind, name, variant):
+            for result in self.hosts.check(entry.plugin, kind, name, rest, data_dir):
                 yield _checked(CheckFacts, result, entry)
 
     def _ask(self, entry: Registered[Any], question: str, **arguments: Any) -> Any:
@@ -293,8 +301,3 @@ def _placed(text: str, place: str) -> str:
     """A text about an error with the place of what failed, unless it names the line already."""
     file = place.rpartition(":")[0]
     return text if not file or f"{file}:" in text else f"{text} ({place})"
-
-
-def _base(name: str) -> str:
-    """The dataset that a name in the tables begins with: ``gtsrb`` for ``gtsrb-subset``."""
-    return re.split(r"[^a-z0-9_]", name.strip().lower())[0]

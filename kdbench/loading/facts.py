@@ -92,6 +92,10 @@ Values = Annotated[dict[FieldName, Any], AfterValidator(plain)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 
 
+#: By check of the conformance kit: why something cannot pass it.
+KnownFailures = Annotated[dict[Line, Line], Field(max_length=_MANY)]
+
+
 class Facts(BaseModel):
     """Base of everything that another process says."""
 
@@ -141,8 +145,7 @@ class MethodFacts(Facts):
     """Its parameters by name."""
     variants: dict[Name, VariantFacts] = Field(max_length=_MANY)
     """Its variants by word."""
-    known_failures: dict[Line, Line] = Field(max_length=_MANY)
-    """By check of the conformance kit: why it cannot pass it."""
+    known_failures: KnownFailures
     place: Line = ""
     """See :func:`place_of`."""
 
@@ -159,6 +162,7 @@ class ModelFacts(Facts):
     kind: Literal["model"] = "model"
     name: Name
     about: Line
+    known_failures: KnownFailures = {}
     place: Line = ""
     """See :func:`place_of`."""
 
@@ -177,6 +181,7 @@ class DatasetFacts(Facts):
     image_size: int | None = Field(ge=1, le=WIDEST)
     train_size: Count | None
     test_size: Count | None
+    known_failures: KnownFailures = {}
     place: Line = ""
     """See :func:`place_of`."""
 

@@ -127,7 +127,12 @@ def _facts(kind: str, name: str, value: Any) -> Facts:
     if kind in METHOD_KINDS:
         return method_facts(value)
     if isinstance(value, ModelSource):
-        return ModelFacts(name=name, about=value.about, place=place_of(value.make))
+        return ModelFacts(
+            name=name,
+            about=value.about,
+            known_failures=dict(value.known_failures),
+            place=place_of(value.make),
+        )
     if kind == "reporter":
         return ReporterFacts(name=name)
     assert isinstance(value, DatasetSource)
@@ -139,6 +144,7 @@ def _facts(kind: str, name: str, value: Any) -> Facts:
         downloadable=value.downloadable,
         takes_path=value.takes_path,
         options=tuple(value.options()),
+        known_failures=dict(value.known_failures),
         place=place_of(value.load),
         **{number: getattr(value, number) for number in numbers},
     )

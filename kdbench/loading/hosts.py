@@ -126,11 +126,27 @@ class Hosts:
         host = self._host_of(plugin)
         return self._answer(host, plugin, question, arguments, self.limits.answer_s)
 
-    def check(self, plugin: Plugin, kind: str, name: str, variant: str) -> Iterator[Any]:
-        """Results of the conformance kit for a method, each as soon as it is there."""
-        reads = (plugin.path,) if plugin.is_file and plugin.path is not None else ()
-        with self._alone(plugin, View(read=reads), CHECKS) as host:
-            arguments = {"kind": kind, "name": name, "variant": variant}
+    def check(
+        self, plugin: Plugin, kind: str, name: str, rest: str, data_dir: Path | None = None
+    ) -> Iterator[Any]:
+        """Results of the conformance kit, each as soon as it is there.
+
+        Args:
+            rest: the variant of a method, the path of a dataset.
+            data_dir: the folder of a dataset. The process may read it.
+        """
+        reads = [plugin.path] if plugin.is_file and plugin.path is not None else []
+        # What is tested may write as much as a stage and a dataset's process may.
+        view = View(read=tuple(reads), file_mb=_NETWORK_MB)
+        if kind == "dataset" and rest:
+            rest = str(Path(rest).expanduser().absolute())
+            view = replace(view, read=(*reads, Path(rest)))
+        elif kind == "dataset" and data_dir is not None:
+            data_dir = data_dir.expanduser().absolute()
+            view = replace(view, read=(*reads, data_dir))
+        with self._alone(plugin, view, CHECKS) as host:
+            folder = None if data_dir is None else str(data_dir)
+            arguments = {"kind": kind, "name": name, "rest": rest, "data_dir": folder}
             yield from self._parts(
                 host, plugin, "check", arguments, self.limits.check_s, self.limits.checks
             )

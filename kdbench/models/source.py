@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import field
 
 from pydantic.dataclasses import dataclass
 
@@ -20,3 +21,6 @@ class ModelSource:
     """Builds it with fresh weights from torch's global random state."""
     about: str = ""
     """One line for ``kdbench list models``."""
+    known_failures: Mapping[str, str] = field(default_factory=dict)
+    """By check of :mod:`kdbench.testing`: why it cannot pass it. Every row of results shows the
+    reason."""

@@ -16,9 +16,11 @@ from kdbench.data.base import Batch, ImageSet
 from kdbench.metrics import Evaluation, evaluate
 from kdbench.models.base import FeatureModel
 from kdbench.testing import scene
-from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
+from kdbench.testing.checks import NotApplicableError, check, ensure
 from kdbench.testing.common import ensure_network, run_once
 from kdbench.testing.method_run import MethodRun, implant, run_method
+from kdbench.testing.pictures import fingerprints
+from kdbench.testing.subjects import Subject
 from kdbench.training import Fit, Silent, Trained
 
 _SLACK = 15.0  # points of ACC or ASR that a teacher may move by being trained on for a little
@@ -211,20 +213,14 @@ def _true_labels(images: ImageSet, rows: Tensor, trigger: Trigger) -> Tensor:
     plain = train.read(torch.arange(len(train)))
     known: dict[bytes, int] = {}
     for variant in (_triggered(trigger, plain), plain):
-        known |= dict(zip(_fingerprints(variant), train.labels.tolist(), strict=True))
+        known |= dict(zip(fingerprints(variant), train.labels.tolist(), strict=True))
     set_labels = images.labels[rows].tolist()
     return torch.tensor(
         [
             known.get(key, label)
-            for key, label in zip(_fingerprints(images.read(rows)), set_labels, strict=True)
+            for key, label in zip(fingerprints(images.read(rows)), set_labels, strict=True)
         ]
     )
-
-
-def _fingerprints(images: Tensor) -> list[bytes]:
-    return [
-        image.tobytes() for image in (images * 255).round().to(torch.uint8).contiguous().numpy()
-    ]
 
 
 @check("as many labels are changed as it declares, all of them to the target class", "attack")

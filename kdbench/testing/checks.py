@@ -3,68 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from kdbench.method import METHOD_KINDS, Method, Params
+from kdbench.loading.answers import CHECKED_KINDS
+from kdbench.method import METHOD_KINDS
+from kdbench.testing.subjects import Subject as Subject
 
 
 class CheckFailedError(AssertionError):
-    """The method does not keep what the check asks for; the message says what was seen."""
+    """What is tested does not keep what the check asks for. The message says what was seen."""
 
 
 class NotApplicableError(Exception):
     """There is nothing to check; the message says why."""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """The method under test."""
-
-    cls: type[Method]
-    params: Params
-    """The parameters that it is tested with."""
-    kept: dict[str, Any] = field(default_factory=dict, compare=False)
-    """What one check has computed and others need, too."""
-
-    @property
-    def kind(self) -> str:
-        return self.cls.kind
-
-    def make(self, **changes: Any) -> Any:
-        """A new instance, with other parameters where asked for."""
-        return self.cls(type(self.params)(**{**self.params.model_dump(), **changes}))
+#: Every kind, for a check that all have.
+ALL = CHECKED_KINDS
 
 
 @dataclass(frozen=True)
 class Check:
-    """One demand on a method."""
+    """One demand on a method, a dataset or a network."""
 
     name: str
     """As in ``known_failures``."""
     kinds: tuple[str, ...]
-    """The kinds of method that it is for."""
+    """The kinds that it is for. A network is a ``model``."""
     text: str
     """What it asks for, in one sentence that is shown to people."""
-    run: Callable[[Subject], None]
+    run: Callable[[Any], None]
     """Raises CheckFailedError or NotApplicableError."""
 
 
+#: A check gets what is tested: a :class:`kdbench.testing.subjects.Tested` of one of its kinds.
+CheckFunction = Callable[[Any], None]
 REGISTERED: dict[str, Check] = {}
 """Every check by its name, in the order of the modules' imports."""
 
 
-def check(
-    text: str, *kinds: str
-) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
+def check(text: str, *kinds: str) -> Callable[[CheckFunction], CheckFunction]:
     """A decorator that registers a function as a check. The check gets the function's name.
 
     Args:
         text: what the check asks for.
-        kinds: the kinds of method that it is for; all of them unless given.
+        kinds: the kinds that it is for, those of :data:`ALL`. Without: all kinds of method.
     """
 
-    def add(function: Callable[[Subject], None]) -> Callable[[Subject], None]:
+    def add(function: CheckFunction) -> CheckFunction:
         name = function.__name__
         assert name not in REGISTERED, name
         REGISTERED[name] = Check(name, kinds or METHOD_KINDS, text, function)

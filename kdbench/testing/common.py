@@ -1,4 +1,4 @@
-"""The checks of every method."""
+"""The checks of every method. Datasets and networks share some of them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from kdbench.models.base import FeatureModel
 from kdbench.models.named import check_network
 from kdbench.models.views import FrozenTeacher
 from kdbench.testing import fresh, scene
-from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
-from kdbench.testing.method_run import MethodRun, run_method, run_unseeded
+from kdbench.testing.checks import ALL, NotApplicableError, check, ensure
+from kdbench.testing.method_run import MethodRun
+from kdbench.testing.subjects import NetworkSubject, Subject, Tested
 
 
 @check("parameters are described, survive JSON, and every preset and variant is valid")
@@ -53,36 +54,35 @@ def parameters(subject: Subject) -> None:
 
 
 def run_once(subject: Subject) -> MethodRun:
-    """The method's run under seed 0. All checks that only look at it share one."""
-    if "run" not in subject.kept:
-        subject.kept["run"] = run_method(subject.make(), 0)
-    return subject.kept["run"]
+    """The method's run under seed 0."""
+    return subject.run()
 
 
-@check("the same seed gives the same bits")
-def same_seed(subject: Subject) -> None:
-    first, second = run_once(subject).digest(), run_method(subject.make(), 0).digest()
+@check("the same seed gives the same bits", *ALL)
+def same_seed(tested: Tested) -> None:
+    first, second = tested.first_digest(), tested.digest(0)
     ensure(
         first == second,
-        "two calls with one seed gave different weights; draw from setting.generator only",
+        f"two calls with one seed gave different {tested.makes}; draw from {tested.chance} only",
     )
 
 
-@check("another seed gives something else")
-def another_seed(subject: Subject) -> None:
-    if subject.kind == "distiller":
+@check("another seed gives something else", *ALL)
+def another_seed(subject: Tested) -> None:
+    if not isinstance(subject, Subject):
+        first, second = subject.first_digest(), subject.digest(1)
+    elif subject.kind == "distiller":
         # Before any training: another seed also means other batches, which would hide that the
         # distiller draws nothing itself.
         runs = [_untrained_objective(subject, seed) for seed in (0, 1)]
         if not list(runs[0].modules["objective"].parameters()):
             raise NotApplicableError("it has no connectors, so it draws nothing")
+        first, second = (run.digest() for run in runs)
     else:
-        runs = [run_once(subject), run_method(subject.make(), 1)]
-        if not runs[0].modules:
+        if not run_once(subject).modules:
             raise NotApplicableError("it takes no step")
-    ensure(
-        runs[0].digest() != runs[1].digest(), "two seeds gave the same weights; the seed is ignored"
-    )
+        first, second = subject.first_digest(), subject.digest(1)
+    ensure(first != second, f"two seeds gave the same {subject.makes}; draw from {subject.chance}")
 
 
 def _untrained_objective(subject: Subject, seed: int) -> MethodRun:
@@ -94,12 +94,12 @@ def _untrained_objective(subject: Subject, seed: int) -> MethodRun:
         return MethodRun({"objective": method.objective(frozen, student)})
 
 
-@check("the global random state is not set to anything")
-def random_state(subject: Subject) -> None:
+@check("the global random state is not set to anything", *ALL)
+def random_state(subject: Tested) -> None:
     after = []
     for seed in (0, 1):
         with scene.seeded(seed):
-            run_unseeded(subject.make(), 0)
+            subject.act()
             after.append(
                 (
                     torch.get_rng_state().numpy().tobytes(),
@@ -116,12 +116,14 @@ def random_state(subject: Subject) -> None:
 
 @check(
     "torch's settings, the working directory, the environment and the import path are left as they "
-    "were"
+    "were",
+    *ALL,
 )
-def surroundings(subject: Subject) -> None:
+def surroundings(subject: Tested) -> None:
     before = _surroundings()
     try:
-        run_method(subject.make(), 0)
+        with scene.seeded(0):
+            subject.act()
         after = _surroundings()
     finally:
         _restore(before)
@@ -185,21 +187,20 @@ def ensure_network(
         ensure(False, f"the {role} cannot stand in a table: {error}")
 
 
-@check("what it makes survives a file, and means the same afterwards", "attack", "defense")
-def file(subject: Subject) -> None:
+@check("what it makes survives a file, and means the same afterwards", "attack", "defense", "model")
+def file(subject: Subject | NetworkSubject) -> None:
     import tempfile
     from pathlib import Path
 
     from kdbench.models.files import load_module, save_module
 
-    images = scene.dataset().test.read(torch.arange(16))
-    package = subject.cls.__module__.partition(".")[0]
+    images = subject.images()
     with tempfile.TemporaryDirectory() as folder:
-        for role, module in networks(run_once(subject)).items():
+        for role, module in subject.modules().items():
             path = Path(folder) / f"{role}.safetensors"
             try:
                 save_module(module.eval(), path)
-                again, _ = load_module(path, (package,))
+                again, _ = load_module(path, (subject.package,))
             except KdbenchError as error:
                 ensure(False, f"the {role} cannot be kept in a file: {error}")
             # As a stage does. In another memory layout the sums would be in another order.
@@ -211,18 +212,13 @@ def file(subject: Subject) -> None:
                 )
 
 
-def networks(run: MethodRun) -> dict[str, nn.Module]:
-    """The modules of a run that take images."""
-    return {role: module for role, module in run.modules.items() if "objective" not in role}
-
-
-@check("a process that has never seen it computes the same")
-def new_process(subject: Subject) -> None:
+@check("a process that has never seen it computes the same", *ALL)
+def new_process(tested: Tested) -> None:
     try:
-        digest = fresh.digest(subject.cls, json.loads(subject.params.model_dump_json()))
+        digest = fresh.digest(tested)
     except Exception as error:
         ensure(False, f"it fails in a process of its own: {type(error).__name__}: {error}")
     ensure(
-        digest == run_once(subject).digest(),
-        "a process of its own computes other weights; something is kept outside of it",
+        digest == tested.first_digest(),
+        f"a process of its own computes other {tested.makes}; something is kept outside of it",
     )

@@ -8,9 +8,10 @@ from kdbench.defense import STEPS, Defense
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import Edited, Pruned
 from kdbench.testing import scene
-from kdbench.testing.checks import CheckFailedError, NotApplicableError, Subject, check, ensure
+from kdbench.testing.checks import CheckFailedError, NotApplicableError, check, ensure
 from kdbench.testing.common import ensure_network, run_once
 from kdbench.testing.method_run import run_method
+from kdbench.testing.subjects import Subject
 
 
 @check("the steps that it names exist, and one that it names is its own", "defense")

@@ -8,9 +8,10 @@ from torch import Tensor
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import FrozenTeacher
 from kdbench.testing import scene
-from kdbench.testing.checks import NotApplicableError, Subject, check, ensure
+from kdbench.testing.checks import NotApplicableError, check, ensure
 from kdbench.testing.common import run_once
 from kdbench.testing.method_run import MethodRun, first_batches
+from kdbench.testing.subjects import Subject
 
 
 def _distillation(subject: Subject) -> MethodRun:

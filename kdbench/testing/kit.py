@@ -1,4 +1,4 @@
-"""Binding the checks to a method, running them and reporting the results."""
+"""Binding the checks to what is tested, running them and reporting the results."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from kdbench.loading.registry import Registry
 from kdbench.method import Method
-from kdbench.testing import attacks, common, defenses, distillers  # noqa: F401 - each adds its own checks
-from kdbench.testing.checks import REGISTERED, Check, CheckFailedError, NotApplicableError, Subject
+from kdbench.testing import attacks, common, datasets, defenses, distillers, networks  # noqa: F401 - each adds its own checks
+from kdbench.testing.checks import ALL, REGISTERED, Check, CheckFailedError, NotApplicableError
+from kdbench.testing.subjects import DatasetSubject, NetworkSubject, Subject, Tested
 
 
 @dataclass(frozen=True)
@@ -34,44 +36,69 @@ def every_check() -> Iterator[Check]:
 
 @dataclass(frozen=True)
 class BoundCheck:
-    """One check of one method. Calling it raises CheckFailedError or NotApplicableError."""
+    """One check of one thing. Calling it raises CheckFailedError or NotApplicableError."""
 
     check: Check
-    subject: Subject
+    subject: Tested
 
     def __call__(self) -> None:
         self.check.run(self.subject)
 
     @property
     def known(self) -> str:
-        """Why the method says that the check fails; empty where it does not say so."""
-        return self.subject.cls.known_failures.get(self.check.name, "")
+        """Why it says of itself that the check fails; empty where it does not say so."""
+        return self.subject.known_failures.get(self.check.name, "")
 
     def __str__(self) -> str:
-        return f"{self.subject.cls.info.name}-{self.check.name}"
+        return f"{self.subject.name}-{self.check.name}"
 
 
 #: The name that BoundCheck had first. Tests of plugins may go on using it.
 Bound = BoundCheck
 
 
-def checks_for(cls: type[Method], variant: str = "") -> Iterator[BoundCheck]:
-    """Every check that applies to the kind of a class.
+def subject_of(
+    registry: Registry, kind: str, name: str, rest: str = "", data_dir: Path | None = None
+) -> Tested:
+    """What is tested, by kind and name.
 
-    The parameters are those of the preset ``quick``, then of the variant, then ``for_checks``.
-    Later ones win.
-
-    Raises:
-        CheckFailedError: ``known_failures`` names a check that does not exist.
+    Args:
+        rest: the variant of a method, the path of a dataset.
+        data_dir: the folder of a dataset.
     """
+    entry = registry.entry(kind, name)
+    if kind == "model":
+        return NetworkSubject(name, entry.value, entry.plugin)
+    if kind == "dataset":
+        asked = f"{name}:{rest}" if rest else name
+        return DatasetSubject(asked, entry.value, entry.plugin, registry.datasets, data_dir)
+    return _method(entry.value, rest)
+
+
+def _method(cls: type[Method], variant: str) -> Subject:
+    """A method with the parameters of the preset ``quick``, then of the variant, then
+    ``for_checks``. Later ones win."""
     values = (
         cls.presets.get("quick", {})
         | (cls.variants[variant].params if variant else {})
         | cls.for_checks
     )
-    subject = Subject(cls, cls.Params(**values))
+    return Subject(cls, cls.Params(**values))
+
+
+def checks_for(tested: type[Method] | Tested, variant: str = "") -> Iterator[BoundCheck]:
+    """Every check that applies to the kind of what is tested.
+
+    Args:
+        tested: a method's class, or what :func:`subject_of` returned.
+        variant: of a method's class: one of its ``variants``. Empty for none.
+
+    Raises:
+        CheckFailedError: ``known_failures`` names a check that does not exist.
+    """
+    subject = tested if isinstance(tested, Tested) else _method(tested, variant)
     checks = [check for check in every_check() if subject.kind in check.kinds]
-    unknown = sorted(set(cls.known_failures) - {check.name for check in checks})
+    unknown = sorted(set(subject.known_failures) - {check.name for check in checks})
     if unknown:
         raise CheckFailedError(
             f"known_failures names {', '.join(unknown)}; there are "
@@ -81,25 +108,27 @@ def checks_for(cls: type[Method], variant: str = "") -> Iterator[BoundCheck]:
 
 
 def run_checks(
-    cls: type[Method], variant: str = "", report: Callable[[Result], None] = lambda _: None
+    tested: type[Method] | Tested,
+    variant: str = "",
+    report: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
-    """Run every check of a class. Whatever the method raises is a failure of that check.
+    """Run every check. Whatever is raised is a failure of that check.
 
     Args:
-        cls: the method.
-        variant: one of ``cls.variants``; empty for none.
+        tested: as for :func:`checks_for`.
+        variant: as for :func:`checks_for`.
         report: called with each result as soon as it is there.
     """
     results = []
-    for result in each_result(cls, variant):
+    for result in each_result(tested, variant):
         results.append(result)
         report(result)
     return results
 
 
-def each_result(cls: type[Method], variant: str = "") -> Iterator[Result]:
+def each_result(tested: type[Method] | Tested, variant: str = "") -> Iterator[Result]:
     """The results of :func:`run_checks`, each as soon as it is there."""
-    for bound in checks_for(cls, variant):
+    for bound in checks_for(tested, variant):
         start = time.perf_counter()
         status, text = _outcome(bound)
         yield Result(bound.check.name, status, text, time.perf_counter() - start)
@@ -126,21 +155,29 @@ def _outcome(bound: BoundCheck) -> tuple[Any, str]:
     return ("known", bound.known) if bound.known else ("failed", text)
 
 
-def parametrize_with_checks(methods: Iterable[type[Method] | str]) -> Callable[[Any], Any]:
+def parametrize_with_checks(
+    tested: Iterable[type[Method] | str | Tested], *, data_dir: str | Path | None = None
+) -> Callable[[Any], Any]:
     """A pytest decorator for a test with the argument ``check``, which the test has to call.
 
-    The test runs once for each check of each method. A check in ``known_failures`` is a strict
-    xfail, and one that does not apply is a skip.
+    The test runs once for each check of each one. A check in ``known_failures`` is a strict xfail,
+    and one that does not apply is a skip.
 
     Args:
-        methods: classes, or names of installed methods such as ``lba`` and ``ckd.lowvar``.
+        tested: classes of methods, or names of what is installed: ``lba``, ``ckd.lowvar``,
+            ``network.mine``, ``dataset.mine``.
+        data_dir: the folder of a dataset that reads one.
     """
     import pytest
 
+    registry: Registry | None = None
+    folder = None if data_dir is None else Path(data_dir)
     cases = []
-    for method in methods:
-        cls, variant = (method, "") if not isinstance(method, str) else Registry.load().find(method)
-        for bound in checks_for(cls, variant):
+    for one in tested:
+        if isinstance(one, str):
+            registry = registry or Registry.load()
+            one = subject_of(registry, *registry.identify(one, ALL), folder)
+        for bound in checks_for(one):
             marks = [pytest.mark.xfail(reason=bound.known, strict=True)] if bound.known else []
             cases.append(pytest.param(_skipping(bound), id=str(bound), marks=marks))
     return pytest.mark.parametrize("check", cases)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from kdbench import training
 from kdbench.attack import AttackSetting
@@ -68,6 +69,13 @@ def dataset() -> Dataset:
         train_digest="bands-train",
         test_digest="bands-test",
     )
+
+
+def pictures(side: int, count: int) -> Tensor:
+    """Random images, float32 (count, 3, side, side), in the memory layout of batches."""
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand(count, 3, side, side, generator=generator)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def training_images() -> TensorImages:

@@ -205,7 +205,9 @@ def stores(draw: st.DrawFn) -> Case:
 @st.composite
 def new_plugins(draw: st.DrawFn) -> Case:
     """``new-plugin``."""
-    kind = draw(often(st.sampled_from(["attack", "defense", "distiller"]), words(), 9))
+    kind = draw(
+        often(st.sampled_from(["attack", "defense", "distiller", "dataset", "network"]), words(), 9)
+    )
     arguments = ["new-plugin", kind, draw(st.sampled_from(["mine", "my-own"]) | words())]
     if draw(st.booleans()):
         out = words().filter(lambda word: not word.startswith(("/", "..")))

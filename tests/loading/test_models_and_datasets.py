@@ -25,6 +25,7 @@ from torch import nn
 
 from kdbench.data import Augmentation, Dataset, Request, TensorImages, finish
 from kdbench.hookspecs import hookimpl
+from kdbench.models import ModelSource
 from kdbench.models.base import FeatureModel
 
 
@@ -77,7 +78,8 @@ class Small(FeatureModel):
 
 @hookimpl
 def kdbench_models():
-    return {"small": lambda num_classes, image_size: Small(num_classes)}
+    why = {"by_image": "for a test"}
+    return {"small": ModelSource(lambda classes, side: Small(classes), known_failures=why)}
 """
 
 
@@ -126,7 +128,9 @@ def test_a_matrix_of_ones_own(file, tmp_path):
         "small",
         60,
     )
-    assert row["plugins"] == f"kdbench {__version__}; local file mine.py"
+    assert row["plugins"] == (
+        f"kdbench {__version__}; local file mine.py; small is known to fail by_image: for a test"
+    )
     record = json.loads((tmp_path / "o" / "run.json").read_text())
     assert record["plugins"]["model.small"] == record["plugins"]["dataset.dots"]
 

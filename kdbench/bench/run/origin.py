@@ -30,7 +30,11 @@ def stated_columns(cell: Cell, prepared: Prepared, registry: Answers) -> dict[st
         "torch_version": versions["torch"],
         "plugins": "; ".join(
             sorted({entry.plugin.owner for entry in plugins.values()})
-            + [words for entry in plugins.values() for words in entry.known_failures]
+            + [
+                words
+                for what, entry in plugins.items()
+                for words in entry.known_failures(what.partition(".")[2])
+            ]
         ),
         "software": software_text(
             {**_libraries(), **{name: _code(entry) for name, entry in plugins.items()}}
