@@ -243,6 +243,6 @@ def test_blocks_that_will_not_do(tmp_path, old, new, words):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_the_specs_that_are_shipped_can_be_planned(path):
+def test_the_specs_that_are_shipped_can_be_planned(path, signs_once):
     found = CliRunner().invoke(main, ["plan", str(path), "--dataset", "signs", "--json"])
     assert found.exit_code == 0, found.output
