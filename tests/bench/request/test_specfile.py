@@ -14,6 +14,7 @@ from kdbench.bench.store.artefacts import Store
 from kdbench.cli import main
 from kdbench.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("signs_once")
 SHIPPED = sorted((Path(__file__).parents[3] / "benchmarks/specs").glob("*.toml"))
 FILE = """
 attacks = ["lba", "badnets"]
@@ -243,6 +244,6 @@ def test_blocks_that_will_not_do(tmp_path, old, new, words):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_the_specs_that_are_shipped_can_be_planned(path, signs_once):
+def test_the_specs_that_are_shipped_can_be_planned(path):
     found = CliRunner().invoke(main, ["plan", str(path), "--dataset", "signs", "--json"])
     assert found.exit_code == 0, found.output
