@@ -71,7 +71,7 @@ def test_only_memory_of_its_own_is_joined():
         "55e0c1a00000-55e0c2e00000 rw-p 00000000 00:00 0          [heap]",
         "7f1a00000000-7f1a00400000 rw-p 00000000 00:00 0",
         "7f1a10000000-7f1a10400000 r--p 00000000 00:00 0",
-        "7f1a20000000-7f1a20400000 rw-s 00000000 00:01 9          /dev/shm/letter",
+        "7f1a20000000-7f1a20400000 rw-s 00000000 00:00 0          /dev/shm/letter",
         "7f1a30000000-7f1a30400000 rw-p 00000000 fe:00 7          /usr/lib/a library.so",
         "7ffc00000000-7ffc00400000 rw-p 00000000 00:00 0          [stack]",
     )
