@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+
 import hypothesis
 import pytest
 import torch
 
 from kdbench.bench.session.processes import start_zygote
+from kdbench.data import signs
 from kdbench.data.base import Augmentation, Dataset
 from kdbench.data.tensor import TensorImages
 from kdbench.loading.registry import Registry
@@ -20,6 +24,19 @@ hypothesis.settings.register_profile(
     "kdbench", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("kdbench")
+
+
+#: They take longest. A process that began one of them when the others are done would keep all
+#: waiting. Those of a folder share whole runs, so one process should have them.
+FIRST = ("tests/hostile/", "tests/fuzz/", "tests/docs/test_commands.py", "tests/test_docs.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    def place(item):
+        return next((k for k, path in enumerate(FIRST) if item.nodeid.startswith(path)), len(FIRST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +91,17 @@ def _no_trial(monkeypatch):
     monkeypatch.setattr(
         "kdbench.bench.run.calibration.calibrate", lambda *arguments, **options: None
     )
+
+
+_drawn = functools.lru_cache(maxsize=8)(signs.draw_signs)
+
+
+@pytest.fixture
+def signs_once(monkeypatch):
+    """A test process draws the same signs once, and each command of it gets a copy. This is for
+    commands that plan: they need the digest of five thousand pictures, and nobody looks at
+    those."""
+    monkeypatch.setattr(signs, "draw_signs", lambda *a, **k: copy.deepcopy(_drawn(*a, **k)))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import inspect
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import click
@@ -15,6 +16,7 @@ import torch
 
 import kdbench
 from kdbench import _FUNCTIONS, _calls, api
+from kdbench.bench.work.executors import slots
 from kdbench.bench.work.executors.local import LocalExecutor
 from kdbench.cli import main
 from kdbench.errors import ConfigError, IntegrityError, KdbenchError, UnknownMethodError, UsageError
@@ -347,8 +349,13 @@ def test_results_that_could_not_be_written_are_there_all_the_same(
     assert "results.csv could not be written" in caplog.text
 
 
-def test_what_a_command_prints_beside_its_result_is_logged(runs, store, tmp_path, caplog):
-    kdbench.run(**{**TINY, "jobs": 64, "threads": 2}, store=store, out=tmp_path / "o")
+def test_what_a_command_prints_beside_its_result_is_logged(
+    runs, store, tmp_path, caplog, monkeypatch
+):
+    """It says that 64 stages of two threads have no room. The stages of the store have one."""
+    share = slots.share_machine
+    monkeypatch.setattr(slots, "share_machine", lambda jobs, n: share(jobs, replace(n, threads=2)))
+    kdbench.run(**TINY, jobs=64, store=store, out=tmp_path / "o")
     assert "--jobs 64" in caplog.text
 
 

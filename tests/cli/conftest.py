@@ -9,6 +9,11 @@ from kdbench.bench.work.executors.local import LocalExecutor
 from tests.cli.calls import row
 
 
+@pytest.fixture(autouse=True)
+def _signs_once(signs_once):
+    """What a command says does not depend on who drew the pictures."""
+
+
 @pytest.fixture
 def fake_run(monkeypatch):
     """Replaces the runner; ``calls`` collects (spec, settings, out); set ``answer`` to rows or an

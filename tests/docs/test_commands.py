@@ -98,7 +98,7 @@ def harmless(words: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 @pytest.mark.slow
-def test_the_commands_that_compute_nothing_run(reader, tmp_path, monkeypatch):
+def test_the_commands_that_compute_nothing_run(reader, tmp_path, monkeypatch, signs_once):
     monkeypatch.chdir(reader)
     monkeypatch.setenv("KDBENCH_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))

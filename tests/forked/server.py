@@ -8,7 +8,6 @@ what the process has that forks jobs, and at ``ADDRESS.large`` the command line,
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import json
 import os
@@ -36,12 +35,13 @@ def main() -> None:
     address, root = sys.argv[1:]
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # its threads would be lost in a fork
     sys.path.append(root)
-    from tests.forked import python
+    from tests.forked import pages, python
 
     del sys.path[-1]
     python.remember_paths()
     for name in SMALL:
         importlib.import_module(name)
+    pages.settle()  # for both
     if os.fork():
         _serve(f"{address}.small", {})
     else:
@@ -59,8 +59,9 @@ def _modules_of(package) -> list[str]:
 
 def _serve(address: str, then: dict[str, str]) -> None:
     """Fork for whoever connects. A connection ends with the process that it asked for."""
-    gc.collect()
-    gc.freeze()
+    from tests.forked import pages
+
+    pages.settle()
     wake, signalled = socket.socketpair()
     for end in (wake, signalled):
         end.setblocking(False)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests import forked
-from tests.forked import python
+from tests.forked import pages, python
 
 
 def anew(arguments, env, cwd):
@@ -57,3 +57,25 @@ def test_what_a_fork_cannot_do_is_started_anew():
         assert not python.same_start(here, here | {name: "1"})
     assert python.is_python([sys.executable, "-P", "-m", "kdbench"])
     assert not python.is_python([sys.executable, "-I", "-c", "1"])
+
+
+def test_large_pages_change_nothing_of_what_a_process_holds():
+    held = [os.urandom(1 << 23) for _ in range(2)]
+    copies = [bytes(bytearray(each)) for each in held]
+    pages.join()
+    assert held == copies
+
+
+def test_only_memory_of_its_own_is_joined():
+    lines = (
+        "55e0c1a00000-55e0c2e00000 rw-p 00000000 00:00 0          [heap]",
+        "7f1a00000000-7f1a00400000 rw-p 00000000 00:00 0",
+        "7f1a10000000-7f1a10400000 r--p 00000000 00:00 0",
+        "7f1a20000000-7f1a20400000 rw-s 00000000 00:00 0          /dev/shm/letter",
+        "7f1a30000000-7f1a30400000 rw-p 00000000 fe:00 7          /usr/lib/a library.so",
+        "7ffc00000000-7ffc00400000 rw-p 00000000 00:00 0          [stack]",
+    )
+    assert list(pages.parse(lines)) == [
+        (0x55E0C1A00000, 0x55E0C2E00000),
+        (0x7F1A00000000, 0x7F1A00400000),
+    ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import faulthandler
-import gc
 import importlib
 import importlib.metadata
 import io
@@ -34,6 +33,7 @@ from kdbench.untrusted.processes import client, server
 from kdbench.untrusted.processes.environment import allowed_environment
 from kdbench.untrusted.processes.tree import processes
 from kdbench.untrusted.wall.parents import adopt_orphans
+from tests.forked import pages
 
 #: Seconds that processes of a command have to end after the command.
 _ENDING_S = 5.0
@@ -329,9 +329,7 @@ def main() -> None:
     _import_everything()
     # One thread: a pool of threads would be lost in each fork.
     importlib.import_module("torch").set_num_threads(1)
-    # A fork that collects garbage would copy all that was imported.
-    gc.collect()
-    gc.freeze()
+    pages.settle()
     faulthandler.enable()
     adopt_orphans()
     requests = os.fdopen(os.dup(0), "r", encoding="ascii")

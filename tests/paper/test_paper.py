@@ -24,6 +24,7 @@ from kdbench.paper.printed import (
 )
 from tests.report.report_rows import cell
 
+pytestmark = pytest.mark.usefixtures("signs_once")
 SMALL = (
     *(
         "--dataset",

@@ -9,10 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from kdbench.data.tensor import TensorImages
 from kdbench.models import create_model
 from kdbench.numerics import Numerics
 from kdbench.training import Fit, Recipe, Silent
 from kdbench.training.checkpoint import FolderCheckpoints
+
+#: Five batches an epoch. It is the state between steps that counts, and not how much is learned.
+IMAGES, BATCH = 60, 12
 
 
 class Stopped(Exception):
@@ -57,7 +61,7 @@ def training(folder, stripes, recipe, stop=None):
         history += fit(
             trained,
             loss,
-            stripes.train,
+            TensorImages(stripes.train.pixels[:IMAGES], stripes.train.labels[:IMAGES]),
             recipe,
             generator=generator,
             augmentation=stripes.augmentation,
@@ -75,7 +79,7 @@ def training(folder, stripes, recipe, stop=None):
     [{}, {"optimizer": "adam", "lr": 0.01}, {"schedule": "steps"}, {"schedule": "onecycle"}],
 )
 def test_resumed_training_ends_in_the_same_bits(tmp_path, stripes, options):
-    recipe = Recipe(**{"epochs": 4, "batch_size": 48, "lr": 0.05, **options})
+    recipe = Recipe(**{"epochs": 4, "batch_size": BATCH, "lr": 0.05, **options})
     whole = training(tmp_path / "whole", stripes, recipe)
     # of 2 x 20 steps: in the first epoch, later, at the end of the first call, in the second
     for stop in (3, 12, 20, 31):
@@ -87,7 +91,7 @@ def test_resumed_training_ends_in_the_same_bits(tmp_path, stripes, options):
 
 
 def test_what_was_done_is_not_done_again(tmp_path, stripes):
-    recipe = Recipe(epochs=4, batch_size=48, lr=0.05)
+    recipe = Recipe(epochs=4, batch_size=BATCH, lr=0.05)
     with pytest.raises(Stopped):
         training(tmp_path, stripes, recipe, 33)
     with pytest.raises(Stopped):  # 40 steps, 30 of them kept: the eleventh would be one too many
@@ -96,7 +100,7 @@ def test_what_was_done_is_not_done_again(tmp_path, stripes):
 
 
 def test_a_damaged_or_foreign_checkpoint_counts_as_none(tmp_path, stripes):
-    recipe = Recipe(epochs=4, batch_size=48, lr=0.05)
+    recipe = Recipe(epochs=4, batch_size=BATCH, lr=0.05)
     whole = training(tmp_path / "whole", stripes, recipe)
     for damage in (
         lambda data: data[:-5] + bytes([data[-5] ^ 1]) + data[-4:],
@@ -115,7 +119,7 @@ def test_a_damaged_or_foreign_checkpoint_counts_as_none(tmp_path, stripes):
 
 def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_training(tmp_path, stripes):
     (tmp_path / "file").write_text("in the way of a folder")
-    recipe = Recipe(epochs=1, batch_size=48, lr=0.05)
+    recipe = Recipe(epochs=1, batch_size=BATCH, lr=0.05)
     training(tmp_path / "file", stripes, recipe)
     assert FolderCheckpoints(tmp_path / "file", 0).load(0) is None
 

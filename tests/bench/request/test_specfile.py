@@ -14,6 +14,7 @@ from kdbench.bench.store.artefacts import Store
 from kdbench.cli import main
 from kdbench.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("signs_once")
 SHIPPED = sorted((Path(__file__).parents[3] / "benchmarks/specs").glob("*.toml"))
 FILE = """
 attacks = ["lba", "badnets"]
