@@ -66,7 +66,8 @@ def findings(comparison: Comparison) -> Iterator[str | Table]:
             )
     if comparison.others:
         columns = [f"{other['column']} in {other['cells']}" for other in comparison.others]
-        yield f"also changed, not tested, of {counted(comparison.shared, 'cell')}: {', '.join(columns)}"
+        cells = counted(comparison.shared, "cell")
+        yield f"also changed, not tested, of {cells}: {', '.join(columns)}"
     yield from _causes(comparison)
 
 
@@ -75,8 +76,8 @@ def counts(family: Family) -> str:
     tested = [change for change in family.changes if change.p is not None]
     beyond = sum(change.more_than_noise is True for change in tested)
     return (
-        f"{counted(family.compared, 'number')} compared, {len(tested)} of them changed, {beyond} by more than "
-        "noise"
+        f"{counted(family.compared, 'number')} compared, {len(tested)} of them changed, {beyond} "
+        "by more than noise"
     )
 
 
