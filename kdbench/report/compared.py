@@ -66,8 +66,8 @@ def findings(comparison: Comparison) -> Iterator[str | Table]:
             )
     if comparison.others:
         columns = [f"{other['column']} in {other['cells']}" for other in comparison.others]
-        cells = counted(comparison.shared, "cell")
-        yield f"also changed, not tested, of {cells}: {', '.join(columns)}"
+        both = counted(comparison.shared, "cell")
+        yield f"also changed, not tested, of {both}: {', '.join(columns)}"
     yield from _causes(comparison)
 
 
