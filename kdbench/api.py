@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kdbench.bench.session.verification import Verification
     from kdbench.data import Dataset
     from kdbench.models.base import FeatureModel
-    from kdbench.report.compare import Comparison
+    from kdbench.report.compared import Comparison
 
 
 def run(

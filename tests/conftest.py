@@ -85,6 +85,12 @@ def _one_zygote(zygote, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def _usual_width(monkeypatch):
+    """Tables are as wide as $COLUMNS says, and some libraries set it."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _no_trial(monkeypatch):
     """No command tries how fast the machine is: that takes seconds, and no test may depend on
     it."""

@@ -141,7 +141,7 @@ def test_a_plan_says_what_the_run_would_take(runs, store):
     assert 'attacks = ["badnets"]' in planned.toml()
     other = kdbench.plan(**TINY, seed=123456, store=store.parent / "empty")
     assert (other.summary["to_run"], other.hours) == (other.summary["stages"], None)
-    assert repr(other).startswith("<Planned: 1 cells, ")
+    assert repr(other).startswith("<Planned: 1 cell, ")
 
 
 def test_networks_and_trigger_have_the_counts_of_their_row(runs, store):

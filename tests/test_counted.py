@@ -28,7 +28,7 @@ _PLURAL = re.compile(
 #: archive is told of where it has more than a limit.
 _OTHERS = ("page/", "report/", "untrusted/archive/", *STAGE_CODE)
 #: What stands before such a noun and is no count: a split, a side, some lines, a range.
-_NO_COUNTS = {"seen.split", "what", "size", "few(lines)", "self.train.a_class"}
+_NO_COUNTS = {"seen.split", "split", "what", "size", "few(lines)", "self.train.a_class"}
 
 
 @pytest.mark.parametrize(

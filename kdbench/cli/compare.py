@@ -13,7 +13,7 @@ from kdbench.cli.tell import tell
 from kdbench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kdbench.report.compare import Comparison
+    from kdbench.report.compared import Comparison
 
 _PATH = click.Path(path_type=Path)
 

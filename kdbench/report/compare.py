@@ -16,21 +16,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
-from kdbench._counted import counted
 from kdbench.errors import ConfigError
 from kdbench.report.columns import COLUMNS, RATES, Row, conclusive_removed
-from kdbench.report.compared import as_html, as_text, counts
+from kdbench.report.compared import Change, Comparison, Family
 from kdbench.report.leaderboard import verdict_shares
 from kdbench.report.merge import check_datasets, located
 from kdbench.report.noise import LEVEL, Difference, difference, holm
 from kdbench.report.paired import estimate, paired_difference
 from kdbench.report.read import CELL, ResultsFile, cell_key
 from kdbench.report.settings import DIGESTS, check_numbers
-from kdbench.untrusted.text import shown
 
 MEASURED = ("teacher_asr", "teacher_acc", "student_acc", "student_asr", "transferred", "removed")
 _FIRST = ("setting_digest", "changed", "config_digest")
@@ -60,94 +58,6 @@ OTHERS = tuple(
 _NAMED = 5
 #: The rows of one cell in both files.
 Pair = tuple[Row, Row]
-
-
-@dataclass(frozen=True)
-class Change:
-    """One column of a cell, or of a setting over its seeds, in both files.
-
-    Words have no difference, and neither have numbers of which one is missing.
-    """
-
-    #: The names of the setting, with ``seed`` or ``seeds``.
-    cell: Row
-    column: str
-    #: The value in the first file. None: not measured.
-    a: Any
-    #: The value in the second file.
-    b: Any
-    #: b - a, points.
-    difference: float | None = None
-    #: The lower end of its 95 % interval.
-    low: float | None = None
-    #: The upper end.
-    high: float | None = None
-    #: The error probability of the difference, alone.
-    p: float | None = None
-    #: The same, corrected for all that were tested together.
-    p_holm: float | None = None
-    #: Whether p_holm is at most 5 %.
-    more_than_noise: bool | None = None
-
-
-@dataclass
-class Family:
-    """What is corrected together."""
-
-    #: How many differences were tested, changed or not.
-    compared: int = 0
-    #: Those that changed.
-    changes: list[Change] = field(default_factory=list)
-
-
-@dataclass(frozen=True, repr=False)
-class Comparison:
-    """Everything that ``kdbench compare`` says. ``print`` shows what the command prints."""
-
-    #: The first file, and the second.
-    a: str
-    b: str
-    #: How many cells both files have.
-    shared: int
-    only_in_a: list[Row]
-    only_in_b: list[Row]
-    #: The changes of single cells.
-    cells: Family
-    #: The changes of means over seeds.
-    over_seeds: Family
-    #: Each with ``column``, ``a``, ``b`` and the number of ``cells``.
-    causes: list[Row]
-    #: Columns of :data:`OTHERS` that changed, each with ``column`` and the number of ``cells``.
-    others: list[Row]
-
-    def __str__(self) -> str:
-        return as_text(self)
-
-    def __repr__(self) -> str:
-        both = f"{counted(self.shared, 'cell')} in both"
-        names = " and ".join(map(shown, (self.a, self.b)))
-        return f"<Comparison of {names}: {both}, {counts(self.cells)}>"
-
-    def _repr_html_(self) -> str:
-        return as_html(self)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"level": LEVEL, "correction": "holm", **asdict(self)}
-
-    @property
-    def worse(self) -> list[Change]:
-        """What is worse in the second file: an ASR of a student that rose by more than noise, of a
-        cell or of a mean over seeds. And a cell that was measured, and is not any more."""
-        changes = [*self.cells.changes, *self.over_seeds.changes]
-        return [change for change in changes if is_worse(change)]
-
-
-def is_worse(change: Change) -> bool:
-    """Whether a change is one for the worse, see :attr:`Comparison.worse`."""
-    if change.column == "status":
-        return bool(change.a == "ok")
-    rose = change.difference is not None and change.difference > 0
-    return change.column == "student_asr" and rose and change.more_than_noise is True
 
 
 def compare(a: ResultsFile, b: ResultsFile, split: bool = False) -> Comparison:

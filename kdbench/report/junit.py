@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 from kdbench._files import write_atomically
 from kdbench.report.columns import Row
-from kdbench.report.compare import Change, Comparison
+from kdbench.report.compared import Change, Comparison
 from kdbench.report.read import CELL
 from kdbench.untrusted.text import strip_control
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from kdbench._counted import counted
 from kdbench.data import Dataset, ImageSet
 from kdbench.data.common import split_digest
 from kdbench.data.files import image_files, save_images
@@ -119,7 +120,8 @@ def disjoint(subject: DatasetSubject) -> None:
         common, total = sum(image in known for image in test), len(test)
     ensure(
         common <= _MOST_COMMON * total,
-        f"{common} of {total} test images are training images, too; take each image into one split",
+        f"{common} of {counted(total, 'test image')} are training images, too; "
+        "take each image into one split",
     )
 
 
@@ -130,7 +132,8 @@ def sizes(subject: DatasetSubject) -> None:
         given: ImageSet = getattr(whole, split)
         wanted = max(1, len(given) // 2)
         part: ImageSet = getattr(subject.few(**{f"{split}_size": wanted}), split)
-        ensure(len(part) == wanted, f"{split}_size={wanted} gave {len(part)} images; {_FINISH}")
+        gave = counted(len(part), "image")
+        ensure(len(part) == wanted, f"{split}_size={wanted} gave {gave}; {_FINISH}")
         lost = [
             whole.class_names[k]
             for k in range(whole.num_classes)

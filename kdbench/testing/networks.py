@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdbench._counted import counted
 from kdbench.data.base import Batch
 from kdbench.errors import KdbenchError
 from kdbench.models.base import GROUPS, FeatureModel, FeatureOutput
@@ -69,8 +70,8 @@ def shapes(subject: NetworkSubject) -> None:
             )
         ensure(
             out.logits.shape == (3, classes),
-            f"logits of 3 images and {classes} classes are {_shape(out.logits)}; return (N, "
-            "num_classes)",
+            f"logits of 3 images and {counted(classes, 'class')} are {_shape(out.logits)}; "
+            "return (N, num_classes)",
         )
         for name, tensor in _named(out):
             ensure(
@@ -230,7 +231,7 @@ def after_training(subject: NetworkSubject) -> None:
 def tap_norms(subject: NetworkSubject) -> None:
     model = _fresh(subject)
     norms = model.tap_norms()
-    ensure(len(norms) == GROUPS, f"tap_norms() gives {len(norms)} entries; give {GROUPS}")
+    ensure(len(norms) == GROUPS, f"tap_norms() gives {counted(len(norms), 'entry')}; give {GROUPS}")
     parts = {id(module) for module in model.modules()}
     for i, norm in enumerate(norms):
         if norm is None:

@@ -145,7 +145,7 @@ def test_splits_in_folders_of_the_same_name(tree):
         (tree / part).mkdir()
         (tree / "inner").rename(tree / part / "photos")
     with pytest.raises(
-        DatasetError, match=r"has 1 classes in train/; expected at least 2; it holds photos/"
+        DatasetError, match=r"has 1 class in train/; expected at least 2; it holds photos/"
     ):
         folder(tree)
 

@@ -19,8 +19,8 @@ from tests.loading.strangers import GOOD
 
 #: Words that stand for something of the reader's.
 PLACEHOLDER = re.compile(r"\b([A-Z]|DATA|RUN|SPEC|FILE|NAME|KIND|FIELD|VALUE|COMMIT|VARIANT)\b")
-#: Methods of packages that are not installed here.
-ELSEWHERE = {"backweak", "clp", "mine"}
+#: What packages have that are not installed here.
+ELSEWHERE = {"backweak", "clp", "mine", "mine-mine"}
 SHOWN = sorted({tuple(words) for page in PAGES for words in commands(page.read_text())})
 
 

@@ -286,7 +286,7 @@ def test_no_measured_change_goes_unsaid(tmp_path):
     a = save(tmp_path / "a", [cell()])
     b = save(tmp_path / "b", [cell(c2_acc=900, student_ra=100)])
     result = call(a, b)
-    assert "also changed, not tested, of 1 cells: student_ra in 1, c2_acc in 1" in flat(
+    assert "also changed, not tested, of 1 cell: student_ra in 1, c2_acc in 1" in flat(
         result.output
     )
     found = json.loads(call("--json", a, b).output)
@@ -352,7 +352,7 @@ def test_hostile_text_stays_text(tmp_path, text):
     words = "".join(result.output.split())
     assert f"onlyinA:signs/{shown}/none" in words
     assert f"signs/lba/{shown}/fkd" in words
-    assert f"1of1cells:{shown}inA,cpuinB" in words
+    assert f"1of1cell:{shown}inA,cpuinB" in words
 
 
 def test_python_shows_what_the_command_prints(tmp_path):

@@ -121,7 +121,7 @@ def test_the_command(tmp_path):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("lbaa", "unknown method 'lbaa'; did you mean 'lba'?"),
+        ("lbaa", "unknown method, network or dataset 'lbaa'; did you mean 'lba'?"),
         ("lba.nope", "unknown variant of lba 'nope'"),
         ("defense.lba", "unknown defense 'lba'"),
     ],

@@ -90,7 +90,7 @@ def test_verify_finds_a_row_that_claims_other_numbers(runs, registry):
         assert misnamed(read_results(folders[0]), plan) == [2]
     refused = call("verify", folders[0], "--store", store.root, "--cells", "0")
     assert refused.exit_code == 4
-    assert "the settings of 1 rows (lines 2)" in refused.output
+    assert "the settings of 1 row (lines 2)" in refused.output
     # A row without its key would pass for one of another machine, which nothing is compared with.
     table.loc[0, "config_digest"] = ""
     table.to_csv(folders[0] / "results.csv", index=False)

@@ -255,6 +255,6 @@ def test_verify_says_that_it_finds_damage_and_not_forgery(store):
     forge(store, lambda row: row.update(cell(student_acc=940)))
     done = CliRunner().invoke(main, ["store", "verify", "--store", str(store.root)])
     assert done.exit_code == 0
-    assert "1 artefacts, no damage found" in done.output
+    assert "1 artefact, no damage found" in done.output
     assert "can also forge" in done.output
     assert "kdbench verify" in done.output
