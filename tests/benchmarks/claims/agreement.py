@@ -8,6 +8,7 @@ SETS = (
     "quick=results/signs-quick,results/gtsrb-quick",
     "standard=results/signs-standard,results/gtsrb-at-length",
 )
+LONG = "long=results/signs-long"
 PHOTOS = ("gtsrb-quick", "gtsrb-at-length")
 LONGER = ("signs-standard", "gtsrb-at-length")
 
@@ -104,6 +105,25 @@ def robustkd_removed():
         f"On the drawn signs RobustKD removed {ours} % in a run at `standard`, and at the paper's "
         f"numbers {paper} %."
     )
+
+
+@claim("a-quick-verdict")
+def same_at_length():
+    table = agreement(*map(agreement_tables.read_set, (SETS[1], LONG)))
+    cells = [cell for cell in table.cells if cell.is_compared]
+    return (
+        "At one seed of LBA, students of 4000 steps had the verdict of `standard` in "
+        f"{times(cell.is_same for cell in cells)} cells."
+    )
+
+
+@claim("a-quick-verdict")
+def anp_at_length():
+    short, (long,) = (
+        values("removed", rows(folder, attack="lba", defense="anp"))
+        for folder in ("signs-standard", "signs-long")
+    )
+    return f"ANP removed {long:.0f} % there, and {each(short)} % at `standard`."
 
 
 @claim("a-quick-verdict")
