@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import stat
 from dataclasses import dataclass
@@ -22,15 +21,22 @@ from pathlib import Path
 from kdbench._files import write_atomically
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.care import LAST_JOB, last_job
-from kdbench.bench.work.job import BOX, CHECKPOINTS, IN, OUT, PLUGINS, TEMPORARY, TRACES
+from kdbench.bench.work.job import (
+    BOX,
+    CHECKPOINT_NAME,
+    CHECKPOINTS,
+    IN,
+    MOST_CHECKPOINT_BYTES,
+    OUT,
+    PLUGINS,
+    TEMPORARY,
+    TRACES,
+)
 from kdbench.errors import IntegrityError
 from kdbench.untrusted.box import copy_file, file_names, prune, remove_tree
 
-_CHECKPOINT = re.compile(r"fit-[0-9]{1,6}\.safetensors")
 #: Names that are looked at where checkpoints lie.
 _MOST_NAMES = 10_000
-#: Bytes of all checkpoints of a stage that are taken over.
-_MOST_BYTES = 8 << 30
 #: A job may have left millions of files. What cannot be removed in so many seconds is left to
 #: ``kdbench store gc``.
 _PATIENCE_S = 5.0
@@ -96,13 +102,13 @@ class JobFolders:
 
 def _may_be_checkpoint(name: str, facts: os.stat_result) -> bool:
     alone = stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1
-    return alone and _CHECKPOINT.fullmatch(name) is not None
+    return alone and CHECKPOINT_NAME.fullmatch(name) is not None
 
 
 def _copy_checkpoints(source: Path, target: Path) -> None:
     """Copy what may be checkpoints. One that cannot be copied is lost, and nothing else is."""
-    left = _MOST_BYTES
+    left = MOST_CHECKPOINT_BYTES
     for name in file_names(source, _MOST_NAMES):
-        if _CHECKPOINT.fullmatch(name):
+        if CHECKPOINT_NAME.fullmatch(name):
             with contextlib.suppress(OSError, IntegrityError):
                 left -= copy_file(source, name, target / name, left, mode=0o600).bytes
