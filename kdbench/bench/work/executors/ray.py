@@ -7,12 +7,9 @@ would begin from nothing and say nothing.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +31,12 @@ from kdbench.bench.work.job import (
     Outcome,
     Progressed,
 )
-from kdbench.bench.work.remote.agent import Agent, Event
+from kdbench.bench.work.remote.agent import Event
 from kdbench.bench.work.remote.bundle import Packer, beside
+from kdbench.bench.work.remote.cluster import Cluster, first_line, gone, import_ray
 from kdbench.bench.work.remote.node import NodeFacts, differences, facts_here, wall_gap
 from kdbench.bench.work.report import NonsenseError, check_facts
-from kdbench.errors import KdbenchError, UsageError
+from kdbench.errors import UsageError
 from kdbench.training import Step
 from kdbench.untrusted.text import strip_control
 
@@ -59,8 +57,7 @@ _ANSWER_S, _SEND_S = 60.0, 600.0
 _LOOK_S = 2.0
 #: Seconds without any agent after which it is said what is waited for.
 _PATIENCE_S = 30.0
-#: Seconds that agents have to end by themselves.
-_ENDING_S = 5.0
+
 
 _OUTCOME = TypeAdapter(Outcome)
 
@@ -124,10 +121,10 @@ class RayExecutor:
         sockets_open: bool = False,
     ) -> None:
         self.jobs = 0
-        self._address, self._limits, self._plugins = address, limits, plugins
-        self._checkpoint_s, self._tell = checkpoint_s, tell
+        self._cluster = Cluster(address, limits, checkpoint_s)
+        self._plugins = plugins
+        self._tell = tell
         self._mixed, self._sockets_open = mixed, sockets_open
-        self._run = secrets.token_hex(8)
         self._packer = Packer()
         self._slots: list[_Slot] = []
         self._queue: list[Job] = []
@@ -136,54 +133,19 @@ class RayExecutor:
         #: Node -> why it takes no part.
         self._unfit: dict[str, str] = {}
         self._next_look, self._alone_since = 0.0, time.monotonic()
-        self._connected = False
         self._here: NodeFacts | None = None
-        self._device, self._threads, self._cards = "cpu", 1, 0.0
-
-    # -- the cluster ---------------------------------------------------------------------------
 
     def share(self, jobs: int | None, numerics: Numerics) -> Slots:
-        """Connect, and see how many jobs fit.
-
-        Raises:
-            UsageError: there is no cluster, or it can never run so many.
-        """
-        self._connect()
-        self._device, self._threads = str(numerics.device), numerics.threads
-        nodes = list(self._nodes())
-        on_cards = numerics.device.type == "cuda"
-        cores = max((node["Resources"].get("CPU", 0) for node in nodes), default=0)
-        if cores < self._threads:
-            raise UsageError(
-                f"--threads {self._threads}: no machine of the cluster offers so many cores; the "
-                f"largest offers {cores:g}"
-            )
-        cards = sum(node["Resources"].get("GPU", 0) for node in nodes)
-        if on_cards and not cards:
-            raise UsageError(
-                "--device cuda: no machine of the cluster offers a GPU; start its machines with "
-                "`ray start --num-gpus N`, or use --device cpu"
-            )
-        wanted = jobs or (int(cards) if on_cards else 0)
-        if on_cards:
-            self._cards = min(1.0, cards / wanted)
-        fit = sum(map(self._room, nodes))
-        wanted = wanted or fit
-        if wanted > fit:
-            what = f"{self._threads} core{'s' * (self._threads > 1)} each"
-            raise UsageError(
-                f"--jobs {wanted}: the cluster has room for {fit} stages side by side, {what}; "
-                "leave --jobs out to take them all"
-            )
-        return Slots(wanted, wanted)
+        return self._cluster.share(jobs, numerics)
 
     def use(self, jobs: int, devices: tuple[str, ...] = ()) -> None:
         self.jobs = jobs
-        self._here = facts_here(self._device)
+        self._here = facts_here(self._cluster.device)
         self._keep_slots()
 
     def warm_up(self) -> None:
-        import_ray()
+        """Refuse now what would be refused once everything else is ready."""
+        self._cluster.knock()
 
     def free(self) -> int:
         return max(0, sum(slot.idle for slot in self._slots) - len(self._queue))
@@ -197,108 +159,44 @@ class RayExecutor:
         self._keep_slots()
         self._give()
         waiting = self._ask()
-        events, self._events = self._events, []
         if not waiting:
-            time.sleep(0 if events else min(timeout, _POLL_S))
-            return events
-        try:
-            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=0 if events else timeout)
-            more, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
-        except ray.exceptions.RaySystemError as error:
-            raise _gone(error) from error
-        for ref in {*ready, *more}:
-            self._hear(waiting[ref], ref)
-        events += self._events
-        self._events = []
+            time.sleep(0 if self._events else min(timeout, _POLL_S))
+        else:
+            patience = 0 if self._events else min(timeout, _LOOK_S)
+            try:
+                ray.wait(list(waiting), num_returns=1, timeout=patience)
+                ready, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
+            except (ray.exceptions.RaySystemError, OSError) as error:
+                raise gone(error) from error
+            for ref in ready:
+                self._hear(waiting[ref], ref)
+        events, self._events = self._events, []
         return events
 
     def close(self) -> None:
-        if not self._connected:
-            return
-        ray = import_ray()
-        self._connected = False
-        with contextlib.suppress(Exception):  # the cluster may be gone
-            ending = [slot.actor.close.remote() for slot in self._slots]
-            if ending:
-                ray.wait(ending, num_returns=len(ending), timeout=_ENDING_S)
-            for slot in self._slots:
-                ray.kill(slot.actor)
+        self._cluster.close([slot.actor for slot in self._slots])
         self._slots.clear()
-        with contextlib.suppress(Exception):
-            ray.shutdown()
 
-    def _connect(self) -> None:
-        if self._connected:
-            return
-        ray = import_ray()
-        address = self._address or os.environ.get("RAY_ADDRESS") or "auto"
-        try:
-            ray.init(
-                address=address,
-                namespace="kdbench",
-                log_to_driver=False,
-                logging_level="ERROR",
-                configure_logging=False,
-            )
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            where = "here" if address == "auto" else f"at {address}"
-            raise UsageError(
-                f"--on ray: no cluster answered {where}: {_first_line(error)}; start one with "
-                "`ray start --head`, or name its head with --on ray:HOST:6379"
-            ) from error
-        self._connected = True
-
-    def _nodes(self) -> Iterator[dict[str, Any]]:
-        """The machines that live."""
-        ray = import_ray()
-        try:
-            yield from (node for node in ray.nodes() if node["Alive"])
-        except (ray.exceptions.RayError, ConnectionError) as error:
-            raise _gone(error) from error
-
-    def _room(self, node: Mapping[str, Any]) -> int:
-        """How many slots a machine has room for, if nobody else uses it."""
-        room = int(node["Resources"].get("CPU", 0) // self._threads)
-        if self._cards:
-            room = min(room, int(node["Resources"].get("GPU", 0) / self._cards + 1e-6))
-        return room
+    # -- agents --------------------------------------------------------------------------------
 
     def _keep_slots(self) -> None:
         """Begin as many agents as are wanted, on machines that have room."""
-        if time.monotonic() < self._next_look or not self._connected:
+        if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + _LOOK_S
-        nodes = {node["NodeID"]: node for node in self._nodes()}
+        nodes = {node["NodeID"]: node for node in self._cluster.nodes()}
         room = {
-            name: self._room(node) - sum(slot.node == name for slot in self._slots)
+            name: self._cluster.room(node) - sum(slot.node == name for slot in self._slots)
             for name, node in nodes.items()
             if name not in self._unfit
         }
         while len(self._slots) < self.jobs and any(left > 0 for left in room.values()):
             name = max(room, key=lambda name: room[name])
             room[name] -= 1
-            self._slots.append(self._begin(name))
+            actor = self._cluster.agent(name)
+            greeting = actor.greet.remote(self._cluster.device)
+            self._slots.append(_Slot(actor, name, greeting))
         self._check_anybody(len(nodes))
-
-    def _begin(self, node: str) -> _Slot:
-        ray = import_ray()
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        options: dict[str, Any] = {
-            "num_cpus": self._threads,
-            "num_gpus": self._cards,
-            "max_restarts": 0,
-            "max_task_retries": 0,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
-        }
-        if self._limits.memory_mb is not None:
-            options["memory"] = int(self._limits.memory_mb) << 20
-        actor = (
-            ray.remote(Agent)
-            .options(**options)
-            .remote(self._run, node, asdict(self._limits), self._checkpoint_s)
-        )
-        return _Slot(actor, node, actor.greet.remote(self._device))
 
     def _check_anybody(self, nodes: int) -> None:
         """Say so when nobody can compute. Raise where nobody ever will."""
@@ -339,7 +237,7 @@ class RayExecutor:
                 ray.get(actor.keep.remote(digest, content), timeout=_SEND_S)
             refusal = ray.get(actor.start.remote(bundle.records), timeout=_ANSWER_S)
         except (ray.exceptions.RayError, OSError) as error:
-            self._lose(slot, _first_line(error))
+            self._lose(slot, first_line(error))
             return
         if refusal:
             slot.job = None
@@ -364,10 +262,10 @@ class RayExecutor:
             slot.away_since = slot.away_since or now
             slot.ask_again_at = now + _AGAIN_S
             if slot.greeting is not None or now - slot.away_since > _AWAY_S:
-                self._lose(slot, _first_line(error))
+                self._lose(slot, first_line(error))
             return
         except ray.exceptions.RayError as error:
-            self._lose(slot, _first_line(error))
+            self._lose(slot, first_line(error))
             return
         slot.away_since = None
         if ref == slot.greeting:
@@ -438,17 +336,14 @@ class RayExecutor:
             return
         tries = self._tries[jobs[0].key] = self._tries.get(jobs[0].key, 0) + 1
         if tries >= TRIES:
-            self._finish(
-                slot, Outcome("crashed", f"its node was lost {tries} times; last: {why}")
-            )
+            self._finish(slot, Outcome("crashed", f"its node was lost {tries} times; last: {why}"))
             return
         self._tell(strip_control(f"{slot.host} was lost ({why}); its stage goes on elsewhere"))
         self._queue.insert(0, beside(jobs))
 
     def _drop(self, slot: _Slot) -> None:
         self._slots.remove(slot)
-        with contextlib.suppress(Exception):  # it may be gone
-            import_ray().kill(slot.actor)
+        self._cluster.kill(slot.actor)
 
 
 def _write(job: Job, files: Mapping[str, bytes]) -> None:
@@ -471,32 +366,3 @@ def _write(job: Job, files: Mapping[str, bytes]) -> None:
 
 def _put(path: Path, content: bytes) -> None:
     write_atomically(path, lambda part: part.write_bytes(content))
-
-
-def import_ray() -> Any:
-    """The package.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError(
-            f"--on ray needs the package ray ({error}); install it on every machine of the "
-            "cluster: pip install 'kdbench[ray]'"
-        ) from error
-    return ray
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return strip_control(lines[0][:200]) if lines else type(error).__name__
-
-
-def _gone(error: BaseException) -> KdbenchError:
-    return KdbenchError(
-        f"the cluster is gone: {_first_line(error)}. What was computed is in the store; the same "
-        "command goes on, on a cluster or with --on local"
-    )

@@ -152,4 +152,3 @@ def differences(
             if mine != its:
                 found.append(f"it {what} {its or 'none'}, and this machine {mine or 'none'}")
     return found
-
