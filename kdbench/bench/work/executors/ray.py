@@ -7,16 +7,16 @@ would begin from nothing and say nothing.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from kdbench._files import write_atomically
-from kdbench.bench.kinds import Kind
 from kdbench.bench.work.executors.local import JobLimits
 from kdbench.bench.work.executors.slots import Slots
 from kdbench.bench.work.job import (
@@ -60,6 +60,7 @@ _PATIENCE_S = 30.0
 
 
 _OUTCOME = TypeAdapter(Outcome)
+_FIELDS = {each.name for each in fields(Outcome)}
 
 
 @dataclass
@@ -304,15 +305,15 @@ class RayExecutor:
     def _take(self, slot: _Slot, event: Event) -> None:
         number, what, key, values, files = event
         slot.heard = max(slot.heard, int(number))
-        job = next(one for one in slot.jobs() if one.key == key)
+        job = next((one for one in slot.jobs() if one.key == key), None)
+        if job is None:
+            raise NonsenseError("an event of a job that it has not")
         if what == "step":
             self._events.append(Progressed(key, Step(**values)))
         elif what == "checkpoint":
             _write(job, {f"{CHECKPOINTS}/{name}": data for name, data in files.items()})
         elif what == "done":
-            outcome = _OUTCOME.validate_python(values)
-            if outcome.status == "ok":
-                check_facts(Kind.named(job.kind), job.task.get("inputs", ()), outcome.facts)
+            outcome = _outcome(job, values)
             _write(job, files)
             slot.left.discard(key)
             self._events.append(Done(key, outcome))
@@ -344,6 +345,21 @@ class RayExecutor:
     def _drop(self, slot: _Slot) -> None:
         self._slots.remove(slot)
         self._cluster.kill(slot.actor)
+
+
+def _outcome(job: Job, values: dict[str, Any]) -> Outcome:
+    """How a job ended, as its machine says.
+
+    Raises:
+        ValueError: it cannot have ended so.
+    """
+    if values.keys() != _FIELDS:
+        raise NonsenseError("an outcome with other fields")
+    json.dumps(values, allow_nan=False)
+    outcome = _OUTCOME.validate_python(values)
+    if outcome.status == "ok":
+        check_facts(job.kind, job.task.get("inputs", ()), outcome.facts)
+    return outcome
 
 
 def _write(job: Job, files: Mapping[str, bytes]) -> None:
