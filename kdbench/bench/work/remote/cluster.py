@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -80,6 +82,7 @@ class Cluster:
         if self.connected:
             return
         self.knock()
+        before = signal.getsignal(signal.SIGTERM)
         try:
             import_ray().init(
                 address=self._address,
@@ -90,6 +93,10 @@ class Cluster:
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise self._nobody(error) from error
+        finally:
+            # Ray's own handler would end a run without a word of how to go on.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)
         self.connected = True
 
     def _nobody(self, error: BaseException) -> UsageError:
