@@ -15,7 +15,7 @@ import contextlib
 import os
 import secrets
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdbench._files import write_atomically
@@ -50,6 +50,11 @@ class JobFolders:
     """
 
     store: Store
+    #: Whether nobody else computes a stage that this run has locked. Where locks do not work, the
+    #: last job of a stage may be another run's, and at work. So it is left alone.
+    alone: bool = True
+    #: Stage -> the folder that was made for it here.
+    made: dict[str, Path] = field(default_factory=dict)
 
     def make(self, key: str) -> Path:
         """A new folder for a stage, with the checkpoints of its last attempt.
@@ -68,10 +73,11 @@ class JobFolders:
             if last is not None:
                 _copy_checkpoints(last / BOX / CHECKPOINTS, folder / BOX / CHECKPOINTS)
             self._remember(key, folder)
+            self.made[key] = folder
         except BaseException:
             remove_tree(folder)
             raise
-        if last is not None:
+        if last is not None and self.alone:
             remove_tree(last, _PATIENCE_S)
         return folder
 
@@ -82,7 +88,7 @@ class JobFolders:
 
     def keep_checkpoints(self, key: str) -> None:
         """Remove what the last job of a stage used and left, but not its checkpoints."""
-        folder = last_job(self.store, key)
+        folder = self._ours(key)
         if folder is None:
             return
         prune(folder, lambda name, _: name == BOX, _PATIENCE_S)
@@ -94,10 +100,15 @@ class JobFolders:
 
     def remove(self, key: str) -> None:
         """Remove all that is left of the jobs of a stage."""
-        folder = last_job(self.store, key)
+        folder = self._ours(key)
         if folder is not None:
             remove_tree(folder, _PATIENCE_S)
-        remove_tree(self.store.workspace(key))
+        if self.alone:
+            remove_tree(self.store.workspace(key))
+
+    def _ours(self, key: str) -> Path | None:
+        """The folder of the last job of a stage that nobody else uses."""
+        return self.made.get(key) or (last_job(self.store, key) if self.alone else None)
 
 
 def _may_be_checkpoint(name: str, facts: os.stat_result) -> bool:
