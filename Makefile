@@ -2,6 +2,9 @@
 #     make test PYTHON=python3.13 VENV=.venv313
 VENV ?= .venv
 PYTHON ?= python3
+# What is installed besides kdbench: names of extras in setup.cfg. Tests of a browser, of a notebook
+# and of a Ray cluster are skipped without test-browser, test-notebook and ray.
+EXTRAS ?= test
 # The order of the tests. make prints it; the same number gives the same order.
 SEED ?= $(shell date +%s)
 STAMP := $(VENV)/.installed
@@ -26,7 +29,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt | interpreter
 	test -x $(VENV)/bin/pip || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "kdbench needs Python 3.11 or newer; name one: make PYTHON=..." >&2; exit 1; }
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[test]'
+	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 # A small pair first, for a verdict within minutes. Then the same at full size. Two workers of one

@@ -75,6 +75,11 @@ _COMMANDS = {
         "reproduce_command",
         "Run the paper's tables and figures, ours beside the printed.",
     ),
+    "slurm": (
+        "kdbench.cli.slurm",
+        "slurm_command",
+        "Print a script that runs a command on the nodes of a Slurm cluster.",
+    ),
     "store": ("kdbench.cli.store", "store_command", "List, verify and tidy what was computed."),
     "teacher": (
         "kdbench.cli.teacher",

@@ -45,13 +45,30 @@ executor_option = click.option(
 jobs_option = click.option(
     "--jobs",
     type=click.IntRange(min=int(LEAST["jobs"])),
-    default=1,
+    help="Stages computed side by side.  [default: 1; on a cluster as many as fit]",
+)
+on_option = click.option(
+    "--on",
+    metavar="WHERE",
+    default="local",
     show_default=True,
-    help="Stages computed side by side.",
+    help="local: this machine. ray: the Ray cluster that RAY_ADDRESS names, or that of this "
+    "machine. ray:HOST:PORT: the one with this head.",
 )
 _OPTIONS = (
     executor_option,
+    on_option,
     jobs_option,
+    click.option(
+        "--mixed",
+        is_flag=True,
+        help="Let machines of a cluster take part whose processor or card is another one.",
+    ),
+    click.option(
+        "--sockets-open",
+        is_flag=True,
+        help="Let machines of a cluster take part whose wall does not keep jobs from its sockets.",
+    ),
     click.option(
         "--time-limit",
         type=Number(min=LEAST["time_limit"]),
@@ -198,8 +215,8 @@ def _watch(
     # A cluster ends a job by SIGTERM. It is handled like Ctrl-C, so that the run can be resumed.
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        if not how.quiet and not how.as_json:
-            look_ahead(prepared, store, how.jobs, processes, display)
+        if executor.here and not how.quiet and not how.as_json:
+            look_ahead(prepared, store, executor.jobs, processes, display)
         ended = session.carry_out(prepared, registry, folder, store, executor, how, display, tell)
     except KeyboardInterrupt:
         display.close()

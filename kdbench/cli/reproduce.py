@@ -97,7 +97,7 @@ def reproduce_command(
             for name in targets
         }
         if dry_run:
-            _show_costs(specs, known, store, how.jobs, processes, how.as_json)
+            _show_costs(specs, known, store, how.jobs or 1, processes, how.as_json)
             return
         store.check_writable()
         start = f"{time.strftime('%Y%m%d-%H%M%S')}-reproduce"

@@ -77,7 +77,7 @@ def run_command(
 
                 prepared = prepare(spec, known, store)
                 tell_notes(prepared.notes, tell)
-                show_plan(prepared, store, how.jobs, processes, how.as_json)
+                show_plan(prepared, store, how.jobs or 1, processes, how.as_json)
                 return
             store.check_writable()
             folder = out if out is not None else default_out(spec)

@@ -58,7 +58,7 @@ def verify_command(
     cells: int,
     seed: int | None,
     executor: ExecutorName,
-    jobs: int,
+    jobs: int | None,
 ) -> None:
     """Compare a run's digests with the store, and compute some of its cells again from nothing.
 
@@ -82,7 +82,7 @@ def verify_command(
         _show_digests(verified)
         if verified.lines:
             verified.differences += _compute_again(
-                results, verified.lines, prepared, processes, store, executor, jobs
+                results, verified.lines, prepared, processes, store, executor, jobs or 1
             )
         ctx.exit(_end(folder, verified))
 

@@ -13,24 +13,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdbench._files import write_atomically
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.care import LAST_JOB, last_job
-from kdbench.bench.work.job import BOX, CHECKPOINTS, IN, OUT, PLUGINS, TEMPORARY, TRACES
+from kdbench.bench.work.job import (
+    BOX,
+    CHECKPOINT_NAME,
+    CHECKPOINTS,
+    IN,
+    MOST_CHECKPOINT_BYTES,
+    OUT,
+    PLUGINS,
+    TEMPORARY,
+    TRACES,
+)
 from kdbench.errors import IntegrityError
 from kdbench.untrusted.box import copy_file, file_names, prune, remove_tree
 
-_CHECKPOINT = re.compile(r"fit-[0-9]{1,6}\.safetensors")
 #: Names that are looked at where checkpoints lie.
 _MOST_NAMES = 10_000
-#: Bytes of all checkpoints of a stage that are taken over.
-_MOST_BYTES = 8 << 30
 #: A job may have left millions of files. What cannot be removed in so many seconds is left to
 #: ``kdbench store gc``.
 _PATIENCE_S = 5.0
@@ -44,6 +50,11 @@ class JobFolders:
     """
 
     store: Store
+    #: Whether nobody else computes a stage that this run has locked. Where locks do not work, the
+    #: last job of a stage may be another run's, and at work. So it is left alone.
+    alone: bool = True
+    #: Stage -> the folder that was made for it here.
+    made: dict[str, Path] = field(default_factory=dict)
 
     def make(self, key: str) -> Path:
         """A new folder for a stage, with the checkpoints of its last attempt.
@@ -62,10 +73,11 @@ class JobFolders:
             if last is not None:
                 _copy_checkpoints(last / BOX / CHECKPOINTS, folder / BOX / CHECKPOINTS)
             self._remember(key, folder)
+            self.made[key] = folder
         except BaseException:
             remove_tree(folder)
             raise
-        if last is not None:
+        if last is not None and self.alone:
             remove_tree(last, _PATIENCE_S)
         return folder
 
@@ -76,7 +88,7 @@ class JobFolders:
 
     def keep_checkpoints(self, key: str) -> None:
         """Remove what the last job of a stage used and left, but not its checkpoints."""
-        folder = last_job(self.store, key)
+        folder = self._ours(key)
         if folder is None:
             return
         prune(folder, lambda name, _: name == BOX, _PATIENCE_S)
@@ -88,21 +100,26 @@ class JobFolders:
 
     def remove(self, key: str) -> None:
         """Remove all that is left of the jobs of a stage."""
-        folder = last_job(self.store, key)
+        folder = self._ours(key)
         if folder is not None:
             remove_tree(folder, _PATIENCE_S)
-        remove_tree(self.store.workspace(key))
+        if self.alone:
+            remove_tree(self.store.workspace(key))
+
+    def _ours(self, key: str) -> Path | None:
+        """The folder of the last job of a stage that nobody else uses."""
+        return self.made.get(key) or (last_job(self.store, key) if self.alone else None)
 
 
 def _may_be_checkpoint(name: str, facts: os.stat_result) -> bool:
     alone = stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1
-    return alone and _CHECKPOINT.fullmatch(name) is not None
+    return alone and CHECKPOINT_NAME.fullmatch(name) is not None
 
 
 def _copy_checkpoints(source: Path, target: Path) -> None:
     """Copy what may be checkpoints. One that cannot be copied is lost, and nothing else is."""
-    left = _MOST_BYTES
+    left = MOST_CHECKPOINT_BYTES
     for name in file_names(source, _MOST_NAMES):
-        if _CHECKPOINT.fullmatch(name):
+        if CHECKPOINT_NAME.fullmatch(name):
             with contextlib.suppress(OSError, IntegrityError):
                 left -= copy_file(source, name, target / name, left, mode=0o600).bytes

@@ -82,7 +82,16 @@ class Jobs:
         }
         companions = self.measures.companions(stage, folder, task)
         self._write_plugins(folder, task, companions)
-        return Job(stage.key, stage.kind, stage.title, folder, task, seen.reads, companions)
+        return Job(
+            stage.key,
+            stage.kind,
+            stage.title,
+            folder,
+            task,
+            seen.reads,
+            companions,
+            self.limit_bytes(stage),
+        )
 
     def _write_plugins(
         self, folder: Path, task: dict[str, Any], companions: Iterable[Companion]

@@ -5,25 +5,21 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import time
 from pathlib import Path
 from typing import Any
 
 from kdbench.bench.plan.plan import Stage
 from kdbench.bench.run.outputs import Outputs
-from kdbench.bench.work.job import Outcome
+from kdbench.bench.work.job import MOST_TRACE_BYTES, TRACE_NAME, Outcome
 from kdbench.errors import IntegrityError
 from kdbench.report.tables import write_csv
 from kdbench.training.profiling import PARTS
 from kdbench.untrusted.box import copy_file, file_names
 
 TABLE = "stages.csv"
-_TRACE = re.compile(r"[0-9]{1,6}\.json")
 #: Names that are looked at where the traces of a stage lie.
 _MOST_NAMES = 10_000
-#: Bytes of all traces of a stage.
-_MOST_BYTES = 512 << 20
 
 PROFILE_COLUMNS: dict[str, str] = {
     "number": "of the stage in the plan",
@@ -84,9 +80,9 @@ class ProfileFolder:
         self._write()
 
     def _take(self, stage: Stage, traces: Path) -> None:
-        left = _MOST_BYTES
+        left = MOST_TRACE_BYTES
         for name in file_names(traces, _MOST_NAMES):
-            if not _TRACE.fullmatch(name):
+            if not TRACE_NAME.fullmatch(name):
                 continue
 
             def copy(target: Path, name: str = name, most: int = left) -> None:

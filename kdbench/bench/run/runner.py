@@ -46,6 +46,7 @@ class _Run:
         checkpoint_s: float,
         cohort: int,
         profile: bool,
+        locks: bool,
     ) -> None:
         self.plan, self.reporter, self.outputs = prepared.plan, reporter, outputs
         self.store, self.executor, self.cohort = store, executor, cohort
@@ -54,7 +55,7 @@ class _Run:
         self.alone: set[str] = set()
         self.timings = Timings(store.vault)
         self.schedule, known = wanted(self.plan, store.find)
-        self.folders = JobFolders(store)
+        self.folders = JobFolders(store, alone=locks)
         decoders = decoding_threads(executor.jobs)
         self.jobs = Jobs(prepared, registry, store, self.folders, checkpoint_s, profile, decoders)
         #: Folder of the job of each stage that runs.
@@ -270,11 +271,22 @@ def run(
     outputs, record = Outputs(out), record_of(prepared, registry)
     outputs.begin(record)
     store = CachedStore(store.root)
+    without_locks = store.lock_warning()
     work = _Run(
-        prepared, registry, reporter, outputs, store, executor, checkpoint_s, cohort, profile
+        prepared,
+        registry,
+        reporter,
+        outputs,
+        store,
+        executor,
+        checkpoint_s,
+        cohort,
+        profile,
+        locks=not without_locks,
     )
     plan = prepared.plan
     notes = [wall_warning(registry.confinement), root_warning(store.root)]
+    notes.append(without_locks)
     notes += [part.dataset.note for part in prepared.parts]
     notes = list(filter(None, dict.fromkeys(notes)))
     reporter.run_started(

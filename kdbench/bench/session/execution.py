@@ -12,7 +12,13 @@ from kdbench.bench.session.folders import check_out
 from kdbench.bench.session.networks import tell_notes
 from kdbench.bench.session.numbers import LEAST, check_least
 from kdbench.bench.session.tell import Tell
-from kdbench.bench.work.executors.make import EXECUTORS, ExecutorName, JobLimits, make_executor
+from kdbench.bench.work.executors.make import (
+    EXECUTORS,
+    ExecutorName,
+    JobLimits,
+    cluster_address,
+    make_executor,
+)
 from kdbench.errors import UsageError
 from kdbench.untrusted.text import strip_control
 
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
 #: Differences that a message names.
 _NAMED = 8
 #: What the executor inline cannot do.
-_NOT_INLINE = ("jobs", "time_limit", "stall_limit", "memory_limit", "reporter")
+_NOT_INLINE = ("jobs", "on", "time_limit", "stall_limit", "memory_limit", "reporter")
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,14 @@ class Execution:
     """How a request is carried out."""
 
     executor: ExecutorName = "local"
-    #: Stages side by side.
-    jobs: int = 1
+    #: On which machines: ``local``, ``ray``, or ``ray:HOST:PORT`` with the head of a cluster.
+    on: str = "local"
+    #: Stages side by side. None: 1 on this machine, and as many as fit on a cluster.
+    jobs: int | None = None
+    #: Whether machines of a cluster with another processor or card may take part.
+    mixed: bool = False
+    #: Whether machines of a cluster may take part whose wall leaves sockets open.
+    sockets_open: bool = False
     #: Seconds for one stage.
     time_limit: float = 86400.0
     #: Seconds in which a stage may do nothing. 0: no limit.
@@ -62,6 +74,7 @@ class Execution:
         if self.executor not in EXECUTORS:
             names = " or ".join(EXECUTORS)
             raise UsageError(f"--executor: {names}; got {self.executor!r}")
+        cluster_address(self.on)
         for name, least in LEAST.items():
             value = getattr(self, name)
             if value is not None:
@@ -75,6 +88,18 @@ class Execution:
         """
         memory = None if self.memory_limit is None else self.memory_limit * 1024
         limits = JobLimits(self.time_limit, memory, self.stall_limit or None)
+        if self.on != "local":
+            from kdbench.bench.work.executors.ray import RayExecutor
+
+            return RayExecutor(
+                cluster_address(self.on),
+                limits,
+                processes.digests,
+                self.checkpoint_every,
+                processes.tell,
+                mixed=self.mixed,
+                sockets_open=self.sockets_open,
+            )
         return make_executor(self.executor, lambda: processes.registry, limits, processes.zygote)
 
 
@@ -110,9 +135,15 @@ def divide(jobs: int, numerics: Numerics, tell: Tell) -> Slots:
     return slots
 
 
-def place(executor: Executor, jobs: int, numerics: Numerics, tell: Tell) -> None:
-    """Divide this machine among an executor's jobs, and warn where it does not keep them apart."""
-    slots = divide(jobs, numerics, tell)
+def place(executor: Executor, jobs: int | None, numerics: Numerics, tell: Tell) -> None:
+    """Divide what computes among an executor's jobs, and warn where it does not keep them apart.
+
+    Raises:
+        UsageError: a cluster can never compute so many.
+    """
+    slots = executor.share(jobs, numerics)
+    if slots.note:
+        tell(slots.note)
     executor.use(slots.jobs, slots.devices)
     if not executor.apart:
         tell(

@@ -110,6 +110,11 @@ class Processes:
 
         return calibrated
 
+    def digests(self) -> dict[str, str]:
+        """Installed plugins, kdbench's own too -> digest of their source."""
+        plugins = self.catalogue.plugins
+        return {p.name: p.source for p in plugins if p.status == "ok" and not p.is_file}
+
     @functools.cached_property
     def catalogue(self) -> Catalogue:
         """The same for a command that imports no plugin."""

@@ -34,7 +34,7 @@ from typing import Any
 
 import filelock
 
-from kdbench.bench.store.locks import holder
+from kdbench.bench.store.locks import holder, lock_warning
 from kdbench.bench.store.manifest import MANIFEST, Manifest
 from kdbench.bench.store.vault import check_private, make_vault, open_vault
 from kdbench.errors import ConfigError, IntegrityError
@@ -343,6 +343,10 @@ class Store:
         except filelock.Timeout:
             return None
         return lock
+
+    def lock_warning(self) -> str:
+        """What a user should know of locks in this store. Empty if they work."""
+        return lock_warning(self.make_vault() / "locks")
 
     def lock_holder(self, key: str) -> int | None:
         """The process that computes a stage. None where nobody knows."""

@@ -6,12 +6,17 @@ objects, so that it can be sent to another process or another machine.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from kdbench._progress import Step
 from kdbench.bench.kinds import Kind, Side
+
+if TYPE_CHECKING:
+    from kdbench.bench.work.executors.slots import Slots
+    from kdbench.numerics import Numerics
 
 #: What lies in a job's folder: its inputs, one-off plugins, and the only folder that its process
 #: may write.
@@ -20,6 +25,11 @@ IN, PLUGINS, BOX = "in", "plugins", "box"
 LOG = "log.txt"
 #: What lies in the box: results, checkpoints, the traces of a profile, temporary files.
 OUT, CHECKPOINTS, TRACES, TEMPORARY = "out", "checkpoints", "traces", "tmp"
+#: What a file of a checkpoint and of a trace is called. Others are left alone.
+CHECKPOINT_NAME = re.compile(r"fit-[0-9]{1,6}\.safetensors")
+TRACE_NAME = re.compile(r"[0-9]{1,6}\.json")
+#: Bytes of all of them of a stage that are taken over.
+MOST_CHECKPOINT_BYTES, MOST_TRACE_BYTES = 8 << 30, 512 << 20
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,8 @@ class Job:
     reads: tuple[Path, ...] = ()
     #: Further processes that work for this job.
     companions: tuple[Companion, ...] = ()
+    #: Most bytes of one file of its result.
+    limit_bytes: int = 16 << 30
     #: Jobs computed in the same process, from one pass of the teacher that they share.
     beside: tuple[Job, ...] = ()
 
@@ -117,6 +129,23 @@ class Executor(Protocol):
     @property
     def apart(self) -> bool:
         """Whether each job has a process of its own, so that the two sides cannot meet."""
+        ...
+
+    @property
+    def here(self) -> bool:
+        """Whether it computes on this machine."""
+        ...
+
+    def share(self, jobs: int | None, numerics: Numerics) -> Slots:
+        """How what computes is divided among up to ``jobs`` jobs.
+
+        Args:
+            jobs: None: as many as it takes by itself.
+            numerics: of the run.
+
+        Raises:
+            UsageError: it can never compute so many.
+        """
         ...
 
     def use(self, jobs: int, devices: tuple[str, ...] = ()) -> None:

@@ -95,10 +95,12 @@ def build_wall(wall: Wall, *, namespaces: bool, without: tuple[str, ...] = ()) -
         processes=wall.processes if namespaces else None,
     )
     if "landlock" not in without:
-        # Where /dev/shm is everybody's, the names in it are all that keeps a neighbour's memory.
         shared = [Path("/dev/shm")]
         write = [*wall.write, *wall.devices, *(shared if namespaces else [])]
-        how = confine(wall.read, write, [] if namespaces else shared, network=wall.network)
+        # Without namespaces /dev/shm is everybody's, and two processes could meet there. The
+        # driver of a GPU needs it. Then the names in it are all that keeps a neighbour's memory.
+        unlisted = shared if wall.devices and not namespaces else []
+        how = confine(wall.read, write, unlisted, network=wall.network)
         layers += [how] if how != "none" else []
     if sys.platform.startswith("linux"):
         kernel.no_new_privileges()

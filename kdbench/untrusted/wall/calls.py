@@ -117,6 +117,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "clone3": (435, 435),
     "ioctl": (16, 29),
     "socket": (41, 198),
+    "socketpair": (53, 199),
 }
 
 

@@ -91,7 +91,7 @@ def reached(bait: Mapping[str, Any]) -> tuple[str, ...]:
         "chmod": lambda: os.chmod(folder, 0o700),
         "rename": lambda: os.rename(folder / "file", folder / "file"),
         "inotify": lambda: _watch(folder),
-        "shared files": lambda: _SHARED.joinpath(_named(_SHARED, bait["shared"])).read_bytes(),
+        "shared files": lambda: _read_shared(bait["shared"]),
         "unix socket": lambda: _connect(socket.AF_UNIX, str(folder / "socket")),
         "abstract socket": lambda: _connect(socket.AF_UNIX, f"\0{bait['abstract']}"),
         "tcp": lambda: _connect(socket.AF_INET, ("127.0.0.1", bait["port"])),
@@ -118,11 +118,10 @@ def _works(attempt: Callable[[], object]) -> bool:
     return True
 
 
-def _named(folder: Path, name: str) -> str:
-    """A name that the folder's list holds."""
-    if not name or name not in os.listdir(folder):
-        raise FileNotFoundError(name)
-    return name
+def _read_shared(name: str) -> None:
+    if not name:  # the machine has no such folder
+        raise FileNotFoundError(_SHARED)
+    (_SHARED / name).read_bytes()
 
 
 def _connect(family: int, address: Any, protocol: int = 0) -> None:

@@ -13,7 +13,7 @@ import platform
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from kdbench.untrusted.wall.calls import number
 from kdbench.untrusted.wall.kernel import no_new_privileges, prctl
@@ -24,6 +24,7 @@ _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32 = 0x40000000  # the bit of the 32-bit calls of x86_64
 
 _LOAD, _EQUAL, _GREATER_OR_EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_KEEP_BITS = 0x54
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in the kernel's struct
 _ALLOW, _ERROR = 0x7FFF0000, 0x00050000
 
@@ -150,7 +151,12 @@ _OF_USER = {"setpriority": 2, "ioprio_set": 3}
 _NEW_NAMESPACES = 0x7E020080
 #: Commands that type into a terminal.
 _TERMINAL = (0x5412, 0x541C)
-_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, 16)  # 16 lists interfaces
+_NETWORK = (socket.AF_INET, socket.AF_INET6, 16)  # 16 lists interfaces
+#: The kind of a socket, without the flags beside it.
+_KIND = 0xF
+#: Two sockets that are connected to each other, and that reach no other one. A datagram names its
+#: receiver, so a pair of these would reach every socket that has a path.
+_CONNECTED = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
 
 
 def filter_calls(*, namespaces: bool, network: bool, devices: bool = False) -> bool:
@@ -165,7 +171,10 @@ def filter_calls(*, namespaces: bool, network: bool, devices: bool = False) -> b
     machine = platform.machine()
     if not sys.platform.startswith("linux") or machine not in _ARCHITECTURES:
         return False
-    families = _FAMILIES if namespaces or network else _FAMILIES[:1]
+    families = _NETWORK if namespaces or network else ()
+    # Namespaces hide the sockets that were there before. Where there are none, a process gets no
+    # socket that could be connected to one.
+    families = (socket.AF_UNIX, *families) if namespaces else families
     denied = _ALWAYS + ([] if devices else _WITHOUT_DEVICES)
     denied += [] if namespaces else _WITHOUT_NAMESPACES
     program = b"".join(_program(machine, denied, families, others=not namespaces))
@@ -184,7 +193,7 @@ def filter_calls(*, namespaces: bool, network: bool, devices: bool = False) -> b
 
 
 def _program(
-    machine: str, denied: Iterable[str], families: Iterable[int], *, others: bool
+    machine: str, denied: Iterable[str], families: Collection[int], *, others: bool
 ) -> Iterator[bytes]:
     """The filter's instructions. A forward jump counts the instructions that it leaves out.
 
@@ -204,10 +213,10 @@ def _program(
     yield _when(_known("clone", machine), 0, _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1) + refuse)
     for command in _TERMINAL:
         yield _when(_known("ioctl", machine), 1, _step(_EQUAL, command, 0, 1) + refuse)
-    kinds = list(families)
-    jumps = b"".join(_step(_EQUAL, kind, len(kinds) - place, 0) for place, kind in enumerate(kinds))
-    yield _when(_known("socket", machine), 0, jumps + refuse)
+    yield _when(_known("socket", machine), 0, _unless(families) + refuse)
     if others:
+        kind = _step(_KEEP_BITS, _KIND) + _unless(_CONNECTED) + refuse
+        yield _when(_known("socketpair", machine), 1, kind)
         for name, argument in _OF_OTHERS.items():
             yield _when(_known(name, machine), argument, _step(_EQUAL, 0, 1, 0) + refuse)
         for name, whole in _OF_USER.items():
@@ -219,6 +228,12 @@ def _known(name: str, machine: str) -> int:
     which = number(name, machine)
     assert which is not None
     return which
+
+
+def _unless(values: Collection[int]) -> bytes:
+    """Instructions that leave out the next one if what is loaded is one of these values."""
+    left = len(values)
+    return b"".join(_step(_EQUAL, value, left - place, 0) for place, value in enumerate(values))
 
 
 def _when(call: int, argument: int, then: bytes) -> bytes:

@@ -41,6 +41,8 @@ def things():
     attempts.call("shmget", SEGMENT, 4096, 0o1600)
     secret = b"secret"
     attempts.call("add_key", b"user", KEY.encode(), secret, 6, attempts.USER_KEYRING)
+    datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    datagrams.bind(str(folder / "datagrams"))
     listeners = [socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX), socket.socket()]
     addresses = [str(folder / "socket"), f"\0{KEY}", ("127.0.0.1", 0)]
     for listener, address in zip(listeners, addresses, strict=True):
@@ -50,6 +52,7 @@ def things():
         "folder": str(folder),
         "file": str(folder / "file"),
         "unix": str(folder / "socket"),
+        "unix_datagram": str(folder / "datagrams"),
         "abstract": KEY,
         "port": listeners[2].getsockname()[1],
         "victim": victim.pid,
@@ -58,7 +61,7 @@ def things():
         "key": KEY,
         "namespaces": {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "net")},
     }
-    for listener in listeners:
+    for listener in (*listeners, datagrams):
         listener.close()
     victim.kill()
     victim.wait()

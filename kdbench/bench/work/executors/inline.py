@@ -16,10 +16,11 @@ from contextlib import contextmanager
 import torch
 
 from kdbench.bench.work.executors.child import compute
+from kdbench.bench.work.executors.slots import Slots, share_machine
 from kdbench.bench.work.job import Companion, Done, Job, Progressed
 from kdbench.bench.work.report import known_facts
 from kdbench.loading.registry import Registry
-from kdbench.numerics import device_name, peak_mib
+from kdbench.numerics import Numerics, device_name, peak_mib
 from kdbench.training import Step
 
 #: What the facts of a stage say of its confinement.
@@ -31,10 +32,14 @@ class InlineExecutor:
 
     jobs = 1
     apart = False
+    here = True
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self._events: list[Progressed | Done] = []
+
+    def share(self, jobs: int | None, numerics: Numerics) -> Slots:
+        return share_machine(jobs or 1, numerics)
 
     def use(self, jobs: int, devices: tuple[str, ...] = ()) -> None:
         """Changes nothing: one job at a time, on the device that its task names."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdbench.bench.work.executors.running import RunningJob
 from kdbench.bench.work.job import (
@@ -26,6 +27,10 @@ from kdbench.bench.work.job import (
 from kdbench.untrusted.processes.client import Walled, Zygote, wait
 from kdbench.untrusted.processes.environment import temporary_environment
 from kdbench.untrusted.processes.order import View
+
+if TYPE_CHECKING:
+    from kdbench.bench.work.executors.slots import Slots
+    from kdbench.numerics import Numerics
 
 #: What the processes of jobs have imported when they begin. The first optimiser of a process
 #: imports torch._dynamo, which takes a second.
@@ -76,6 +81,16 @@ class LocalExecutor:
     def apart(self) -> bool:
         return True
 
+    @property
+    def here(self) -> bool:
+        return True
+
+    def share(self, jobs: int | None, numerics: Numerics) -> Slots:
+        # It imports torch, which the processes do meanwhile.
+        from kdbench.bench.work.executors.slots import share_machine
+
+        return share_machine(jobs or 1, numerics)
+
     def use(self, jobs: int, devices: tuple[str, ...] = ()) -> None:
         self.jobs, self.devices = jobs, devices
 
@@ -84,7 +99,7 @@ class LocalExecutor:
 
     def warm_up(self) -> None:
         """Start importing now, while the caller does something else."""
-        self._processes()
+        self.processes()
 
     def start(self, job: Job) -> None:
         try:
@@ -115,7 +130,8 @@ class LocalExecutor:
 
     # -- starting ------------------------------------------------------------------------------
 
-    def _processes(self) -> Zygote:
+    def processes(self) -> Zygote:
+        """What forks the jobs' processes. It begins when it is first asked for."""
         if self.zygote is not None:
             return self.zygote
         if self._own is None:
@@ -157,7 +173,7 @@ class LocalExecutor:
         """The process that computes a job."""
         jobs, folder = running.jobs, running.job.folder
         inside = [each.folder / name for each in jobs for name in (IN, PLUGINS)]
-        return self._processes().start(
+        return self.processes().start(
             _ENTRY,
             {"tasks": [each.task for each in jobs]},
             self._view(
@@ -174,7 +190,7 @@ class LocalExecutor:
         """The process of a companion. Its temporary files are no other process's."""
         temporary = running.job.folder / f"{TEMPORARY}-{companion.name}"
         temporary.mkdir(exist_ok=True, mode=0o700)
-        return self._processes().start(
+        return self.processes().start(
             companion.entry,
             companion.order,
             self._view(running, companion.reads, (temporary,)),

@@ -1,0 +1,1 @@
+"""Jobs on other machines: what travels, what a machine must have, and what works there."""
