@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -63,7 +64,7 @@ _OUTCOME = TypeAdapter(Outcome)
 _FIELDS = {each.name for each in fields(Outcome)}
 
 
-@dataclass
+@dataclass(eq=False)
 class _Slot:
     """An agent, and what it does."""
 
@@ -133,6 +134,8 @@ class RayExecutor:
         self._tries: dict[str, int] = {}
         #: Node -> why it takes no part.
         self._unfit: dict[str, str] = {}
+        #: Node -> how many of its agents ended before they had answered.
+        self._stillborn: Counter[str] = Counter()
         self._next_look, self._alone_since = 0.0, time.monotonic()
         self._here: NodeFacts | None = None
 
@@ -170,7 +173,9 @@ class RayExecutor:
             except (ray.exceptions.RaySystemError, OSError) as error:
                 raise gone(error) from error
             for ref in ready:
-                self._hear(waiting[ref], ref)
+                # One that was dropped meanwhile speaks of a job that waits for another.
+                if waiting[ref] in self._slots:
+                    self._hear(waiting[ref], ref)
         events, self._events = self._events, []
         return events
 
@@ -220,7 +225,8 @@ class RayExecutor:
         for slot in [slot for slot in self._slots if slot.idle]:
             if not self._queue:
                 return
-            self._send(slot, self._queue.pop(0))
+            if slot in self._slots:  # its machine may have been refused meanwhile
+                self._send(slot, self._queue.pop(0))
 
     def _send(self, slot: _Slot, job: Job) -> None:
         ray = import_ray()
@@ -330,6 +336,11 @@ class RayExecutor:
 
     def _lose(self, slot: _Slot, why: str) -> None:
         """Do without an agent. Its job goes on elsewhere, at its newest checkpoint."""
+        if slot.greeting is not None:
+            self._stillborn[slot.node] += 1
+            if self._stillborn[slot.node] >= TRIES:
+                self._refuse(slot, f"no agent begins there: {why}")
+                return
         self._drop(slot)
         self._next_look = 0.0
         jobs = slot.jobs()

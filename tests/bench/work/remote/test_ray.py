@@ -193,6 +193,34 @@ def test_a_machine_without_the_pictures_is_named_and_the_job_goes_elsewhere(monk
     assert told == ["far cannot take part: /pictures is not there, or holds other files"]
 
 
+def test_a_machine_that_is_refused_is_heard_no_more(monkeypatch, tmp_path):
+    """Its other agent has just ended a job, which is given to another machine all the same."""
+    busy = FakeAgent([[], [done(1)]])
+    late = FakeAgent(greeting=facts(plugins={}))
+    spare = FakeAgent([[done(1)]])
+    executor, _ = executor_on(monkeypatch, {"n": [busy, late, late]})
+    executor.wait(0)
+    executor.start(laid_out(tmp_path / "job"))
+    executor.wait(0)
+    executor.jobs = 2
+    executor._keep_slots()
+    executor._slots.reverse()  # so the late one is heard first
+    executor._cluster.machines["m"] = [spare]
+    events = run(executor)
+    assert [event.key for event in events if isinstance(event, Done)] == ["key"]
+    assert len(spare.started) == 1
+
+
+def test_a_machine_where_no_agent_begins_is_given_up(monkeypatch):
+    class Stillborn(FakeAgent):
+        def greet(self, device):
+            raise ActorDiedError("its disk is full")
+
+    executor, _ = executor_on(monkeypatch, {"n": [Stillborn()]})
+    with pytest.raises(UsageError, match="no agent begins there: its disk is full"):
+        run(executor)
+
+
 def test_a_job_that_cannot_be_read_fails_by_itself(monkeypatch, tmp_path):
     executor, _ = executor_on(monkeypatch, {"n": [FakeAgent()]})
     job = laid_out(tmp_path / "job")
