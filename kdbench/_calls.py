@@ -141,7 +141,7 @@ def verify(options: Mapping[str, Any]) -> Verification:
     from kdbench.report.read import read_results
 
     folder, executor, jobs = _folder(options["run"]), options["executor"], options["jobs"]
-    check_executor(executor, ["jobs"] if jobs != 1 else [])
+    check_executor(executor, ["jobs"] if jobs not in (None, 1) else [])
     results, store = read_results(folder), Store(_path(options["store"]))
     with _processes(options, executor) as processes:
         prepared = prepare(read_request(folder), processes.answers(), store)
@@ -158,7 +158,7 @@ def verify(options: Mapping[str, Any]) -> Verification:
                     processes,
                     store,
                     executor,
-                    jobs,
+                    jobs or 1,
                     display,
                     tell,
                 )

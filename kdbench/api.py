@@ -227,7 +227,7 @@ def verify(
     plugin_file: str | Path | Iterable[str | Path] = (),
     store: str | Path | None = None,
     executor: Literal["local", "inline"] = "local",
-    jobs: int = 1,
+    jobs: int | None = None,
     progress: bool | None = None,
 ) -> Verification:
     """Whether a run's table is what it says it is, as ``kdbench verify`` looks.

@@ -192,7 +192,8 @@ def test_the_command_writes_a_table_and_a_figure(tmp_path):
     assert {row["note"] for row in rows} == {"not in the paper's table"}
     folder = tmp_path / "out" / "fig2"
     assert {"fig2.png", "fig2.csv", "results.csv", "run.json"} <= {p.name for p in folder.iterdir()}
-    assert "0 of the 60 printed numbers" in result.output
+    words = " ".join(result.output.split())
+    assert "printed numbers with one of ours beside them: 0 of 60" in words
     assert "at least 30 % above" in result.output
     assert {row["credibility"] for row in rows} == {preset_remarks("quick").about}
     shown = " ".join(result.output.split())

@@ -25,7 +25,8 @@ def test_a_plugin_can_work(zygote, sandbox, without):
     walled = start(
         zygote,
         "work",
-        {"box": str(box)},
+        # Without namespaces they get neither sockets nor shared memory.
+        {"box": str(box), "workers": 0 if without == WALLS["no namespaces"] else 2},
         write=(box,),
         without=without,
         log=log,
@@ -35,6 +36,20 @@ def test_a_plugin_can_work(zygote, sandbox, without):
     assert lines, log.read_text()
     assert lines == [{"seen": 32, "threads": 2, "weights": 9, "picture": True, "program": "True\n"}]
     assert walled.exit.code == 0
+
+
+def test_without_namespaces_a_plugin_has_no_worker_processes(zygote, sandbox):
+    """Their sockets and shared memory would reach those of others."""
+    box, log = sandbox / "b", sandbox / "log"
+    box.mkdir()
+    order = {"box": str(box), "workers": 2}
+    tmp = temporary_environment(box)
+    walled = start(
+        zygote, "work", order, write=(box,), without=("namespaces",), log=log, environment=tmp
+    )
+    assert ended(walled) == []
+    assert walled.exit.code != 0
+    assert "PermissionError" in log.read_text()
 
 
 def test_killing_everybody_kills_itself_at_most(zygote):

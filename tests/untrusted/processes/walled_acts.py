@@ -82,7 +82,7 @@ def work(channel, order, links):
     )
     optimiser = torch.optim.SGD(net.parameters(), 0.01)
     seen = 0
-    for batch, target in DataLoader(TensorDataset(images, labels), 8, num_workers=2):
+    for batch, target in DataLoader(TensorDataset(images, labels), 8, num_workers=order["workers"]):
         torch.nn.functional.cross_entropy(net(batch), target).backward()
         optimiser.step()
         seen += len(batch)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from kdbench._counted import counted
 from kdbench.bench.work.executors.slots import Slots
 from kdbench.errors import KdbenchError, UsageError
 from kdbench.untrusted.text import strip_control
@@ -137,10 +138,10 @@ class Cluster:
             self._cards = min(1.0, cards / wanted)
         fit = sum(map(self.room, nodes))
         if wanted > fit:
-            each = f"{self._threads} core{'s' * (self._threads > 1)} each"
+            each = f"{counted(self._threads, 'core')} each"
             raise UsageError(
-                f"--jobs {wanted}: the cluster has room for {fit} stages side by side, {each}; "
-                "leave --jobs out to take them all"
+                f"--jobs {wanted}: the cluster has room for {counted(fit, 'stage')} side by side, "
+                f"{each}; leave --jobs out to take them all"
             )
         return Slots(wanted or fit, wanted or fit)
 

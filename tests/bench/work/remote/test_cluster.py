@@ -76,7 +76,7 @@ def test_a_run_on_a_cluster_has_the_local_run_s_numbers_even_when_machines_die(c
 def test_a_run_that_is_interrupted_leaves_nothing_and_goes_on_without_the_cluster(
     cluster, tmp_path
 ):
-    on = ("--on", f"ray:{cluster.address}", "--set", "clean.epochs=400")
+    on = ("--on", f"ray:{cluster.address}", "--set", "clean.epochs=40000")
     with subprocess.Popen(
         **command(tmp_path, *on), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as running:
