@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.bench.kinds import Kind
+from kdbench.bench.store.artefacts import file_digest
 from kdbench.bench.work.job import (
     BOX,
     CHECKPOINTS,
@@ -30,7 +31,6 @@ from kdbench.bench.work.job import (
 _TRAVELS = (IN, PLUGINS, f"{BOX}/{CHECKPOINTS}")
 #: What a companion is told that is a path.
 _PATHS = ("file", "plugins")
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -140,15 +140,6 @@ def listing(path: Path) -> str:
         name = str(file.relative_to(path)) if file != path else ""
         line = f"{name}\0{file.stat().st_size}\0"
         digest.update(line.encode(errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
     return digest.hexdigest()
 
 
