@@ -12,30 +12,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from kdbench._files import write_atomically
 from kdbench.bench.work.executors.local import JobLimits
 from kdbench.bench.work.executors.slots import Slots
-from kdbench.bench.work.job import (
-    BOX,
-    CHECKPOINT_NAME,
-    CHECKPOINTS,
-    OUT,
-    TRACE_NAME,
-    TRACES,
-    Done,
-    Job,
-    Outcome,
-    Progressed,
-)
+from kdbench.bench.work.job import Done, Job, Outcome, Progressed
 from kdbench.bench.work.remote.agent import Event
 from kdbench.bench.work.remote.bundle import Packer, beside
 from kdbench.bench.work.remote.cluster import Cluster, first_line, gone, import_ray
 from kdbench.bench.work.remote.node import NodeFacts, differences, facts_here, wall_gap
+from kdbench.bench.work.remote.parcels import Parcel, pieces, receive
 from kdbench.bench.work.report import NonsenseError, check_facts
 from kdbench.errors import UsageError
 from kdbench.training import Step
@@ -52,7 +40,7 @@ _AWAY_S = 20.0
 _AGAIN_S = 2.0
 #: Seconds that an agent waits for news before it answers that there is none.
 _POLL_S = 0.25
-#: Seconds for a short question, and for sending a file.
+#: Seconds for a short question, and for one that moves bytes.
 _ANSWER_S, _SEND_S = 60.0, 600.0
 #: Seconds between two looks at which machines there are.
 _LOOK_S = 2.0
@@ -239,9 +227,10 @@ class RayExecutor:
         slot.job, slot.left = job, {one.key for one in (job, *job.beside)}
         actor = slot.actor
         try:
-            for digest in ray.get(actor.missing.remote(list(bundle.blobs)), timeout=_ANSWER_S):
-                content = ray.put(bundle.blobs[digest].read_bytes())
-                ray.get(actor.keep.remote(digest, content), timeout=_SEND_S)
+            wanted = {digest: str(path) for digest, path in bundle.blobs.items()}
+            for digest in ray.get(actor.missing.remote(wanted), timeout=_SEND_S):
+                for piece, last in pieces(bundle.blobs[digest]):
+                    ray.get(actor.keep.remote(digest, piece, last), timeout=_SEND_S)
             refusal = ray.get(actor.start.remote(bundle.records), timeout=_ANSWER_S)
         except (ray.exceptions.RayError, OSError) as error:
             self._lose(slot, first_line(error))
@@ -264,29 +253,29 @@ class RayExecutor:
         ray = import_ray()
         try:
             answer = ray.get(ref)
+            if ref == slot.greeting:
+                slot.greeting = None
+                self._meet(slot, NodeFacts.from_json(answer))
+            else:
+                slot.asked = None
+                for event in answer:
+                    self._take(slot, event)
+            slot.away_since = None
         except ray.exceptions.ActorUnavailableError as error:
-            slot.asked, now = None, time.monotonic()
-            slot.away_since = slot.away_since or now
-            slot.ask_again_at = now + _AGAIN_S
-            if slot.greeting is not None or now - slot.away_since > _AWAY_S:
-                self._lose(slot, first_line(error))
-            return
+            self._miss(slot, error)
         except ray.exceptions.RayError as error:
             self._lose(slot, first_line(error))
-            return
-        slot.away_since = None
-        if ref == slot.greeting:
-            slot.greeting = None
-            self._meet(slot, NodeFacts.from_json(answer))
-            return
-        slot.asked = None
-        for event in answer:
-            try:
-                self._take(slot, event)
-            except (NonsenseError, ValidationError, LookupError, TypeError, ValueError) as error:
-                self._finish(slot, Outcome("crashed", f"its node answered nonsense: {error}"))
-                self._lose(slot, "it answered nonsense")
-                return
+        except (NonsenseError, ValidationError, LookupError, TypeError, ValueError) as error:
+            self._finish(slot, Outcome("crashed", f"its node answered nonsense: {error}"))
+            self._lose(slot, "it answered nonsense")
+
+    def _miss(self, slot: _Slot, error: Exception) -> None:
+        """Ask an agent again later that does not answer, but not for ever."""
+        slot.asked, now = None, time.monotonic()
+        slot.away_since = slot.away_since or now
+        slot.ask_again_at = now + _AGAIN_S
+        if slot.greeting is not None or now - slot.away_since > _AWAY_S:
+            self._lose(slot, first_line(error))
 
     def _meet(self, slot: _Slot, facts: NodeFacts) -> None:
         assert self._here is not None
@@ -310,23 +299,34 @@ class RayExecutor:
 
     def _take(self, slot: _Slot, event: Event) -> None:
         number, what, key, values, files = event
-        slot.heard = max(slot.heard, int(number))
         job = next((one for one in slot.jobs() if one.key == key), None)
         if job is None:
             raise NonsenseError("an event of a job that it has not")
         if what == "step":
             self._events.append(Progressed(key, Step(**values)))
         elif what == "checkpoint":
-            _write(job, {f"{CHECKPOINTS}/{name}": data for name, data in files.items()})
+            self._receive(slot, job, files)
         elif what == "done":
             outcome = _outcome(job, values)
-            _write(job, files)
+            self._receive(slot, job, files)
             slot.left.discard(key)
             self._events.append(Done(key, outcome))
             if not slot.left:
                 slot.job = None
         else:
             raise NonsenseError(f"an event {what!r}")
+        # Not before: what was lost on the way is asked for again.
+        slot.heard = max(slot.heard, int(number))
+
+    def _receive(self, slot: _Slot, job: Job, files: Mapping[str, Parcel]) -> None:
+        ray = import_ray()
+
+        def more(name: str, offset: int) -> bytes:
+            piece: bytes = ray.get(slot.actor.more.remote(name, offset), timeout=_SEND_S)
+            return piece
+
+        for path, parcel in files.items():
+            receive(job, path, parcel, more)
 
     def _finish(self, slot: _Slot, outcome: Outcome) -> None:
         """End what is left of a slot's job."""
@@ -371,25 +371,3 @@ def _outcome(job: Job, values: dict[str, Any]) -> Outcome:
     if outcome.status == "ok":
         check_facts(job.kind, job.task.get("inputs", ()), outcome.facts)
     return outcome
-
-
-def _write(job: Job, files: Mapping[str, bytes]) -> None:
-    """Put files that came from a machine where the job would have left them.
-
-    Raises:
-        NonsenseError: a job could not have left such a file.
-    """
-    names: dict[str, Callable[[str], Any]] = {
-        OUT: lambda name: name in job.kind.files,
-        CHECKPOINTS: CHECKPOINT_NAME.fullmatch,
-        TRACES: TRACE_NAME.fullmatch,
-    }
-    for path, content in files.items():
-        part, _, name = path.partition("/")
-        if part not in names or not names[part](name):
-            raise NonsenseError(f"a file {path!r}")
-        _put(job.folder / BOX / part / name, content)
-
-
-def _put(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda part: part.write_bytes(content))

@@ -33,14 +33,15 @@ from kdbench.bench.work.job import (
 from kdbench.bench.work.remote.blobs import AgentFolder
 from kdbench.bench.work.remote.bundle import absent, beside, unpack
 from kdbench.bench.work.remote.node import facts_here, wall_here
+from kdbench.bench.work.remote.parcels import Outbox, Parcel
 from kdbench.errors import IntegrityError, KdbenchError
-from kdbench.untrusted.box import file_names, read_file, remove_tree
+from kdbench.untrusted.box import file_names, remove_tree
 
 #: Files of a result that are looked at, and those of a profile.
 _MOST_NAMES = 1000
 
-#: What happened: its number, what, the key of the job, and more.
-Event = tuple[int, str, str, dict[str, Any], dict[str, bytes]]
+#: What happened: its number, what, the key of the job, more, and files by their names in the box.
+Event = tuple[int, str, str, dict[str, Any], dict[str, Parcel]]
 
 
 class Agent:
@@ -57,6 +58,7 @@ class Agent:
         self, run: str, node: str, limits: Mapping[str, float | None], checkpoint_s: float
     ) -> None:
         self._folder = AgentFolder(run, node)
+        self._outbox = Outbox(self._folder.outbox)
         self._local = LocalExecutor(jobs=1, limits=JobLimits(**limits))
         self._local.warm_up()
         self._checkpoint_s, self._next_checkpoints = checkpoint_s, 0.0
@@ -74,13 +76,17 @@ class Agent:
         """The number of this process."""
         return os.getpid()
 
-    def missing(self, digests: Sequence[str]) -> list[str]:
-        """Which files have to be sent."""
-        return self._folder.missing(digests)
+    def missing(self, wanted: Mapping[str, str]) -> list[str]:
+        """Which files have to be sent, as :meth:`AgentFolder.missing` has it."""
+        return self._folder.missing(wanted)
 
-    def keep(self, digest: str, content: bytes) -> None:
-        """Keep a file until the run ends."""
-        self._folder.keep(digest, content)
+    def keep(self, digest: str, piece: bytes, last: bool) -> None:
+        """Keep the next piece of a file."""
+        self._folder.keep(digest, piece, last=last)
+
+    def more(self, name: str, offset: int) -> bytes:
+        """The next piece of a file that an event announced."""
+        return self._outbox.piece(name, offset)
 
     def start(self, records: Sequence[Mapping[str, Any]]) -> str:
         """Start the jobs of a bundle, whose files are here. A reason why not; empty: it runs."""
@@ -104,7 +110,9 @@ class Agent:
             heard: number of the last event that the coordinator has.
             timeout: seconds to wait for something.
         """
-        self._events = [event for event in self._events if event[0] > heard]
+        while self._events and self._events[0][0] <= heard:
+            for parcel in self._events.pop(0)[4].values():
+                self._outbox.drop(parcel)
         if not self._events and self._jobs:
             for event in self._local.wait(timeout):
                 if isinstance(event, Progressed):
@@ -133,18 +141,18 @@ class Agent:
         self._sent.clear()
 
     def _tell(
-        self, what: str, key: str, values: dict[str, Any], files: dict[str, bytes] | None = None
+        self, what: str, key: str, values: dict[str, Any], files: dict[str, Parcel] | None = None
     ) -> None:
         self._number += 1
         self._events.append((self._number, what, key, values, files or {}))
 
     def _ended(self, event: Done) -> None:
         job, outcome = self._jobs[event.key], event.outcome
-        files: dict[str, bytes] = {}
+        files: dict[str, Parcel] = {}
         try:
             if outcome.status == "ok":
-                files = _result(job)
-            files |= _traces(job)
+                files = self._result(job)
+            files |= self._traces(job)
         except (OSError, KdbenchError) as error:
             outcome = Outcome("failed", f"its result cannot be sent: {error}", outcome.seconds)
             files = {}
@@ -166,27 +174,25 @@ class Agent:
             with contextlib.suppress(OSError, IntegrityError):
                 written = (folder / name).lstat().st_mtime_ns
                 if self._sent.get(folder / name) != written:
-                    content = read_file(folder, name, MOST_CHECKPOINT_BYTES)
+                    parcel = self._outbox.put(folder, name, MOST_CHECKPOINT_BYTES)
                     self._sent[folder / name] = written
-                    self._tell("checkpoint", job.key, {}, {name: content})
+                    self._tell("checkpoint", job.key, {}, {f"{CHECKPOINTS}/{name}": parcel})
 
+    def _result(self, job: Job) -> dict[str, Parcel]:
+        """The files of a job's result. One that is missing is missed by the coordinator."""
+        folder = job.folder / BOX / OUT
+        there = set(file_names(folder, _MOST_NAMES))
+        return {
+            f"{OUT}/{name}": self._outbox.put(folder, name, job.limit_bytes)
+            for name in job.kind.files
+            if name in there
+        }
 
-def _result(job: Job) -> dict[str, bytes]:
-    """The files of a job's result. One that is missing is missed by the coordinator."""
-    folder = job.folder / BOX / OUT
-    there = set(file_names(folder, _MOST_NAMES))
-    return {
-        f"{OUT}/{name}": read_file(folder, name, job.limit_bytes)
-        for name in job.kind.files
-        if name in there
-    }
-
-
-def _traces(job: Job) -> dict[str, bytes]:
-    """The traces of its profile, as far as they are few."""
-    folder, files, left = job.folder / BOX / TRACES, {}, MOST_TRACE_BYTES
-    for name in filter(TRACE_NAME.fullmatch, file_names(folder, _MOST_NAMES)):
-        with contextlib.suppress(OSError, IntegrityError):
-            files[f"{TRACES}/{name}"] = content = read_file(folder, name, left)
-            left -= len(content)
-    return files
+    def _traces(self, job: Job) -> dict[str, Parcel]:
+        """The traces of its profile, as far as they are few."""
+        folder, files, left = job.folder / BOX / TRACES, {}, MOST_TRACE_BYTES
+        for name in filter(TRACE_NAME.fullmatch, file_names(folder, _MOST_NAMES)):
+            with contextlib.suppress(OSError, IntegrityError):
+                files[f"{TRACES}/{name}"] = parcel = self._outbox.put(folder, name, left)
+                left -= parcel.size
+        return files

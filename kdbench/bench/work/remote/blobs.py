@@ -2,10 +2,11 @@
 
     TEMPORARY/kdbench-node-UID/RUN-NODE/        a folder for each run and machine
         blobs/DIGEST                            read only
-        AGENT/  lock  jobs/                     a folder for each agent, locked while it lives
+        AGENT/  lock  jobs/  outbox/            a folder for each agent, locked while it lives
 
-All agents of a run on a machine share the files. The last one that ends removes them. What was left
-by agents that were killed is removed by the next agent that begins.
+All agents of a run on a machine share the files. Where they grow too large, those go that were
+wanted longest ago. The last agent that ends removes all. What was left by agents that were killed
+is removed by the next agent that begins.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kdbench.errors import IntegrityError
-from kdbench.untrusted.box import remove_tree
+from kdbench.untrusted.box import copy_file, remove_tree
 
-_LOCK, _JOBS, _BLOBS = "lock", "jobs", "blobs"
+#: Bytes of files that a machine keeps for a run, besides those that a job uses.
+MOST_BYTES = 20 << 30
+#: The largest file that is copied from a folder which both machines see.
+_MOST_COPIED = 1 << 40
+_LOCK, _JOBS, _BLOBS, _OUTBOX = "lock", "jobs", "blobs", "outbox"
 
 
 class AgentFolder:
@@ -49,26 +54,42 @@ class AgentFolder:
             self.own.mkdir(parents=True, mode=0o700)
             self._lock = os.open(self.own / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.outbox = self.own / _OUTBOX
         self.blobs = self.shared / _BLOBS
         self.blobs.mkdir(exist_ok=True, mode=0o700)
+        #: Digests of the files of the next job, and of those that are on their way.
+        self._wanted: set[str] = set()
+        self._coming: dict[str, hashlib._Hash] = {}
 
-    def missing(self, digests: Iterable[str]) -> list[str]:
-        """Those that are not here yet."""
-        return [digest for digest in digests if not (self.blobs / digest).exists()]
+    def missing(self, wanted: Mapping[str, str]) -> list[str]:
+        """Digests of those files that are not here, and that this machine does not see itself.
 
-    def keep(self, digest: str, content: bytes) -> None:
-        """Keep bytes under their digest.
+        Args:
+            wanted: digest -> where the coordinator has these bytes. The same file may be seen here,
+                in a folder that the two share. The digest of a copy shows whether it is.
+        """
+        self._wanted, self._coming = set(wanted), {}
+        return [digest for digest, path in wanted.items() if not self._has(digest, Path(path))]
+
+    def keep(self, digest: str, piece: bytes, *, last: bool) -> None:
+        """Keep the next piece of the bytes that have a digest.
+
+        Args:
+            last: they are complete with it.
 
         Raises:
             IntegrityError: they have another digest.
             OSError: the disk is full.
         """
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise IntegrityError(f"what came as {digest[:12]} has another digest")
-        part = self.own / f"{digest}.part"
-        part.write_bytes(content)
-        part.chmod(0o444)
-        part.replace(self.blobs / digest)
+        part = self._part(digest)
+        if digest not in self._coming:
+            self._coming[digest] = hashlib.sha256()
+            part.unlink(missing_ok=True)
+        self._coming[digest].update(piece)
+        with part.open("ab") as file:
+            file.write(piece)
+        if last:
+            self._take(digest, self._coming.pop(digest).hexdigest())
 
     def path(self, digest: str) -> Path:
         """The file with these bytes."""
@@ -85,6 +106,47 @@ class AgentFolder:
             remove_tree(self.own)
             os.close(self._lock)
             _remove_left(self.shared.parent)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _has(self, digest: str, path: Path) -> bool:
+        with contextlib.suppress(OSError):
+            os.utime(self.blobs / digest)
+            return True
+        with contextlib.suppress(OSError, IntegrityError):
+            self._part(digest).unlink(missing_ok=True)
+            copied = copy_file(
+                path.parent, path.name, self._part(digest), _MOST_COPIED, shared=True, mode=0o600
+            )
+            self._take(digest, copied.sha256)
+            return True
+        return False
+
+    def _part(self, digest: str) -> Path:
+        return self.own / f"{digest}.part"
+
+    def _take(self, digest: str, found: str) -> None:
+        """Give a complete file its name."""
+        part = self._part(digest)
+        if found != digest:
+            part.unlink()
+            raise IntegrityError(f"what came as {digest[:12]} has another digest")
+        part.chmod(0o444)
+        part.replace(self.blobs / digest)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Delete what was wanted longest ago, and that no job uses."""
+        with _locked(self.shared.parent / _LOCK):
+            kept = [(path, path.stat()) for path in self.blobs.iterdir()]
+            kept.sort(key=lambda each: each[1].st_mtime)
+            # A job's input is a further name of the same file.
+            free = [(p, facts) for p, facts in kept if facts.st_nlink == 1]
+            size = sum(facts.st_size for _, facts in free)
+            for path, facts in free:
+                if size > MOST_BYTES and path.name not in self._wanted:
+                    path.unlink()
+                    size -= facts.st_size
 
 
 def _own(folder: Path) -> None:

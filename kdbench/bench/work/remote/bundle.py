@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,7 +104,7 @@ def unpack(record: Mapping[str, Any], folder: Path, blobs: Mapping[str, Path]) -
             # The job sees a further name of the same bytes, and may read it only.
             os.link(blobs[digest], folder / name)
         else:
-            (folder / name).write_bytes(blobs[digest].read_bytes())
+            shutil.copyfile(blobs[digest], folder / name)
     return Job(
         record["key"],
         Kind.named(record["kind"]),

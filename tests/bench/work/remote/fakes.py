@@ -102,16 +102,26 @@ class FakeAgent:
         self.told = list(told)
         self.greeting, self.refusal = greeting or facts(), refusal
         self.blobs, self.started, self.heard = {}, [], []
+        #: What of a file has come, and further pieces of those that it announces.
+        self.coming, self.pieces = b"", []
 
     def greet(self, device):
         return self.greeting
 
-    def missing(self, digests):
-        return [digest for digest in digests if digest not in self.blobs]
+    def missing(self, wanted):
+        return [digest for digest in wanted if digest not in self.blobs]
 
-    def keep(self, digest, content):
-        assert hashlib.sha256(content).hexdigest() == digest
-        self.blobs[digest] = content
+    def keep(self, digest, piece, last):
+        self.coming += piece
+        if last:
+            assert hashlib.sha256(self.coming).hexdigest() == digest
+            self.blobs[digest], self.coming = self.coming, b""
+
+    def more(self, name, offset):
+        answer = self.pieces.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def start(self, records):
         if not self.refusal:

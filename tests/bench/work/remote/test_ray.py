@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, replace
 
 import pytest
 
 from kdbench.bench.work.job import Done, Outcome, Progressed
+from kdbench.bench.work.remote.parcels import Parcel
 from kdbench.errors import UsageError
 from kdbench.training import Step
 from tests.bench.work.remote.fakes import (
@@ -20,7 +22,15 @@ from tests.bench.work.remote.jobs import laid_out
 
 STEP = Step(1, 2, 3, 4, None, 8)
 OK = asdict(Outcome("ok", seconds=1.5, facts={"loss": 1.0, "device": "cpu", "confinement": "w"}))
-MODEL = {"out/model.safetensors": b"weights"}
+
+
+def parcel(content, **changes):
+    """A file that an agent announces, all of it in its first piece."""
+    digest = hashlib.sha256(content).hexdigest()
+    return replace(Parcel("name", len(content), digest, content), **changes)
+
+
+MODEL = {"out/model.safetensors": parcel(b"weights")}
 
 
 def step(number, key="key"):
@@ -32,7 +42,7 @@ def done(number, key="key", files=MODEL, **changes):
 
 
 def checkpoint(number, content=b"newer", name="fit-0.safetensors", key="key"):
-    return (number, "checkpoint", key, {}, {name: content})
+    return (number, "checkpoint", key, {}, {f"checkpoints/{name}": parcel(content)})
 
 
 def run(executor, *jobs, rounds=30):
@@ -73,7 +83,7 @@ def test_images_go_once_to_an_agent(monkeypatch, tmp_path):
     agent = FakeAgent([[done(1, "a")], [done(2, "b")]])
     kept = []
     keep = agent.keep
-    agent.keep = lambda digest, content: kept.append(content) or keep(digest, content)
+    agent.keep = lambda *piece: kept.append(piece[1]) or keep(*piece)
     executor, _ = executor_on(monkeypatch, {"n": [agent]})
     events = run(executor, laid_out(tmp_path / "a", "a"), laid_out(tmp_path / "b", "b"))
     assert set(outcomes(events)) == {"a", "b"}
@@ -111,6 +121,21 @@ def test_a_network_that_was_away_for_a_moment_costs_nothing(monkeypatch, tmp_pat
     assert told == []
 
 
+def test_a_large_result_comes_in_pieces_and_what_was_lost_on_the_way_comes_again(
+    monkeypatch, tmp_path
+):
+    first = parcel(b"a large result", head=b"a large")
+    announced = done(2, files={"out/model.safetensors": first})
+    agent = FakeAgent([[step(1), announced], [announced]])
+    agent.pieces = [b" res", ActorUnavailableError("away"), b" res", b"ult"]
+    executor, told = executor_on(monkeypatch, {"n": [agent]})
+    job = laid_out(tmp_path / "job")
+    assert outcomes(run(executor, job))["key"].status == "ok"
+    assert (job.folder / "box/out/model.safetensors").read_bytes() == b"a large result"
+    assert agent.heard[:2] == [0, 1]
+    assert (len(agent.started), told) == (1, [])
+
+
 def test_one_that_stays_away_is_lost(monkeypatch, tmp_path):
     monkeypatch.setattr("kdbench.bench.work.executors.ray._AWAY_S", 0.0)
     first = FakeAgent([ActorUnavailableError("away")] * 99)
@@ -137,11 +162,15 @@ def test_of_several_in_a_process_only_those_that_had_not_ended_begin_again(monke
         (1, "done", "key", {"status": "ok", "surprise": 1}, {}),
         (1, "done", "another", OK, {}),
         (1, "done", "key", {**OK, "facts": {"loss": float("nan")}}, {}),
-        (1, "done", "key", OK, {"out/../../../secret": b"x"}),
-        (1, "done", "key", OK, {"out/another.safetensors": b"x"}),
-        (1, "done", "key", OK, {"in/model.safetensors": b"x"}),
-        (1, "checkpoint", "key", {}, {"../escape": b"x"}),
-        (1, "checkpoint", "key", {}, {"fit-x.safetensors": b"x"}),
+        (1, "done", "key", OK, {"out/../../../secret": parcel(b"x")}),
+        (1, "done", "key", OK, {"out/another.safetensors": parcel(b"x")}),
+        (1, "done", "key", OK, {"in/model.safetensors": parcel(b"x")}),
+        (1, "checkpoint", "key", {}, {"../escape": parcel(b"x")}),
+        (1, "checkpoint", "key", {}, {"fit-x.safetensors": parcel(b"x")}),
+        (1, "checkpoint", "key", {}, {"checkpoints/../fit-0.safetensors": parcel(b"x")}),
+        (1, "done", "key", OK, {"out/model.safetensors": b"x"}),
+        (1, "done", "key", OK, {"out/model.safetensors": parcel(b"x", size=1 << 60)}),
+        (1, "done", "key", OK, {"out/model.safetensors": parcel(b"x", sha256="0" * 64)}),
         (1, "step", "key", {"epoch": "one"}, {}),
         (1, "dance", "key", {}, {}),
         (1,),
