@@ -63,23 +63,32 @@ def numbers(folder):
     return pd.read_csv(folder / "out" / "results.csv").drop(columns=ABOUT_THE_MACHINE)
 
 
-def test_a_run_on_a_cluster_has_the_local_run_s_numbers_even_when_machines_die(cluster, tmp_path):
-    near, far, lossy = (tmp_path / name for name in ("near", "far", "lossy"))
-    for folder in (near, far, lossy):
-        folder.mkdir()
-    on = ("--on", f"ray:{cluster.address}")
-    local = subprocess.run(**command(near), capture_output=True, timeout=PATIENCE_S)
-    assert local.returncode == 0, local.stderr
-    there = subprocess.run(
-        **unseen(command(far, *on), far), capture_output=True, timeout=PATIENCE_S
-    )
-    assert there.returncode == 0, there.stderr
-    assert list((far / "store").iterdir()) == [], "a machine of the cluster saw the store"
-    pd.testing.assert_frame_equal(numbers(far), numbers(near))
+@pytest.fixture(scope="module")
+def local_numbers(tmp_path_factory):
+    """Of a run on this machine alone."""
+    folder = tmp_path_factory.mktemp("near")
+    ran = subprocess.run(**command(folder), capture_output=True, timeout=PATIENCE_S)
+    assert ran.returncode == 0, ran.stderr
+    return numbers(folder)
 
+
+def test_a_run_has_the_local_run_s_numbers_where_no_machine_sees_its_store(
+    cluster, tmp_path, local_numbers
+):
+    called = unseen(command(tmp_path, "--on", f"ray:{cluster.address}"), tmp_path)
+    ran = subprocess.run(**called, capture_output=True, timeout=PATIENCE_S)
+    assert ran.returncode == 0, ran.stderr
+    assert list((tmp_path / "store").iterdir()) == [], "a machine of the cluster saw the store"
+    pd.testing.assert_frame_equal(numbers(tmp_path), local_numbers)
+
+
+def test_a_run_on_a_cluster_has_the_local_run_s_numbers_even_when_machines_die(
+    cluster, tmp_path, local_numbers
+):
+    on = ("--on", f"ray:{cluster.address}")
     extra = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
     with subprocess.Popen(
-        **command(lossy, *on, "--jobs", "2"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        **command(tmp_path, *on, "--jobs", "2"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as running:
         lines = []
         for line in running.stdout:
@@ -89,7 +98,7 @@ def test_a_run_on_a_cluster_has_the_local_run_s_numbers_even_when_machines_die(c
                 extra = None
         assert running.wait(PATIENCE_S) == 0, "".join(lines)
     assert extra is None, "".join(lines)
-    pd.testing.assert_frame_equal(numbers(lossy), numbers(near))
+    pd.testing.assert_frame_equal(numbers(tmp_path), local_numbers)
 
 
 def test_a_run_that_is_interrupted_leaves_nothing_and_goes_on_without_the_cluster(
