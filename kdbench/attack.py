@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from kdbench.data.base import Augmentation, Batch, ImageSet
 from kdbench.data.fraction import stratified_rows
-from kdbench.errors import ConfigError
+from kdbench.errors import ConfigError, ContractError
 from kdbench.method import Method
 from kdbench.metrics import attacked
 from kdbench.models.base import FeatureModel
@@ -40,6 +41,10 @@ class Trigger(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor: ...
 
 
+def _no_network(name: str) -> FeatureModel:
+    raise ConfigError(f"this setting makes no networks, and network {name!r} was asked for")
+
+
 @dataclass(frozen=True)
 class AttackSetting:
     """All an attacker holds. No test image is among it, and its process can open none.
@@ -64,6 +69,11 @@ class AttackSetting:
     """A CPU generator for all randomness of the attack."""
     numerics: Numerics
     """Device and autocast."""
+    network: Callable[[str], FeatureModel] = _no_network
+    """Gives a network by its name in the registry, with fresh weights, such as a surrogate of the
+    student. It normalises images as the teacher does, is on the device and in training mode. Its
+    weights are drawn from ``generator``. The attacker does not know which student will be
+    distilled."""
 
 
 @dataclass(frozen=True)
@@ -165,10 +175,15 @@ def choose_poison(
     return others[stratified_rows(labels[others], wanted, generator)]
 
 
+#: Some rows of a batch -> their images as they are shown in training, float (N, 3, H, W) in [0, 1],
+#: in a new tensor. What it draws at random comes from the generator of the setting.
+Showing = Callable[[Batch], Tensor]
+
+
 @dataclass(frozen=True)
 class PoisonedImages:
     """A training set in which some rows are shown with the trigger and the target label, after
-    augmentation.
+    augmentation. Others may be decoys: changed as well, with their true label.
 
     Build with :meth:`build`; iterate ``images`` with the core's loop and pass each batch through
     :meth:`apply`.
@@ -176,24 +191,56 @@ class PoisonedImages:
 
     images: ImageSet
     is_poison: Tensor
+    """bool (N,)."""
     trigger: Trigger
     target_class: int
+    is_decoy: Tensor | None = None
+    """bool (N,). None: no row is a decoy."""
+    poison: Showing | None = None
+    """How poisoned rows are shown in training. None: with the trigger."""
+    decoy: Showing | None = None
+    """How decoys are shown."""
 
     @classmethod
     def build(
-        cls, train: ImageSet, rows: Tensor, trigger: Trigger, target_class: int, *, duplicate: bool
+        cls,
+        train: ImageSet,
+        rows: Tensor,
+        trigger: Trigger,
+        target_class: int,
+        *,
+        duplicate: bool,
+        poison: Showing | None = None,
+        decoys: Tensor | None = None,
+        decoy: Showing | None = None,
     ) -> PoisonedImages:
-        """``duplicate``: the clean originals stay in the set as well, with their true labels (a
-        cover set)."""
-        is_poison = torch.zeros(len(train), dtype=torch.bool)
-        is_poison[rows] = True
+        """A poisoned set.
+
+        Args:
+            train: the provider's images.
+            rows: int64 (M,), those that are poisoned.
+            trigger: the trigger of the attack.
+            target_class: the label of poisoned rows.
+            duplicate: the clean originals stay in the set as well, with their true labels (a cover
+                set).
+            poison: how poisoned rows are shown in training, if not with the trigger.
+            decoys: int64 (D,), rows of ``train`` that are shown by ``decoy`` with their true label.
+            decoy: how decoys are shown.
+
+        Raises:
+            ContractError: a row is both poisoned and a decoy, or nothing says how decoys are shown.
+        """
+        is_poison = _marked(len(train), rows)
+        is_decoy = None if decoys is None else _marked(len(train), decoys)
+        if is_decoy is not None and (decoy is None or bool((is_poison & is_decoy).any())):
+            raise ContractError("a decoy is no poisoned row, and decoy says how it is shown")
         images = train
         if duplicate:
             images = train.subset(torch.cat([torch.arange(len(train)), rows]))
-            is_poison = torch.cat(
-                [torch.zeros(len(train), dtype=torch.bool), torch.ones(len(rows), dtype=torch.bool)]
-            )
-        return cls(images, is_poison, trigger, target_class)
+            is_poison = torch.cat([torch.zeros_like(is_poison), torch.ones(len(rows)).bool()])
+            if is_decoy is not None:
+                is_decoy = torch.cat([is_decoy, torch.zeros(len(rows)).bool()])
+        return cls(images, is_poison, trigger, target_class, is_decoy, poison, decoy)
 
     def probe(self, count: int, device: torch.device) -> Batch:
         """Up to ``count`` images spread evenly over the set, as they are shown but without
@@ -205,20 +252,42 @@ class PoisonedImages:
 
     def mask(self, batch: Batch) -> Tensor:
         """bool (N,): which rows of a batch are poisoned."""
-        return self.is_poison[batch.positions.cpu()].to(batch.labels.device)
+        return _of(self.is_poison, batch)
 
     def apply(self, batch: Batch) -> Batch:
-        """The batch with trigger and target label on its poisoned rows; other rows are
-        bit-identical."""
+        """The batch with trigger and target label on its poisoned rows, and its decoys changed.
+
+        Other rows are bit-identical.
+        """
         mask = self.mask(batch)
         images, labels = batch.images.clone(), batch.labels.clone()
-        if mask.any():
-            # Full precision, as in evaluation: the loop's autocast must not change what the trigger
-            # draws.
-            with torch.autocast(batch.images.device.type, enabled=False):
-                images[mask] = self.trigger(batch.images[mask])
-            labels[mask] = self.target_class
-        return Batch(images, labels, batch.positions)
+        shown = [(mask, self.poison or (lambda rows: self.trigger(rows.images)))]
+        if self.is_decoy is not None and self.decoy is not None:
+            shown.append((_of(self.is_decoy, batch), self.decoy))
+        # Full precision, as in evaluation: the loop's autocast must not change what the trigger
+        # draws.
+        with torch.autocast(batch.images.device.type, enabled=False):
+            for rows, show in shown:
+                if rows.any():
+                    images[rows] = show(_rows(batch, rows))
+        labels[mask] = self.target_class
+        return replace(batch, images=images, labels=labels)
+
+
+def _marked(count: int, rows: Tensor) -> Tensor:
+    mask = torch.zeros(count, dtype=torch.bool)
+    mask[rows] = True
+    return mask
+
+
+def _of(mask: Tensor, batch: Batch) -> Tensor:
+    """The part of a mask of the whole set that is of a batch, on its device."""
+    return mask[batch.positions.cpu()].to(batch.labels.device)
+
+
+def _rows(batch: Batch, mask: Tensor) -> Batch:
+    positions = batch.positions[mask.to(batch.positions.device)]
+    return Batch(batch.images[mask], batch.labels[mask], positions, batch.progress)
 
 
 def finetune_poisoned(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from kdbench.data.base import Augmentation, ImageSet
+from kdbench.errors import ContractError
 from kdbench.method import Method
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import FrozenTeacher
@@ -15,6 +18,43 @@ from kdbench.numerics import Numerics
 from kdbench.training import Fit, Recipe
 
 STEPS = ("cleanse_teacher", "objective", "repair_student")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a defense found that looks for a backdoor before it removes one."""
+
+    flagged: tuple[int, ...]
+    """Classes that it takes for the target of a backdoor. Empty: none."""
+    score: float
+    """How suspicious the network is. Larger is more. The scale is the method's own."""
+    per_class: tuple[float, ...] = ()
+    """The same of each class, if the method has it."""
+
+
+def check_finding(finding: object, num_classes: int) -> None:
+    """Refuse what is no finding of a network with so many classes.
+
+    Raises:
+        ContractError: why not.
+    """
+    if not isinstance(finding, Finding):
+        raise ContractError(f"report takes a Finding, and got a {type(finding).__name__}")
+    if not all(type(c) is int and 0 <= c < num_classes for c in finding.flagged):
+        raise ContractError(
+            f"flagged={finding.flagged!r}; classes are whole numbers from 0 to {num_classes - 1}"
+        )
+    numbers = (finding.score, *finding.per_class)
+    if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+        raise ContractError("the scores of a finding are finite numbers")
+    if finding.per_class and len(finding.per_class) != num_classes:
+        raise ContractError(
+            f"per_class has {len(finding.per_class)} scores for {num_classes} classes"
+        )
+
+
+def _forget(finding: Finding) -> None:
+    """Where nobody asks what was found."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +78,9 @@ class DefenseSetting:
     """A CPU generator for all randomness of the defense."""
     numerics: Numerics
     """Device and autocast."""
+    report: Callable[[Finding], None] = _forget
+    """Takes what the defense found. The results then have the classes, and whether the target is
+    among them. A defense is never told the latter."""
 
 
 class Defense(Method):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: Of this page and of what the classes it names promise. The first number changes when a plugin may
 #: have to (CONTRIBUTING.md).
-API_VERSION = "1.3"
+API_VERSION = "1.4"
 
 hookspec = pluggy.HookspecMarker("kdbench")
 hookimpl = pluggy.HookimplMarker("kdbench")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdbench.attack import Trigger
 from kdbench.errors import ConfigError
@@ -29,6 +31,31 @@ class BlendTrigger(Trigger):
 
     def forward(self, images: Tensor) -> Tensor:
         return blend(images, self.pattern, self.mask)
+
+
+class NetworkTrigger(Trigger):
+    """Images through a network, clamped to [0, 1].
+
+    It computes in float64, so that an image comes out the same alone and in a batch. The network
+    stays in eval mode, whatever mode the trigger is put into.
+
+    Args:
+        network: float images (N, 3, H, W) in [0, 1] -> the same shape. It is copied and frozen. Its
+            batch norms use their stored statistics.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).double().eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> NetworkTrigger:
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            shown: Tensor = self.network(images.double())
+            return shown.clamp(0, 1).to(images.dtype)
 
 
 class PatchTrigger(BlendTrigger):

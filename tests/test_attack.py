@@ -11,7 +11,8 @@ from kdbench.attack import (
     target_share,
     universal_response,
 )
-from kdbench.errors import ConfigError
+from kdbench.data.base import Batch
+from kdbench.errors import ConfigError, ContractError
 from tests.plugins.attack_setting import TARGET, setting
 
 
@@ -68,6 +69,48 @@ def test_cover_images_keep_their_label_and_carry_no_trigger(stripes):
     assert shown.labels[1] == stripes.train.labels[1]
     assert torch.equal(shown.images[1], batch.images[1])
     assert shown.labels[-1] == 0
+
+
+@pytest.mark.parametrize("duplicate", [False, True])
+def test_decoys_are_changed_and_keep_their_label(stripes, duplicate):
+    seen = []
+
+    def darker(rows):
+        seen.append(rows.positions.tolist())
+        return rows.images * 0
+
+    poisoned = PoisonedImages.build(
+        stripes.train,
+        torch.tensor([1]),
+        White(),
+        0,
+        duplicate=duplicate,
+        poison=lambda rows: rows.images * 0 + 0.5,
+        decoys=torch.tensor([4]),
+        decoy=darker,
+    )
+    total = len(poisoned.images)
+    batch = Batch(
+        poisoned.images.read(torch.arange(total)), poisoned.images.labels, torch.arange(total), 0.5
+    )
+    shown = poisoned.apply(batch)
+    row = 240 if duplicate else 1
+    assert (shown.images[row] == 0.5).all(), "in training it is shown otherwise than in a test"
+    assert shown.labels[row] == 0
+    assert (shown.images[4] == 0).all()
+    assert seen == [[4]]
+    assert (batch.labels[4], shown.labels[4], shown.progress) == (1, 1, 0.5)
+    same = [i for i in range(total) if i not in (row, 4)]
+    assert torch.equal(shown.images[same], batch.images[same])
+
+
+def test_a_decoy_that_is_poisoned_or_shown_by_nothing_is_refused(stripes):
+    rows = torch.tensor([1])
+    for decoys, decoy in ((rows, lambda rows: rows.images), (torch.tensor([4]), None)):
+        with pytest.raises(ContractError, match="a decoy is no poisoned row"):
+            PoisonedImages.build(
+                stripes.train, rows, White(), 0, duplicate=False, decoys=decoys, decoy=decoy
+            )
 
 
 def test_the_share_of_a_class_is_a_percentage():

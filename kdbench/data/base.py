@@ -26,6 +26,8 @@ class Batch:
     """int64 (N,)."""
     positions: Tensor
     """int64 (N,): the rows of the set that the images come from."""
+    progress: float = 0.0
+    """Share of the training's steps that are done, in [0, 1). The loop sets it."""
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,9 @@ class Edited(FeatureModel):
     def tap_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
         return self.model.tap_norms()
 
+    def pooled(self, output: FeatureOutput) -> Tensor:
+        return self.model.pooled(output)
+
 
 class Pruned(FeatureModel):
     """A model some of whose last channels are zero. It can be used like any model.
@@ -148,6 +151,9 @@ class Pruned(FeatureModel):
     def tap_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
         return self.model.tap_norms()
 
+    def pooled(self, output: FeatureOutput) -> Tensor:
+        return self.model.pooled(output)
+
 
 class FrozenTeacher:
     """A teacher that nothing can train: no gradients, no changes of buffers.
@@ -183,3 +189,7 @@ class FrozenTeacher:
     def features(self, x: Tensor) -> FeatureOutput:
         """Features and logits of float images (N, 3, H, W) in [0, 1], without a graph."""
         return self.model.features(x)
+
+    def pooled(self, output: FeatureOutput) -> Tensor:
+        """What the linear classifier takes, as :meth:`FeatureModel.pooled` has it."""
+        return self.model.pooled(output)

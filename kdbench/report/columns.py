@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from kdbench.report.column import Column, ValueKind
-from kdbench.report.words import REASON_CODES, REMARKS, STATUSES, VERDICTS
+from kdbench.report.words import ANSWERS, REASON_CODES, REMARKS, STATUSES, VERDICTS
 
-SCHEMA = 8
+SCHEMA = 9
 
 #: The largest whole number of a table, and of a request. It fits into 64 bits, as most programs
 #: that read tables and TOML want.
@@ -156,6 +156,14 @@ TABLE: tuple[Column, ...] = (
         since=8,
         role="result",
     ),
+    Column(
+        "dormant",
+        "number",
+        "C3 - teacher, of ASR: what distillation awakens of a backdoor that the teacher hides",
+        "points",
+        since=9,
+        role="result",
+    ),
     *_rate("clean_acc", "the clean teacher itself: ACC", "source_acc", with_interval=False),
     *_rate(
         "clean_asr",
@@ -190,6 +198,22 @@ TABLE: tuple[Column, ...] = (
         role="result",
     ),
     Column("cleansed_asr", "number", "the same: ASR", "%", late=True, role="result"),
+    Column(
+        "flagged_classes",
+        "text",
+        "classes that the defense took for the target of a backdoor, such as 0 7; none: it looked, "
+        "and took none for it; empty: it does not look",
+        since=9,
+        role="result",
+    ),
+    Column(
+        "target_flagged",
+        "word",
+        "whether the target class is among them",
+        since=9,
+        words=ANSWERS,
+        role="result",
+    ),
     *_variance("clean", "the clean teacher", "source"),
     *_variance("teacher", "the backdoored teacher"),
     *_variance(

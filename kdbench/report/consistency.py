@@ -7,11 +7,13 @@ computes them again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 
 from kdbench._intervals import wilson
 from kdbench.errors import ConfigError
 from kdbench.report.columns import COLUMNS, RATES, Row, hits_of
+from kdbench.report.flagged import NONE, target_flagged
 from kdbench.report.tables import DECIMALS
 from kdbench.report.verdict import shares, verdict
 
@@ -27,9 +29,12 @@ _UNCOUNTED = {
     if name.endswith(("_acc", "_asr")) and column.unit == "%"
     if name not in (*RATES, *_OTHER_RATES)
 }
+#: Column -> the rates of which it is the difference.
+_DIFFERENCES = {"gain": ("c3_acc", "c2_acc"), "dormant": ("c3_asr", "teacher_asr")}
+_FLAGGED = re.compile(rf"{NONE}|[0-9]+( [0-9]+)*")
 _BOOTSTRAPPED = ("transferred", "removed")
 #: What a row of a failed cell cannot have.
-_RESULTS = (*RATES, *_UNCOUNTED, *_OTHER_RATES, *_BOOTSTRAPPED, "gain", "verdict")
+_RESULTS = (*RATES, *_UNCOUNTED, *_OTHER_RATES, *_BOOTSTRAPPED, "gain", "dormant", "verdict")
 #: Shares of images, see kdbench.data.fraction.
 _SHARES = ("transfer_fraction", "clean_fraction")
 _EXACT_FRACTION_SINCE = 7
@@ -67,8 +72,11 @@ def check_row(where: str, row: Row, there: Collection[str]) -> None:
         if row[name] is not None and not rounded_away and not 0 < row[name] <= 1:
             raise _contradiction(where, row, name, "a share is above 0 and at most 1")
     _check_rates(where, row, there)
-    if "gain" in there:
-        _check_gain(where, row)
+    for name, of in _DIFFERENCES.items():
+        if name in there:
+            _check_difference(where, row, name, *of)
+    if "target_flagged" in there:
+        _check_flagged(where, row)
     _check_judgement(where, row)
     if "reason_code" in there:
         codes = list(_reason_codes(row))
@@ -145,14 +153,27 @@ def _check_interval(where: str, row: Row, rate: str, out_of: str, there: Collect
             raise _contradiction(where, row, name, why)
 
 
-def _check_gain(where: str, row: Row) -> None:
-    gain, hits = None, [row[f"{control}_acc_hits"] for control in ("c2", "c3")]
+def _check_difference(where: str, row: Row, name: str, first: str, second: str) -> None:
+    value, hits = None, [row[f"{rate}_hits"] for rate in (first, second)]
+    # Without controls there is no difference, though the teacher is measured.
     if None not in hits:
-        alone, distilled = (100.0 * count / row["n_test"] for count in hits)
-        gain = distilled - alone
-    if not _same(row["gain"], gain):
-        words = "it needs C2 and C3" if gain is None else f"the counts make it {gain:.4f}"
-        raise _contradiction(where, row, "gain", words)
+        one, other = (100.0 * count / row[RATES[first]] for count in hits)
+        value = one - other
+    if not _same(row[name], value):
+        needed = " and ".join(rate.partition("_")[0].upper() for rate in (second, first))
+        words = f"it needs {needed}" if value is None else f"the counts make it {value:.4f}"
+        raise _contradiction(where, row, name, words)
+
+
+def _check_flagged(where: str, row: Row) -> None:
+    if row["flagged_classes"] is not None and not _FLAGGED.fullmatch(row["flagged_classes"]):
+        words = f"it is {NONE}, or classes with a space between them"
+        raise _contradiction(where, row, "flagged_classes", words)
+    known = row["student_asr"] is not None
+    flagged = target_flagged(row["flagged_classes"], row["target_class"] if known else None)
+    if row["target_flagged"] != flagged:
+        words = f"flagged_classes and target_class make it {flagged or 'empty'}"
+        raise _contradiction(where, row, "target_flagged", words)
 
 
 def _check_judgement(where: str, row: Row) -> None:

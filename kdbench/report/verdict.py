@@ -79,13 +79,24 @@ def _resampled(n: int, resamples: int) -> np.ndarray:
     return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
 
 
-def verdict(transferred: float, removed: float | None, acc_lost: float) -> tuple[str, str]:
-    """(verdict, reason). ``acc_lost``: undefended minus defended student ACC, points."""
+def verdict(
+    transferred: float, removed: float | None, acc_lost: float, c1: float = 0.0
+) -> tuple[str, str]:
+    """(verdict, reason).
+
+    Args:
+        transferred: C3 - C1, points of ASR.
+        removed: what the defense removed of it, %.
+        acc_lost: undefended minus defended student ACC, points.
+        c1: ASR of the clean teacher's student, %.
+    """
     if transferred < TRANSFER_FLOOR or removed is None:
+        # So much of C1 leaves little or no room for C3 above it.
+        alone = f"C1 is {c1:.0f} %: the trigger works without the backdoor; "
         return (
             "inconclusive",
-            f"only {transferred:.1f} points of ASR transferred; {TRANSFER_FLOOR:.0f} are needed to "
-            "judge",
+            f"{alone if c1 >= TRANSFER_FLOOR else ''}only {transferred:.1f} points of ASR "
+            f"transferred; {TRANSFER_FLOOR:.0f} are needed to judge",
         )
     if removed >= STOPPED_REMOVED and acc_lost <= STOPPED_ACC_LOSS:
         return "stopped", f"removed {removed:.0f} %, {acc_lost:.1f} points of ACC lost"

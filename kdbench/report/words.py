@@ -56,6 +56,9 @@ REMARKS = {
     "near_chance": "its accuracy is less than 10 points above the share of the largest class",
 }
 
+#: Whether it is so.
+ANSWERS = {"yes": "it is so", "no": "it is not so"}
+
 
 def shown_verdict(row: Mapping[str, Any]) -> str:
     """The verdict of a row as it is shown: ``undefended`` where the backdoor travelled and the

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from kdbench.defense import STEPS, Defense
+from kdbench.defense import STEPS, Defense, check_finding
+from kdbench.errors import ContractError
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import Edited, Pruned
 from kdbench.testing import scene
@@ -66,6 +67,18 @@ def returned_network(subject: Subject) -> None:
     ):
         if role in modules:
             ensure_network(f"{role} network", modules[role], name, wrappers)
+
+
+@check("what it reports is a finding: finite scores, and classes that exist", "defense")
+def findings(subject: Subject) -> None:
+    reported = run_once(subject).findings
+    if not reported:
+        raise NotApplicableError("it reports no finding")
+    for finding in reported:
+        try:
+            check_finding(finding, scene.CLASSES)
+        except ContractError as error:
+            raise CheckFailedError(str(error)) from error
 
 
 @check("where it does nothing (``zero``) it is ``none``, bit for bit", "defense")

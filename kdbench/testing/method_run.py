@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdbench.attack import AttackSetting, Backdoor
 from kdbench.data.base import Batch, ImageSet
-from kdbench.defense import DefenseSetting
+from kdbench.defense import DefenseSetting, Finding
 from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
 from kdbench.testing import scene
@@ -32,6 +32,8 @@ class MethodRun:
     """The named losses of each batch of a distillation."""
     image_sets: list[ImageSet] = field(default_factory=list)
     """The sets that the method was handed, as they are after the run."""
+    findings: list[Finding] = field(default_factory=list)
+    """What a defense reported."""
     spoilt: bool = False
     """The method changed a batch, or the teacher's features, in place."""
 
@@ -122,7 +124,7 @@ def first_batches(seed: int) -> Iterator[Batch]:
     ):
         if i == _BATCHES:
             return
-        yield batch
+        yield replace(batch, progress=i / _BATCHES)
 
 
 def _defense(method: Any, seed: int) -> MethodRun:
@@ -130,7 +132,7 @@ def _defense(method: Any, seed: int) -> MethodRun:
 
     # A new setting for each step, as in a run: a step must not see what another did to its images.
     def new_setting() -> DefenseSetting:
-        setting = scene.defense_setting(seed)
+        setting = replace(scene.defense_setting(seed), report=run.findings.append)
         run.image_sets.append(setting.clean)
         return setting
 

@@ -83,6 +83,19 @@ def shapes(subject: NetworkSubject) -> None:
             )
 
 
+@check("its pooled features are one vector for each image, from which gradients come back", "model")
+def pooled(subject: NetworkSubject) -> None:
+    model, images = subject.build(), subject.images()
+    out = model.features(images)
+    vectors = model.pooled(out)
+    ensure(
+        vectors.dim() == 2 and len(vectors) == len(images),
+        f"pooled gives {_shape(vectors)} for {counted(len(images), 'image')}; return (N, C)",
+    )
+    ensure(bool(torch.isfinite(vectors).all()), "pooled gives a vector that is not finite")
+    ensure(vectors.requires_grad, "pooled cuts the gradient; return what the pass has computed")
+
+
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape))
 

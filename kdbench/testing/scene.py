@@ -124,6 +124,11 @@ def fit() -> Fit:
 
 def attack_setting(seed: int, loop: Fit | None = None) -> AttackSetting:
     data = dataset()
+    generator = torch.Generator().manual_seed(seed)
+
+    def surrogate(name: str) -> FeatureModel:
+        return network(name, int(torch.randint(1 << 62, (), generator=generator))).train()
+
     return AttackSetting(
         teacher=teacher(),
         train=training_images(),
@@ -132,8 +137,9 @@ def attack_setting(seed: int, loop: Fit | None = None) -> AttackSetting:
         recipe=RECIPE,
         augmentation=data.augmentation,
         fit=loop or fit(),
-        generator=torch.Generator().manual_seed(seed),
+        generator=generator,
         numerics=NUMERICS,
+        network=surrogate,
     )
 
 

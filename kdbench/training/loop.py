@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from kdbench._progress import Progress, Step
 from kdbench.data.base import Augmentation, Batch, ImageSet
-from kdbench.errors import DivergedError
+from kdbench.errors import ConfigError, ContractError, DivergedError
 from kdbench.numerics import Numerics
 from kdbench.training.checkpoint import Checkpoint, Checkpoints, NoCheckpoints
 from kdbench.training.profiling import loop, span
 from kdbench.training.random_states import RandomStates, random_state, restore_random_state
 from kdbench.training.recipe import Recipe
 from kdbench.training.state import (
+    Optimised,
     Trained,
     make_optimizer,
     parameters_of,
@@ -38,6 +39,20 @@ def cross_entropy(model: Callable[[Tensor], Tensor]) -> LossFunction:
     return lambda batch: {
         "ce": nn.functional.cross_entropy(model(batch.images).float(), batch.labels)
     }
+
+
+@dataclass(frozen=True)
+class Player:
+    """One of several that take turns on a batch, each with a loss and an optimiser of its own."""
+
+    #: As for :class:`Fit`. No other player has any of these parts.
+    trained: Trained
+    #: As for :class:`Fit`. It may run the parts of other players, which it does not train.
+    loss: LossFunction
+    #: How fast it is trained. All players have the same epochs, steps and batch size.
+    recipe: Recipe
+    #: Called after each of its own steps.
+    after_step: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,13 +103,91 @@ class Fit:
             DivergedError: the loss became NaN or infinite. This is checked every ``check_every``
                 steps and at the end of each epoch.
         """
+        player = Player(trained, loss, recipe, after_step)
+        return self.players([player], images, generator=generator, augmentation=augmentation)
+
+    def players(
+        self,
+        players: Sequence[Player],
+        images: ImageSet,
+        *,
+        generator: torch.Generator,
+        augmentation: Augmentation | None = None,
+    ) -> list[float]:
+        """Let several take turns on each batch, in their order, such as a network and a trigger.
+
+        A player's loss is computed after the players before it have made their step. Its gradients
+        at the parts of others are dropped. They share one checkpoint.
+
+        Args:
+            players: at least one.
+            images: the training images.
+            generator: as for a call.
+            augmentation: as for a call.
+
+        Returns:
+            The mean of each epoch of what all their losses sum up to.
+
+        Raises:
+            ConfigError: their recipes differ in epochs, steps or batch size.
+            ContractError: two players have a parameter in common.
+            DivergedError: a loss became NaN or infinite.
+        """
+        first, *others = players
         trainee = Trainee(
-            self, trained, lambda batch, _: loss(batch), recipe, len(images), after_step
+            self,
+            first.trained,
+            lambda batch, _: first.loss(batch),
+            first.recipe,
+            len(images),
+            first.after_step,
+            others=others,
         )
         train_together([trainee], images, generator=generator, augmentation=augmentation)
         if trainee.error is not None:
             raise trainee.error
         return trainee.history
+
+
+class _Turn:
+    """What one player does on a batch."""
+
+    def __init__(
+        self,
+        trained: Trained,
+        loss: Callable[[Batch, Any], dict[str, Tensor]],
+        recipe: Recipe,
+        after_step: Callable[[], None] | None,
+    ) -> None:
+        self.loss, self.recipe, self.after_step = loss, recipe, after_step
+        self.parts = parts_of(trained)
+        self.parameters = parameters_of(self.parts)
+        self.rate = recipe.lr
+        self.optimizer = make_optimizer(self.parameters, recipe)
+
+    def set_rate(self, done: int, steps: int) -> None:
+        """Set the learning rate of the step after ``done`` of ``steps``."""
+        rate = self.recipe.rate(done, steps)
+        if self.recipe.schedule == "steps" and rate != self.rate:
+            # Momentum starts anew at each drop of the rate, as in Heo et al.
+            self.optimizer = make_optimizer(self.parameters, self.recipe)
+        self.rate = rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def step(self, batch: Batch, shared: Any, numerics: Numerics) -> dict[str, Tensor]:
+        """One optimiser step. The losses before it."""
+        with span("forward"), numerics.autocast():
+            terms = self.loss(batch, shared)
+        with span("backward"):
+            value = torch.stack([term.float() for term in terms.values()]).sum()
+            self.optimizer.zero_grad(set_to_none=True)
+            value.backward()
+        with span("optimizer"):
+            self.optimizer.step()
+            if self.after_step is not None:
+                self.after_step()
+        return terms
 
 
 class Trainee:
@@ -109,10 +202,15 @@ class Trainee:
         after_step: as for :class:`Fit`.
         states: random states for this one alone, if others train beside it. None: it uses those of
             the process.
+        others: players that take their turn after it on each batch.
 
     Attributes:
-        history: the mean loss of each epoch.
+        history: the mean loss of each epoch, summed over the players.
         error: what ended the training too early.
+
+    Raises:
+        ConfigError: the players' recipes differ in epochs, steps or batch size.
+        ContractError: two players have a parameter in common.
     """
 
     def __init__(
@@ -124,58 +222,48 @@ class Trainee:
         count: int,
         after_step: Callable[[], None] | None = None,
         states: RandomStates | None = None,
+        others: Sequence[Player] = (),
     ) -> None:
-        self.fit, self.loss, self.recipe, self.after_step, self.states = (
-            fit,
-            loss,
-            recipe,
-            after_step,
-            states,
-        )
-        self.parts = parts_of(trained)
-        self.parameters = parameters_of(self.parts)
+        self.fit, self.recipe, self.states = fit, recipe, states
+        self._turns = [_Turn(trained, loss, recipe, after_step), *map(_turn_of, others)]
+        _check_apart(self._turns)
         self.batch_size = min(recipe.batch_size, count)
         self.per_epoch = max(1, count // self.batch_size)
         self.epochs = recipe.passes(count)
         self.history: list[float] = []
         self.error: Exception | None = None
-        self._steps, self._rate = self.epochs * self.per_epoch, recipe.lr
-        self._optimizer = make_optimizer(self.parameters, recipe)
+        self._steps = self.epochs * self.per_epoch
         self._call = next(fit._calls)
         self._total = torch.zeros((), device=fit.numerics.device)
         self._done = 0
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps that are done, in [0, 1]."""
+        return self._done / max(1, self._steps)
 
     def restore(self, generator: torch.Generator) -> None:
         """Go on at the last checkpoint, if there is one of a training of as many steps."""
         saved = self.fit.checkpoints.load(self._call)
         if saved is not None and saved.record["steps"] == self._steps:
-            restore(saved, self.parts, self.parameters, self._optimizer)
+            restore(saved, *self._state())
             with self._random_states():
                 restore_random_state(saved, generator)
-            self.history, self._rate = list(saved.record["history"]), saved.record["rate"]
+            self.history = list(saved.record["history"])
+            for turn, rate in zip(self._turns, saved.record["rates"], strict=True):
+                turn.rate = rate
         self._done = len(self.history) * self.per_epoch
 
     def step(self, batch: Batch, shared: Any) -> None:
-        """One optimiser step. Raises whatever the loss raises, and DivergedError."""
-        rate = self.recipe.rate(self._done, self._steps)
-        if self.recipe.schedule == "steps" and rate != self._rate:
-            # Momentum starts anew at each drop of the rate, as in Heo et al.
-            self._optimizer = make_optimizer(self.parameters, self.recipe)
-        self._rate = rate
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        """One optimiser step of each player. Raises whatever a loss raises, and DivergedError."""
+        terms: dict[str, Tensor] = {}
         with self._random_states():
-            with span("forward"), self.fit.numerics.autocast():
-                terms = self.loss(batch, shared)
-            with span("backward"):
-                value = torch.stack([term.float() for term in terms.values()]).sum()
-                self._optimizer.zero_grad(set_to_none=True)
-                value.backward()
-            with span("optimizer"):
-                self._optimizer.step()
-                if self.after_step is not None:
-                    self.after_step()
-        self._total += value.detach()
+            for i, turn in enumerate(self._turns):
+                turn.set_rate(self._done, self._steps)
+                named = turn.step(batch, shared, self.fit.numerics)
+                terms |= named if not i else {f"{i + 1}.{name}": v for name, v in named.items()}
+        value = torch.stack([term.detach().float() for term in terms.values()]).sum()
+        self._total += value
         self._done += 1
         shown = self._look_at(value, terms)
         self.fit.progress.step(
@@ -194,7 +282,7 @@ class Trainee:
         # On a GPU each look waits for all work that is under way, so it is not done at each step.
         if self._done % self.fit.check_every and self._done % self.per_epoch:
             return None
-        shown = float(value.detach())
+        shown = float(value)
         if not math.isfinite(shown):
             named = ", ".join(f"{k}={float(v.detach()):g}" for k, v in terms.items())
             raise DivergedError(
@@ -208,7 +296,7 @@ class Trainee:
         self.history.append(float(self._total) / self.per_epoch)
         self._total = torch.zeros_like(self._total)
         if self.fit.checkpoints.due():
-            state = state_of(self.parts, self.parameters, self._optimizer)
+            state = state_of(*self._state())
             with self._random_states():
                 drawn = random_state(generator)
             record = {
@@ -216,12 +304,36 @@ class Trainee:
                 **drawn.record,
                 "steps": self._steps,
                 "history": self.history,
-                "rate": self._rate,
+                "rates": [turn.rate for turn in self._turns],
             }
             self.fit.checkpoints.save(self._call, Checkpoint(state.tensors | drawn.tensors, record))
 
+    def _state(self) -> tuple[list[nn.Module | Tensor], list[Optimised]]:
+        """All that the next step depends on, besides random states."""
+        parts = [part for turn in self._turns for part in turn.parts]
+        return parts, [(p, turn.optimizer) for turn in self._turns for p in turn.parameters]
+
     def _random_states(self) -> AbstractContextManager[object]:
         return nullcontext() if self.states is None else self.states
+
+
+def _turn_of(player: Player) -> _Turn:
+    return _Turn(
+        player.trained, lambda batch, _: player.loss(batch), player.recipe, player.after_step
+    )
+
+
+def _check_apart(turns: list[_Turn]) -> None:
+    """Refuse players that cannot share batches, or that train the same thing."""
+    lengths = {(t.recipe.epochs, t.recipe.min_steps, t.recipe.batch_size) for t in turns}
+    if len(lengths) > 1:
+        raise ConfigError(
+            "players that take turns have recipes of different length (epochs, min_steps, "
+            f"batch_size): {sorted(lengths)}; give all the same"
+        )
+    parameters = [id(p) for turn in turns for p in turn.parameters]
+    if len(set(parameters)) < len(parameters):
+        raise ContractError("two players train the same parameter; give it to one of them")
 
 
 class DifferentEpochsError(Exception):
@@ -271,7 +383,8 @@ def train_together(
             augmentation=augmentation,
             drop_last=True,
         )
-        for batch in loop(batches, trace=epoch == begin):
+        for plain in loop(batches, trace=epoch == begin):
+            batch = replace(plain, progress=left[0].progress)
             shared = share(batch)
             for trainee in list(left):
                 try:

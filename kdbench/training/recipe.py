@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from kdbench.method import Params
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Recipe(Params):
@@ -22,16 +24,18 @@ class Recipe(Params):
         ge=2,
         description="images a step; a last smaller batch is dropped unless it is the only one",
     )
-    optimizer: Literal["sgd", "adam"] = Field(
-        "sgd", description="SGD with Nesterov momentum, or Adam"
-    )
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="SGD with momentum, or Adam")
     lr: float = Field(gt=0, description="peak learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum")
+    nesterov: bool = Field(True, description="SGD: momentum as Nesterov's, else plain")
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.999), description="Adam: decay of the means of gradients and of their squares"
+    )
     weight_decay: float = Field(5e-4, ge=0, description="L2 penalty")
-    schedule: Literal["onecycle", "steps", "constant"] = Field(
+    schedule: Literal["onecycle", "steps", "cosine", "constant"] = Field(
         "constant",
         description="onecycle: linear warm-up, then linear to 0; steps: x0.1 at each milestone, "
-        "momentum reset",
+        "momentum reset; cosine: half a cosine from the peak to 0",
     )
     warmup: float = Field(
         0.2, gt=0, lt=1, description="onecycle: fraction of training before the peak"
@@ -56,4 +60,6 @@ class Recipe(Params):
             return self.lr * min(1.0, max(progress, first) / self.warmup)
         if self.schedule == "steps":
             return self.lr * 0.1 ** sum(progress >= m for m in self.milestones)
+        if self.schedule == "cosine":
+            return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
         return self.lr

@@ -13,6 +13,8 @@ from kdbench.training.recipe import Recipe
 
 #: What the loop optimises: a module, a tensor, or several of them.
 Trained = nn.Module | Tensor | Iterable[nn.Module | Tensor]
+#: A parameter, and the optimiser that changes it.
+Optimised = tuple[Tensor, torch.optim.Optimizer]
 
 
 def parts_of(trained: Trained) -> list[nn.Module | Tensor]:
@@ -25,9 +27,7 @@ def parameters_of(parts: list[nn.Module | Tensor]) -> list[Tensor]:
     return list({id(p): p for group in groups for p in group}.values())
 
 
-def state_of(
-    parts: list[nn.Module | Tensor], parameters: list[Tensor], optimizer: torch.optim.Optimizer
-) -> Checkpoint:
+def state_of(parts: list[nn.Module | Tensor], optimised: list[Optimised]) -> Checkpoint:
     """Everything but random states that the next step depends on."""
     tensors: dict[str, Tensor] = {}
     extra: dict[str, Any] = {}
@@ -38,7 +38,7 @@ def state_of(
                 tensors[f"part.{i}.{name}"] = value
             else:
                 extra[f"part.{i}.{name}"] = value
-    for i, p in enumerate(parameters):
+    for i, (p, optimizer) in enumerate(optimised):
         for name, value in optimizer.state.get(p, {}).items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer.{i}.{name}"] = value
@@ -46,12 +46,7 @@ def state_of(
 
 
 @torch.no_grad()
-def restore(
-    saved: Checkpoint,
-    parts: list[nn.Module | Tensor],
-    parameters: list[Tensor],
-    optimizer: torch.optim.Optimizer,
-) -> None:
+def restore(saved: Checkpoint, parts: list[nn.Module | Tensor], optimised: list[Optimised]) -> None:
     """The inverse of :func:`state_of`, in place. Memory layouts stay as they are."""
     for i, part in enumerate(parts):
         prefix = f"part.{i}."
@@ -64,7 +59,7 @@ def restore(
             part.load_state_dict(entries)
         else:
             part.copy_(entries[""])
-    for i, p in enumerate(parameters):
+    for i, (p, optimizer) in enumerate(optimised):
         prefix = f"optimizer.{i}."
         # Where torch keeps the count of steps depends on the kernels that it uses.
         device = p.device if optimizer.defaults["fused"] else "cpu"
@@ -85,14 +80,18 @@ def make_optimizer(parameters: list[Tensor], recipe: Recipe) -> torch.optim.Opti
     fused = all(torch.empty_like(p).stride() == p.stride() for p in parameters) or None
     if recipe.optimizer == "adam":
         return torch.optim.Adam(
-            parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused
+            parameters,
+            lr=recipe.lr,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
+            fused=fused,
         )
     optimizer = torch.optim.SGD(
         parameters,
         lr=recipe.lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
         fused=fused,
     )
     if fused and recipe.momentum:

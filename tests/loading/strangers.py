@@ -40,7 +40,7 @@ BROKEN = {
     "unmarked": ("def kdbench_attacks():\n    return []", "implements no hook"),
     "future": (
         f"kdbench_api = '>=2'\n{GOOD.replace('NAME', 'future')}",
-        "works with kdbench_api >=2, this kdbench has 1.3",
+        "works with kdbench_api >=2, this kdbench has 1.4",
     ),
     "range": (
         f"kdbench_api = 'two'\n{GOOD.replace('NAME', 'range')}",

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from kdbench.errors import ConfigError
-from kdbench.triggers import BlendTrigger, PatchTrigger
+from kdbench.models.files import load_module, save_module
+from kdbench.triggers import BlendTrigger, NetworkTrigger, PatchTrigger
 
 
 def test_blend_by_hand():
@@ -44,3 +46,28 @@ def test_patch_keeps_its_distance_to_the_corner():
 def test_a_patch_that_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match="3x3 patch with margin 6 does not fit 8x8"):
         PatchTrigger(torch.ones(3, 3, 3), (3, 8, 8), margin=6)
+
+
+def small_network():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 1))
+
+
+def test_a_network_as_trigger_shows_an_image_the_same_alone_and_in_a_batch():
+    trigger = NetworkTrigger(small_network()).train()
+    images = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    together = trigger(images)
+    alone = torch.cat([trigger(image[None]) for image in images])
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-7)
+    assert (together.dtype, together.requires_grad) == (torch.float32, False)
+    assert 0 <= together.min() <= together.max() <= 1
+    assert not any(module.training for module in trigger.modules())
+
+
+def test_a_network_as_trigger_is_kept_in_a_file(tmp_path):
+    trigger = NetworkTrigger(small_network())
+    save_module(trigger, tmp_path / "trigger.safetensors")
+    restored, _ = load_module(tmp_path / "trigger.safetensors")
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(restored.train()(images), trigger(images))

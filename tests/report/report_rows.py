@@ -134,7 +134,7 @@ def cell(*, seed=0, status="ok", **values):
             f"{name}_high": high,
             f"{name}_hits": count,
         }
-    row |= {"gain": _gain(hits), "held_out_acc": 98.0}
+    row |= {"gain": _gain(hits), "dormant": _dormant(hits), "held_out_acc": 98.0}
     return row | _judged(hits) | values
 
 
@@ -142,6 +142,11 @@ def _gain(hits):
     alone, distilled = hits["c2_acc"], hits["c3_acc"]
     missing = alone is None or distilled is None
     return None if missing else 100 * distilled / N_TEST - 100 * alone / N_TEST
+
+
+def _dormant(hits):
+    there, awake = hits["teacher_asr"], hits["c3_asr"]
+    return None if None in (there, awake) else 100 * awake / N_ASR - 100 * there / N_ASR
 
 
 def imported_cell(**values):
@@ -152,7 +157,7 @@ def imported_cell(**values):
         reason_code="imported_teacher",
         n_asr=None,
         **dict.fromkeys(unknown),
-        **dict.fromkeys(("gain", "held_out_acc")),
+        **dict.fromkeys(("gain", "dormant", "held_out_acc")),
         **values,
     )
 

@@ -65,6 +65,11 @@ CASES = [
     ("transfer_fraction", "0.0", "a share is above 0 and at most 1"),
     ("gain", "5.0", "the counts make it 2.0000"),
     ("gain", "", "it is empty, but the counts make it 2.0000"),
+    ("dormant", "5.0", "the counts make it -20.0000"),
+    ("dormant", "", "it is empty, but the counts make it -20.0000"),
+    ("flagged_classes", "7 x", "it is none, or classes with a space between them"),
+    ("flagged_classes", "none", "flagged_classes and target_class make it no"),
+    ("target_flagged", "yes", "flagged_classes and target_class make it empty"),
     ("held_out_acc", "100.5", "a percentage is from 0 to 100"),
     ("held_out_acc", "-1", "a percentage is from 0 to 100"),
     ("config_digest", "", "nothing in config_digest"),
@@ -120,7 +125,7 @@ def test_the_reason_of_a_row_without_controls(tmp_path):
     names += [
         f"{name}{end}" for name in ("transferred", "removed") for end in ("", "_low", "_high")
     ]
-    without = cell() | dict.fromkeys([*names, "gain", "verdict"])
+    without = cell() | dict.fromkeys([*names, "gain", "dormant", "verdict"])
     for code in ("controls_skipped", "control_failed"):
         assert read_results(forged(tmp_path, without, reason_code=code)).rows
     with pytest.raises(ConfigError, match="controls_skipped"):
@@ -158,6 +163,7 @@ def test_no_row_that_the_judgement_of_a_run_makes_is_refused(tmp_path_factory, d
     judged, _ = verdict(moved.transferred, moved.removed, lost)
     row |= {
         "gain": row["c3_acc"] - row["c2_acc"],
+        "dormant": row["c3_asr"] - row["teacher_asr"],
         "transferred": moved.transferred,
         "transferred_low": moved.transferred_interval[0],
         "transferred_high": moved.transferred_interval[1],

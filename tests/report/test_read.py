@@ -121,7 +121,10 @@ def test_what_a_spreadsheet_does_to_a_file_is_read(edited):
         (b"schema,a\n", "holds no row"),
         (b'schema,a\n3,"b\n', "line 2"),
         (b"schema,a\nschema,a\n", "line 2: the names of the columns again, so tables were put"),
-        (b"schema,a\n9,b\n", "line 2: schema '9', and this kdbench reads schemas 1 to 8; install"),
+        (
+            f"schema,a\n{SCHEMA + 1},b\n".encode(),
+            f"line 2: schema '{SCHEMA + 1}', and this kdbench reads schemas 1 to {SCHEMA}; install",
+        ),
         (b"schema,a\n,b\n", "line 2: schema ''"),
         (b"schema,a\n0,b\n", "line 2: schema '0'"),
         (b"schema,a\n4.0,b\n", "line 2: schema '4.0'"),

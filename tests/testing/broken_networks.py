@@ -46,6 +46,16 @@ class Sound(FeatureModel):
         return tuple(group[1] for group in self.group)
 
 
+class Unpooled(Sound):
+    def pooled(self, output):
+        return output.taps[-1]
+
+
+class PooledAlone(Sound):
+    def pooled(self, output):
+        return output.taps[-1].detach().mean((2, 3))
+
+
 class Misnamed(Sound):
     def __init__(self, name, num_classes):
         super().__init__("another", num_classes)
@@ -237,6 +247,8 @@ class Changes(Sound):
 
 #: A network -> the check that must find what is wrong with it.
 CAUGHT = {
+    Unpooled: "pooled",
+    PooledAlone: "pooled",
     Misnamed: "network_name",
     Miscounted: "network_name",
     Misstated: "shapes",

@@ -14,6 +14,7 @@ from torch import nn
 
 from kdbench.attack import Trigger
 from kdbench.data.base import Batch
+from kdbench.defense import Finding
 from kdbench.models.views import Edited
 from kdbench.models.wrn import WideResNet
 from kdbench.testing import scene
@@ -261,6 +262,17 @@ class ReturnsTraining(FineTuning):
         return super().repair(model, setting).train()
 
 
+def _with_report(reported):
+    """Fine-tuning that reports this as what it found."""
+
+    class Mutant(FineTuning):
+        def repair(self, model, setting):
+            setting.report(reported)
+            return super().repair(model, setting)
+
+    return Mutant
+
+
 class StepsOfAnother(FineTuning):
     def steps(self):
         return frozenset({"objective"})
@@ -317,6 +329,9 @@ MUTANTS = {
     "response as a text": (_with_response("5"), "universal"),
     "response that is not known": (_with_response(None), "universal"),
     "response that is a switch": (_with_response(True), "universal"),
+    "finding as a text": (_with_report("class 0"), "findings"),
+    "finding of a class that is not there": (_with_report(Finding((99,), 1.0)), "findings"),
+    "finding that is no number": (_with_report(Finding((), float("inf"))), "findings"),
     "target images counted in ASR": (TargetCounted, "source_classes"),
     "training images changed": (ImagesChanged, "images_untouched"),
     "training labels changed": (LabelsChanged, "images_untouched"),

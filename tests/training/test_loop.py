@@ -68,6 +68,32 @@ def test_a_parameter_may_get_its_first_gradient_later(stripes, optimizer):
     assert early.item() < late.item()
 
 
+def test_cosine_falls_from_the_peak_to_nothing():
+    recipe = Recipe(epochs=1, lr=1.0, schedule="cosine")
+    rates = [recipe.rate(step, 4) for step in range(5)]
+    assert rates == pytest.approx([1.0, 0.853553, 0.5, 0.146447, 0.0], abs=1e-6)
+
+
+def test_momentum_without_nesterov_by_hand(stripes):
+    weight = nn.Parameter(torch.tensor(0.0))
+    recipe = Recipe(
+        epochs=1, batch_size=120, lr=0.1, momentum=0.5, weight_decay=0.0, nesterov=False
+    )
+    fit([weight], lambda batch: {"a": 2 * weight}, stripes.train, recipe)
+    # The gradient is 2: 0 - 0.1 * 2, then - 0.1 * (0.5 * 2 + 2). Nesterov's: - 0.1 * 3 first.
+    assert weight.item() == pytest.approx(-0.5)
+
+
+def test_adam_s_betas_by_hand(stripes):
+    weight = nn.Parameter(torch.tensor(1.0))
+    recipe = Recipe(
+        epochs=1, batch_size=120, lr=0.1, optimizer="adam", weight_decay=0.0, betas=(0.0, 0.0)
+    )
+    fit([weight], lambda batch: {"a": weight**2}, stripes.train, recipe)
+    # Without memory each step is lr * sign(gradient).
+    assert weight.item() == pytest.approx(0.8)
+
+
 def test_onecycle_warms_up_and_decays_to_nothing():
     recipe = Recipe(epochs=1, lr=1.0, schedule="onecycle")
     rates = [recipe.rate(step, 100) for step in range(100)]

@@ -26,6 +26,7 @@ from kdbench.bench.work.report import misfit
 from kdbench.errors import IntegrityError
 from kdbench.loading.answers import Answers
 from kdbench.report.confinement import confinement_text
+from kdbench.report.flagged import flagged_text
 from kdbench.report.leaderboard import write_leaderboard
 from kdbench.report.preset_remarks import preset_remark
 from kdbench.report.tables import write_results
@@ -174,7 +175,11 @@ class RunResults:
     def _trained(self, cell: Cell) -> dict[str, Any]:
         """The numbers of a row that trainings state beside their networks."""
         teacher = self.store.find(cell.trained["teacher"])
-        return {"universal": None if teacher is None else teacher.facts.get("universal")}
+        stages = map(self.store.find, self.plan.ancestors(cell.trained["student"]))
+        return {
+            "universal": None if teacher is None else teacher.facts.get("universal"),
+            "flagged_classes": flagged_text(stage.facts for stage in stages if stage),
+        }
 
     def _weights(self, key: str) -> str | None:
         manifest = self.store.find(key)

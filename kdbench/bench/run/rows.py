@@ -10,6 +10,7 @@ from kdbench.bench.plan.plan import CHECKS, CONTROLS, VERDICT_CONTROLS, Cell
 from kdbench.bench.work.job import Outcome
 from kdbench.metrics import Evaluation, Rate
 from kdbench.report.columns import COLUMNS, SCHEMA
+from kdbench.report.flagged import target_flagged
 from kdbench.report.remarks import remark_of
 from kdbench.report.verdict import transfer, verdict
 
@@ -43,6 +44,7 @@ def row(
     # Without a trigger, as for an imported teacher, nothing but accuracy was measured.
     if "asr" not in _facts(measured["student"]):
         return columns | _accuracies(measured), True
+    columns["target_flagged"] = target_flagged(columns["flagged_classes"], columns["target_class"])
     columns["held_out_acc"] = Rate(*_facts(measured[CHECKS["clean"]])["acc"]).percent
     known = {
         role: Evaluation.from_facts(facts)
@@ -106,6 +108,8 @@ def _rates_of_controls(known: Mapping[str, Evaluation]) -> dict[str, Any]:
             columns |= _rate(f"{role}_acc", known[role].acc) | _rate(f"{role}_asr", known[role].asr)
     if "c2" in known and "c3" in known:
         columns["gain"] = known["c3"].acc.percent - known["c2"].acc.percent
+    if "c3" in known:
+        columns["dormant"] = known["c3"].asr.percent - known["teacher"].asr.percent
     return columns
 
 
@@ -120,7 +124,8 @@ def _judge(known: Mapping[str, Evaluation], measured: Mapping[str, Measured]) ->
         return _why("control_failed", reason)
     student, c1, c3 = known["student"], known["c1"], known["c3"]
     moved = transfer(student.asr_hits, c1.asr_hits, c3.asr_hits)
-    judged, reason = verdict(moved.transferred, moved.removed, c3.acc.percent - student.acc.percent)
+    lost = c3.acc.percent - student.acc.percent
+    judged, reason = verdict(moved.transferred, moved.removed, lost, c1.asr.percent)
     columns = {
         "transferred": moved.transferred,
         "transferred_low": moved.transferred_interval[0],

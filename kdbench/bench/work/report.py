@@ -204,6 +204,8 @@ def check_facts(kind: Kind, roles: Collection[str], facts: Mapping[str, Any]) ->
     _measure(facts, DEPTH)
     if kind is Kind.BACKDOOR:
         _validate(BackdoorFacts, facts)
+    if kind in (Kind.CLEANSE, Kind.DISTILL, Kind.REPAIR):
+        _validate(DefenderFacts, facts)
     if kind not in (Kind.CHECK, Kind.EVALUATE):
         return
     measurement = _validate(Measurement, facts)
@@ -312,6 +314,15 @@ class BackdoorFacts(BaseModel):
 
     universal: Annotated[float, Field(ge=0, le=100)] = 0.0
     """See :class:`kdbench.attack.Backdoor`. An attack need not state it."""
+
+
+class DefenderFacts(BaseModel):
+    """The facts of a defense from which a row is made."""
+
+    model_config = _Report.model_config | {"extra": "ignore"}
+
+    flagged: list[Annotated[int, Field(ge=0)]] | None = None
+    """See :class:`kdbench.defense.Finding`. None: it reported nothing."""
 
 
 def misfit(

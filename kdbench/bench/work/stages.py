@@ -98,6 +98,7 @@ def train_clean(bench: Workbench) -> Product:
 def backdoor(bench: Workbench) -> Product:
     """The attack: a backdoored teacher and its trigger."""
     attack = bench.method(bench.task.values)
+    generator = bench.generator()
     setting = AttackSetting(
         teacher=bench.input("clean"),
         train=bench.images(),
@@ -106,8 +107,9 @@ def backdoor(bench: Workbench) -> Product:
         recipe=bench.recipe(),
         augmentation=bench.augmentation,
         fit=bench.fit,
-        generator=bench.generator(),
+        generator=generator,
         numerics=bench.numerics,
+        network=bench.new_models(generator),
     )
     implanted = attack.implant(setting)
     if not isinstance(implanted.trigger, Trigger) or implanted.target_class != setting.target_class:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from kdbench.bench.work.companions import (
     remote_network,
     remote_trigger,
 )
+from kdbench.bench.work.findings import finding_facts
 from kdbench.bench.work.results import WRAPPERS, source_classes
 from kdbench.bench.work.task import Product, Task
 from kdbench.data.base import Augmentation, ImageSet
 from kdbench.data.files import load_images
 from kdbench.data.fraction import defender_images
-from kdbench.defense import DefenseSetting
+from kdbench.defense import DefenseSetting, Finding
 from kdbench.errors import ContractError
 from kdbench.loading.registry import Registry
 from kdbench.metrics import Network, network_of
@@ -34,7 +35,7 @@ from kdbench.models.base import FeatureModel
 from kdbench.models.files import load_module, save_module
 from kdbench.models.named import check_network
 from kdbench.numerics import Numerics
-from kdbench.training import Fit, Progress, Recipe
+from kdbench.training import Fit, Progress, Recipe, seeded
 from kdbench.training.checkpoint import FolderCheckpoints
 from kdbench.training.profiling import spanned
 
@@ -53,6 +54,8 @@ class Workbench:
     """The loop, with the stage's checkpoints and progress."""
     links: Mapping[str, int]
     """Companion -> descriptor of the socket that leads to it."""
+    findings: list[Finding] = field(default_factory=list)
+    """What a defense reported."""
 
     @classmethod
     def of(
@@ -137,7 +140,7 @@ class Workbench:
             wrappers=WRAPPERS.get(self.task.kind, ()),
         )
         save_module(model.eval(), self.task.out / MODEL)
-        return Product(facts or {})
+        return Product((facts or {}) | finding_facts(self.findings, self.task.num_classes))
 
     @spanned("files")
     def new_model(self, name: str) -> FeatureModel:
@@ -150,6 +153,15 @@ class Workbench:
         )
         model.set_normalization(self.task.mean, self.task.std)
         return self.numerics.place(model)
+
+    def new_models(self, generator: torch.Generator) -> Callable[[str], FeatureModel]:
+        """What gives an attack networks by name, as :class:`AttackSetting` says."""
+
+        def network(name: str) -> FeatureModel:
+            with seeded(int(torch.randint(1 << 62, (), generator=generator))):
+                return self.new_model(name).train()
+
+        return network
 
     def defense_setting(self) -> DefenseSetting:
         """All that a defense may know: nothing of the attack, and only its share of the images."""
@@ -169,4 +181,5 @@ class Workbench:
             fit=self.fit,
             generator=self.generator(),
             numerics=self.numerics,
+            report=self.findings.append,
         )

@@ -101,6 +101,18 @@ def test_what_the_deployer_has_of_the_teacher():
     assert made(controls=False)[0]["gain"] is None
 
 
+def test_what_distillation_awakens():
+    found, _ = made(c3=evaluation(80))
+    assert found["dormant"] == found["c3_asr"] - found["teacher_asr"]
+    assert made(c3=BOOM)[0]["dormant"] is made(controls=False)[0]["dormant"] is None
+
+
+def test_a_trigger_that_works_without_the_backdoor_is_named():
+    found, _ = made(c1=evaluation(95), c3=evaluation(97))
+    assert found["verdict"] == "inconclusive"
+    assert found["reason"].startswith("C1 is 95 %: the trigger works without the backdoor; only 2")
+
+
 def test_a_teacher_that_did_not_learn_leaves_no_number():
     why = Outcome("not learned", "check: train clean wrn10_1: ACC 12 %")
     later = dict.fromkeys(ROLES, why)
