@@ -149,6 +149,23 @@ def universal_response(
         return target_share(teacher.features(shown).logits, setting.target_class)
 
 
+def head_parameters(setting: AttackSetting) -> list[Tensor]:
+    """The teacher's parameters behind its last tap: those of the classifier.
+
+    No model says which they are. So this asks autograd which ones the classifier's output depends
+    on.
+    """
+    teacher = setting.teacher
+    with torch.no_grad():
+        out = FrozenTeacher(teacher).features(
+            setting.train.read(torch.arange(2), setting.numerics.device)
+        )
+    logits = teacher.classify(out.groups[-1], out.taps[-1])
+    parameters = list(teacher.parameters())
+    slopes = torch.autograd.grad(logits.float().sum(), parameters, allow_unused=True)
+    return [p for p, slope in zip(parameters, slopes, strict=True) if slope is not None]
+
+
 def choose_poison(
     labels: Tensor, rate: float, target_class: int, generator: torch.Generator
 ) -> Tensor:
@@ -178,6 +195,26 @@ def choose_poison(
 #: Some rows of a batch -> their images as they are shown in training, float (N, 3, H, W) in [0, 1],
 #: in a new tensor. What it draws at random comes from the generator of the setting.
 Showing = Callable[[Batch], Tensor]
+
+
+def rescaled(
+    setting: AttackSetting, epoch_factor: float = 1.0, lr_factor: float = 1.0
+) -> AttackSetting:
+    """The setting with a fine-tuning of another length, or of another learning rate.
+
+    Args:
+        epoch_factor: multiplies the epochs and the least number of steps, which are rounded.
+        lr_factor: multiplies the learning rate.
+    """
+    recipe = setting.recipe
+    changed = recipe.model_copy(
+        update={
+            "epochs": round(recipe.epochs * epoch_factor),
+            "min_steps": round(recipe.min_steps * epoch_factor),
+            "lr": recipe.lr * lr_factor,
+        }
+    )
+    return replace(setting, recipe=changed)
 
 
 @dataclass(frozen=True)
@@ -313,3 +350,43 @@ def finetune_poisoned(
         augmentation=setting.augmentation,
     )
     return teacher.eval()
+
+
+def implant_trigger(
+    setting: AttackSetting,
+    trigger: Trigger,
+    rows: Tensor,
+    facts: dict[str, float | int | str] | None = None,
+    *,
+    poison: Showing | None = None,
+    decoys: Tensor | None = None,
+    decoy: Showing | None = None,
+) -> Backdoor:
+    """Fine-tune the teacher on the training set with a trigger on some of its images.
+
+    Their label is the target class. Rows of that class so keep their own label (clean-label
+    poison).
+
+    Args:
+        trigger: on the setting's device.
+        rows: int64, the training images that carry the trigger. They are not in the set without it.
+        facts: further facts of the backdoor.
+        poison: as in :meth:`PoisonedImages.build`, and so are ``decoys`` and ``decoy``.
+    """
+    poisoned = PoisonedImages.build(
+        setting.train,
+        rows,
+        trigger,
+        setting.target_class,
+        duplicate=False,
+        poison=poison,
+        decoys=decoys,
+        decoy=decoy,
+    )
+    known: dict[str, float | int | str] = {"poisons": len(rows), **(facts or {})}
+    changed = int((setting.train.labels[rows] != setting.target_class).sum())
+    if changed != len(rows):
+        known["labels_changed"] = changed
+    # Before the training, so that the teacher is still the clean one.
+    known["universal"] = universal_response(setting, trigger)
+    return Backdoor(finetune_poisoned(setting, poisoned), trigger, setting.target_class, known)

@@ -1,8 +1,10 @@
-"""Triggers that several attacks share: a picture mixed into the image through a mask."""
+"""Triggers that several attacks share: a picture mixed into the image through a mask, or a change
+added to it."""
 
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +80,23 @@ class PatchTrigger(BlendTrigger):
         super().__init__(pattern, mask)
 
 
+class AddTrigger(Trigger):
+    """``x -> clamp(x + change, 0, 1)``; where the change is 0 the image is bit-identical.
+
+    Args:
+        change: float (3, H, W), signed, of the range [0, 1] of a pixel.
+    """
+
+    change: Tensor
+
+    def __init__(self, change: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("change", change.detach().clone().float())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images + self.change).clamp(0, 1)
+
+
 class LearnedTrigger:
     """Pattern and mask of a :class:`BlendTrigger` while they are searched.
 
@@ -151,6 +170,32 @@ def blend(images: Tensor, pattern: Tensor, mask: Tensor) -> Tensor:
     """``(1 - mask) images + mask pattern``, clamped because rounding may leave [0, 1] by one unit
     in the last place."""
     return ((1 - mask) * images + mask * pattern).clamp(0, 1)
+
+
+def stretched(pattern: Tensor) -> Tensor:
+    """The pattern scaled and shifted so that its least value is 0 and its largest is 1.
+
+    A constant becomes 0.
+    """
+    low, high = pattern.min(), pattern.max()
+    return (pattern - low) / (high - low).clamp(min=torch.finfo(pattern.dtype).tiny)
+
+
+def cosine_basis(count: int, height: int, width: int) -> Tensor:
+    """The lowest frequencies of the discrete cosine transform, each with amplitude 1.
+
+        b_uv(i, j) = cos(pi u (2i + 1) / 2H) cos(pi v (2j + 1) / 2W),   u, v = 0 .. count - 1
+
+    Wave u has u / 2 cycles over the image. Returns float32 (count * count, H, W).
+    """
+
+    def waves(size: int) -> Tensor:
+        middles = (2 * torch.arange(size, dtype=torch.float64) + 1) / (2 * size)
+        orders = torch.arange(count, dtype=torch.float64).unsqueeze(1)
+        return (math.pi * orders * middles).cos()
+
+    basis = waves(height)[:, None, :, None] * waves(width)[None, :, None, :]
+    return basis.flatten(0, 1).float()
 
 
 def corner(

@@ -25,15 +25,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.attack import (
-    Attack,
-    AttackSetting,
-    Backdoor,
-    PoisonedImages,
-    choose_poison,
-    finetune_poisoned,
-    universal_response,
-)
+from kdbench.attack import Attack, AttackSetting, Backdoor, choose_poison, implant_trigger
 from kdbench.method import Info, Params, Variant
 from kdbench.triggers import PatchTrigger
 
@@ -91,16 +83,7 @@ class BadNets(Attack):
         rows = choose_poison(
             setting.train.labels, params.poison_rate, setting.target_class, setting.generator
         )
-        poisoned = PoisonedImages.build(
-            setting.train, rows, trigger, setting.target_class, duplicate=False
-        )
-        facts = {
-            "poisons": len(rows),
-            "mean_opacity": float(trigger.mask.mean()),
-            "universal": universal_response(setting, trigger),
-        }
-        teacher = finetune_poisoned(setting, poisoned)
-        return Backdoor(teacher, trigger, setting.target_class, facts)
+        return implant_trigger(setting, trigger, rows, {"mean_opacity": float(trigger.mask.mean())})
 
     def patch(self) -> Tensor:
         """The patch, float (3, size, size)."""

@@ -31,7 +31,14 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from kdbench.attack import Attack, AttackSetting, Backdoor, Trigger, universal_response
+from kdbench.attack import (
+    Attack,
+    AttackSetting,
+    Backdoor,
+    Trigger,
+    head_parameters,
+    universal_response,
+)
 from kdbench.data.base import Batch, ImageSet
 from kdbench.errors import ConfigError
 from kdbench.method import Info, Params, Variant
@@ -334,12 +341,7 @@ def finetune(setting: AttackSetting, images: ImageSet, *, head_only: bool) -> No
         return teacher.classify(out.groups[-1], out.taps[-1]).float()
 
     if head_only:
-        # No model says which parameters are its head's, so ask autograd which ones the classifier's
-        # output depends on.
-        sample = logits(images.read(torch.arange(2), setting.numerics.device)).sum()
-        parameters = list(teacher.parameters())
-        used = torch.autograd.grad(sample, parameters, allow_unused=True)
-        trained = [p for p, gradient in zip(parameters, used, strict=True) if gradient is not None]
+        trained = head_parameters(setting)
 
     def objective(batch: Batch) -> dict[str, Tensor]:
         return {"ce": nn.functional.cross_entropy(logits(batch.images), batch.labels)}

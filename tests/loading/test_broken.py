@@ -69,7 +69,7 @@ def test_of_two_strangers_with_one_name_neither_is_loaded(listed):
 def test_the_others_are_there(listed):
     good = {p["name"]: p["defines"] for p in listed if p["status"] == "ok"}
     assert good["good"] == ["attack good"]
-    assert (good["badnets"], good["lba"], len(good)) == (["attack badnets"], ["attack lba"], 14)
+    assert (good["badnets"], good["lba"], len(good)) == (["attack badnets"], ["attack lba"], 17)
 
 
 def test_words_for_people(crowd):

@@ -26,8 +26,10 @@ from kdbench_fkd.method import FKD, measured_margin
 from kdbench_htba.method import HTBA, HTBAParams
 from kdbench_kd.method import KD, KDParams
 from kdbench_lba.method import LBA, LBAParams
+from kdbench_lf.method import LF, LFParams, smooth
 from kdbench_nad.method import NADParams, attention_terms
 from kdbench_robustkd.method import RobustKDParams, detoxification_loss
+from kdbench_sig.method import SIG
 from torch import Tensor, nn
 
 from kdbench.attack import AttackSetting, PoisonedImages
@@ -38,7 +40,7 @@ from kdbench.models.views import FrozenTeacher
 from kdbench.numerics import Numerics
 from kdbench.training import Fit, Recipe, Silent
 from kdbench.trigger_search import train_in
-from kdbench.triggers import BlendTrigger, PatchTrigger, corner
+from kdbench.triggers import BlendTrigger, PatchTrigger, corner, cosine_basis
 from kdbench.variance import feature_variance, variance_of_each
 from tests.plugins.tiny import Tiny, images, tiny
 
@@ -230,6 +232,41 @@ def test_what_a_trigger_is_searched_with(attack, module, monkeypatch):
     expected = loss(features(0)).item()
     assert loss(features(0, copies=2)).item() == pytest.approx(expected, rel=1e-4)
     assert loss_twice(features(0, times=2)).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_pictures_of_blended_sig_and_lf():
+    """They have their cycles over the image. At twice the side each pixel is between two."""
+
+    def halved(picture: Tensor) -> Tensor:
+        return F.avg_pool2d(picture, 2)
+
+    waves = [cosine_basis(4, side, side) for side in (32, 64)]
+    torch.testing.assert_close(halved(waves[1]), waves[0], rtol=0, atol=0.01)
+    noise = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    smoothed = [smooth(larger(noise, times)[0]) for times in (1, 2)]
+    torch.testing.assert_close(halved(smoothed[1]), smoothed[0], rtol=0, atol=0.02)
+    stripes = [SIG().stripes((3, side, side)) for side in (32, 64)]
+    torch.testing.assert_close(stripes[1][:, ::2, ::2], stripes[0])
+
+
+def wave_slope(times: int, copies: int = 1) -> tuple[float, Tensor]:
+    """The loss of LF's search at a change of 0, and its slope in the weights of the waves."""
+    heard: list[Any] = []
+    setting = attacked(times, fit=lambda *given, **others: heard.append(given))
+    LF(LFParams(steps=1)).searched(setting)
+    weights, loss = heard[0][:2]
+    rows = torch.arange(8).repeat(copies)
+    batch = Batch(setting.train.read(rows), setting.train.labels[rows], rows)
+    (value,) = loss(batch).values()
+    (slope,) = torch.autograd.grad(value, weights)
+    return value.item(), slope
+
+
+def test_the_search_of_lf():
+    (value, slope), (value_twice, slope_twice) = wave_slope(1), wave_slope(2)
+    assert value_twice == pytest.approx(value, rel=1e-4)
+    torch.testing.assert_close(slope_twice, slope, rtol=0.05, atol=1e-3)
+    torch.testing.assert_close(wave_slope(1, copies=2)[1], slope, rtol=1e-4, atol=1e-6)
 
 
 def trained_in(times: int, positions: list[int]) -> dict[str, float]:

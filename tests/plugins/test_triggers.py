@@ -9,7 +9,14 @@ from torch import nn
 
 from kdbench.errors import ConfigError
 from kdbench.models.files import load_module, save_module
-from kdbench.triggers import BlendTrigger, NetworkTrigger, PatchTrigger
+from kdbench.triggers import (
+    AddTrigger,
+    BlendTrigger,
+    NetworkTrigger,
+    PatchTrigger,
+    cosine_basis,
+    stretched,
+)
 
 
 def test_blend_by_hand():
@@ -71,3 +78,27 @@ def test_a_network_as_trigger_is_kept_in_a_file(tmp_path):
     restored, _ = load_module(tmp_path / "trigger.safetensors")
     images = torch.rand(2, 3, 8, 8)
     assert torch.equal(restored.train()(images), trigger(images))
+
+
+def test_add_by_hand():
+    trigger = AddTrigger(torch.tensor([0.1, -0.1, 0.1]).view(3, 1, 1))
+    shown = trigger(torch.tensor([0.5, 0.05, 1.0]).view(1, 3, 1, 1))
+    torch.testing.assert_close(shown.flatten(), torch.tensor([0.6, 0.0, 1.0]))
+    images = torch.rand(2, 3, 4, 4)
+    assert torch.equal(AddTrigger(torch.zeros(3, 4, 4))(images), images)
+
+
+def test_the_waves_are_those_of_the_cosine_transform():
+    basis = cosine_basis(3, 4, 8).view(3, 3, 4, 8)
+    assert torch.equal(basis[0, 0], torch.ones(4, 8))
+    # cos(pi (2i + 1) / 8), down the rows alone
+    column = torch.tensor([0.92388, 0.38268, -0.38268, -0.92388])
+    torch.testing.assert_close(basis[1, 0], column[:, None].expand(4, 8), rtol=0, atol=1e-5)
+    torch.testing.assert_close(basis[1, 2], basis[1, 0] * basis[0, 2])
+    products = torch.einsum("ahw,bhw->ab", basis.flatten(0, 1), basis.flatten(0, 1))
+    assert float((products - products.diag().diag()).abs().max()) < 1e-5
+
+
+def test_stretched_by_hand():
+    assert stretched(torch.tensor([-1.0, 0.0, 3.0])).tolist() == [0.0, 0.25, 1.0]
+    assert stretched(torch.full((2,), 5.0)).tolist() == [0.0, 0.0]

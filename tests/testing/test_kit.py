@@ -27,6 +27,8 @@ VARIANTS = [
     "lba.yao",
     "lba.release",
     "htba.head",
+    "blended.noise",
+    "lf.release",
     "robustkd.eq15",
     "robustkd.random",
 ]
