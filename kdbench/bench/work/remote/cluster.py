@@ -91,6 +91,7 @@ class Cluster:
                 log_to_driver=False,
                 logging_level="ERROR",
                 configure_logging=False,
+                job_config=_job_config(),
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise self._nobody(error) from error
@@ -201,6 +202,24 @@ class Cluster:
             self.kill(agent)
         with contextlib.suppress(Exception):
             ray.shutdown()
+
+
+def _job_config() -> Any:
+    """What Ray tells agents of this command: no folder of it.
+
+    Ray would have them search the current folder and that of the script first, where results and
+    the store may lie. Agents would import from there, and walled jobs may read what their agent
+    searches.
+    """
+    config = import_ray().job_config.JobConfig()
+    serialize = config._serialize
+
+    def without_folders() -> Any:
+        config._py_driver_sys_path = []
+        return serialize()
+
+    config._serialize = without_folders
+    return config
 
 
 def first_line(error: BaseException) -> str:
