@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from kdbench.untrusted.processes.search import search_variables
 
-_LIST = ("PATH", "LANG", "LANGUAGE", "TZ", "HOME", "VIRTUAL_ENV")
-_PREFIXES = (
-    "LC_",
-    "LD_",
-    "CUDA",
-    "NVIDIA_",
-    "OMP_",
-    "GOMP_",
-    "KMP_",
-    "MKL_",
-    "ATEN_",
-    "ONEDNN_",
-    "DNNL_",
-    "PYTORCH_",
-    "TORCH_",
-    "TIMM_",
+#: Families in which programs of other kinds have variables, too, some with a secret: by full name.
+_NAMES = frozenset(
+    (
+        *("PATH", "LANG", "LANGUAGE", "TZ", "HOME", "VIRTUAL_ENV"),
+        *("LC_ALL", "LC_CTYPE", "LC_COLLATE", "LC_MESSAGES", "LC_NUMERIC", "LC_TIME"),
+        *("LD_LIBRARY_PATH", "LD_PRELOAD", "LD_BIND_NOW"),
+        *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_TF32_OVERRIDE"),
+    )
 )
+#: Families of what computes.
+_PREFIXES = (
+    *("CUDA", "OMP_", "GOMP_", "KMP_", "MKL_", "ATEN_", "ONEDNN_", "DNNL_"),
+    *("PYTORCH_", "TORCH_", "TIMM_"),
+)
+#: Parts of the name of a secret. Nothing that computes has one.
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
 
 
 def allowed_environment() -> dict[str, str]:
@@ -34,7 +34,7 @@ def allowed_environment() -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in _LIST or name.startswith(_PREFIXES)
+        if name in _NAMES or (name.startswith(_PREFIXES) and not _SECRET.search(name))
     }
     kept |= search_variables()
     kept["PYTHONUTF8"] = "1"  # names of files are what they are in this process
