@@ -7,6 +7,7 @@ Nothing here may import more than Python's own library, since the search path is
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import json
 import os
@@ -28,40 +29,50 @@ begin({module!r}, {search!r})
 """
 
 
+#: What stands before the digest of a folder in place of its name.
+_HIDDEN = "sha256:"
+
+
 @dataclass(frozen=True)
 class SearchPath:
     """``sys.path`` of a process, for one in another folder."""
 
-    #: Its absolute entries, in their order.
+    #: Its absolute entries, in their order. In place of the current folder and of that of the
+    #: script stand their digests. Results may lie there, so another process has them only where its
+    #: interpreter searches them by itself. It is not told their names otherwise, since a plugin can
+    #: read what a process was told.
     entries: tuple[str, ...]
-    #: The current folder and that of the script. Results may lie there. So another process has
-    #: them only where its interpreter searches them by itself.
-    doubtful: tuple[str, ...]
 
     @classmethod
     def here(cls) -> SearchPath:
         """That of this process."""
-        entries = tuple(dict.fromkeys(entry for entry in sys.path if os.path.isabs(entry)))
-        return cls(entries, _doubtful())
+        doubtful = _doubtful()
+        entries = dict.fromkeys(entry for entry in sys.path if os.path.isabs(entry))
+        return cls(tuple(_hidden(e) if e in doubtful else e for e in entries))
 
     def inside(self, searched: Iterable[str]) -> list[str]:
         """The entries for a process that searches ``searched`` by itself."""
-        searched = set(searched)
-        return [e for e in self.entries if e in searched or e not in self.doubtful]
+        known = {_hidden(entry): entry for entry in searched}
+        named = (known.get(entry, entry) for entry in self.entries)
+        return [entry for entry in named if not entry.startswith(_HIDDEN)]
 
     def as_json(self) -> dict[str, Any]:
         """The path as JSON can hold it."""
-        return {"entries": list(self.entries), "doubtful": list(self.doubtful)}
+        return {"entries": list(self.entries)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SearchPath:
         """The path that :meth:`as_json` described."""
-        return cls(tuple(values["entries"]), tuple(values["doubtful"]))
+        return cls(tuple(values["entries"]))
 
     def adopt(self) -> None:
         """Search these places in this process."""
         sys.path[:] = self.inside(sys.path)
         importlib.invalidate_caches()
+
+
+def _hidden(entry: str) -> str:
+    return _HIDDEN + hashlib.sha256(os.fsencode(entry)).hexdigest()
 
 
 def _doubtful() -> tuple[str, ...]:

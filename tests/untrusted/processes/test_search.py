@@ -139,6 +139,16 @@ def test_the_current_folder_is_left_out(tmp_path, checkout):
     assert child["kdbench"] == parent["kdbench"] == str(tmp_path / "here/kdbench/__init__.py")
 
 
+def test_a_process_is_not_told_the_name_of_the_current_folder(tmp_path, monkeypatch):
+    """It stands in its command line, where a plugin can read it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert str(tmp_path) not in program("tell")
+    assert str(tmp_path) not in json.dumps(SearchPath.here().as_json())
+    assert str(tmp_path) not in SearchPath.here().inside(())
+    assert SearchPath.here().inside(sys.path)[0] == str(tmp_path)
+
+
 def test_a_current_folder_that_python_searches_by_itself_stays(tmp_path, thin, checkout):
     """As that of a package that is installed in editable mode by a path."""
     packages, python = thin
