@@ -36,7 +36,7 @@ from kdbench.untrusted.processes.environment import temporary_environment
 from kdbench.untrusted.processes.order import View
 from kdbench.untrusted.processes.search import SearchPath
 from kdbench.untrusted.text import strip_control
-from kdbench.untrusted.wall.paths import readable_paths
+from kdbench.untrusted.wall.paths import importable
 
 if TYPE_CHECKING:
     from kdbench.data import Dataset, DatasetRequest
@@ -248,10 +248,11 @@ class Hosts:
         view = view or View(file_mb=self.limits.file_mb)
         box = view.write[0] if view.write else self._box()
         search = SearchPath.here()
-        paths = readable_paths(search.inside(()))
+        software = importable(search.inside(()))
         view = replace(
             view,
-            read=(*view.read, *paths),
+            read=(*view.read, *software.read),
+            listed=software.listed,
             write=view.write or (box,),
             file_mb=view.file_mb or self.limits.file_mb,
         )

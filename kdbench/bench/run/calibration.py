@@ -14,7 +14,6 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.bench.plan.plan import Stage
@@ -24,7 +23,7 @@ from kdbench.untrusted.processes.client import wait
 from kdbench.untrusted.processes.environment import temporary_environment
 from kdbench.untrusted.processes.order import View
 from kdbench.untrusted.processes.search import SearchPath
-from kdbench.untrusted.wall.paths import readable_paths
+from kdbench.untrusted.wall.paths import importable
 
 if TYPE_CHECKING:
     from kdbench.numerics import Numerics
@@ -188,8 +187,8 @@ def _ask(
             "trials": [asdict(trial) for trial in trials],
             "budget_s": budget_s,
         }
-        reads = tuple(map(Path, readable_paths(search.inside(()))))
-        view = View(read=reads, write=(box,), devices=numerics.device.type != "cpu")
+        software, devices = importable(search.inside(())), numerics.device.type != "cpu"
+        view = View(software.read, (box,), software.listed, devices=devices)
         walled = zygote.start(_ENTRY, order, view, environment=temporary_environment(box))
         try:
             return _answer(walled, trials, budget_s)

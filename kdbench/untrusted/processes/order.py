@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+_PATHS = ("read", "write", "listed")
+
 
 @dataclass(frozen=True)
 class View:
@@ -17,6 +19,8 @@ class View:
     read: tuple[Path, ...] = ()
     #: Folders in which it may do anything.
     write: tuple[Path, ...] = ()
+    #: Folders that it may list, to find modules in them. What it may open there is in ``read``.
+    listed: tuple[Path, ...] = ()
     #: Whether it computes on the machine's GPUs.
     devices: bool = False
     #: Whether it keeps the machine's network, in order to download.
@@ -36,13 +40,13 @@ class View:
     def as_json(self) -> dict[str, Any]:
         """The view as JSON can hold it."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        paths = {name: [str(path) for path in values[name]] for name in ("read", "write")}
+        paths = {name: [str(path) for path in values[name]] for name in _PATHS}
         return values | paths | {"without": list(self.without)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> View:
         """The view that :meth:`as_json` described."""
-        paths = {name: tuple(map(Path, values[name])) for name in ("read", "write")}
+        paths = {name: tuple(map(Path, values[name])) for name in _PATHS}
         return cls(**{**values, **paths, "without": tuple(values["without"])})
 
 

@@ -21,7 +21,7 @@ from kdbench.untrusted.processes.identity import identity
 from kdbench.untrusted.processes.tree import processes
 from kdbench.untrusted.wall.namespaces import Namespaces
 from kdbench.untrusted.wall.parents import adopt_orphans
-from kdbench.untrusted.wall.paths import interpreter_paths
+from kdbench.untrusted.wall.paths import Software, import_paths, importable, interpreter_paths
 
 #: Most descriptors of a message; the kernel allows no more.
 _MOST_HANDLES = 253
@@ -41,7 +41,8 @@ def main() -> None:
         importlib.import_module(name)
     # Whoever asks for a child before need not wait for these.
     later = sys.argv[at + 1 :]
-    needed, code = tuple(interpreter_paths()), identity()
+    needed = Software(tuple(interpreter_paths()), importable(import_paths()).listed)
+    code = identity()
     _freeze()
     asked = socket.socket(fileno=os.dup(0))
     wake = supervisor.wake_on_child()

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from kdbench.untrusted.processes import walled
@@ -24,7 +23,7 @@ from kdbench.untrusted.wall.build import Wall
 from kdbench.untrusted.wall.confine import landlock_abi
 from kdbench.untrusted.wall.namespaces import Namespaces, build
 from kdbench.untrusted.wall.parents import adopt_orphans, die_with_parent, hide
-from kdbench.untrusted.wall.paths import device_paths, network_paths
+from kdbench.untrusted.wall.paths import Software, device_paths, network_paths
 
 #: Seconds to end processes that keep starting others.
 _ENDING_S = 5.0
@@ -43,14 +42,14 @@ def wake_on_child() -> int:
 
 
 def run(
-    handles: list[int], namespaces: Namespaces, needed: tuple[Path, ...], code: Mapping[str, str]
+    handles: list[int], namespaces: Namespaces, needed: Software, code: Mapping[str, str]
 ) -> NoReturn:
     """Be the supervisor of one child, from the server's fork to its own end.
 
     Args:
         handles: its order, its control stream, its channel, its log and its links.
         namespaces: makes them where the kernel gives them.
-        needed: what the interpreter has to read.
+        needed: what the interpreter has to open.
         code: what it runs, see :func:`kdbench.untrusted.processes.identity.identity`.
     """
     ending = _NEVER_BEGAN
@@ -77,9 +76,7 @@ class _End:
 
 
 class _Supervisor:
-    def __init__(
-        self, order: int, control: int, namespaces: Namespaces, needed: tuple[Path, ...]
-    ) -> None:
+    def __init__(self, order: int, control: int, namespaces: Namespaces, needed: Software) -> None:
         self.namespaces, self.needed = namespaces, needed
         self.coordinator = socket.socket(fileno=control)
         self._say(pid=os.getpid())
@@ -137,8 +134,9 @@ class _Supervisor:
         if not view.confined:
             return None
         return Wall(
-            (*self.needed, *(network_paths() if view.network else ()), *view.read),
+            (*self.needed.read, *(network_paths() if view.network else ()), *view.read),
             view.write,
+            (*self.needed.listed, *view.listed),
             tuple(device_paths()) if view.devices else (),
             network=view.network,
             shm_mb=view.shm_mb,

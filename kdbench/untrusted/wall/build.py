@@ -34,6 +34,8 @@ class Wall:
     read: tuple[Path, ...]
     #: Files and folders that it may write.
     write: tuple[Path, ...]
+    #: Folders that it may list, to find modules in them.
+    listed: tuple[Path, ...] = ()
     #: Device nodes of GPUs, and what their driver writes.
     devices: tuple[Path, ...] = ()
     #: Whether it keeps the machine's network.
@@ -100,7 +102,7 @@ def build_wall(wall: Wall, *, namespaces: bool, without: tuple[str, ...] = ()) -
         # Without namespaces /dev/shm is everybody's, and two processes could meet there. The
         # driver of a GPU needs it. Then the names in it are all that keeps a neighbour's memory.
         unlisted = shared if wall.devices and not namespaces else []
-        how = confine(wall.read, write, unlisted, network=wall.network)
+        how = confine(wall.read, write, unlisted, wall.listed, network=wall.network)
         layers += [how] if how != "none" else []
     if sys.platform.startswith("linux"):
         kernel.no_new_privileges()

@@ -62,6 +62,7 @@ def confine(
     read: Iterable[Path],
     write: Iterable[Path],
     unlisted: Iterable[Path] = (),
+    listed: Iterable[Path] = (),
     *,
     network: bool = False,
 ) -> str:
@@ -112,7 +113,8 @@ def confine(
     try:
         # subprocess.DEVNULL opens /dev/null for reading and writing, even as an input.
         writes = (Path(os.devnull), *write)
-        for paths, rights in ((read, _READ), (writes, _WRITE), (unlisted, _UNLISTED)):
+        all_rights = (_READ, _WRITE, _UNLISTED, _READ_DIR)
+        for paths, rights in zip((read, writes, unlisted, listed), all_rights, strict=True):
             for path in paths:
                 _allow(ruleset, path, rights & handled)
         # The kernel demands it: a set-uid program must not get out of the restriction.

@@ -20,7 +20,7 @@ from kdbench.errors import IntegrityError
 from kdbench.untrusted.wall.confine import confine
 from kdbench.untrusted.wall.limits import limit
 from kdbench.untrusted.wall.parents import die_with_parent
-from kdbench.untrusted.wall.paths import interpreter_paths
+from kdbench.untrusted.wall.paths import import_paths, importable, interpreter_paths
 
 WEIGHTS = "weights"
 _STARTING_CPU_S = 300
@@ -36,10 +36,10 @@ def main() -> None:
     die_with_parent()
     folder, memory = Path.cwd(), request["memory"]
     limit(memory, _STARTING_CPU_S + request["seconds"], memory)
-    paths = interpreter_paths()
-    # Only now: interpreter_paths() above must take the system's temporary folder for private.
+    paths, listed = interpreter_paths(), importable(import_paths()).listed
+    # Only now: what is above must take the system's temporary folder for private.
     os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
-    how = confine([*paths, Path(request["file"])], [folder])
+    how = confine([*paths, Path(request["file"])], [folder], listed=listed)
 
     def say(**answer: Any) -> None:
         print(json.dumps(answer), file=channel, flush=True)

@@ -197,3 +197,24 @@ def open_files(channel, order, links):
     except OSError:
         listed = 0
     answer(channel, [opened, listed])
+
+
+def look_around(channel, order, links):
+    """Say what can be imported from a folder, what can be read of it, and which names it shows."""
+    import importlib
+    from pathlib import Path
+
+    imported = []
+    for name in order["modules"]:
+        try:
+            imported.append(importlib.import_module(name).__name__)
+        except ImportError:
+            continue
+    folder, opened = Path(order["folder"]), []
+    for name in order["files"]:
+        try:
+            (folder / name).read_text()
+            opened.append(name)
+        except OSError:
+            continue
+    answer(channel, [imported, opened, sorted(os.listdir(folder))])
