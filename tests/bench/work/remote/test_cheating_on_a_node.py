@@ -68,7 +68,7 @@ def a_neighbour():
     """What an agent of another run keeps on the machine, with a job."""
     folder = AgentFolder(secrets.token_hex(8), "node")
     digest = hashlib.sha256(b"bytes").hexdigest()
-    folder.keep(digest, b"bytes")
+    folder.keep(digest, b"bytes", last=True)
     job = folder.new_job()
     job.mkdir(mode=0o700)
     (job / "model.safetensors").write_bytes(b"a network")
