@@ -192,6 +192,21 @@ def choose_poison(
     return others[stratified_rows(labels[others], wanted, generator)]
 
 
+def choose_decoys(count: int, rows: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
+    """Pick which training images are decoys: not poisoned, of any class.
+
+    Args:
+        count: number of training images.
+        rows: int64, those that are poisoned.
+        wanted: how many. Where fewer are left, all of them are taken.
+
+    Returns:
+        int64 row numbers, ascending.
+    """
+    left = torch.nonzero(~_marked(count, rows)).flatten()
+    return left[torch.randperm(len(left), generator=generator)[:wanted]].sort().values
+
+
 #: Some rows of a batch -> their images as they are shown in training, float (N, 3, H, W) in [0, 1],
 #: in a new tensor. What it draws at random comes from the generator of the setting.
 Showing = Callable[[Batch], Tensor]

@@ -13,6 +13,9 @@ from kdbench.attack import Trigger
 from kdbench.errors import ConfigError
 from kdbench.models.base import FeatureModel
 
+#: Waves along each side of a smooth picture: 0 to 8 half cycles.
+_WAVES = 9
+
 
 class BlendTrigger(Trigger):
     """``x -> (1 - m) x + m pattern``; where m is 0 the image is bit-identical, where it is 1 the
@@ -196,6 +199,13 @@ def cosine_basis(count: int, height: int, width: int) -> Tensor:
 
     basis = waves(height)[:, None, :, None] * waves(width)[None, :, None, :]
     return basis.flatten(0, 1).float()
+
+
+def smooth_picture(shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """A picture of random cosine waves of up to 4 cycles, float (3, H, W), stretched to [0, 1]."""
+    weights = torch.randn(shape[0], _WAVES**2, generator=generator)
+    waves = cosine_basis(_WAVES, *shape[1:])
+    return torch.stack([stretched(torch.tensordot(w, waves, 1)) for w in weights])
 
 
 def corner(

@@ -31,10 +31,7 @@ from torch import Tensor
 
 from kdbench.attack import Attack, AttackSetting, Backdoor, choose_poison, implant_trigger, rescaled
 from kdbench.method import Info, Params, Variant
-from kdbench.triggers import BlendTrigger, cosine_basis, stretched
-
-#: Waves along each side of a smooth picture: 0 to 8 half cycles.
-_WAVES = 9
+from kdbench.triggers import BlendTrigger, smooth_picture
 
 
 class BlendedParams(Params):
@@ -99,6 +96,4 @@ class Blended(Attack):
         """The picture k, float (3, H, W) in [0, 1]."""
         if self.params.pattern == "noise":
             return torch.rand(shape, generator=generator)
-        weights = torch.randn(shape[0], _WAVES**2, generator=generator)
-        waves = cosine_basis(_WAVES, *shape[1:])
-        return torch.stack([stretched(torch.tensordot(w, waves, 1)) for w in weights])
+        return smooth_picture(shape, generator)

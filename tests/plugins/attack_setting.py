@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import torch
 
-from kdbench.attack import AttackSetting
+from kdbench.attack import AttackSetting, PoisonedImages
 from kdbench.data import load_dataset
 from kdbench.models import create_model
 from kdbench.models.base import FeatureModel
@@ -111,3 +111,15 @@ def others(count: int) -> torch.Tensor:
     """Non-target test images."""
     test = dataset(count).test
     return test.read(torch.nonzero(test.labels != TARGET).flatten())
+
+
+def built_sets(monkeypatch) -> list[PoisonedImages]:
+    """The poisoned sets that are built from now on, as they come."""
+    built, build = [], PoisonedImages.build.__func__
+
+    def noting(cls, *arguments, **options):
+        built.append(build(cls, *arguments, **options))
+        return built[-1]
+
+    monkeypatch.setattr(PoisonedImages, "build", classmethod(noting))
+    return built

@@ -31,6 +31,7 @@ PROMISED = {
         "htba.raw",
         "htba.head",
     ),
+    "wanet.plain",
     *("blended.noise", "blended.faint", "blended.strong", "sig.all", "lf.release"),
     *(
         "badnets.sham",
