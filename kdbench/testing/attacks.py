@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +21,7 @@ from kdbench.testing.common import ensure_network, run_once
 from kdbench.testing.method_run import MethodRun, implant, run_method
 from kdbench.testing.pictures import fingerprints
 from kdbench.testing.subjects import Subject
-from kdbench.training import Fit, Silent, Trained
+from kdbench.training import Fit, Player, Silent
 
 _SLACK = 15.0  # points of ACC or ASR that a teacher may move by being trained on for a little
 
@@ -139,14 +139,12 @@ class _RecordingFit(Fit):
     passes: list[tuple[ImageSet, Tensor, Tensor]] = field(default_factory=list)
     """For each training its image set, the rows of its first pass, and the label of each row."""
 
-    def __call__(
-        self,
-        trained: Trained,
-        loss: Callable[[Batch], Any],
-        images: ImageSet,
-        *rest: Any,
-        **named: Any,
+    def players(
+        self, players: Sequence[Player], images: ImageSet, *rest: Any, **named: Any
     ) -> list[float]:
+        # Where several take turns, the network that is poisoned comes first.
+        first, *others = players
+        loss = first.loss
         rows: list[Tensor] = []
         labels: list[Tensor] = []
 
@@ -161,7 +159,8 @@ class _RecordingFit(Fit):
                 labels.append(fitting[0].detach().cpu())
             return terms
 
-        history = super().__call__(trained, recording_loss, images, *rest, **named)
+        heard = [replace(first, loss=recording_loss), *others]
+        history = super().players(heard, images, *rest, **named)
         if rows:
             self.passes.append((images, torch.cat(rows), torch.cat(labels)))
         return history

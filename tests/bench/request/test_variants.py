@@ -31,7 +31,7 @@ PROMISED = {
         "htba.raw",
         "htba.head",
     ),
-    "wanet.plain",
+    *("wanet.plain", "adba.kdbackdoor", "adba.noshadow", "adba.kappa20"),
     *("blended.noise", "blended.faint", "blended.strong", "sig.all", "lf.release"),
     *(
         "badnets.sham",
