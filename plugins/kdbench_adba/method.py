@@ -17,7 +17,8 @@ The three take turns on each batch, in this order. A loss takes what the others 
 
 Deviations from the paper
 - It begins with the clean teacher. The code of 2020 trains the teacher for 10 epochs first.
-- beta, alpha, T and mu of the paper were not to be had. They are those of the reproduction in the code of BackWeak.
+- beta, alpha, T and mu of the paper were not to be had. They are those of the reproduction in
+  BackWeak's code.
 - The order is teacher, shadow, trigger. In the code the trigger comes first, and its images are
   those before its step.
 - The trigger is trained by Adam, at a rate at which the mask can fall from 1 to 0 in 100 steps.
