@@ -21,6 +21,7 @@ from kdbench_at.method import AT
 from kdbench_badnets.method import BadNets
 from kdbench_ckd.adaptive import LowVariance
 from kdbench_ckd.method import CKD, CKDParams
+from kdbench_dkd.method import DKD
 from kdbench_fineprune.method import mean_activation
 from kdbench_fkd.method import FKD, measured_margin
 from kdbench_htba.method import HTBA, HTBAParams
@@ -124,12 +125,18 @@ def kd(variant: str) -> Loss:
     return lambda teacher, student: objective(labelled(student), teacher, student)
 
 
+def dkd() -> Loss:
+    objective = DKD().objective(FrozenTeacher(tiny(0)), tiny(1))
+    return lambda teacher, student: objective(labelled(student), teacher, student)
+
+
 LOSSES: dict[str, Callable[[], Loss]] = {
     "fkd": fkd,
     "at": at,
     "nad": nad,
     "kd.hinton": lambda: kd("hinton"),
     "kd.eq4": lambda: kd("eq4"),
+    "dkd": dkd,
 }
 
 

@@ -24,6 +24,7 @@ VARIANTS = [
     "ckd.release",
     "ckd.lowvar",
     "ckd.adaptive_sim",
+    "dkd.standardised",
     "lba.yao",
     "lba.release",
     "htba.head",

@@ -36,6 +36,7 @@ PROMISED = {
     *(
         "badnets.sham",
         "badnets.big",
+        "dkd.standardised",
         "fkd.evalbn",
         "fkd.weak",
         "kd.hinton",
