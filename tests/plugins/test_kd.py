@@ -6,12 +6,14 @@ import pydantic
 import pytest
 import torch
 import torch.nn.functional as F
-from kdbench_kd.method import KD, KDParams, soft_cross_entropy, soft_kl
+from kdbench_dkd.method import standardised as standardised_in_dkd
+from kdbench_kd.method import KD, KDParams, soft_cross_entropy, soft_kl, standardised
 
 from kdbench.data.base import Batch
 from kdbench.models.base import FeatureOutput
 from kdbench.models.views import FrozenTeacher
 from kdbench.training import Recipe
+from tests.plugins import logits
 from tests.plugins.tiny import digest, distil, fit, images, tiny
 
 Z_T = torch.tensor([[0.0, math.log(3.0)]])  # softmax (1/4, 3/4)
@@ -86,3 +88,60 @@ def test_convex_weight_is_checked():
     with pytest.raises(pydantic.ValidationError, match="at most 1"):
         KDParams(alpha=2)
     assert KDParams(alpha=2, variant="eq4").alpha == 2
+    assert KDParams(alpha=2, ce_weight=0.1).alpha == 2
+
+
+def test_the_weight_of_the_task_loss():
+    for variant, ce_weight, expected in (
+        ("hinton", None, 0.1),
+        ("eq4", None, 1.0),
+        ("hinton", 0.25, 0.25),
+        ("eq4", 0.0, 0.0),
+    ):
+        got = run(KDParams(variant=variant, ce_weight=ce_weight), Z_T, Z_S)
+        assert got["ce"].item() == pytest.approx(expected * math.log(2), abs=1e-6)
+
+
+def test_standardised_logits():
+    """Of (2, 1, 0) the mean is 1, and the standard deviation too."""
+    assert standardised(torch.tensor([[2.0, 1.0, 0.0]])).tolist() == [
+        pytest.approx([1.0, 0.0, -1.0], abs=1e-6)
+    ]
+    assert standardised(torch.full((2, 4), 3.0)).abs().max().item() == 0
+    # A plugin imports no other plugin, so dkd has a copy.
+    z = 5 * torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(standardised(z), standardised_in_dkd(z))
+
+
+def standardise(teacher=logits.Z_T, student=logits.Z_S, **params):
+    return logits.terms(KD(KDParams(standardise=True, **params)), teacher, student)
+
+
+def test_the_loss_of_standardised_logits_by_hand():
+    got = standardise(temperature=2, alpha=1)
+    assert got["kd"].item() == pytest.approx(0.6356871, abs=1e-6)
+    got = logits.terms(KD(KDParams(**KD.variants["standardised"].params)))
+    assert got["kd"].item() == pytest.approx(9 * 0.6356871, abs=1e-5)
+    hard = F.cross_entropy(logits.Z_S, logits.LABELS).item()
+    assert got["ce"].item() == pytest.approx(0.1 * hard, abs=1e-6)
+
+
+def test_the_scale_and_shift_of_the_teachers_logits_do_not_matter():
+    same = standardise(teacher=3 * logits.Z_T + 5, temperature=2, alpha=1)
+    assert same["kd"].item() == pytest.approx(0.6356871, abs=1e-6)
+
+
+def test_a_common_shift_of_the_students_logits_has_no_slope():
+    student = logits.Z_S.clone().requires_grad_()
+    standardise(student=student)["kd"].backward()
+    assert student.grad.abs().sum() > 0.1
+    torch.testing.assert_close(student.grad.sum(1), torch.zeros(2), atol=1e-6, rtol=0)
+
+
+def test_equal_logits_have_finite_losses_and_slopes():
+    student = torch.zeros(2, 3, requires_grad=True)
+    for teacher in (torch.ones(2, 3), logits.Z_T):
+        got = standardise(teacher=teacher, student=student)
+        got["kd"].backward()
+        assert torch.isfinite(got["kd"])
+        assert torch.isfinite(student.grad).all()

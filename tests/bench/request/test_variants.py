@@ -41,6 +41,7 @@ PROMISED = {
         "fkd.weak",
         "kd.hinton",
         "kd.eq4",
+        "kd.standardised",
         "robustkd.paper",
         "robustkd.eq15",
     ),
