@@ -21,6 +21,7 @@ from kdbench_at.method import AT
 from kdbench_badnets.method import BadNets
 from kdbench_ckd.adaptive import LowVariance
 from kdbench_ckd.method import CKD, CKDParams
+from kdbench_dist.method import relations
 from kdbench_dkd.method import DKD
 from kdbench_fineprune.method import mean_activation
 from kdbench_fkd.method import FKD, measured_margin
@@ -130,6 +131,14 @@ def dkd() -> Loss:
     return lambda teacher, student: objective(labelled(student), teacher, student)
 
 
+def dist() -> Loss:
+    def loss(teacher: FeatureOutput, student: FeatureOutput) -> dict[str, Tensor]:
+        inter, intra = relations(student.logits, teacher.logits, 4.0)
+        return {"inter": inter, "intra": intra}
+
+    return loss
+
+
 LOSSES: dict[str, Callable[[], Loss]] = {
     "fkd": fkd,
     "at": at,
@@ -137,6 +146,7 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "kd.hinton": lambda: kd("hinton"),
     "kd.eq4": lambda: kd("eq4"),
     "dkd": dkd,
+    "dist": dist,
 }
 
 
