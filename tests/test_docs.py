@@ -17,11 +17,11 @@ from tests.loading.strangers import kdbench, own_tests, pip_install
 
 #: The kit for the methods that are one file each.
 LOSSES = """
+from pkt import PKT
 from quiet import Quiet
-from sp import SP
 from kdbench.testing import parametrize_with_checks
 
-@parametrize_with_checks([Quiet, SP])
+@parametrize_with_checks([Quiet, PKT])
 def test_contract(check):
     check()
 """
@@ -61,7 +61,7 @@ def tutorial(tmp_path_factory):
     pip_install(folder / "site", [folder / name for name in packages])
     (folder / "losses" / "tests").mkdir(parents=True)
     (folder / "losses" / "tests" / "test_losses.py").write_text(LOSSES)
-    for name in ("sp.py", "quiet.py"):
+    for name in ("pkt.py", "quiet.py"):
         shutil.copy(folder / name, folder / "site")
     return folder
 
@@ -109,7 +109,7 @@ def test_the_tutorials_command_runs(tutorial, tmp_path):
     ran = kdbench(
         tutorial / "site",
         "run",
-        *(f"--plugin-file={tutorial / name}.py" for name in ("arrays", "sp", "quiet", "tinynet")),
+        *(f"--plugin-file={tutorial / name}.py" for name in ("arrays", "pkt", "quiet", "tinynet")),
         "--dataset",
         "arrays",
         "--data-dir",
@@ -121,7 +121,7 @@ def test_the_tutorials_command_runs(tutorial, tmp_path):
         "--defense",
         "quiet",
         "--distiller",
-        "sp",
+        "pkt",
         "--pair",
         "wrn10_1-tinynet",
         "--no-controls",

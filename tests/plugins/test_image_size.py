@@ -32,6 +32,7 @@ from kdbench_lf.method import LF, LFParams, smooth
 from kdbench_nad.method import NADParams, attention_terms
 from kdbench_robustkd.method import RobustKDParams, detoxification_loss
 from kdbench_sig.method import SIG
+from kdbench_sp.method import SP, SPParams
 from torch import Tensor, nn
 
 from kdbench.attack import AttackSetting, PoisonedImages
@@ -139,6 +140,12 @@ def dist() -> Loss:
     return loss
 
 
+def sp() -> Loss:
+    """Weighted for the batch, as by default it is half as strong for twice the images."""
+    objective = SP(SPParams(scale_with_batch=True)).objective(FrozenTeacher(tiny(0)), tiny(1))
+    return lambda teacher, student: objective(labelled(student), teacher, student)
+
+
 LOSSES: dict[str, Callable[[], Loss]] = {
     "fkd": fkd,
     "at": at,
@@ -147,6 +154,7 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "kd.eq4": lambda: kd("eq4"),
     "dkd": dkd,
     "dist": dist,
+    "sp": sp,
 }
 
 
