@@ -24,6 +24,7 @@ from kdbench_ckd.method import CKD, CKDParams
 from kdbench_dist.method import relations
 from kdbench_dkd.method import DKD
 from kdbench_fineprune.method import mean_activation
+from kdbench_fitnet.method import FitNet
 from kdbench_fkd.method import FKD, measured_margin
 from kdbench_htba.method import HTBA, HTBAParams
 from kdbench_kd.method import KD, KDParams
@@ -146,6 +147,11 @@ def sp() -> Loss:
     return lambda teacher, student: objective(labelled(student), teacher, student)
 
 
+def fitnet() -> Loss:
+    objective = FitNet().objective(FrozenTeacher(tiny(0)), tiny(1)).eval()
+    return lambda teacher, student: objective(labelled(student), teacher, student)
+
+
 LOSSES: dict[str, Callable[[], Loss]] = {
     "fkd": fkd,
     "at": at,
@@ -155,6 +161,7 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "dkd": dkd,
     "dist": dist,
     "sp": sp,
+    "fitnet": fitnet,
 }
 
 

@@ -25,6 +25,7 @@ VARIANTS = [
     "ckd.lowvar",
     "ckd.adaptive_sim",
     "dkd.standardised",
+    "fitnet.release",
     "kd.standardised",
     "lba.yao",
     "lba.release",

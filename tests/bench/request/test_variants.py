@@ -37,6 +37,7 @@ PROMISED = {
         "badnets.sham",
         "badnets.big",
         "dkd.standardised",
+        "fitnet.release",
         "fkd.evalbn",
         "fkd.weak",
         "kd.hinton",
