@@ -31,6 +31,7 @@ from kdbench_kd.method import KD, KDParams
 from kdbench_lba.method import LBA, LBAParams
 from kdbench_lf.method import LF, LFParams, smooth
 from kdbench_nad.method import NADParams, attention_terms
+from kdbench_rkd.method import RKD
 from kdbench_robustkd.method import RobustKDParams, detoxification_loss
 from kdbench_sig.method import SIG
 from kdbench_sp.method import SP, SPParams
@@ -68,13 +69,13 @@ def pointwise() -> Pointwise:
     return Pointwise().eval()
 
 
-def features(seed: int, times: int = 1, copies: int = 1) -> FeatureOutput:
-    """Two images of 16x16, or ``times`` as large: the maps of :func:`tiny`. Each image is in the
-    batch ``copies`` times."""
+def features(seed: int, times: int = 1, copies: int = 1, count: int = 2) -> FeatureOutput:
+    """``count`` images of 16x16, or ``times`` as large: the maps of :func:`tiny`. Each image is in
+    the batch ``copies`` times."""
     g = torch.Generator().manual_seed(seed)
-    maps = [torch.randn(2, c, side, side, generator=g) for c, side in ((4, 16), (8, 8), (16, 4))]
+    maps = [torch.randn(count, c, side, side, generator=g) for c, side in ((4, 16), (8, 8), (16, 4))]
     maps = [larger(m, times).repeat(copies, 1, 1, 1) for m in maps]
-    return FeatureOutput(tuple(maps), tuple(maps), torch.randn(2, 4, generator=g).repeat(copies, 1))
+    return FeatureOutput(tuple(maps), tuple(maps), torch.randn(count, 4, generator=g).repeat(copies, 1))
 
 
 def labelled(out: FeatureOutput) -> Batch:
@@ -173,6 +174,28 @@ def test_a_distance_to_the_teacher(name):
     assert all(value > 0 for value in expected.values())
     for times, copies in ((2, 1), (4, 1), (1, 2)):
         values = loss(features(0, times, copies), features(1, times, copies))
+        assert {k: v.item() for k, v in values.items()} == pytest.approx(expected, rel=1e-4)
+
+
+def rkd() -> Loss:
+    objective = RKD().objective(FrozenTeacher(tiny(0)), tiny(1))
+    return lambda teacher, student: objective(labelled(student), teacher, student)
+
+
+#: A copy of an image is at distance 0 to it, so a batch of copies has other relations.
+RELATIONS: dict[str, Callable[[], Loss]] = {"rkd": rkd}
+
+
+@pytest.mark.parametrize("name", RELATIONS)
+def test_relations_between_images(name):
+    """The side changes no value."""
+    loss = RELATIONS[name]()
+    expected = {
+        k: v.item() for k, v in loss(features(0, count=4), features(1, count=4)).items()
+    }
+    assert all(value > 0 for value in expected.values())
+    for times in (2, 4):
+        values = loss(features(0, times, count=4), features(1, times, count=4))
         assert {k: v.item() for k, v in values.items()} == pytest.approx(expected, rel=1e-4)
 
 

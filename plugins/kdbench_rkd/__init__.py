@@ -1,0 +1,12 @@
+"""Relational distillation (Park et al. 2019) for kdbench."""
+
+from kdbench.hookspecs import hookimpl
+
+kdbench_api = ">=1,<2"
+
+
+@hookimpl
+def kdbench_distillers() -> list[type]:
+    from kdbench_rkd.method import RKD  # lazy: listing plugins must not import torch
+
+    return [RKD]
