@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from kdbench_anp.method import ANPParams, Neurons, adversarial_noise
 from kdbench_at.method import AT
 from kdbench_badnets.method import BadNets
+from kdbench_cc.method import CC, CCParams
 from kdbench_ckd.adaptive import LowVariance
 from kdbench_ckd.method import CKD, CKDParams
 from kdbench_dist.method import relations
@@ -73,9 +74,13 @@ def features(seed: int, times: int = 1, copies: int = 1, count: int = 2) -> Feat
     """``count`` images of 16x16, or ``times`` as large: the maps of :func:`tiny`. Each image is in
     the batch ``copies`` times."""
     g = torch.Generator().manual_seed(seed)
-    maps = [torch.randn(count, c, side, side, generator=g) for c, side in ((4, 16), (8, 8), (16, 4))]
+    maps = [
+        torch.randn(count, c, side, side, generator=g) for c, side in ((4, 16), (8, 8), (16, 4))
+    ]
     maps = [larger(m, times).repeat(copies, 1, 1, 1) for m in maps]
-    return FeatureOutput(tuple(maps), tuple(maps), torch.randn(count, 4, generator=g).repeat(copies, 1))
+    return FeatureOutput(
+        tuple(maps), tuple(maps), torch.randn(count, 4, generator=g).repeat(copies, 1)
+    )
 
 
 def labelled(out: FeatureOutput) -> Batch:
@@ -182,17 +187,24 @@ def rkd() -> Loss:
     return lambda teacher, student: objective(labelled(student), teacher, student)
 
 
+def cc(variant: str) -> Loss:
+    objective = CC(CCParams(variant=variant)).objective(FrozenTeacher(tiny(0)), tiny(1))
+    return lambda teacher, student: objective(labelled(student), teacher, student)
+
+
 #: A copy of an image is at distance 0 to it, so a batch of copies has other relations.
-RELATIONS: dict[str, Callable[[], Loss]] = {"rkd": rkd}
+RELATIONS: dict[str, Callable[[], Loss]] = {
+    "rkd": rkd,
+    "cc.release": lambda: cc("release"),
+    "cc.paper": lambda: cc("paper"),
+}
 
 
 @pytest.mark.parametrize("name", RELATIONS)
 def test_relations_between_images(name):
     """The side changes no value."""
     loss = RELATIONS[name]()
-    expected = {
-        k: v.item() for k, v in loss(features(0, count=4), features(1, count=4)).items()
-    }
+    expected = {k: v.item() for k, v in loss(features(0, count=4), features(1, count=4)).items()}
     assert all(value > 0 for value in expected.values())
     for times in (2, 4):
         values = loss(features(0, times, count=4), features(1, times, count=4))

@@ -21,6 +21,7 @@ from tests.testing.mutants import MUTANTS, NeverNothing
 REGISTRY = Registry.load()
 EVERY = [f"{kind}.{name}" for kind, methods in REGISTRY.methods.items() for name in sorted(methods)]
 VARIANTS = [
+    "cc.paper",
     "ckd.release",
     "ckd.lowvar",
     "ckd.adaptive_sim",

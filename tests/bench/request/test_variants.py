@@ -36,6 +36,8 @@ PROMISED = {
     *(
         "badnets.sham",
         "badnets.big",
+        "cc.release",
+        "cc.paper",
         "dkd.standardised",
         "fitnet.release",
         "fkd.evalbn",

@@ -1,0 +1,12 @@
+"""Correlation congruence (Peng et al. 2019) for kdbench."""
+
+from kdbench.hookspecs import hookimpl
+
+kdbench_api = ">=1,<2"
+
+
+@hookimpl
+def kdbench_distillers() -> list[type]:
+    from kdbench_cc.method import CC  # lazy: listing plugins must not import torch
+
+    return [CC]
