@@ -38,7 +38,6 @@ from kdbench.distiller import Distiller
 from kdbench.method import Info, Params, Variant
 from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
-from kdbench.trigger_search import pooled
 
 
 def neighbours(student: Tensor, teacher: Tensor) -> Tensor:
@@ -78,20 +77,22 @@ class CCParams(Params):
 class CCObjective(nn.Module):
     """The task loss and the weighted L_CC; owns both embeddings."""
 
-    def __init__(self, student_channels: int, teacher_channels: int, params: CCParams) -> None:
+    def __init__(self, teacher: FrozenTeacher, student: FeatureModel, params: CCParams) -> None:
         super().__init__()
         self.params = params
-        self.student_embedding = nn.Linear(student_channels, params.dimensions)
-        self.teacher_embedding = nn.Linear(teacher_channels, params.dimensions)
+        # Functions, since a network must not be a part of the objective.
+        self.pooled = (teacher.pooled, student.pooled)
+        self.student_embedding = nn.Linear(student.tap_channels[-1], params.dimensions)
+        self.teacher_embedding = nn.Linear(teacher.tap_channels[-1], params.dimensions)
 
     def forward(
         self, batch: Batch, teacher_out: FeatureOutput, student_out: FeatureOutput
     ) -> dict[str, Tensor]:
         """Return ``{"ce", "cc"}``, float32 scalars; ``cc`` is weighted already."""
-        p = self.params
+        p, (of_teacher, of_student) = self.params, self.pooled
         with torch.autocast(batch.labels.device.type, enabled=False):
-            student = self.student_embedding(penultimate(student_out))
-            teacher = self.teacher_embedding(penultimate(teacher_out).detach())
+            student = self.student_embedding(of_student(student_out).float())
+            teacher = self.teacher_embedding(of_teacher(teacher_out).detach().float())
             if p.variant == "release":
                 distance = neighbours(student, teacher)
             else:
@@ -101,11 +102,6 @@ class CCObjective(nn.Module):
             "ce": F.cross_entropy(student_out.logits.float(), batch.labels),
             "cc": p.weight * distance,
         }
-
-
-def penultimate(out: FeatureOutput) -> Tensor:
-    """The last tap after a ReLU, averaged over the image: float32 (N, C)."""
-    return pooled(out.taps[-1].relu())
 
 
 class CC(Distiller):
@@ -131,4 +127,4 @@ class CC(Distiller):
     params: CCParams
 
     def objective(self, teacher: FrozenTeacher, student: FeatureModel) -> CCObjective:
-        return CCObjective(student.tap_channels[-1], teacher.tap_channels[-1], self.params)
+        return CCObjective(teacher, student, self.params)

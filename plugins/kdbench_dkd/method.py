@@ -9,15 +9,14 @@ Implemented: both terms of the paper's section 3, in the form of the authors' co
     p = softmax(z / T),  b = (p_y, 1 - p_y),  q = softmax of z / T without the class y
     TCKD = T^2 * mean_B KL(b_t || b_s),  NCKD = T^2 * mean_B KL(q_t || q_s)
     L = c * CE(z_s, y) + w * (alpha * TCKD + beta * NCKD)
-        w = min(steps taken / warmup_steps, 1)
+        w = min(progress / warmup, 1), progress the share of the steps that are done
 
 With ``standardise`` z is (z - mean) / (1e-7 + sd) of each image's logits, in the place of z in TCKD
 and NCKD, for teacher and student. sd divides by K - 1.
 
 Deviations from the paper:
-- The authors' weight grows over the first 20 of 240 epochs. An objective is not told how long the
-  training is. So ``warmup_steps`` counts steps, and by default there is no warm-up. Theirs is a
-  twelfth of all steps.
+- The authors' weight grows over the first 20 of 240 epochs, from epoch to epoch. Here it grows over
+  the first twelfth of the steps, from step to step.
 - q leaves the class y out. The authors' code subtracts 1000 from its logit, which is the same in
   exact arithmetic.
 - beta was chosen for each pair on the test set: 8 for ResNet-32x4 to 8x4, 6 for WRN-40-2 to 16-2, 2
@@ -96,11 +95,12 @@ class DKDParams(Params):
     ce_weight: float = Field(
         1.0, ge=0, le=100, description="weight of the task loss; authors' code"
     )
-    warmup_steps: int = Field(
-        0,
+    warmup: float = Field(
+        0.083,
         ge=0,
-        description="steps over which the weight of both terms grows from 0; the paper takes a "
-        "twelfth of all",
+        le=1,
+        description="share of the steps over which the weight of both terms grows from 0; "
+        "authors' code, 20 of 240 epochs",
     )
     standardise: bool = Field(
         False,
@@ -110,14 +110,11 @@ class DKDParams(Params):
 
 
 class DKDObjective(nn.Module):
-    """The task loss and both weighted terms; owns a count of its steps and no parameters."""
-
-    steps: Tensor
+    """The task loss and both weighted terms; owns no parameters."""
 
     def __init__(self, params: DKDParams) -> None:
         super().__init__()
         self.params = params
-        self.register_buffer("steps", torch.zeros(()))
 
     def forward(
         self, batch: Batch, teacher_out: FeatureOutput, student_out: FeatureOutput
@@ -129,20 +126,12 @@ class DKDObjective(nn.Module):
             student, teacher = standardised(student), standardised(teacher)
         target, rest = decoupled(student, teacher, batch.labels, p.temperature)
         hard = F.cross_entropy(student_out.logits.float(), batch.labels)
-        grown = self._grown()
+        grown = min(batch.progress / p.warmup, 1.0) if p.warmup else 1.0
         return {
             "ce": p.ce_weight * hard,
             "tckd": grown * p.alpha * target,
             "nckd": grown * p.beta * rest,
         }
-
-    def _grown(self) -> Tensor | float:
-        """The share of the weight at this step. A buffer counts, so resumed training goes on."""
-        if not self.params.warmup_steps:
-            return 1.0
-        share = (self.steps / self.params.warmup_steps).clamp_max(1.0)
-        self.steps += 1
-        return share
 
 
 class DKD(Distiller):

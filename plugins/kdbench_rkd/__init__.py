@@ -2,7 +2,7 @@
 
 from kdbench.hookspecs import hookimpl
 
-kdbench_api = ">=1,<2"
+kdbench_api = ">=1.4,<2"
 
 
 @hookimpl

@@ -34,7 +34,6 @@ from kdbench.errors import ConfigError
 from kdbench.method import Info, Params
 from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
-from kdbench.trigger_search import pooled
 
 #: 256^3 angles are 64 MiB for each tensor of them.
 _MOST = 256
@@ -70,9 +69,11 @@ class RKDParams(Params):
 class RKDObjective(nn.Module):
     """The task loss and both weighted relations; owns no parameters."""
 
-    def __init__(self, params: RKDParams) -> None:
+    def __init__(self, teacher: FrozenTeacher, student: FeatureModel, params: RKDParams) -> None:
         super().__init__()
         self.params = params
+        # Functions, since a network must not be a part of the objective.
+        self.pooled = (teacher.pooled, student.pooled)
 
     def forward(
         self, batch: Batch, teacher_out: FeatureOutput, student_out: FeatureOutput
@@ -87,20 +88,15 @@ class RKDObjective(nn.Module):
                 f"rkd compares all angles of a batch, and this one has {len(batch.labels)} images; "
                 f"it takes {_MOST} at most: --set distill.batch_size={_MOST} or fewer"
             )
-        p = self.params
+        p, (of_teacher, of_student) = self.params, self.pooled
         with torch.no_grad():
-            wanted_distance, wanted_angle = relations(penultimate(teacher_out))
-        distance, angle = relations(penultimate(student_out))
+            wanted_distance, wanted_angle = relations(of_teacher(teacher_out))
+        distance, angle = relations(of_student(student_out))
         return {
             "ce": F.cross_entropy(student_out.logits.float(), batch.labels),
             "distance": p.distance_weight * F.smooth_l1_loss(distance, wanted_distance),
             "angle": p.angle_weight * F.smooth_l1_loss(angle, wanted_angle),
         }
-
-
-def penultimate(out: FeatureOutput) -> Tensor:
-    """The last tap after a ReLU, averaged over the image: float32 (N, C)."""
-    return pooled(out.taps[-1].relu())
 
 
 class RKD(Distiller):
@@ -119,4 +115,4 @@ class RKD(Distiller):
     params: RKDParams
 
     def objective(self, teacher: FrozenTeacher, student: FeatureModel) -> RKDObjective:
-        return RKDObjective(self.params)
+        return RKDObjective(teacher, student, self.params)

@@ -15,10 +15,14 @@ LABELS = torch.tensor([0, 1])
 
 
 def terms(
-    distiller: Distiller, teacher: Tensor = Z_T, student: Tensor = Z_S, labels: Tensor = LABELS
+    distiller: Distiller,
+    teacher: Tensor = Z_T,
+    student: Tensor = Z_S,
+    labels: Tensor = LABELS,
+    progress: float = 0.5,
 ) -> dict[str, Tensor]:
     """The named losses of a distiller that looks at logits only."""
     count = len(labels)
-    batch = Batch(torch.zeros(count, 3, 1, 1), labels, torch.arange(count))
+    batch = Batch(torch.zeros(count, 3, 1, 1), labels, torch.arange(count), progress)
     objective = distiller.objective(None, None)
     return objective(batch, FeatureOutput((), (), teacher), FeatureOutput((), (), student))

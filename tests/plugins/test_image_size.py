@@ -23,7 +23,7 @@ from kdbench_cc.method import CC, CCParams
 from kdbench_ckd.adaptive import LowVariance
 from kdbench_ckd.method import CKD, CKDParams
 from kdbench_dist.method import relations
-from kdbench_dkd.method import DKD
+from kdbench_dkd.method import DKD, DKDParams
 from kdbench_fineprune.method import mean_activation
 from kdbench_fitnet.method import FitNet
 from kdbench_fkd.method import FKD, measured_margin
@@ -135,7 +135,7 @@ def kd(variant: str) -> Loss:
 
 
 def dkd() -> Loss:
-    objective = DKD().objective(FrozenTeacher(tiny(0)), tiny(1))
+    objective = DKD(DKDParams(warmup=0)).objective(FrozenTeacher(tiny(0)), tiny(1))
     return lambda teacher, student: objective(labelled(student), teacher, student)
 
 
