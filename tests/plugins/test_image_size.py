@@ -32,6 +32,7 @@ from kdbench_kd.method import KD, KDParams
 from kdbench_lba.method import LBA, LBAParams
 from kdbench_lf.method import LF, LFParams, smooth
 from kdbench_nad.method import NADParams, attention_terms
+from kdbench_reviewkd.method import context_loss
 from kdbench_rkd.method import RKD
 from kdbench_robustkd.method import RobustKDParams, detoxification_loss
 from kdbench_sig.method import SIG
@@ -209,6 +210,20 @@ def test_relations_between_images(name):
     for times in (2, 4):
         values = loss(features(0, times, count=4), features(1, times, count=4))
         assert {k: v.item() for k, v in values.items()} == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_level_of_reviewkd():
+    """At twice the side the mean of the old size joins. Of 4x4 it has the weights 1, 1/2, 1/4, and
+    of 8x8 an 1/8 more."""
+    (a, b), (a_twice, b_twice) = (
+        [features(seed, times).groups[-1] for seed in (0, 1)] for times in (1, 2)
+    )
+    places = F.mse_loss(a, b)
+    others = 1.75 * context_loss(a, b) - places
+    expected = (1.5 * places + others / 2) / 1.875
+    assert context_loss(a_twice, b_twice).item() == pytest.approx(expected.item(), rel=1e-4)
+    a, b = a.repeat(2, 1, 1, 1), b.repeat(2, 1, 1, 1)
+    assert context_loss(a, b).item() == pytest.approx((places + others).item() / 1.75, rel=1e-4)
 
 
 def test_margins_that_are_measured():
