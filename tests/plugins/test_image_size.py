@@ -16,6 +16,7 @@ import kdbench_lba.method as lba
 import pytest
 import torch
 import torch.nn.functional as F
+from kdbench_ab.method import AB, ABParams
 from kdbench_anp.method import ANPParams, Neurons, adversarial_noise
 from kdbench_at.method import AT
 from kdbench_badnets.method import BadNets
@@ -159,6 +160,11 @@ def fitnet() -> Loss:
     return lambda teacher, student: objective(labelled(student), teacher, student)
 
 
+def ab() -> Loss:
+    objective = AB(ABParams(stages="joint")).objective(FrozenTeacher(tiny(0)), tiny(1))
+    return lambda teacher, student: objective(labelled(student), teacher, student)
+
+
 LOSSES: dict[str, Callable[[], Loss]] = {
     "fkd": fkd,
     "at": at,
@@ -169,6 +175,7 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "dist": dist,
     "sp": sp,
     "fitnet": fitnet,
+    "ab": ab,
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from kdbench_ab.method import AB
 from kdbench_cc.method import CC
 from kdbench_fitnet.method import FitNet
 from kdbench_fkd.method import FKD
@@ -40,7 +41,7 @@ def test_fkd_measures_margins_and_trains_the_student():
 
 @pytest.mark.parametrize(
     "distiller",
-    [SP(), FitNet(), RKD(), CC(), ReviewKD(ReviewKDParams(warmup=0))],
+    [SP(), FitNet(), RKD(), CC(), ReviewKD(ReviewKDParams(warmup=0)), AB()],
     ids=lambda distiller: distiller.info.name,
 )
 @pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_resnet"])

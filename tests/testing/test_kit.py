@@ -21,6 +21,7 @@ from tests.testing.mutants import MUTANTS, NeverNothing
 REGISTRY = Registry.load()
 EVERY = [f"{kind}.{name}" for kind, methods in REGISTRY.methods.items() for name in sorted(methods)]
 VARIANTS = [
+    "ab.joint",
     "cc.paper",
     "ckd.release",
     "ckd.lowvar",

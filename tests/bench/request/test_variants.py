@@ -36,6 +36,7 @@ PROMISED = {
     *(
         "badnets.sham",
         "badnets.big",
+        "ab.joint",
         "cc.release",
         "cc.paper",
         "dkd.standardised",
