@@ -28,6 +28,7 @@ from kdbench_dkd.method import DKD, DKDParams
 from kdbench_fineprune.method import mean_activation
 from kdbench_fitnet.method import FitNet
 from kdbench_fkd.method import FKD, measured_margin
+from kdbench_fsp.method import FSP, FSPParams
 from kdbench_htba.method import HTBA, HTBAParams
 from kdbench_kd.method import KD, KDParams
 from kdbench_lba.method import LBA, LBAParams
@@ -165,6 +166,11 @@ def ab() -> Loss:
     return lambda teacher, student: objective(labelled(student), teacher, student)
 
 
+def fsp() -> Loss:
+    objective = FSP(FSPParams(stages="joint")).objective(FrozenTeacher(tiny(0)), tiny(1))
+    return lambda teacher, student: objective(labelled(student), teacher, student)
+
+
 LOSSES: dict[str, Callable[[], Loss]] = {
     "fkd": fkd,
     "at": at,
@@ -176,6 +182,7 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "sp": sp,
     "fitnet": fitnet,
     "ab": ab,
+    "fsp": fsp,
 }
 
 

@@ -11,6 +11,7 @@ from kdbench_ab.method import AB
 from kdbench_cc.method import CC
 from kdbench_fitnet.method import FitNet
 from kdbench_fkd.method import FKD
+from kdbench_fsp.method import FSP, FSPParams
 from kdbench_htba.method import HTBA, HTBAParams, penultimate
 from kdbench_reviewkd.method import ReviewKD, ReviewKDParams
 from kdbench_rkd.method import RKD
@@ -41,7 +42,15 @@ def test_fkd_measures_margins_and_trains_the_student():
 
 @pytest.mark.parametrize(
     "distiller",
-    [SP(), FitNet(), RKD(), CC(), ReviewKD(ReviewKDParams(warmup=0)), AB()],
+    [
+        SP(),
+        FitNet(),
+        RKD(),
+        CC(),
+        ReviewKD(ReviewKDParams(warmup=0)),
+        AB(),
+        FSP(FSPParams(connector=True)),
+    ],
     ids=lambda distiller: distiller.info.name,
 )
 @pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_resnet"])

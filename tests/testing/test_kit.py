@@ -28,6 +28,7 @@ VARIANTS = [
     "ckd.adaptive_sim",
     "dkd.standardised",
     "fitnet.release",
+    "fsp.joint",
     "kd.standardised",
     "lba.yao",
     "lba.release",

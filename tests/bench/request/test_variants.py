@@ -42,6 +42,7 @@ PROMISED = {
         "dkd.standardised",
         "fitnet.release",
         "fkd.evalbn",
+        "fsp.joint",
         "fkd.weak",
         "kd.hinton",
         "kd.eq4",

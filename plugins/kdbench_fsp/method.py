@@ -1,0 +1,151 @@
+"""Flow of the solution procedure ("FSP"): how a network's features change from one group to the
+next.
+
+J. Yim, D. Joo, J. Bae, J. Kim: A Gift from Knowledge Distillation: Fast Optimization, Network
+Minimization and Transfer Learning. CVPR 2017.
+
+Implemented: the paper's flow matrices between neighbouring groups, as in RepDistiller's code.
+
+    M_ij = sum over places of A_i B_j / (H W)       A, B two groups' outputs, A pooled to B's size
+    L_FSP = sum over (G1, G2), (G2, G3) of mean (M_s - M_t)^2
+    stages = init:   L = weight * L_FSP for the first ``share`` of the steps, then L = CE(z_s, y)
+    stages = joint:  L = CE(z_s, y) + weight * L_FSP
+
+As executed (``init``, default) the teacher is gone after the first ninth of the steps. It is an
+initialisation of the student. So expect the ASR of C2, the student without a teacher.
+
+Deviations from the paper:
+- RepDistiller has a third pair, from the stem to G1. A network need not have a stem here, so there
+  are two pairs.
+- RepDistiller takes 30 epochs of matching at a constant rate, in evaluation mode but for the groups
+  that learn, and then 240. Here both stages have one schedule, one optimiser and training mode.
+  ``share`` is 30 of 270.
+- In the first stage weight decay acts on the classifier, too.
+- The matrices of two networks need equal channels. Others are refused, unless ``connector`` puts a
+  1x1 convolution after each of the student's groups. The paper has none.
+- Where two networks differ in height or width the matrices have one size all the same, so nothing
+  is pooled between networks.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from kdbench.data.base import Batch
+from kdbench.distiller import Distiller
+from kdbench.errors import ConfigError
+from kdbench.matching import match_size
+from kdbench.method import Info, Params, Variant
+from kdbench.models.base import FeatureModel, FeatureOutput
+from kdbench.models.views import FrozenTeacher
+
+
+def flow(earlier: Tensor, later: Tensor) -> Tensor:
+    """M of two maps (N, A, H, W) and (N, B, H', W'): float32 (N, A, B). The larger map is
+    average-pooled."""
+    a, b = (maps.float().flatten(2) for maps in match_size(earlier, later))
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b.transpose(1, 2) / a.shape[2]
+
+
+def flows(groups: tuple[Tensor, ...]) -> list[Tensor]:
+    """M of each two neighbouring groups."""
+    return [flow(earlier, later) for earlier, later in pairwise(groups)]
+
+
+class FSPParams(Params):
+    weight: float | None = Field(
+        None,
+        ge=0,
+        description="weight of L_FSP; None: 1 in init, where it is alone, and 50 in joint; "
+        "RepDistiller",
+    )
+    stages: Literal["init", "joint"] = Field(
+        "init",
+        description="init: L_FSP alone, then the task loss alone, as executed; joint: both all the "
+        "time",
+    )
+    share: float = Field(
+        0.111,
+        gt=0,
+        lt=1,
+        description="init: share of the steps with L_FSP; RepDistiller: 30 epochs before 240",
+    )
+    connector: bool = Field(
+        False,
+        description="a 1x1 convolution after each group of the student, for networks of other "
+        "channels; kdbench",
+    )
+
+    @property
+    def factor(self) -> float:
+        """The weight of L_FSP."""
+        if self.weight is not None:
+            return self.weight
+        return 1.0 if self.stages == "init" else 50.0
+
+
+class FSPObjective(nn.Module):
+    """L_FSP and the task loss, one after the other or together; owns the connectors."""
+
+    def __init__(self, teacher: FrozenTeacher, student: FeatureModel, params: FSPParams) -> None:
+        super().__init__()
+        self.params = params
+        mine, theirs = student.group_channels, teacher.group_channels
+        if mine != theirs and not params.connector:
+            raise ConfigError(
+                f"fsp compares networks of equal channels, and the groups have {mine} in the "
+                f"student and {theirs} in the teacher; --set distiller.fsp.connector=true puts "
+                "1x1 convolutions between them"
+            )
+        self.connectors = nn.ModuleList(
+            nn.Conv2d(s, t, 1, bias=False) if params.connector else nn.Identity()
+            for s, t in zip(mine, theirs, strict=True)
+        )
+
+    def forward(
+        self, batch: Batch, teacher_out: FeatureOutput, student_out: FeatureOutput
+    ) -> dict[str, Tensor]:
+        """Return ``{"ce", "fsp"}`` or ``{"ce"}``, float32 scalars, weighted already.
+
+        In the first stage ``ce`` has weight 0, so that every parameter has a gradient.
+        """
+        p = self.params
+        ce = F.cross_entropy(student_out.logits.float(), batch.labels)
+        first = p.stages == "init" and batch.progress < p.share
+        if p.stages == "init" and not first:
+            return {"ce": ce}
+        with torch.no_grad():
+            wanted = flows(teacher_out.groups)
+        mine = tuple(c(g) for c, g in zip(self.connectors, student_out.groups, strict=True))
+        distances = [F.mse_loss(m, t) for m, t in zip(flows(mine), wanted, strict=True)]
+        return {"ce": 0.0 * ce if first else ce, "fsp": p.factor * torch.stack(distances).sum()}
+
+
+class FSP(Distiller):
+    """Distillation of the flow between groups."""
+
+    info = Info(
+        name="fsp",
+        title="A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and "
+        "Transfer Learning",
+        authors="Yim, Joo, Bae, Kim",
+        venue="CVPR",
+        year=2017,
+        link="https://openaccess.thecvf.com/content_cvpr_2017/html/Yim_A_Gift_From_CVPR_2017_paper.html",
+    )
+    Params = FSPParams
+    presets = {"quick": {}, "standard": {}, "paper": {}}
+    variants = {
+        "joint": Variant("both losses all the time; not in the literature", {"stages": "joint"})
+    }
+    params: FSPParams
+
+    def objective(self, teacher: FrozenTeacher, student: FeatureModel) -> FSPObjective:
+        return FSPObjective(teacher, student, self.params)
