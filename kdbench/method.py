@@ -20,6 +20,9 @@ class Info:
     venue: str
     year: int
     link: str
+    evidence: str = ""
+    """Where it was measured with kdbench: a page of ``benchmarks/findings`` for a built-in method,
+    an address for others. Empty: nowhere yet."""
 
 
 @dataclass(frozen=True)

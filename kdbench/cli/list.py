@@ -154,13 +154,21 @@ def _method(name: str, item: Registered[MethodFacts]) -> Iterator[Entry]:
     publication."""
     info = item.value.info
     plugin = {"plugin": item.plugin.name, "version": item.plugin.version}
-    yield {"name": name, "title": info.title, "venue": info.venue, "year": info.year, **plugin}
+    yield {
+        "name": name,
+        "title": info.title,
+        "venue": info.venue,
+        "year": info.year,
+        "evidence": info.evidence or "none yet",
+        **plugin,
+    }
     for word, variant in item.value.variants.items():
         yield {
             "name": f"{name}.{word}",
             "title": variant.text,
             "venue": "",
             "year": "",
+            "evidence": "",
             **plugin,
             "params": variant.params,
         }

@@ -111,6 +111,7 @@ class InfoFacts(Facts):
     venue: Line
     year: int = Field(ge=-10_000, le=10_000)
     link: Line
+    evidence: Line = ""
 
 
 class FieldFacts(Facts):

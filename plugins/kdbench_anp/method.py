@@ -194,6 +194,7 @@ class ANP(Repair):
         venue="NeurIPS",
         year=2021,
         link="https://arxiv.org/abs/2110.14430",
+        evidence="other-repairs",
     )
     Params = ANPParams
     zero = {"select": "fixed", "threshold": -1}

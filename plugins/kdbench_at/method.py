@@ -91,6 +91,7 @@ class AT(Distiller):
         venue="ICLR",
         year=2017,
         link="https://arxiv.org/abs/1612.03928",
+        evidence="open-choices",
     )
     Params = ATParams
     presets = {"quick": {}, "standard": {}, "paper": {}}

@@ -61,6 +61,7 @@ class BadNets(Attack):
         venue="IEEE Access",
         year=2019,
         link="https://arxiv.org/abs/1708.06733",
+        evidence="does-a-backdoor-travel",
     )
     Params = BadNetsParams
     zero = {"poison_rate": 0.0}

@@ -124,6 +124,7 @@ class CKD(Attack):
         venue="Computer Science 51(3)",
         year=2024,
         link="https://doi.org/10.11896/jsjkx.221200035",
+        evidence="does-a-backdoor-travel",
     )
     Params = CKDParams
     zero = {"poison_rate": 0.0}

@@ -114,6 +114,7 @@ class FinePruning(Repair):
         venue="RAID",
         year=2018,
         link="https://arxiv.org/abs/1805.12185",
+        evidence="other-repairs",
     )
     Params = FinePruneParams
     zero = {"max_pruned": 0.0, "epochs": 0}

@@ -30,6 +30,7 @@ class FineTuning(Repair):
         venue="NeurIPS Datasets and Benchmarks",
         year=2022,
         link="https://arxiv.org/abs/2206.12654",
+        evidence="other-repairs",
     )
     Params = TuningParams
     zero = {"epochs": 0}

@@ -203,6 +203,7 @@ class FKD(Distiller):
         venue="ICCV",
         year=2019,
         link="https://arxiv.org/abs/1904.01866",
+        evidence="does-a-backdoor-travel",
     )
     Params = FKDParams
     presets = {"quick": {}, "standard": {}, "paper": {}}

@@ -168,6 +168,7 @@ class HTBA(Attack):
         venue="AAAI",
         year=2020,
         link="https://arxiv.org/abs/1910.00033",
+        evidence="does-a-backdoor-travel",
     )
     Params = HTBAParams
     zero = {"iterations": 0}

@@ -140,6 +140,7 @@ class KD(Distiller):
         venue="NIPS Deep Learning Workshop",
         year=2015,
         link="https://arxiv.org/abs/1503.02531",
+        evidence="open-choices",
     )
     Params = KDParams
     presets = {"quick": {}, "standard": {}, "paper": {}}

@@ -85,6 +85,7 @@ class LBA(Attack):
         venue="CCS",
         year=2019,
         link="https://doi.org/10.1145/3319535.3354209",
+        evidence="does-a-backdoor-travel",
     )
     Params = LBAParams
     zero = {"poison_rate": 0.0}

@@ -102,6 +102,7 @@ class NAD(Repair):
         venue="ICLR",
         year=2021,
         link="https://arxiv.org/abs/2101.05930",
+        evidence="other-repairs",
     )
     Params = NADParams
     zero = {"beta": (0, 0, 0), "epochs": 0}

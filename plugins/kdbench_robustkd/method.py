@@ -275,6 +275,7 @@ class RobustKD(Defense):
         venue="arXiv",
         year=2024,
         link="https://arxiv.org/abs/2406.03409",
+        evidence="robustkd-on-three-pairs",
     )
     Params = RobustKDParams
     zero = {"m_max": 0.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -32,7 +33,8 @@ def test_list_json():
         "teachers",
         "broken",
     } == set(found)
-    assert set(found["attacks"][0]) == {"name", "title", "venue", "year", "plugin", "version"}
+    columns = {"name", "title", "venue", "year", "evidence", "plugin", "version"}
+    assert set(found["attacks"][0]) == columns
     assert found["broken"] == []
 
 
@@ -133,3 +135,17 @@ def test_a_method_of_a_kind_in_the_singular():
     assert one.exit_code == 0
     assert one.output == several.output
     assert "`kdbench list attacks`" in call("list", "attackss").stderr
+
+
+def test_evidence_is_a_page_that_names_the_method():
+    """What was not measured says so."""
+    pages = Path(__file__).parents[2] / "benchmarks" / "findings"
+    found = json.loads(call("list", "--json").output)
+    for kind in ("attacks", "distillers", "defenses"):
+        for entry in found[kind]:
+            name, page = entry["name"], entry["evidence"]
+            if "." in name:
+                assert page == "", "a variant is its method's"
+            elif page != "none yet":
+                assert name in (pages / f"{page}.md").read_text(encoding="utf-8").lower(), name
+    assert {entry["evidence"] for entry in found["attacks"]} >= {"does-a-backdoor-travel"}

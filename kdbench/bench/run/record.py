@@ -72,7 +72,9 @@ def _spec(prepared: Prepared) -> str | None:
 def _papers(request: Mapping[str, Any], registry: Answers) -> dict[str, dict[str, Any]]:
     """Where each method of a request comes from, by its name."""
     return {
-        f"{kind}.{name}": registry.facts(kind, name).info.model_dump(mode="json")
+        f"{kind}.{name}": registry.facts(kind, name).info.model_dump(
+            mode="json", exclude={"evidence"}
+        )
         for kind in METHOD_KINDS
         for name in dict.fromkeys(map(base_name, _asked(request, f"{kind}s")))
     }
