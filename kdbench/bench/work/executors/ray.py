@@ -40,13 +40,14 @@ _AWAY_S = 20.0
 _AGAIN_S = 2.0
 #: Seconds that an agent waits for news before it answers that there is none.
 _POLL_S = 0.25
+#: Seconds for which an agent that lives may say nothing. Its machine may be busy.
+_SILENT_S = 600.0
 #: Seconds for a short question, and for one that moves bytes.
 _ANSWER_S, _SEND_S = 60.0, 600.0
 #: Seconds between two looks at which machines there are.
 _LOOK_S = 2.0
 #: Seconds without any agent after which it is said what is waited for.
 _PATIENCE_S = 30.0
-
 
 _OUTCOME = TypeAdapter(Outcome)
 _FIELDS = {each.name for each in fields(Outcome)}
@@ -66,8 +67,9 @@ class _Slot:
     left: set[str] = field(default_factory=set)
     #: Number of the last event that was heard.
     heard: int = 0
-    #: The answer to a question for news, on its way.
+    #: The answer to a question for news, on its way, and since when.
     asked: Any = None
+    asked_at: float = 0.0
     #: Since when it does not answer.
     away_since: float | None = None
     ask_again_at: float = 0.0
@@ -137,7 +139,8 @@ class RayExecutor:
 
     def warm_up(self) -> None:
         """Refuse now what would be refused once everything else is ready."""
-        self._cluster.knock()
+        if known := self._cluster.knock():
+            self._tell(known)
 
     def free(self) -> int:
         return max(0, sum(slot.idle for slot in self._slots) - len(self._queue))
@@ -242,10 +245,12 @@ class RayExecutor:
 
     def _ask(self) -> dict[Any, _Slot]:
         """The answers that are on their way, and of whom."""
-        for slot in self._slots:
-            due = time.monotonic() >= slot.ask_again_at
-            if slot.job is not None and slot.asked is None and due:
-                slot.asked = slot.actor.poll.remote(slot.heard, _POLL_S)
+        now = time.monotonic()
+        for slot in list(self._slots):
+            if slot.asked is not None and now - slot.asked_at > _SILENT_S:
+                self._lose(slot, f"it has said nothing for {_SILENT_S:g} s")
+            elif slot.job is not None and slot.asked is None and now >= slot.ask_again_at:
+                slot.asked, slot.asked_at = slot.actor.poll.remote(slot.heard, _POLL_S), now
         answers = ((slot.greeting or slot.asked, slot) for slot in self._slots)
         return {ref: slot for ref, slot in answers if ref is not None}
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench._counted import counted
 from kdbench.bench.work.executors.slots import Slots
+from kdbench.bench.work.remote.tokens import choose_mode
 from kdbench.errors import KdbenchError, UsageError
 from kdbench.untrusted.text import strip_control
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 _KNOCK_S = 5.0
 #: Seconds that agents have to end by themselves.
 _ENDING_S = 5.0
+
+_OPEN = (
+    "this cluster lets everybody in: whoever reaches its ports can run programs as you. "
+    "docs/cluster.md says how to give it a token"
+)
 
 
 def import_ray() -> Any:
@@ -59,14 +65,26 @@ class Cluster:
         self._run = secrets.token_hex(8)
         self._threads, self._cards = 1, 0.0
         self.device, self.connected = "cpu", False
+        self._knocked, self._open = False, False
 
-    def knock(self) -> None:
-        """Look whether the head answers. Ray itself would try for minutes.
+    def knock(self) -> str:
+        """Look whether the head answers, and lets us in. Ray itself would try for minutes.
+
+        Returns:
+            What whoever asks should know of the cluster. Empty: nothing.
 
         Raises:
-            UsageError: nobody listens there, or Ray is not installed.
+            UsageError: nobody listens there, the token that it asks for is not here, or Ray is not
+                installed.
         """
-        import_ray()
+        if not self._knocked:
+            import_ray()
+            self._look_for_head()
+            self._open = choose_mode(self._address)
+            self._knocked = True
+        return _OPEN if self._open else ""
+
+    def _look_for_head(self) -> None:
         host, _, port = self._address.rpartition(":")
         if host and port.isdigit():
             try:
@@ -83,17 +101,18 @@ class Cluster:
         if self.connected:
             return
         self.knock()
-        before = signal.getsignal(signal.SIGTERM)
+        ray, before = import_ray(), signal.getsignal(signal.SIGTERM)
         try:
-            import_ray().init(
-                address=self._address,
-                namespace="kdbench",
-                log_to_driver=False,
-                logging_level="ERROR",
-                configure_logging=False,
-                job_config=_job_config(),
-            )
-        except (OSError, RuntimeError, ValueError) as error:
+            with _without_listener():
+                ray.init(
+                    address=self._address,
+                    namespace="kdbench",
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    configure_logging=False,
+                    job_config=_job_config(),
+                )
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise self._nobody(error) from error
         finally:
             # Ray's own handler would end a run without a word of how to go on.
@@ -220,6 +239,25 @@ def _job_config() -> Any:
 
     config._serialize = without_folders
     return config
+
+
+@contextlib.contextmanager
+def _without_listener() -> Iterator[None]:
+    """Keep Ray from printing the logs of processes that died.
+
+    They would go to standard output, among tables and lines of JSON. Ray has no option for it.
+    """
+    from ray._private import worker
+
+    name = "listen_error_messages"
+    listen = getattr(worker, name, None)
+    if listen is not None:
+        setattr(worker, name, lambda *_: None)
+    try:
+        yield
+    finally:
+        if listen is not None:
+            setattr(worker, name, listen)
 
 
 def first_line(error: BaseException) -> str:

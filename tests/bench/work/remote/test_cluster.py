@@ -1,4 +1,4 @@
-"""A run on a real Ray cluster of this machine: three of its processes play three machines.
+"""Runs on a real Ray cluster, which asks for a token. Processes of this machine play its machines.
 
 One run has a store that the machines cannot see, so that all bytes travel. The other runs share
 theirs with the machines.
@@ -7,129 +7,186 @@ theirs with the machines.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.failing_plugin import TINY
+import kdbench
+from kdbench.bench.work.remote.tokens import choose_mode
+from kdbench.errors import UsageError
+from tests.bench.work.remote.machines import (
+    Machines,
+    Run,
+    agents,
+    family,
+    numbers,
+    stopped,
+    wait_for_job,
+    wait_until_gone,
+)
 
 pytest.importorskip("ray")
 
-#: What differs between two runs of the same numbers.
-ABOUT_THE_MACHINE = ["wall_s", "peak_mem_mb"]
-#: Seconds after which a run that hangs is a failure, however slow the machine.
-PATIENCE_S = 600
+TOKEN = {"RAY_AUTH_TOKEN": "a-token-that-nobody-else-has"}
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    from ray.cluster_utils import Cluster
-
-    memory = {"object_store_memory": 100 << 20, "include_dashboard": False}
-    # Its sockets lie below, and their paths may have no more than 107 characters.
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
-    made.add_node(num_cpus=1, **memory)
+def whole_cluster():
+    made = Machines(RAY_AUTH_MODE="token", **TOKEN)
     yield made
-    made.shutdown()
+    made.close()
 
 
-def command(folder, *arguments):
-    environment = {**os.environ, "KDBENCH_STORE": str(folder / "store"), "PYTHONUNBUFFERED": "1"}
-    environment |= {"RAY_USAGE_STATS_ENABLED": "0"}
-    kdbench = [sys.executable, "-m", "kdbench", *TINY, *arguments, "--out", str(folder / "out")]
-    return {"args": kdbench, "env": environment, "cwd": folder, "text": True}
-
-
-def unseen(called, folder):
-    """A command whose store no other process sees: it lies in a file system of its own.
-
-    The machines of the cluster are processes of this machine. They would read the store as a folder
-    that all share.
-    """
-    store = folder / "store"
-    store.mkdir()
-    alone = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
-    if subprocess.run([*alone, "true"], capture_output=True).returncode:
-        pytest.skip("this machine gives no mount namespace")
-    script = 'mount -t tmpfs none "$0" && exec "$@"'
-    return {**called, "args": [*alone, "sh", "-c", script, str(store), *called["args"]]}
-
-
-def numbers(folder):
-    return pd.read_csv(folder / "out" / "results.csv").drop(columns=ABOUT_THE_MACHINE)
+@pytest.fixture
+def cluster(whole_cluster):
+    """Without nodes."""
+    yield whole_cluster
+    for node in list(whole_cluster.nodes):
+        whole_cluster.kill(node)
 
 
 @pytest.fixture(scope="module")
-def local_numbers(tmp_path_factory):
-    """Of a run on this machine alone."""
-    folder = tmp_path_factory.mktemp("near")
-    ran = subprocess.run(**command(folder), capture_output=True, timeout=PATIENCE_S)
-    assert ran.returncode == 0, ran.stderr
+def local(tmp_path_factory):
+    """The numbers of a run that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("local")
+    with Run(folder).ended() as run:
+        run.end()
     return numbers(folder)
 
 
 def test_a_run_has_the_local_run_s_numbers_where_no_machine_sees_its_store(
-    cluster, tmp_path, local_numbers
+    cluster, local, tmp_path
 ):
-    called = unseen(command(tmp_path, "--on", f"ray:{cluster.address}"), tmp_path)
-    ran = subprocess.run(**called, capture_output=True, timeout=PATIENCE_S)
-    assert ran.returncode == 0, ran.stderr
+    cluster.add()
+    with cluster.run(tmp_path, unseen=True, **TOKEN).ended() as run:
+        run.end()
     assert list((tmp_path / "store").iterdir()) == [], "a machine of the cluster saw the store"
-    pd.testing.assert_frame_equal(numbers(tmp_path), local_numbers)
+    pd.testing.assert_frame_equal(numbers(tmp_path), local)
 
 
 def test_a_run_on_a_cluster_has_the_local_run_s_numbers_even_when_machines_die(
-    cluster, tmp_path, local_numbers
+    cluster, local, tmp_path
 ):
-    on = ("--on", f"ray:{cluster.address}")
-    extra = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
-    with subprocess.Popen(
-        **command(tmp_path, *on, "--jobs", "2"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as running:
-        lines = []
-        for line in running.stdout:
-            lines.append(line)
-            if "| loss" in line and extra is not None:
-                cluster.remove_node(extra, allow_graceful=False)
-                extra = None
-        assert running.wait(PATIENCE_S) == 0, "".join(lines)
-    assert extra is None, "".join(lines)
-    pd.testing.assert_frame_equal(numbers(tmp_path), local_numbers)
+    """One machine has other code of kdbench. Then the process of an agent ends, another one stands
+    still for a moment, and its machine dies."""
+    shutil.copytree(Path(kdbench.__file__).parent, tmp_path / "other" / "kdbench")
+    (tmp_path / "other" / "kdbench" / "more.py").write_text("x = 1\n")
+    cluster.add(PYTHONPATH=str(tmp_path / "other"))
+    fit = [cluster.add(), cluster.add()]
+    # Nobody says RAY_AUTH_MODE. Ray itself would send a token to no cluster that is named.
+    with cluster.run(tmp_path / "run", "--jobs", "3", **TOKEN).ended() as run:
+        run.wait_for_checkpoint()
+        os.kill(agents(wait_for_job(*fit))[0], signal.SIGKILL)
+        run.line_with("was lost")
+        with stopped(*agents(wait_for_job(*fit))):
+            time.sleep(3)
+        run.line_with('"stage_finished", "number": 1,')
+        assert run.text.count("was lost") == 1, "a moment costs nothing"
+        cluster.kill(wait_for_job(*fit))
+        text = run.end()
+    assert text.count('"stage_started", "number": 1,') == 1, text
+    assert text.count("cannot take part: code") == 1, text
+    # On standard output, a line of JSON each. Ray would tell there of its own processes.
+    assert "raylet" not in text, text
+    pd.testing.assert_frame_equal(numbers(tmp_path / "run"), local)
 
 
-def test_a_run_that_is_interrupted_leaves_nothing_and_goes_on_without_the_cluster(
-    cluster, tmp_path
+def test_a_run_that_ends_leaves_no_process_and_goes_on_without_the_cluster(
+    cluster, local, tmp_path
 ):
-    on = ("--on", f"ray:{cluster.address}", "--set", "clean.epochs=40000")
-    with subprocess.Popen(
-        **command(tmp_path, *on), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as running:
-        lines = []
-        for line in running.stdout:
-            if "| step" in line and not any("| step" in earlier for earlier in lines):
-                running.send_signal(signal.SIGTERM)
-            lines.append(line)
-        assert running.wait(PATIENCE_S) == 130, "".join(lines)
-    assert "To go on:" in "".join(lines)
-    until = time.monotonic() + PATIENCE_S
-    while _agents() and time.monotonic() < until:
-        time.sleep(0.2)
-    assert _agents() == []
+    node = cluster.add()
+    for end in (_kill, _interrupt_twice):
+        with cluster.run(tmp_path, **TOKEN).ended() as run:
+            wait_for_job(node)
+            processes = family(node)
+            end(run)
+        wait_until_gone(processes)
+        assert agents(node) == []
+    with Run(tmp_path).ended() as run:
+        run.end()
+    pd.testing.assert_frame_equal(numbers(tmp_path), local)
 
 
-def _agents():
-    """Processes that compute for a cluster."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/cmdline", "rb") as file:
-                told = file.read()
-        except OSError:
-            continue
-        if b"ray::Agent" in told:
-            found.append(told)
-    return found
+def _kill(run):
+    run.signal(signal.SIGKILL)
+    run.end(-signal.SIGKILL)
+
+
+def _interrupt_twice(run):
+    run.interrupt()
+    time.sleep(0.3)
+    run.interrupt()
+    text = run.end(130)
+    assert "To go on:" in text
+    assert "Traceback" not in text
+
+
+@pytest.fixture
+def without_token(monkeypatch, tmp_path):
+    """This process knows no token."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "")  # so that it is undone
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({}, "asks for a token, and there is none here. Copy the token of its head"),
+        ({"RAY_AUTH_TOKEN_PATH": "/nowhere"}, "and there is none here"),
+        ({"RAY_AUTH_MODE": "token"}, "and there is none here"),
+        ({"RAY_AUTH_TOKEN": "another"}, "and the one here is another. Copy"),
+        ({**TOKEN, "RAY_AUTH_MODE": "disabled"}, "RAY_AUTH_MODE says that none be sent. Unset it"),
+    ],
+)
+def test_whoever_has_not_the_token_of_a_cluster_is_told_what_to_do(
+    cluster, without_token, monkeypatch, known, message
+):
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        choose_mode(cluster.address)
+
+
+@pytest.mark.parametrize("known", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "file"])
+def test_a_token_is_found_wherever_ray_looks_for_it(
+    cluster, without_token, monkeypatch, tmp_path, known
+):
+    token = TOKEN["RAY_AUTH_TOKEN"]
+    if known == "RAY_AUTH_TOKEN":
+        monkeypatch.setenv(known, token)
+    else:
+        named = known == "RAY_AUTH_TOKEN_PATH"
+        path = tmp_path / ("mine" if named else ".ray/auth_token")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(token)
+        if named:
+            monkeypatch.setenv(known, str(path))
+    assert choose_mode(cluster.address) is False
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_a_run_without_the_token_ends_with_code_2(cluster, tmp_path):
+    with cluster.run(tmp_path, RAY_AUTH_TOKEN="another").ended() as run:
+        text = run.end(2)
+    assert "the one here is another" in text
+    assert len(text.splitlines()) == 1, "nothing of Ray's own"
+
+
+def test_a_cluster_without_tokens_is_named_and_what_cannot_fit_is_refused(tmp_path):
+    made = Machines()
+    try:
+        made.add()
+        with made.run(tmp_path, "--jobs", "2", **TOKEN).ended() as run:
+            text = run.end(2)
+    finally:
+        made.close()
+    assert text.count("this cluster lets everybody in: whoever reaches its ports") == 1
+    assert "--jobs 2: the cluster has room for 1 stage side by side, 1 core each" in text

@@ -15,6 +15,7 @@ from tests.bench.work.remote.fakes import (
     ActorDiedError,
     ActorUnavailableError,
     FakeAgent,
+    Silence,
     executor_on,
     facts,
 )
@@ -134,6 +135,16 @@ def test_a_large_result_comes_in_pieces_and_what_was_lost_on_the_way_comes_again
     assert (job.folder / "box/out/model.safetensors").read_bytes() == b"a large result"
     assert agent.heard[:2] == [0, 1]
     assert (len(agent.started), told) == (1, [])
+
+
+def test_one_that_lives_and_says_nothing_is_lost(monkeypatch, tmp_path):
+    first, second = FakeAgent([[step(1)], Silence()]), FakeAgent([[done(1)]])
+    executor, told = executor_on(monkeypatch, {"n": [first, second]})
+    events = run(executor, laid_out(tmp_path / "job"))
+    assert events == [Progressed("key", STEP)], "it may be busy for a while"
+    executor._slots[0].asked_at -= 601
+    assert outcomes(run(executor))["key"].status == "ok"
+    assert told == ["far was lost (it has said nothing for 600 s); its stage goes on elsewhere"]
 
 
 def test_one_that_stays_away_is_lost(monkeypatch, tmp_path):
