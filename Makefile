@@ -50,8 +50,8 @@ demo: install
 test: install lint
 	$(VENV)/bin/python -m pytest -q -n auto --dist worksteal --randomly-seed=$(SEED)
 
-# The reliability tests in full: 50 kills, 300 damaged files, 10,000 cells, 215 hostile files.
-# About 35 minutes.
+# The reliability tests in full: 50 kills, 300 damaged files, 10,000 cells, 215 hostile files, and
+# ten machines of a cluster. About 50 minutes.
 soak: install
 	KDBENCH_SOAK=1 $(VENV)/bin/python -m pytest -q -s --durations=30 tests/bench tests/untrusted tests/hostile tests/fuzz
 

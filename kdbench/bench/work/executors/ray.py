@@ -181,10 +181,10 @@ class RayExecutor:
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + _LOOK_S
-        nodes = {node["NodeID"]: node for node in self._cluster.nodes()}
+        nodes = {node["NodeID"]: self._cluster.room(node) for node in self._cluster.nodes()}
         room = {
-            name: self._cluster.room(node) - sum(slot.node == name for slot in self._slots)
-            for name, node in nodes.items()
+            name: most - sum(slot.node == name for slot in self._slots)
+            for name, most in nodes.items()
             if name not in self._unfit
         }
         while len(self._slots) < self.jobs and any(left > 0 for left in room.values()):
@@ -193,13 +193,13 @@ class RayExecutor:
             actor = self._cluster.agent(name)
             greeting = actor.greet.remote(self._cluster.device)
             self._slots.append(_Slot(actor, name, greeting))
-        self._check_anybody(len(nodes))
+        self._check_anybody({name for name, most in nodes.items() if most > 0})
 
-    def _check_anybody(self, nodes: int) -> None:
-        """Say so when nobody can compute. Raise where nobody ever will."""
+    def _check_anybody(self, nodes: set[str]) -> None:
+        """Say so when no machine that has room can compute. Raise where none ever will."""
         if any(slot.greeting is None for slot in self._slots):
             self._alone_since = time.monotonic()
-        elif not self._slots and nodes and len(self._unfit) >= nodes:
+        elif not self._slots and nodes and nodes <= self._unfit.keys():
             reasons = "; ".join(self._unfit.values())
             raise UsageError(f"--on ray: no machine of the cluster can take part: {reasons}")
         elif time.monotonic() - self._alone_since > _PATIENCE_S:

@@ -213,6 +213,13 @@ def test_when_no_machine_can_take_part_the_run_ends_with_the_reasons(monkeypatch
         run(executor)
 
 
+def test_a_head_that_computes_nothing_is_no_machine_to_wait_for(monkeypatch):
+    machines = {"head": [], "n": [FakeAgent(greeting=facts(host="old", plugins={}))]}
+    executor, _ = executor_on(monkeypatch, machines)
+    with pytest.raises(UsageError, match="no machine of the cluster can take part: old cannot"):
+        run(executor)
+
+
 def test_a_wall_that_leaves_sockets_open_is_refused_unless_it_is_wanted(monkeypatch, tmp_path):
     gap = facts(wall="landlock 7", reached=["unix socket"])
     executor, told = executor_on(monkeypatch, {"n": [FakeAgent(greeting=gap)]})
