@@ -2,10 +2,10 @@
 
 The same request of stages of next to no work is run twice at the same time, so that both have the
 same neighbours: on this machine, and on a Ray cluster that has one machine, this one. Both compute
-one stage at a time. What is counted is the time from
-the end of one stage to the end of the next, so no agent that begins. The first cell is left out:
-processes and files are new to the machine then. A cell has thirteen stages. ``least`` is the mean
-over them of the shortest time that any cell took, which a busy machine changes less than the mean.
+one stage at a time. What is counted is the time from the end of one stage to the end of the next,
+so no agent that begins. The first cell is left out: processes and files are new to the machine
+then. A cell has thirteen stages. ``least`` is the mean over them of the shortest time that any cell
+took, which a busy machine changes less than the mean.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench._counted import counted
 from kdbench.bench.work.executors.slots import Slots
-from kdbench.bench.work.remote.tokens import choose_mode
+from kdbench.bench.work.remote.tokens import choose_mode, in_mode
 from kdbench.errors import KdbenchError, UsageError
 from kdbench.untrusted.text import strip_control
 
@@ -65,7 +65,9 @@ class Cluster:
         self._run = secrets.token_hex(8)
         self._threads, self._cards = 1, 0.0
         self.device, self.connected = "cpu", False
-        self._knocked, self._open = False, False
+        self._knocked = False
+        #: Of RAY_AUTH_MODE.
+        self._mode: str | None = None
 
     def knock(self) -> str:
         """Look whether the head answers, and lets us in. Ray itself would try for minutes.
@@ -80,9 +82,8 @@ class Cluster:
         if not self._knocked:
             import_ray()
             self._look_for_head()
-            self._open = choose_mode(self._address)
-            self._knocked = True
-        return _OPEN if self._open else ""
+            self._mode, self._knocked = choose_mode(self._address), True
+        return _OPEN if self._mode == "disabled" else ""
 
     def _look_for_head(self) -> None:
         host, _, port = self._address.rpartition(":")
@@ -103,7 +104,7 @@ class Cluster:
         self.knock()
         ray, before = import_ray(), signal.getsignal(signal.SIGTERM)
         try:
-            with _without_listener():
+            with _without_listener(), in_mode(self._mode):
                 ray.init(
                     address=self._address,
                     namespace="kdbench",

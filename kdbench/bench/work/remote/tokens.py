@@ -1,8 +1,8 @@
 """Whether a Ray cluster asks for a token, and whether this machine has the right one.
 
-Ray finds out late: it tries for a minute to connect, and then does not say why. It also takes a
-token that lies in its usual file only for a cluster of this machine. So the head is asked first, in
-a process of its own: Ray ends the process that it does not like.
+Ray finds out late: it tries for half a minute to connect, and then does not say why. It sends a
+token that lies in its usual file only to a cluster of this machine, and there always. So the head
+is asked first, in a process of its own: Ray ends the process that it does not like.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from kdbench.errors import UsageError
@@ -46,14 +47,15 @@ _REFUSED = {
 }
 
 
-def choose_mode(address: str) -> bool:
-    """Let Ray send the token of this machine where a cluster asks for it, and nowhere else.
+def choose_mode(address: str) -> str | None:
+    """What RAY_AUTH_MODE has to be for a cluster, so that it gets the token of this machine if it
+    asks for one, and does not see it else.
 
     Args:
         address: ``HOST:PORT`` of its head, or ``auto``.
 
     Returns:
-        Whether the cluster lets everybody in.
+        ``token``, ``disabled`` where the cluster lets everybody in, or None: nobody could be asked.
 
     Raises:
         UsageError: the token that it asks for is not here.
@@ -61,12 +63,22 @@ def choose_mode(address: str) -> bool:
     found = _ask(address)
     if found in _REFUSED:
         raise UsageError(f"--on ray: the cluster asks for a token, {_REFUSED[found]}")
-    if found == KNOWN:
-        os.environ[_MODE] = "token"
-        # It has read its settings already where it was imported before.
-        with contextlib.suppress(ImportError, AttributeError):
-            _read_settings()
-    return found == OPEN
+    return {KNOWN: "token", OPEN: "disabled"}.get(found)
+
+
+@contextlib.contextmanager
+def in_mode(mode: str | None) -> Iterator[None]:
+    """Let Ray connect as :func:`choose_mode` says. Then the variable is the user's again."""
+    given = os.environ.get(_MODE)
+    if mode is not None:
+        os.environ[_MODE] = mode
+        _read_settings()
+    try:
+        yield
+    finally:
+        os.environ.pop(_MODE, None)
+        if given is not None:
+            os.environ[_MODE] = given
 
 
 def _ask(address: str) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 import kdbench
-from kdbench.bench.work.remote.tokens import choose_mode
+from kdbench.bench.work.remote.tokens import choose_mode, in_mode
 from kdbench.errors import UsageError
 from tests.bench.work.remote.machines import (
     Machines,
@@ -129,11 +129,18 @@ def _interrupt_twice(run):
 @pytest.fixture
 def without_token(monkeypatch, tmp_path):
     """This process knows no token."""
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RAY_AUTH_MODE", "")  # so that it is undone
-    monkeypatch.delenv("RAY_AUTH_MODE")
     monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize("given", [None, "token"])
+def test_only_while_ray_connects_its_variable_is_not_the_user_s(without_token, monkeypatch, given):
+    if given is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", given)
+    with in_mode("disabled"):
+        assert os.environ["RAY_AUTH_MODE"] == "disabled"
+    assert os.environ.get("RAY_AUTH_MODE") == given
 
 
 @pytest.mark.parametrize(
@@ -169,8 +176,7 @@ def test_a_token_is_found_wherever_ray_looks_for_it(
         path.write_text(token)
         if named:
             monkeypatch.setenv(known, str(path))
-    assert choose_mode(cluster.address) is False
-    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert choose_mode(cluster.address) == "token"
 
 
 def test_a_run_without_the_token_ends_with_code_2(cluster, tmp_path):
@@ -184,6 +190,7 @@ def test_a_cluster_without_tokens_is_named_and_what_cannot_fit_is_refused(tmp_pa
     made = Machines()
     try:
         made.add()
+        assert choose_mode(made.address) == "disabled", "it gets to see no token"
         with made.run(tmp_path, "--jobs", "2", **TOKEN).ended() as run:
             text = run.end(2)
     finally:
