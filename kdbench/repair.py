@@ -6,9 +6,9 @@ from abc import abstractmethod
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from kdbench.data.base import ImageSet
+from kdbench.data.base import Batch, ImageSet
 from kdbench.data.fraction import rows_of_each_class
 from kdbench.defense import Defense, DefenseSetting
 from kdbench.method import Params
@@ -61,6 +61,39 @@ def changed(
     if milestones is not None:
         changes |= {"schedule": "steps", "milestones": milestones}
     return base.model_copy(update=changes)
+
+
+class PlainTuningParams(TuningParams):
+    """Parameters of a fine-tuning whose authors take plain momentum, and half a cosine as rate."""
+
+    nesterov: bool = Field(
+        False, description="momentum as Nesterov's, as finetune has it, else plain; authors' code"
+    )
+    cosine: bool = Field(
+        False,
+        description="the rate follows half a cosine to 0, else the preset's schedule; authors' "
+        "code",
+    )
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> PlainTuningParams:
+        if self.cosine and self.milestones is not None:
+            raise ValueError("cosine and milestones are two schedules; give one of them")
+        return self
+
+    def recipe(self, base: Recipe) -> Recipe:
+        own = super().recipe(base).model_copy(update={"nesterov": self.nesterov})
+        return own.model_copy(update={"schedule": "cosine"}) if self.cosine else own
+
+
+def position(batch: Batch, recipe: Recipe, images: int) -> tuple[int, int]:
+    """(epoch, step of the epoch) of a batch, both from 0, in a training by ``recipe``.
+
+    Args:
+        images: how many images it is trained on.
+    """
+    per_epoch = max(1, images // min(recipe.batch_size, images))
+    return divmod(round(batch.progress * recipe.passes(images) * per_epoch), per_epoch)
 
 
 class Repair(Defense):
