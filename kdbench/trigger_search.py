@@ -24,7 +24,7 @@ from kdbench.data.base import Batch
 from kdbench.errors import ConfigError
 from kdbench.method import Params
 from kdbench.models.base import GROUPS, FeatureModel, FeatureOutput
-from kdbench.training import LossFunction, Recipe, Trained
+from kdbench.search_steps import fit_steps
 from kdbench.triggers import BlendTrigger, LearnedTrigger, corner
 from kdbench.universal_bound import UniversalBound
 
@@ -181,43 +181,6 @@ def clean_taps(
             for part, tap in zip(parts, out.taps, strict=True):
                 part.append(reduce(tap))
     return [torch.cat(part) for part in parts]
-
-
-def fit_steps(
-    setting: AttackSetting,
-    trained: Trained,
-    loss: LossFunction,
-    rows: Tensor,
-    *,
-    steps: int,
-    batch_size: int,
-    lr: float,
-    after_step: Callable[[], None] | None = None,
-) -> None:
-    """Train something beside the teacher, such as a trigger, for a number of Adam steps.
-
-    Args:
-        trained: as for the loop; see :class:`kdbench.training.Fit`.
-        loss: batch -> named scalars.
-        rows: int64, the training images that it sees, augmented.
-        steps: 0 trains nothing.
-        lr: Adam's learning rate.
-        after_step: as for the loop.
-    """
-    # One pass over repeated rows, so that the number of steps does not depend on the size of the
-    # set.
-    wanted = steps * batch_size
-    if not wanted:
-        return
-    setting.fit(
-        trained,
-        loss,
-        setting.train.subset(rows.repeat(-(-wanted // len(rows)))[:wanted]),
-        Recipe(epochs=1, batch_size=batch_size, optimizer="adam", lr=lr, weight_decay=0),
-        generator=setting.generator,
-        augmentation=setting.augmentation,
-        after_step=after_step,
-    )
 
 
 @dataclass(frozen=True)

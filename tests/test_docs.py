@@ -57,7 +57,7 @@ def tutorial(tmp_path_factory):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     packages = sorted({name.partition("/")[0] for name in blocks if "/" in name})
-    assert packages == ["kdbench-backweak", "kdbench-clp"]
+    assert packages == ["kdbench-clp", "kdbench-faint"]
     pip_install(folder / "site", [folder / name for name in packages])
     (folder / "losses" / "tests").mkdir(parents=True)
     (folder / "losses" / "tests" / "test_losses.py").write_text(LOSSES)
@@ -67,13 +67,13 @@ def tutorial(tmp_path_factory):
 
 
 def test_the_tutorials_attack_is_short(tutorial):
-    files = (tutorial / "kdbench-backweak" / "src").rglob("*.py")
+    files = (tutorial / "kdbench-faint" / "src").rglob("*.py")
     assert sum(len(file.read_text().splitlines()) for file in files) < 120
 
 
 def test_the_tutorials_own_tests_pass(tutorial):
     """The kit is among them, with a known failure."""
-    packages = [tutorial / name for name in ("kdbench-backweak", "kdbench-clp", "losses")]
+    packages = [tutorial / name for name in ("kdbench-faint", "kdbench-clp", "losses")]
     ran = own_tests(tutorial / "site", packages)
     assert ran.returncode == 0, ran.stdout
     assert int(re.search(r"(\d+) passed", ran.stdout)[1]) >= 48
@@ -115,7 +115,7 @@ def test_the_tutorials_command_runs(tutorial, tmp_path):
         "--data-dir",
         tmp_path,
         "--attack",
-        "backweak",
+        "faint",
         "--defense",
         "clp",
         "--defense",

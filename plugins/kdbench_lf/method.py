@@ -45,11 +45,10 @@ from kdbench.attack import (
 )
 from kdbench.data.base import Batch
 from kdbench.method import Info, Params, Variant
-from kdbench.trigger_search import class_rows, fit_steps, frozen
+from kdbench.search_steps import fit_steps, target_loss
+from kdbench.trigger_search import class_rows, frozen
 from kdbench.triggers import AddTrigger, cosine_basis, stretched
 
-#: Adam steps between two looks at the clean teacher's response.
-_ROUND = 20
 #: The release's Gaussian: taps and standard deviation, in pixels of a 32x32 image.
 _SIDE, _TAPS, _SPREAD = 32, 30, 6.0
 
@@ -149,7 +148,6 @@ class LF(Attack):
         params, device = self.params, setting.numerics.device
         waves = cosine_basis(params.block, *setting.train.shape[1:]).to(device)
         weights = torch.zeros(3, len(waves), device=device, requires_grad=True)
-        rows = class_rows(setting, target=False)
 
         def change() -> Tensor:
             return torch.tensordot(weights, waves, 1)
@@ -161,25 +159,20 @@ class LF(Attack):
         with frozen(setting.teacher) as teacher:
 
             def loss(batch: Batch) -> dict[str, Tensor]:
-                logits = teacher((batch.images + change()).clamp(0, 1)).float()
-                wanted = torch.full_like(batch.labels, setting.target_class)
-                return {"ce": F.cross_entropy(logits, wanted)}
+                logits = teacher((batch.images + change()).clamp(0, 1))
+                return {"target": target_loss(logits, setting.target_class)}
 
-            left = params.steps
-            while left > 0:
-                fit_steps(
-                    setting,
-                    weights,
-                    loss,
-                    rows,
-                    steps=min(left, _ROUND),
-                    batch_size=params.search_batch,
-                    lr=params.lr,
-                    after_step=into_bounds,
-                )
-                left -= _ROUND
-                if universal_response(setting, AddTrigger(change())) >= params.enough:
-                    break
+            fit_steps(
+                setting,
+                weights,
+                loss,
+                class_rows(setting, target=False),
+                steps=params.steps,
+                batch_size=params.search_batch,
+                lr=params.lr,
+                after_step=into_bounds,
+                until=lambda: universal_response(setting, AddTrigger(change())) >= params.enough,
+            )
         return change().detach()
 
 

@@ -20,7 +20,7 @@ from tests.loading.strangers import GOOD
 #: Words that stand for something of the reader's.
 PLACEHOLDER = re.compile(r"\b([A-Z]|DATA|RUN|SPEC|FILE|NAME|KIND|FIELD|VALUE|COMMIT|VARIANT)\b")
 #: What packages have that are not installed here.
-ELSEWHERE = {"backweak", "clp", "mine", "mine-mine"}
+ELSEWHERE = {"faint", "clp", "mine", "mine-mine"}
 SHOWN = sorted({tuple(words) for page in PAGES for words in commands(page.read_text())})
 
 

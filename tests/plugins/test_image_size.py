@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from kdbench_ab.method import AB, ABParams
 from kdbench_anp.method import ANPParams, Neurons, adversarial_noise
 from kdbench_at.method import AT
+from kdbench_backweak.method import BackWeak, BackWeakParams
 from kdbench_badnets.method import BadNets
 from kdbench_cc.method import CC, CCParams
 from kdbench_ckd.adaptive import LowVariance
@@ -363,6 +364,22 @@ def test_the_search_of_lf():
     assert value_twice == pytest.approx(value, rel=1e-4)
     torch.testing.assert_close(slope_twice, slope, rtol=0.05, atol=1e-3)
     torch.testing.assert_close(wave_slope(1, copies=2)[1], slope, rtol=1e-4, atol=1e-6)
+
+
+def backweak_terms(times: int, copies: int = 1) -> dict[str, float]:
+    heard: list[Any] = []
+    setting = attacked(times, fit=lambda *given, **others: heard.append(given))
+    BackWeak(BackWeakParams(steps=1, margin=0)).search(setting)
+    rows = torch.arange(8).repeat(copies)
+    batch = Batch(setting.train.read(rows), setting.train.labels[rows], rows)
+    return {name: term.item() for name, term in heard[0][1](batch).items()}
+
+
+def test_the_search_of_backweak():
+    terms = backweak_terms(1)
+    assert all(term > 0 for term in terms.values())
+    assert backweak_terms(2) == pytest.approx(terms, rel=1e-4)
+    assert backweak_terms(1, copies=2) == pytest.approx(terms, rel=1e-4)
 
 
 def trained_in(times: int, positions: list[int]) -> dict[str, float]:

@@ -34,6 +34,7 @@ VARIANTS = [
     "lba.release",
     "htba.head",
     "blended.noise",
+    "backweak.strong",
     "adba.kdbackdoor",
     "adba.noshadow",
     "wanet.plain",
