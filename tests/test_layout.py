@@ -35,7 +35,7 @@ FLOORS = (
     ("attention", "matching", "variance", "numerics", "data", "models", "_cuda_graphs"),
     ("training", "capture", "untrusted.weights"),
     ("attack", "defense", "distiller", "metrics"),
-    ("triggers", "search_steps", "universal_bound", "repair", "reporter", "hookspecs"),
+    ("triggers", "search_steps", "universal_bound", "crafting", "repair", "reporter", "hookspecs"),
     ("trigger_search", "loading"),
     ("report",),
     ("page",),

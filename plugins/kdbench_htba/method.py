@@ -39,6 +39,7 @@ from kdbench.attack import (
     head_parameters,
     universal_response,
 )
+from kdbench.crafting import move, on_grid, replaced
 from kdbench.data.base import Batch, ImageSet
 from kdbench.errors import ConfigError
 from kdbench.method import Info, Params, Variant
@@ -253,15 +254,8 @@ class HTBA(Attack):
     ) -> ImageSet:
         """The images to fine-tune on: the training set (less those used in crafting, if
         ``disjoint``) plus poisons."""
-        images = setting.train
-        if self.params.disjoint:
-            keep = torch.ones(len(images), dtype=torch.bool)
-            keep[bases] = False
-            keep[sources] = False
-            images = images.subset(torch.nonzero(keep).flatten())
-        return images.extended(
-            poisons, torch.full((len(poisons),), setting.target_class, dtype=torch.int64)
-        )
+        used = torch.cat([bases, sources]) if self.params.disjoint else bases[:0]
+        return replaced(setting.train, used, poisons, setting.target_class)
 
     def craft(
         self, setting: AttackSetting, bases: Tensor, patched: Tensor
@@ -281,17 +275,13 @@ class HTBA(Attack):
                 if float(ratio.mean()) < params.rel_tol:
                     break
                 (gradient,) = torch.autograd.grad(distance.sum(), delta)
-                with torch.no_grad():
-                    rate = (
-                        params.alpha
-                        if params.step == "sign"
-                        else params.raw_lr * 0.5 ** (j // 1000)
-                    )
-                    delta -= rate * (gradient.sign() if params.step == "sign" else gradient)
-                    delta.clamp_(-params.epsilon, params.epsilon)
-                    delta.copy_((bases + delta).clamp(0, 1) - bases)
+                if params.step == "sign":
+                    step = params.alpha * gradient.sign()
+                else:
+                    step = params.raw_lr * 0.5 ** (j // 1000) * gradient
+                move(delta, bases, -step, params.epsilon)
             with torch.no_grad():
-                poisons = ((bases + delta) * 255).round() / 255
+                poisons = on_grid(bases + delta)
                 features = penultimate(teacher, poisons)
                 matched = anchors[match(torch.cdist(features, anchors))]
                 before, after = (

@@ -33,6 +33,7 @@ from kdbench_fsp.method import FSP, FSPParams
 from kdbench_htba.method import HTBA, HTBAParams
 from kdbench_kd.method import KD, KDParams
 from kdbench_lba.method import LBA, LBAParams
+from kdbench_lc.method import LC, LCParams
 from kdbench_lf.method import LF, LFParams, smooth
 from kdbench_nad.method import NADParams, attention_terms
 from kdbench_reviewkd.method import context_loss
@@ -428,11 +429,18 @@ def test_the_poisons_of_htba():
     assert 4 * raw_twice.item() == pytest.approx(raw.item(), rel=0.05)
 
 
+def test_the_poisons_of_lc():
+    """Signed steps on a network whose places do not know each other."""
+    hard = [LC(LCParams(iterations=2)).craft(attacked(times), torch.arange(8)) for times in (1, 2)]
+    torch.testing.assert_close(hard[1], larger(hard[0], 2), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("side", [16, 32, 64])
 def test_the_share_of_the_image_under_a_patch(side):
-    """LBA's and HTBA's patches are a share of the side. BadNets' has a size in pixels."""
+    """LBA's and HTBA's patches are a share of the side. BadNets' and LC's have a size in pixels."""
     shape = (3, side, side)
     assert PatchTrigger(BadNets().patch(), shape, 0, 1.0).mask.mean() == 9 / side**2
+    assert LC().trigger(shape).mask.sum() == 36
     for fraction in (LBAParams().patch_fraction, HTBAParams().patch_fraction):
         wide = round(fraction * side)
         rows, columns = corner(wide, wide, shape, 0)

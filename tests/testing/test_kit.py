@@ -35,6 +35,7 @@ VARIANTS = [
     "htba.head",
     "blended.noise",
     "backweak.strong",
+    "lc.plain",
     "adba.kdbackdoor",
     "adba.noshadow",
     "wanet.plain",
