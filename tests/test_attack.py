@@ -1,5 +1,7 @@
 """Poisoned sets: who is poisoned, and that nobody else changes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,11 +10,15 @@ from kdbench.attack import (
     PoisonedImages,
     Trigger,
     choose_poison,
+    head_parameters,
+    implant_trigger,
+    rescaled,
     target_share,
     universal_response,
 )
 from kdbench.data.base import Batch
 from kdbench.errors import ConfigError, ContractError
+from kdbench.triggers import BlendTrigger
 from tests.plugins.attack_setting import TARGET, setting
 
 
@@ -155,3 +161,35 @@ def test_the_response_is_counted_on_the_images_that_the_trigger_is_for(classes):
 def test_a_trigger_for_no_image_is_an_error():
     with pytest.raises(ConfigError, match="for no training image"):
         universal_response(setting(), Blank(), (TARGET,))
+
+
+def test_a_rescaled_setting_has_another_length_and_rate():
+    given = setting(tune=3)
+    given = replace(given, recipe=given.recipe.model_copy(update={"min_steps": 10}))
+    slow = rescaled(given, 1.5, 0.1).recipe
+    assert (slow.epochs, slow.min_steps) == (4, 15)
+    assert slow.lr == pytest.approx(0.1 * given.recipe.lr)
+    assert rescaled(given).recipe == given.recipe
+
+
+def test_the_head_is_what_stands_behind_the_last_tap():
+    given = setting()
+    modes = [module.training for module in given.teacher.modules()]
+    assert {id(p) for p in head_parameters(given)} == {id(p) for p in given.teacher.fc.parameters()}
+    assert modes == [module.training for module in given.teacher.modules()]
+    assert all(p.grad is None for p in given.teacher.parameters())
+
+
+@pytest.mark.parametrize(("rows", "changed"), [("others", None), ("targets", 0), ("all", 180)])
+def test_an_implanted_trigger_states_its_facts(rows, changed):
+    given = setting(tune=0)
+    is_target = given.train.labels == TARGET
+    chosen = {"others": ~is_target, "targets": is_target, "all": is_target | True}[rows]
+    trigger = BlendTrigger(torch.ones(3, 16, 16), torch.full((1, 16, 16), 0.5))
+    backdoor = implant_trigger(given, trigger, torch.nonzero(chosen).flatten(), {"more": 1})
+    facts = backdoor.facts
+    assert (facts["poisons"], facts["more"]) == (int(chosen.sum()), 1)
+    assert facts.get("labels_changed") == changed
+    assert facts["universal"] == universal_response(setting(), trigger)
+    assert backdoor.teacher is given.teacher
+    assert not backdoor.teacher.training

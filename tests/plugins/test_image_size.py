@@ -36,6 +36,7 @@ from kdbench_lba.method import LBA, LBAParams
 from kdbench_lc.method import LC, LCParams
 from kdbench_lf.method import LF, LFParams, smooth
 from kdbench_nad.method import NADParams, attention_terms
+from kdbench_oscar.method import OSCAR, OSCARParams
 from kdbench_reviewkd.method import context_loss
 from kdbench_rkd.method import RKD
 from kdbench_robustkd.method import RobustKDParams, detoxification_loss
@@ -51,7 +52,7 @@ from kdbench.models.views import FrozenTeacher
 from kdbench.numerics import Numerics
 from kdbench.training import Fit, Recipe, Silent
 from kdbench.trigger_search import train_in
-from kdbench.triggers import BlendTrigger, PatchTrigger, corner, cosine_basis
+from kdbench.triggers import AddTrigger, BlendTrigger, PatchTrigger, corner, cosine_basis
 from kdbench.variance import feature_variance, variance_of_each
 from tests.plugins.tiny import Tiny, images, tiny
 
@@ -427,6 +428,27 @@ def test_the_poisons_of_htba():
     assert signed_twice[1:] == pytest.approx(signed[1:], rel=1e-3)
     raw, raw_twice = (crafted(times, step="raw", raw_lr=3000.0)[0].abs().mean() for times in (1, 2))
     assert 4 * raw_twice.item() == pytest.approx(raw.item(), rel=0.05)
+
+
+def test_the_losses_of_oscar():
+    """The trigger's search, with a change of one value, and the teacher's training."""
+
+    def terms(times: int, copies: int = 1) -> dict[str, float]:
+        heard: list[Any] = []
+        setting = attacked(times, fit=lambda *given, **others: heard.append(given))
+        flat = AddTrigger(torch.full(setting.train.shape, 0.1))
+        attack = OSCAR(OSCARParams(epsilon=0.0, steps=1))
+        attack.search(setting)
+        attack.harden(setting, flat)
+        rows = torch.arange(8).repeat(copies)
+        batch = Batch(setting.train.read(rows), setting.train.labels[rows], rows)
+        found = {k: v for _, loss, *_ in heard for k, v in loss(batch).items()}
+        return {name: term.item() for name, term in found.items()}
+
+    expected = terms(1)
+    assert set(expected) == {"target", "ce", "triggered"}
+    assert terms(2) == pytest.approx(expected, rel=1e-4)
+    assert terms(1, copies=2) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_poisons_of_lc():

@@ -36,6 +36,7 @@ VARIANTS = [
     "blended.noise",
     "backweak.strong",
     "lc.plain",
+    "oscar.sham",
     "adba.kdbackdoor",
     "adba.noshadow",
     "wanet.plain",
