@@ -45,5 +45,6 @@ MODELS: Mapping[str, ModelSource] = MappingProxyType(
         "wrn16_4": _wide(16, 4),
         "wrn28_2": _wide(28, 2),
         "wrn28_4": _wide(28, 4),
+        "wrn40_2": _wide(40, 2),
     }
 )
