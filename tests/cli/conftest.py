@@ -35,6 +35,8 @@ def fake_run(monkeypatch):
     fake.calls, fake.answer = [], [row()]
     monkeypatch.setattr(runner_module, "run", fake)
     monkeypatch.setattr(LocalExecutor, "warm_up", lambda self: None)
+    # How long a run would take depends on the machine and its load.
+    monkeypatch.setattr("kdbench.cli.outlook.long_run", lambda planned, load="": ())
     return fake
 
 

@@ -83,7 +83,8 @@ def test_the_size_of_the_page_of_three_runs_of_four_tasks():
     merged = read_source([RESULTS / f"gtsrb-{name}" for name in names])
     assert len(merged.rows) == 136
     assert len(tasks_of(merged.rows)) == 4
-    assert len(page_of(merged).encode()) <= 150_000
+    # Three runs have three origins.
+    assert len(page_of(merged).encode()) <= 152_000
 
 
 def test_a_page_of_many_settings_stays_small():

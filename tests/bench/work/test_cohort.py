@@ -94,7 +94,7 @@ def test_without_states_of_their_own_they_would_differ(stripes):
 
 def test_one_that_raises_stops_alone(stripes):
     (model, one), (_, bad) = trainee(1), trainee(2)
-    bad.loss = lambda batch, shared: 1 / 0
+    bad._turns[0].loss = lambda batch, shared: 1 / 0
     train([bad, one], stripes)
     assert isinstance(bad.error, ZeroDivisionError)
     assert (one.error, len(one.history), len(bad.history)) == (None, 2, 0)

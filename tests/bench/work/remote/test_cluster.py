@@ -100,16 +100,20 @@ def test_a_run_that_ends_leaves_no_process_and_goes_on_without_the_cluster(
     cluster, local, tmp_path
 ):
     node = cluster.add()
-    for end in (_kill, _interrupt_twice):
-        with cluster.run(tmp_path, **TOKEN).ended() as run:
+    # So long that it cannot end before it is interrupted.
+    long = ("--set", "clean.epochs=40000")
+    for end, arguments in ((_kill, ()), (_interrupt_twice, long)):
+        folder = tmp_path / end.__name__
+        folder.mkdir()
+        with cluster.run(folder, *arguments, **TOKEN).ended() as run:
             wait_for_job(node)
             processes = family(node)
             end(run)
         wait_until_gone(processes)
         assert agents(node) == []
-    with Run(tmp_path).ended() as run:
+    with Run(tmp_path / _kill.__name__).ended() as run:
         run.end()
-    pd.testing.assert_frame_equal(numbers(tmp_path), local)
+    pd.testing.assert_frame_equal(numbers(tmp_path / _kill.__name__), local)
 
 
 def _kill(run):
