@@ -21,8 +21,8 @@ Deviations from the paper:
   that learn, and then 240. Here both stages have one schedule, one optimiser and training mode.
   ``share`` is 30 of 270.
 - In the first stage weight decay acts on the classifier, too.
-- RepDistiller's command line names a weight of 50, which has no effect there. Beside the task loss
-  50 diverged here within 12 steps. So ``weight`` is 1.
+- RepDistiller's weight has no effect as it is executed. Beside the task loss a weight of 50
+  diverged here within 12 steps. So ``weight`` is 1.
 - The matrices of two networks need equal channels. Others are refused, unless ``connector`` puts a
   1x1 convolution and a batch norm after each of the student's groups. The paper has none. Without
   the batch norm the training diverged.
@@ -95,7 +95,7 @@ class FSPObjective(nn.Module):
             raise ConfigError(
                 f"fsp compares networks of equal channels, and the groups have {mine} in the "
                 f"student and {theirs} in the teacher; --set distiller.fsp.connector=true puts "
-                "1x1 convolutions between them"
+                "a connector after each group of the student"
             )
         self.connectors = nn.ModuleList(
             nn.Sequential(nn.Conv2d(s, t, 1, bias=False), nn.BatchNorm2d(t))
