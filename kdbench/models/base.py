@@ -108,11 +108,11 @@ class FeatureModel(nn.Module, ABC):
         return self.classify(g, self.tap(GROUPS - 1, g))
 
     def pooled(self, output: FeatureOutput) -> Tensor:
-        """What the linear classifier takes, float (N, C): here the mean of ReLU(T3) over the image.
+        """What the linear classifier takes, float32 (N, C).
 
-        A network with another head overrides it.
+        Here it is the mean of ReLU(T3) over the image. A network with another head overrides it.
         """
-        return output.taps[-1].relu().mean((2, 3))
+        return output.taps[-1].float().relu().mean((2, 3))
 
     def features(self, x: Tensor, edit: Edit | None = None) -> FeatureOutput:
         """Run the model and return what plugins work with.

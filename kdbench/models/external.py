@@ -206,7 +206,7 @@ class ExternalModel(FeatureModel):
 
     def pooled(self, output: FeatureOutput) -> Tensor:
         """The mean of G3 over the image. What the library's own head does beyond is not known."""
-        return output.groups[-1].mean((2, 3))
+        return output.groups[-1].float().mean((2, 3))
 
 
 def _find_groups(body: nn.Module, size: int, name: str, num_classes: int) -> tuple[_End, ...]:

@@ -128,6 +128,7 @@ class AB(Distiller):
         venue="AAAI",
         year=2019,
         link="https://arxiv.org/abs/1811.03233",
+        evidence="first-look",
     )
     Params = ABParams
     presets = {"quick": {}, "standard": {}, "paper": {}}

@@ -119,6 +119,7 @@ def _info(name: str) -> Info:
         venue="ICLR",
         year=2023,
         link="https://openreview.net/forum?id=_wSHsgrVali",
+        evidence="first-look",
     )
 
 

@@ -54,6 +54,7 @@ class ADBA(Attack):
         venue="ACM Multimedia",
         year=2021,
         link="https://doi.org/10.1145/3474085.3475254",
+        evidence="first-look",
     )
     Params = ADBAParams
     zero = {"beta": 0.0}

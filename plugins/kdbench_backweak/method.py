@@ -116,6 +116,7 @@ class BackWeak(Attack):
         venue="arXiv",
         year=2025,
         link="https://arxiv.org/abs/2511.12046",
+        evidence="first-look",
     )
     Params = BackWeakParams
     zero = {"poison_rate": 0.0}

@@ -65,6 +65,7 @@ class Blended(Attack):
         venue="arXiv",
         year=2017,
         link="https://arxiv.org/abs/1712.05526",
+        evidence="first-look",
     )
     Params = BlendedParams
     zero = {"poison_rate": 0.0}

@@ -114,6 +114,7 @@ class CC(Distiller):
         venue="ICCV",
         year=2019,
         link="https://arxiv.org/abs/1904.01802",
+        evidence="first-look",
     )
     Params = CCParams
     presets = {"quick": {}, "standard": {}, "paper": {}}

@@ -108,6 +108,7 @@ class DIST(Distiller):
         venue="NeurIPS",
         year=2022,
         link="https://arxiv.org/abs/2205.10536",
+        evidence="first-look",
     )
     Params = DISTParams
     presets = {"quick": {}, "standard": {}, "paper": {}}

@@ -144,6 +144,7 @@ class DKD(Distiller):
         venue="CVPR",
         year=2022,
         link="https://arxiv.org/abs/2203.08679",
+        evidence="first-look",
     )
     Params = DKDParams
     presets = {"quick": {}, "standard": {}, "paper": {}}

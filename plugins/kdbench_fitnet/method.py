@@ -92,6 +92,7 @@ class FitNet(Distiller):
         venue="ICLR",
         year=2015,
         link="https://arxiv.org/abs/1412.6550",
+        evidence="first-look",
     )
     Params = FitNetParams
     presets = {"quick": {}, "standard": {}, "paper": {}}

@@ -76,6 +76,7 @@ class LC(Attack):
         venue="arXiv",
         year=2019,
         link="https://arxiv.org/abs/1912.02771",
+        evidence="first-look",
     )
     Params = LCParams
     zero = {"poison_fraction": 0.0}

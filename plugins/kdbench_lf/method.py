@@ -106,6 +106,7 @@ class LF(Attack):
         venue="ICCV",
         year=2021,
         link="https://arxiv.org/abs/2104.03413",
+        evidence="first-look",
     )
     Params = LFParams
     zero = {"poison_rate": 0.0}

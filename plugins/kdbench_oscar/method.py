@@ -74,6 +74,7 @@ class OSCAR(Attack):
         venue="NeurIPS",
         year=2025,
         link="https://arxiv.org/abs/2509.23871",
+        evidence="first-look",
     )
     Params = OSCARParams
     zero = {"epoch_factor": 0.0}

@@ -149,6 +149,7 @@ class ReviewKD(Distiller):
         venue="CVPR",
         year=2021,
         link="https://arxiv.org/abs/2104.09044",
+        evidence="first-look",
     )
     Params = ReviewKDParams
     presets = {"quick": {}, "standard": {}, "paper": {}}

@@ -109,6 +109,7 @@ class RKD(Distiller):
         venue="CVPR",
         year=2019,
         link="https://arxiv.org/abs/1904.05068",
+        evidence="first-look",
     )
     Params = RKDParams
     presets = {"quick": {}, "standard": {}, "paper": {}}

@@ -68,6 +68,7 @@ class SIG(Attack):
         venue="ICIP",
         year=2019,
         link="https://arxiv.org/abs/1902.11237",
+        evidence="first-look",
     )
     Params = SIGParams
     zero = {"poison_fraction": 0.0}

@@ -91,6 +91,7 @@ class SP(Distiller):
         venue="ICCV",
         year=2019,
         link="https://arxiv.org/abs/1907.09682",
+        evidence="first-look",
     )
     Params = SPParams
     presets = {"quick": {}, "standard": {}, "paper": {}}

@@ -110,6 +110,7 @@ class WaNet(Attack):
         venue="ICLR",
         year=2021,
         link="https://arxiv.org/abs/2102.10369",
+        evidence="first-look",
     )
     Params = WaNetParams
     zero = {"poison_rate": 0.0}

@@ -307,3 +307,14 @@ def devices():
         "the CPU has "
         f"{cpu['c3_asr']:.1f} and {cpu['student_asr']:.1f} %."
     )
+
+
+@claim("first-look", index=True)
+def adba_works_without_the_backdoor():
+    kd, fkd = (
+        value("first-look", "c1_asr", attack="adba", distiller=name) for name in ("kd", "fkd")
+    )
+    return (
+        f"ADBA's trigger works without the backdoor: C1 is {kd:.1f} with KD and {fkd:.1f} % with "
+        "FKD."
+    )
