@@ -1,11 +1,13 @@
-"""Where a network looks: attention maps (Zagoruyko & Komodakis 2017, arXiv 1612.03928), used by AT
-and NAD."""
+"""Where a network looks: attention maps (Zagoruyko & Komodakis 2017, arXiv 1612.03928), used by
+AT, NAD and ARGD."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from kdbench.matching import pixel_scale
 
 
 def attention(g: Tensor, p: float = 2.0, eps: float = 1e-6) -> Tensor:
@@ -26,3 +28,23 @@ def attention_distance(
     caller's.
     """
     return F.mse_loss(attention(student, p, eps), attention(teacher.detach(), p, eps))
+
+
+def attention_terms(
+    groups: tuple[Tensor, ...],
+    wanted: tuple[Tensor, ...],
+    beta: tuple[float, ...],
+    p: float = 2.0,
+    eps: float = 1e-6,
+) -> dict[str, Tensor]:
+    """The weighted distance of each group's attention from the wanted one, as float32 scalars.
+
+    A weight is that of 32x32, see :func:`kdbench.matching.pixel_scale`. A group with weight 0 has
+    no term. Only ``groups`` get a gradient.
+    """
+    scale = pixel_scale(groups[0])
+    return {
+        f"attention{i + 1}": weight / scale * attention_distance(mine, other, p, eps)
+        for i, (weight, mine, other) in enumerate(zip(beta, groups, wanted, strict=True))
+        if weight
+    }

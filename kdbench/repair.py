@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from typing import Literal
 
@@ -86,6 +87,31 @@ class PlainTuningParams(TuningParams):
         return own.model_copy(update={"schedule": "cosine"}) if self.cosine else own
 
 
+class GuidedParams(TuningParams):
+    """Parameters of a repair that a fine-tuned copy of the network teaches.
+
+    ``epochs`` and ``milestones`` are the repair's. The other numbers of the recipe are both
+    phases'.
+    """
+
+    teacher_epochs: int | None = Field(
+        None,
+        ge=0,
+        description="epochs of fine-tuning the attention teacher, exactly; None: preset's; authors "
+        "use 5-10",
+    )
+    teacher_milestones: tuple[float, ...] | None = Field(
+        None,
+        description="fractions of the attention teacher's training at which the rate drops x0.1; "
+        "None: preset's schedule; "
+        "authors: after 2 epochs, 0.2 of 10",
+    )
+
+    def teacher_recipe(self, base: Recipe) -> Recipe:
+        """How the copy is fine-tuned."""
+        return changed(base, self.teacher_epochs, self.teacher_milestones, self)
+
+
 def position(batch: Batch, recipe: Recipe, images: int) -> tuple[int, int]:
     """(epoch, step of the epoch) of a batch, both from 0, in a training by ``recipe``.
 
@@ -147,6 +173,20 @@ def fine_tune(
         augmentation=setting.augmentation,
     )
     model.eval()
+
+
+def derived(generator: torch.Generator) -> torch.Generator:
+    """Another generator, by the seed of this one. What draws from it leaves this one as it is."""
+    return torch.Generator().manual_seed((generator.initial_seed() + 1) % 2**63)
+
+
+def tuned_copy(model: FeatureModel, setting: DefenseSetting, params: GuidedParams) -> FrozenTeacher:
+    """A fine-tuned copy of ``model`` as its teacher. It draws from a derived generator, so that the
+    repair itself draws exactly as fine-tuning would."""
+    tuned = copy.deepcopy(model)
+    recipe = params.teacher_recipe(setting.recipe)
+    fine_tune(tuned, setting, recipe, generator=derived(setting.generator))
+    return FrozenTeacher(tuned)
 
 
 def held_out(

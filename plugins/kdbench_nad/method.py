@@ -29,27 +29,21 @@ Deviations from the paper:
 
 from __future__ import annotations
 
-import copy
-
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.attention import attention_distance
+from kdbench.attention import attention_terms
 from kdbench.data.base import Batch
 from kdbench.defense import DefenseSetting
-from kdbench.matching import pixel_scale
 from kdbench.method import Info
 from kdbench.models.base import FeatureModel
-from kdbench.models.views import FrozenTeacher
-from kdbench.repair import Repair, TuningParams, changed, fine_tune
+from kdbench.repair import GuidedParams, Repair, fine_tune, tuned_copy
 
 
-class NADParams(TuningParams):
-    """``epochs`` and ``milestones`` are the repair's (authors: 20 epochs, the rate drops after 2,
-    that is at 0.1), the other numbers of the recipe both phases' (authors: batches of 64, rate 0.1,
-    penalty 1e-4)."""
+class NADParams(GuidedParams):
+    """The authors repair for 20 epochs, and the rate drops after 2, that is at 0.1. Both phases
+    have batches of 64, a rate of 0.1 and a penalty of 1e-4."""
 
     beta: tuple[float, float, float] = Field(
         (500.0, 1000.0, 1000.0),
@@ -63,33 +57,6 @@ class NADParams(TuningParams):
         description="power of the activations in the attention map; paper section 3",
     )
     eps: float = Field(1e-6, gt=0, le=1e-2, description="added to the map's norm; authors' code")
-    teacher_epochs: int | None = Field(
-        None,
-        ge=0,
-        description="epochs of fine-tuning the attention teacher, exactly; None: preset's; authors "
-        "use 5-10",
-    )
-    teacher_milestones: tuple[float, ...] | None = Field(
-        None,
-        description="fractions of the attention teacher's training at which the rate drops x0.1; "
-        "None: preset's schedule; "
-        "authors: after 2 epochs, 0.2 of 10",
-    )
-
-
-def attention_terms(
-    groups: tuple[Tensor, ...], wanted: tuple[Tensor, ...], params: NADParams
-) -> dict[str, Tensor]:
-    """The weighted distance of each group's attention from the wanted one, as float32 scalars.
-
-    A group with weight 0 has no term. Only ``groups`` get a gradient.
-    """
-    scale = pixel_scale(groups[0])
-    return {
-        f"attention{i + 1}": beta / scale * attention_distance(mine, other, params.p, params.eps)
-        for i, (beta, mine, other) in enumerate(zip(params.beta, groups, wanted, strict=True))
-        if beta
-    }
 
 
 class NAD(Repair):
@@ -125,23 +92,15 @@ class NAD(Repair):
         """Fine-tune a copy, then train ``model`` in place towards labels and the copy's attention;
         returns it."""
         params = self.params
-        guide: FrozenTeacher | None = None
-        if any(params.beta):  # without an attention term nobody looks at the attention teacher
-            tuned = copy.deepcopy(model)
-            # A derived seed, so that the repair below draws from setting.generator exactly as
-            # fine-tuning would.
-            derived = torch.Generator().manual_seed((setting.generator.initial_seed() + 1) % 2**63)
-            recipe = changed(
-                setting.recipe, params.teacher_epochs, params.teacher_milestones, params
-            )
-            fine_tune(tuned, setting, recipe, generator=derived)
-            guide = FrozenTeacher(tuned)
+        # Without an attention term nobody looks at the attention teacher.
+        guide = tuned_copy(model, setting, params) if any(params.beta) else None
 
         def loss(batch: Batch) -> dict[str, Tensor]:
             out = model.features(batch.images)
             terms = {"ce": F.cross_entropy(out.logits.float(), batch.labels)}
             if guide is not None:
-                terms |= attention_terms(out.groups, guide.features(batch.images).groups, params)
+                wanted = guide.features(batch.images).groups
+                terms |= attention_terms(out.groups, wanted, params.beta, params.p, params.eps)
             return terms
 
         fine_tune(model, setting, params.recipe(setting.recipe), loss=loss)

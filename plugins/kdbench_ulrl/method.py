@@ -50,7 +50,7 @@ from kdbench.errors import ConfigError
 from kdbench.method import Info, Variant
 from kdbench.models.base import FeatureModel
 from kdbench.outliers import anomaly_index, flagged
-from kdbench.repair import PlainTuningParams, Repair, fine_tune, position
+from kdbench.repair import PlainTuningParams, Repair, derived, fine_tune, position
 from kdbench.training import Recipe
 
 
@@ -232,15 +232,14 @@ class ULRL(Repair):
             length = torch.stack([torch.linalg.vector_norm(s) for s in slopes]).norm()
             return {"unlearn": -ce * (params.clip / (length + 1e-6)).clamp(max=1)}
 
-        # A derived seed, so that the relearning draws as fine-tuning would.
-        derived = torch.Generator().manual_seed((setting.generator.initial_seed() + 1) % 2**63)
         with contextlib.suppress(_EnoughError):
             setting.fit(
                 [forgetful, tally],
                 loss,
                 images,
                 recipe,
-                generator=derived,
+                # So the relearning draws as fine-tuning would.
+                generator=derived(setting.generator),
                 augmentation=setting.augmentation,
             )
         moved = classifier(forgetful).weight - classifier(model).weight

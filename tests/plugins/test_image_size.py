@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from kdbench_ab.method import AB, ABParams
 from kdbench_anp.method import ANPParams, Neurons, adversarial_noise
+from kdbench_argd.method import edges
 from kdbench_at.method import AT
 from kdbench_backweak.method import BackWeak, BackWeakParams
 from kdbench_badnets.method import BadNets
@@ -31,11 +32,13 @@ from kdbench_fitnet.method import FitNet
 from kdbench_fkd.method import FKD, measured_margin
 from kdbench_fsp.method import FSP, FSPParams
 from kdbench_htba.method import HTBA, HTBAParams
+from kdbench_ibau.method import IBAU
 from kdbench_kd.method import KD, KDParams
 from kdbench_lba.method import LBA, LBAParams
 from kdbench_lc.method import LC, LCParams
 from kdbench_lf.method import LF, LFParams, smooth
-from kdbench_nad.method import NADParams, attention_terms
+from kdbench_nad.method import NADParams
+from kdbench_nc.inversion import Budget, Search
 from kdbench_oscar.method import OSCAR, OSCARParams
 from kdbench_reviewkd.method import context_loss
 from kdbench_rkd.method import RKD
@@ -45,6 +48,7 @@ from kdbench_sp.method import SP, SPParams
 from torch import Tensor, nn
 
 from kdbench.attack import AttackSetting, PoisonedImages
+from kdbench.attention import attention_terms
 from kdbench.data.base import Batch
 from kdbench.data.tensor import TensorImages
 from kdbench.models.base import FeatureOutput
@@ -132,7 +136,9 @@ def at() -> Loss:
 
 
 def nad() -> Loss:
-    return lambda teacher, student: attention_terms(student.groups, teacher.groups, NADParams())
+    return lambda teacher, student: attention_terms(
+        student.groups, teacher.groups, NADParams().beta
+    )
 
 
 def kd(variant: str) -> Loss:
@@ -247,6 +253,42 @@ def test_margins_that_are_measured():
     tap = features(0).taps[0]
     torch.testing.assert_close(measured_margin(larger(tap, 2)), measured_margin(tap))
     torch.testing.assert_close(measured_margin(tap.repeat(2, 1, 1, 1)), measured_margin(tap))
+
+
+# Repairs ------------------------------------------------------------------------------------------
+
+
+def test_argds_edges():
+    """Where a coarse map and a fine one hold the same detail the size changes nothing."""
+    g = torch.Generator().manual_seed(0)
+    fine, middle, coarse = (torch.randn(3, 4, 4, 4, generator=g) for _ in range(3))
+    groups = (larger(fine, 4), larger(middle, 2), coarse)
+    expected = edges(groups)
+    twice = edges(tuple(larger(each, 2) for each in groups))
+    torch.testing.assert_close(twice, expected, rtol=1e-4, atol=1e-5)
+    doubled = edges(tuple(each.repeat(2, 1, 1, 1) for each in groups))
+    torch.testing.assert_close(doubled, expected.repeat(1, 2), rtol=1e-4, atol=1e-5)
+
+
+def test_the_penalty_of_ibaus_perturbation():
+    model, method, labels = pointwise(), IBAU(), torch.zeros(2, dtype=torch.int64)
+    penalties = []
+    for times in (1, 2):
+        images = larger(torch.full((2, 3, 4, 4), 0.5), times)
+        delta = larger(torch.full((1, 3, 4, 4), 0.2), times)
+        ce = F.cross_entropy(model(images + delta), labels)
+        penalties.append((method.inner(model, images, labels, delta) + ce).item())
+    assert penalties == pytest.approx([0.001 * 48 * 0.04, 4 * 0.001 * 48 * 0.04], rel=1e-3)
+
+
+def test_the_size_of_a_patch_of_nc():
+    one, twice = (
+        Search(torch.tensor([0]), (3, side, side), "patch", Budget(steps=1), [0])
+        for side in (8, 16)
+    )
+    with torch.no_grad():
+        twice.raw_mask.copy_(larger(one.raw_mask, 2))
+    assert twice.size().item() == pytest.approx(4 * one.size().item(), rel=1e-5)
 
 
 # RobustKD and the variance ------------------------------------------------------------------------

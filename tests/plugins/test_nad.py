@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from kdbench_nad import method
-from kdbench_nad.method import NAD, NADParams, attention_terms
+from kdbench_nad.method import NAD, NADParams
 
-from kdbench.attention import attention, attention_distance
+from kdbench import repair
+from kdbench.attention import attention, attention_distance, attention_terms
 from kdbench.models.views import FrozenTeacher
-from kdbench.repair import changed
 from kdbench.training import Recipe
 from tests.plugins.tiny import accuracy, digest, fit, images, setting, tiny, trained
 
@@ -43,12 +42,12 @@ def test_the_weights_are_those_of_32x32_at_every_size(side):
     mine, wanted = (tuple(torch.zeros(2, 3, s, s) for s in sides) for _ in "ab")
     for a, b in zip(mine, wanted, strict=True):
         a[:, :, 0, 0] = b[:, :, 3, 3] = 1
-    terms = attention_terms(mine, wanted, NADParams())
+    terms = attention_terms(mine, wanted, NADParams().beta)
     expected = {"attention1": 500 * 2 / 1024, "attention2": 1000 * 2 / 256}
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(
         expected | {"attention3": 1000 * 2 / 64}, rel=1e-5
     )
-    assert set(attention_terms(mine, wanted, NADParams(beta=(0, 1, 0)))) == {"attention2"}
+    assert set(attention_terms(mine, wanted, (0, 1, 0))) == {"attention2"}
 
 
 def test_beta_zero_is_fine_tuning():
@@ -71,7 +70,7 @@ def test_attention_acts_and_its_teacher_stays_frozen(monkeypatch):
             super().__init__(model)
             frozen.append((self, digest(self.model)))
 
-    monkeypatch.setattr(method, "FrozenTeacher", Recording)
+    monkeypatch.setattr(repair, "FrozenTeacher", Recording)
     results = [
         digest(NAD(NADParams(beta=b)).repair_student(trained(1), None, setting(seed=3)))
         for b in ((0, 0, 0), (500, 1000, 1000), (500, 1000, 1000))
@@ -107,9 +106,7 @@ def test_when():
 
 
 def recipes(params, base):
-    return changed(base, params.teacher_epochs, params.teacher_milestones, params), params.recipe(
-        base
-    )
+    return params.teacher_recipe(base), params.recipe(base)
 
 
 def test_recipes():
