@@ -32,10 +32,11 @@ Deviations from the paper:
 - The images come in one random order, the same for the inner passes of all rounds, without
   augmentation there. The batches of Adam are augmented.
 - All of it is computed in float32, in runs with bfloat16 as well.
-- The authors use 5,000 *test* images, batches of 100, 3 rounds of Adam at 0.001. BackdoorBench, and
-  ``paper`` here, uses 5 % of the training images (``--clean-fraction 0.05``), batches of 256, 5
-  rounds at 0.0001. ``quick`` and ``standard`` give the defender few images. So they take smaller
-  batches and more rounds, about as many steps as the authors (150), at their rate.
+- The authors use 5,000 *test* images, batches of 100, 3 rounds of Adam at 0.001. BackdoorBench uses
+  5 % of the training images, batches of 256, 5 rounds at 0.0001. ``paper`` has the latter numbers,
+  and the presets give the defender every training image (``--clean-fraction 0.05``). In ``quick``
+  and ``standard`` these are few. So there are smaller batches and more rounds, about as many steps
+  as the authors take (150), at their rate.
 - Used after distillation on the student (``when=after``, default) or before it on the teacher
   (``before``).
 """
