@@ -175,8 +175,10 @@ class _Turn:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def step(self, batch: Batch, shared: Any, numerics: Numerics) -> dict[str, Tensor]:
-        """One optimiser step. The losses before it."""
+    def step(
+        self, batch: Batch, shared: Any, numerics: Numerics
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """One optimiser step. (the sum of the losses before it, the losses)."""
         with span("forward"), numerics.autocast():
             terms = self.loss(batch, shared)
         with span("backward"):
@@ -187,7 +189,7 @@ class _Turn:
             self.optimizer.step()
             if self.after_step is not None:
                 self.after_step()
-        return terms
+        return value.detach(), terms
 
 
 class Trainee:
@@ -257,12 +259,14 @@ class Trainee:
     def step(self, batch: Batch, shared: Any) -> None:
         """One optimiser step of each player. Raises whatever a loss raises, and DivergedError."""
         terms: dict[str, Tensor] = {}
+        values: list[Tensor] = []
         with self._random_states():
             for i, turn in enumerate(self._turns):
                 turn.set_rate(self._done, self._steps)
-                named = turn.step(batch, shared, self.fit.numerics)
+                loss, named = turn.step(batch, shared, self.fit.numerics)
+                values.append(loss)
                 terms |= named if not i else {f"{i + 1}.{name}": v for name, v in named.items()}
-        value = torch.stack([term.detach().float() for term in terms.values()]).sum()
+        value = values[0] if len(values) == 1 else torch.stack(values).sum()
         self._total += value
         self._done += 1
         shown = self._look_at(value, terms)

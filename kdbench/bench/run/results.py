@@ -21,6 +21,7 @@ from kdbench.bench.run.outputs import Outputs
 from kdbench.bench.run.rows import Measured, row
 from kdbench.bench.run.schedule import Schedule
 from kdbench.bench.store.artefacts import Store
+from kdbench.bench.store.manifest import Manifest
 from kdbench.bench.work.job import Outcome
 from kdbench.bench.work.report import misfit
 from kdbench.errors import IntegrityError
@@ -132,7 +133,9 @@ class RunResults:
         self.schedule.again(key)
 
     def _row(self, cell: Cell, measured: Mapping[str, Measured]) -> dict[str, Any]:
-        cells, final = row(cell, measured, self._facts(cell), self._trained(cell))
+        stages = {key: self.store.find(key) for key in self.plan.ancestors(cell.trained["student"])}
+        facts, numbers = self._facts(cell, stages), self._trained(cell, stages)
+        cells, final = row(cell, measured, facts, numbers)
         if final:
             # On a full disk it is computed again next time.
             with contextlib.suppress(OSError):
@@ -151,11 +154,12 @@ class RunResults:
                 )
         return cells
 
-    def _facts(self, cell: Cell) -> dict[str, Any]:
-        """The columns that say where a row is from."""
-        manifests = {
-            key: self.store.find(key) for key in self.plan.ancestors(cell.trained["student"])
-        }
+    def _facts(self, cell: Cell, manifests: Mapping[str, Manifest | None]) -> dict[str, Any]:
+        """The columns that say where a row is from.
+
+        Args:
+            manifests: of the student's stage, and of all that it rests on.
+        """
         whole = all(manifests.values())
         student = manifests[cell.trained["student"]]
         return {
@@ -172,13 +176,15 @@ class RunResults:
             **stated_columns(cell, self.prepared, self.registry),
         }
 
-    def _trained(self, cell: Cell) -> dict[str, Any]:
-        """The numbers of a row that trainings state beside their networks."""
+    def _trained(self, cell: Cell, manifests: Mapping[str, Manifest | None]) -> dict[str, Any]:
+        """The numbers of a row that trainings state beside their networks. ``manifests`` as for
+        :meth:`_facts`."""
         teacher = self.store.find(cell.trained["teacher"])
-        stages = map(self.store.find, self.plan.ancestors(cell.trained["student"]))
         return {
             "universal": None if teacher is None else teacher.facts.get("universal"),
-            "flagged_classes": flagged_text(stage.facts for stage in stages if stage),
+            "flagged_classes": flagged_text(
+                manifest.facts for manifest in manifests.values() if manifest
+            ),
         }
 
     def _weights(self, key: str) -> str | None:
