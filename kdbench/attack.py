@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from kdbench.data.base import Augmentation, Batch, ImageSet
@@ -210,6 +212,15 @@ def choose_decoys(count: int, rows: Tensor, wanted: int, generator: torch.Genera
 #: Some rows of a batch -> their images as they are shown in training, float (N, 3, H, W) in [0, 1],
 #: in a new tensor. What it draws at random comes from the generator of the setting.
 Showing = Callable[[Batch], Tensor]
+
+
+#: A parameter of an attack that fine-tunes for longer or shorter, see :func:`rescaled`.
+EpochFactor = Annotated[
+    float,
+    Field(
+        gt=0, description="length of the training on poison, as a multiple of the preset's; kdbench"
+    ),
+]
 
 
 def rescaled(

@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from pydantic import Field
 from torch import nn
 
-from kdbench.method import Method
+from kdbench.method import Method, Params
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import BatchNormMode, FrozenTeacher
+
+
+class TwoStageParams(Params):
+    """Parameters of a distiller that first matches the teacher and then trains for the task."""
+
+    stages: Literal["init", "joint"] = Field(
+        "init",
+        description="init: the matching loss alone, then the task loss alone, as executed; joint: "
+        "both all the time",
+    )
+    share: float = Field(
+        0.111,
+        gt=0,
+        lt=1,
+        description="init: share of the steps with the matching loss; RepDistiller: 30 epochs "
+        "before 240",
+    )
+
+    def weights(self, progress: float) -> tuple[float, float]:
+        """(of the task loss, of the matching loss) at a share of the steps."""
+        if self.stages == "joint":
+            return 1.0, 1.0
+        return (0.0, 1.0) if progress < self.share else (1.0, 0.0)
 
 
 class Distiller(Method):

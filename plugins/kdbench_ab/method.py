@@ -38,9 +38,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdbench.data.base import Batch
-from kdbench.distiller import Distiller
+from kdbench.distiller import Distiller, TwoStageParams
 from kdbench.matching import match_size, pixel_scale
-from kdbench.method import Info, Params, Variant
+from kdbench.method import Info, Variant
 from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import BatchNormMode, FrozenTeacher
 
@@ -54,7 +54,7 @@ def boundary(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
     return (s + margin).square() * too_high + (s - margin).square() * too_low
 
 
-class ABParams(Params):
+class ABParams(TwoStageParams):
     weight: float = Field(
         1.0,
         ge=0,
@@ -63,17 +63,6 @@ class ABParams(Params):
         "value at 32x32, scaled to other sizes by 1024 / (height x width of the first tap)",
     )
     margin: float = Field(1.0, ge=0, le=100, description="margin m of a response; authors' code")
-    stages: Literal["init", "joint"] = Field(
-        "init",
-        description="init: L_AB alone, then the task loss alone, as executed; joint: both all the "
-        "time",
-    )
-    share: float = Field(
-        0.111,
-        gt=0,
-        lt=1,
-        description="init: share of the steps with L_AB; RepDistiller: 30 epochs before 240",
-    )
     teacher_bn: Literal["batch", "running"] = Field(
         "running",
         description="statistics the teacher's batch norms use while distilling; batch as in the "
@@ -101,11 +90,11 @@ class ABObjective(nn.Module):
         """
         p = self.params
         ce = F.cross_entropy(student_out.logits.float(), batch.labels)
-        first = p.stages == "init" and batch.progress < p.share
-        if p.stages == "init" and not first:
+        task, matching = p.weights(batch.progress)
+        if not matching:
             return {"ce": ce}
         matched = self._matched(teacher_out, student_out)
-        return {"ce": 0.0 * ce if first else ce, "ab": p.weight * matched}
+        return {"ce": task * ce, "ab": p.weight * matched}
 
     def _matched(self, teacher_out: FeatureOutput, student_out: FeatureOutput) -> Tensor:
         """L_AB, float32 scalar."""

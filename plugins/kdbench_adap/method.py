@@ -31,6 +31,7 @@ from kdbench.attack import (
     Attack,
     AttackSetting,
     Backdoor,
+    EpochFactor,
     choose_decoys,
     choose_poison,
     implant_trigger,
@@ -63,11 +64,7 @@ class AdapParams(Params):
         description="images with a part of the trigger and their own label, as a multiple of the "
         "poisoned ones; paper: 1 for tiles, 2 for patches",
     )
-    epoch_factor: float = Field(
-        1.0,
-        gt=0,
-        description="length of the training on poison, as a multiple of the preset's; kdbench",
-    )
+    epoch_factor: EpochFactor = 1.0
 
 
 class _Adap(Attack):

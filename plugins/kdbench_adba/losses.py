@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kdbench.data.base import Batch
+from kdbench.logits import soft_cross_entropy
 from kdbench.method import Params
 from kdbench.models.base import FeatureModel
 from kdbench.trigger_search import frozen
@@ -105,8 +106,8 @@ class Losses:
 def soft_loss(student: Tensor, teacher: Tensor, temperature: float, form: str) -> Tensor:
     """T^2 KL(softmax(z_t / T) || softmax(z_s / T)) of logits (N, K); of ``kdbackdoor`` the
     cross-entropy of both without T^2, which differs by a constant of the student. A scalar."""
+    if form == "kdbackdoor":
+        return soft_cross_entropy(student, teacher, temperature)
     log_s = F.log_softmax(student / temperature, 1)
     p_t = F.softmax(teacher / temperature, 1)
-    if form == "kdbackdoor":
-        return F.cross_entropy(student / temperature, p_t)
     return temperature**2 * F.kl_div(log_s, p_t, reduction="batchmean")

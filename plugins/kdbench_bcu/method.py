@@ -35,12 +35,12 @@ import math
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from kdbench.data.base import Batch
 from kdbench.defense import DefenseSetting
+from kdbench.logits import soft_kl
 from kdbench.method import Info, Variant
 from kdbench.models.base import FeatureModel
 from kdbench.models.views import FrozenTeacher
@@ -119,10 +119,7 @@ def temperature_of(epoch: int, epochs: int, last: float) -> float:
 
 def soft_loss(teacher: Tensor, student: Tensor, tau: float) -> Tensor:
     """KL of the softened distributions of two logits (N, K), mean over N, without tau^2."""
-    wanted = F.log_softmax(teacher.float() / tau, 1)
-    return F.kl_div(
-        F.log_softmax(student.float() / tau, 1), wanted, reduction="batchmean", log_target=True
-    )
+    return soft_kl(student, teacher, tau)
 
 
 class BCU(Repair):

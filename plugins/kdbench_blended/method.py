@@ -29,7 +29,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.attack import Attack, AttackSetting, Backdoor, choose_poison, implant_trigger, rescaled
+from kdbench.attack import (
+    Attack,
+    AttackSetting,
+    Backdoor,
+    EpochFactor,
+    choose_poison,
+    implant_trigger,
+    rescaled,
+)
 from kdbench.method import Info, Params, Variant
 from kdbench.triggers import BlendTrigger, smooth_picture
 
@@ -48,11 +56,7 @@ class BlendedParams(Params):
     poison_rate: float = Field(
         0.1, ge=0, le=1, description="triggered images, fraction of the training set; BackdoorBench"
     )
-    epoch_factor: float = Field(
-        1.0,
-        gt=0,
-        description="length of the training on poison, as a multiple of the preset's; kdbench",
-    )
+    epoch_factor: EpochFactor = 1.0
 
 
 class Blended(Attack):

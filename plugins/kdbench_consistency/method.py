@@ -46,6 +46,7 @@ from torch import Tensor, nn
 
 from kdbench.data.base import Batch
 from kdbench.defense import Defense, DefenseSetting
+from kdbench.logits import soft_kl
 from kdbench.method import Info, Params, Variant
 from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher, batch_statistics
@@ -81,9 +82,7 @@ def distance(changed: Tensor, wanted: Tensor, kind: str) -> Tensor:
     changed, wanted = changed.float(), wanted.detach().float()
     if kind == "l1":
         return (changed - wanted).abs().mean()
-    return F.kl_div(
-        F.log_softmax(changed, 1), F.log_softmax(wanted, 1), reduction="batchmean", log_target=True
-    )
+    return soft_kl(changed, wanted, 1.0)
 
 
 class ConsistencyObjective(nn.Module):

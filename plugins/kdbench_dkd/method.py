@@ -34,19 +34,10 @@ from torch import Tensor, nn
 
 from kdbench.data.base import Batch
 from kdbench.distiller import Distiller
+from kdbench.logits import standardised
 from kdbench.method import Info, Params, Variant
 from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
-
-
-def standardised(logits: Tensor) -> Tensor:
-    """(z - mean) / (1e-7 + sd) of each row of (N, K), float32; sd divides by K - 1. Equal logits
-    become 0."""
-    z = logits.float()
-    z = z - z.mean(1, keepdim=True)
-    # Of the norm, since the slope of a standard deviation of equal numbers is not finite.
-    sd = torch.linalg.vector_norm(z, dim=1, keepdim=True) / max(1, z.shape[1] - 1) ** 0.5
-    return z / (1e-7 + sd)
 
 
 def decoupled(

@@ -33,7 +33,6 @@ Deviations from the paper:
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,10 +40,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdbench.data.base import Batch
-from kdbench.distiller import Distiller
+from kdbench.distiller import Distiller, TwoStageParams
 from kdbench.errors import ConfigError
 from kdbench.matching import match_size
-from kdbench.method import Info, Params, Variant
+from kdbench.method import Info, Variant
 from kdbench.models.base import FeatureModel, FeatureOutput
 from kdbench.models.views import FrozenTeacher
 
@@ -62,20 +61,9 @@ def flows(groups: tuple[Tensor, ...]) -> list[Tensor]:
     return [flow(earlier, later) for earlier, later in pairwise(groups)]
 
 
-class FSPParams(Params):
+class FSPParams(TwoStageParams):
     weight: float = Field(
         1.0, ge=0, le=1000, description="weight of L_FSP; as RepDistiller executes it"
-    )
-    stages: Literal["init", "joint"] = Field(
-        "init",
-        description="init: L_FSP alone, then the task loss alone, as executed; joint: both all the "
-        "time",
-    )
-    share: float = Field(
-        0.111,
-        gt=0,
-        lt=1,
-        description="init: share of the steps with L_FSP; RepDistiller: 30 epochs before 240",
     )
     connector: bool = Field(
         False,
@@ -113,14 +101,14 @@ class FSPObjective(nn.Module):
         """
         p = self.params
         ce = F.cross_entropy(student_out.logits.float(), batch.labels)
-        first = p.stages == "init" and batch.progress < p.share
-        if p.stages == "init" and not first:
+        task, matching = p.weights(batch.progress)
+        if not matching:
             return {"ce": ce}
         with torch.no_grad():
             wanted = flows(teacher_out.groups)
         mine = tuple(c(g) for c, g in zip(self.connectors, student_out.groups, strict=True))
         distances = [F.mse_loss(m, t) for m, t in zip(flows(mine), wanted, strict=True)]
-        return {"ce": 0.0 * ce if first else ce, "fsp": p.weight * torch.stack(distances).sum()}
+        return {"ce": task * ce, "fsp": p.weight * torch.stack(distances).sum()}
 
 
 class FSP(Distiller):

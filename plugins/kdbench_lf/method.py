@@ -38,6 +38,7 @@ from kdbench.attack import (
     Attack,
     AttackSetting,
     Backdoor,
+    EpochFactor,
     choose_poison,
     implant_trigger,
     rescaled,
@@ -89,11 +90,7 @@ class LFParams(Params):
     poison_rate: float = Field(
         0.1, ge=0, le=1, description="triggered images, fraction of the training set; BackdoorBench"
     )
-    epoch_factor: float = Field(
-        1.0,
-        gt=0,
-        description="length of the training on poison, as a multiple of the preset's; kdbench",
-    )
+    epoch_factor: EpochFactor = 1.0
 
 
 class LF(Attack):

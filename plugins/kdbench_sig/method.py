@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.attack import Attack, AttackSetting, Backdoor, implant_trigger, rescaled
+from kdbench.attack import Attack, AttackSetting, Backdoor, EpochFactor, implant_trigger, rescaled
 from kdbench.method import Info, Params, Variant
 from kdbench.trigger_search import class_rows, pick
 from kdbench.triggers import AddTrigger
@@ -51,11 +51,7 @@ class SIGParams(Params):
         description="striped images, fraction of the target class's; kdbench (BackdoorBench on "
         "CIFAR-10: 1)",
     )
-    epoch_factor: float = Field(
-        1.0,
-        gt=0,
-        description="length of the training on poison, as a multiple of the preset's; kdbench",
-    )
+    epoch_factor: EpochFactor = 1.0
 
 
 class SIG(Attack):

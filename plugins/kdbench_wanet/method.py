@@ -31,6 +31,7 @@ from kdbench.attack import (
     Attack,
     AttackSetting,
     Backdoor,
+    EpochFactor,
     Trigger,
     choose_decoys,
     choose_poison,
@@ -93,11 +94,7 @@ class WaNetParams(Params):
     decoy_rate: float = Field(
         2.0, ge=0, description="decoys, as a multiple of the warped images; paper"
     )
-    epoch_factor: float = Field(
-        1.0,
-        gt=0,
-        description="length of the training on poison, as a multiple of the preset's; kdbench",
-    )
+    epoch_factor: EpochFactor = 1.0
 
 
 class WaNet(Attack):

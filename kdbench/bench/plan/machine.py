@@ -42,6 +42,7 @@ STAGE_CODE = (
     "data/tensor.py",
     "defense.py",
     "distiller.py",
+    "logits.py",
     "matching.py",
     "method.py",
     "metrics.py",
