@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from kdbench.data.tensor import TensorImages
 from kdbench.training import Fit, Recipe, Silent
 from kdbench.training.checkpoint import FolderCheckpoints
-from tests.plugins.tiny import accuracy, digest, fit, images, setting, tiny, trained
+from tests.plugins.planted import backdoored, corner_asr
+from tests.plugins.tiny import accuracy, digest, images, setting, tiny, trained
 
 SHORT = {"steps": 8, "restarts": 1, "patience": 2, "success": 0.6}
 
@@ -286,25 +287,8 @@ def test_that_share_of_a_batch_gets_the_trigger(monkeypatch):
     assert terms["ce"].item() == pytest.approx(math.log(4), rel=1e-5)
 
 
-def backdoored():
-    """The small network, trained on with a white corner that means class 2."""
-    data, model = images(192), network().train()
-    x = data.read(torch.arange(96))
-    x[:, :, :3, :3] = 1
-    fit(model, data.extended(x, torch.full((96,), 2)), Recipe(epochs=12, batch_size=32, lr=0.05))
-    return model.eval()
-
-
-def corner_asr(model):
-    x = images(seed=9).read(torch.arange(96))
-    x[:, :, :3, :3] = 1
-    others = torch.arange(96) % 4 != 2
-    with torch.no_grad():
-        return (model(x).argmax(1) == 2)[others].float().mean().item()
-
-
 def test_a_planted_backdoor_is_found_and_unlearned():
-    model, reported = backdoored(), []
+    model, reported = copy.deepcopy(backdoored()), []
     assert corner_asr(model) > 0.9
     given = replace(setting(epochs=6, lr=0.02), report=reported.append)
     torch.manual_seed(0)
