@@ -89,10 +89,10 @@ class NCParams(PlainTuningParams):
     patience: int = Field(
         5, ge=1, description="steps in a row before that weight changes; authors' code"
     )
-    flag: Literal["smallest", "index"] = Field(
+    flag: Literal["smallest", "index", "random"] = Field(
         "smallest",
         description="smallest: always as many as ``classes``; index: those over threshold, "
-        "``classes`` at most; kdbench",
+        "``classes`` at most; random: as many as ``classes``, drawn; kdbench",
     )
     classes: int = Field(1, ge=0, description="classes flagged, at most; kdbench")
     threshold: float = Field(
@@ -170,6 +170,11 @@ class NC(Repair):
             "triggers over the whole image, as those of CKD, instead of patches",
             {"family": "blend"},
         ),
+        "random": Variant(
+            "unlearns the trigger of a class that is drawn: whether it matters who is flagged, a "
+            "control",
+            {"flag": "random"},
+        ),
     }
     params: NCParams
 
@@ -179,7 +184,7 @@ class NC(Repair):
         params = self.params
         found = self.triggers(model, setting)
         index = suspicion([one.size for one in found])
-        classes = self.targets([one.size for one in found], index)
+        classes = self.targets([one.size for one in found], index, setting.generator)
         setting.report(Finding(tuple(sorted(classes)), max(index), tuple(index)))
         if classes:
             recipe = params.recipe(setting.recipe)
@@ -205,13 +210,20 @@ class NC(Repair):
                 generator=setting.generator,
             )
 
-    def targets(self, sizes: Sequence[float], index: Sequence[float]) -> list[int]:
-        """The flagged classes, the most suspicious first."""
+    def targets(
+        self, sizes: Sequence[float], index: Sequence[float], generator: torch.Generator
+    ) -> list[int]:
+        """The flagged classes, the most suspicious first. None of them is without a trigger."""
         params = self.params
         if params.flag == "index":
             return flagged(torch.tensor(index), params.threshold, params.classes)
-        order = sorted(range(len(sizes)), key=lambda k: sizes[k])
-        return [k for k in order if math.isfinite(sizes[k])][: params.classes]
+        known = [k for k, size in enumerate(sizes) if math.isfinite(size)]
+        if params.flag == "random":
+            order = torch.randperm(len(known), generator=generator).tolist()
+            known = [known[i] for i in order]
+        else:
+            known.sort(key=lambda k: sizes[k])
+        return known[: params.classes]
 
     def unlearning(self, model: FeatureModel, triggers: Sequence[Found]) -> LossFunction:
         """The loss of fine-tuning with triggers and true labels."""

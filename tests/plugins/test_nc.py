@@ -244,7 +244,19 @@ def test_suspicion_by_hand():
     ],
 )
 def test_who_is_flagged(params, sizes, expected):
-    assert method(**params).targets(sizes, suspicion(sizes)) == expected
+    generator = torch.Generator().manual_seed(0)
+    assert method(**params).targets(sizes, suspicion(sizes), generator) == expected
+
+
+def test_the_control_draws_among_the_classes_that_have_a_trigger():
+    sizes = [5.0, math.inf, 3.0, 4.0]
+    first = set()
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        first |= {*method(flag="random").targets(sizes, suspicion(sizes), generator)}
+    assert first == {0, 2, 3}
+    seeded = torch.Generator().manual_seed(1)
+    assert sorted(method(flag="random", classes=9).targets(sizes, [0.0] * 4, seeded)) == [0, 2, 3]
 
 
 def with_triggers(monkeypatch, sizes, success=1.0):
