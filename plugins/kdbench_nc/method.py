@@ -30,7 +30,7 @@ Deviations from the paper:
 - At most ``images`` of the defender's images are used for the search, each class in proportion.
 - The unlearning is BackdoorBench's: 20 % of each batch. The paper has one pass over 10 % of the
   training images.
-- ``quick`` and ``standard`` search for fewer steps, and once.
+- ``quick`` and ``standard`` search for fewer steps, and once. ``quick`` searches with 256 images.
 - Used after distillation on the student (``when=after``, default) or before it on the teacher
   (``before``).
 """
@@ -151,7 +151,7 @@ class NC(Repair):
     zero = {"classes": 0}
     for_checks = {"steps": 12, "restarts": 1, "search_batch": 80, "patience": 1, "success": 0.5}
     presets = {
-        "quick": {"steps": 60, "restarts": 1},
+        "quick": {"steps": 60, "restarts": 1, "images": 256},
         "standard": {"steps": 100, "restarts": 1},
         "paper": {
             "epochs": 100,
