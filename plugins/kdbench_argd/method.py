@@ -79,6 +79,7 @@ class ARGD(Repair):
         venue="IJCAI",
         year=2022,
         link="https://arxiv.org/abs/2204.09975",
+        evidence="defenses-of-the-field",
     )
     Params = ARGDParams
     zero = {"node_weight": 0, "edge_weight": 0, "epochs": 0}

@@ -132,6 +132,7 @@ class BCU(Repair):
         venue="CVPR",
         year=2023,
         link="https://arxiv.org/abs/2211.12044",
+        evidence="defenses-of-the-field",
     )
     Params = BCUParams
     zero = {"scale": 0, "epochs": 0}

@@ -171,6 +171,7 @@ class Consistency(Defense):
         venue="AsiaCCS",
         year=2023,
         link="https://arxiv.org/abs/2306.08009",
+        evidence="defenses-of-the-field",
     )
     Params = ConsistencyParams
     zero = {"weight": 0}

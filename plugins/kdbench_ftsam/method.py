@@ -155,7 +155,7 @@ class FTSAM(Repair):
         venue="ICCV",
         year=2023,
         link="https://arxiv.org/abs/2304.11823",
-        evidence="first-look",
+        evidence="defenses-of-the-field",
     )
     Params = FTSAMParams
     zero = {"epochs": 0}

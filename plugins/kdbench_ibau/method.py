@@ -157,6 +157,7 @@ class IBAU(Repair):
         venue="ICLR",
         year=2022,
         link="https://arxiv.org/abs/2110.03735",
+        evidence="defenses-of-the-field",
     )
     Params = IBAUParams
     zero = {"rounds": 0}

@@ -146,6 +146,7 @@ class NC(Repair):
         venue="IEEE S&P",
         year=2019,
         link="https://doi.org/10.1109/SP.2019.00031",
+        evidence="defenses-of-the-field",
     )
     Params = NCParams
     zero = {"classes": 0}

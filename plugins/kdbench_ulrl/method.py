@@ -144,6 +144,7 @@ class ULRL(Repair):
         venue="arXiv",
         year=2024,
         link="https://arxiv.org/abs/2405.14781",
+        evidence="defenses-of-the-field",
     )
     Params = ULRLParams
     zero = {"epochs": 0, "max_classes": 0}

@@ -312,3 +312,96 @@ def what_paired_tells():
 @claim("other-repairs")
 def nad_on_a_cpu():
     return f"A CPU run of it has {value('gtsrb-controls', 'student_asr', defense='nad'):.1f} %"
+
+
+# defenses-of-the-field
+
+SIGNS = "signs-defenses"
+#: They leave the backdoor.
+KEEP = ("finetune", "nad", "ulrl", "argd")
+
+
+def removed(*defenses, **kept):
+    return values(
+        "removed", rows(SIGNS, attack=kept.get("attack", ("ckd", "lba")), defense=defenses)
+    )
+
+
+def lost(*defenses):
+    return values("acc_lost", rows(SIGNS, attack=("ckd", "lba"), defense=defenses))
+
+
+def flagged_target(defense, attack):
+    return times(r["target_flagged"] == "yes" for r in rows(SIGNS, attack=attack, defense=defense))
+
+
+@claim("defenses-of-the-field")
+def four_leave_it():
+    return f"Fine-tuning, NAD, ULRL and ARGD removed {span(removed(*KEEP))} %."
+
+
+@claim("defenses-of-the-field", index=True)
+def ibau_removes_most():
+    most = times(n > 70 for n in removed("ibau"))
+    return (
+        f"I-BAU removed over 70 % in {most} runs, and cost {span(lost('ibau'), 1)} points of ACC."
+    )
+
+
+@claim("defenses-of-the-field")
+def blended_triggers():
+    lba, ckd = (each(removed("nc.blend", attack=name)) for name in ("lba", "ckd"))
+    return (
+        f"Neural Cleanse with blended triggers (`nc.blend`) removed {lba} % of LBA, and {ckd} % of "
+        f"CKD, for {span(lost('nc.blend'), 1)} points."
+    )
+
+
+@claim("defenses-of-the-field")
+def by_seed():
+    ftsam, bcu = (span(removed(name)) for name in ("ftsam", "bcu"))
+    return f"FT-SAM removed {ftsam} % and BCU {bcu} %, by seed and attack."
+
+
+@claim("defenses-of-the-field")
+def consistency_removes():
+    return f"Consistency removed {span(removed('consistency'))} %."
+
+
+@claim("defenses-of-the-field")
+def a_drawn_class():
+    lba, ckd = (each(removed("nc.random", attack=name)) for name in ("lba", "ckd"))
+    return f"The trigger of a drawn class (`nc.random`) removed {lba} % of LBA, and {ckd} % of CKD."
+
+
+@claim("defenses-of-the-field")
+def who_is_flagged():
+    nc, blend = (
+        [flagged_target(name, attack) for attack in ("lba", "ckd")] for name in ("nc", "nc.blend")
+    )
+    return (
+        f"The target had the smallest trigger in {nc[0]} runs of LBA and {nc[1]} of CKD. With "
+        f"blended triggers these are {blend[0]} and {blend[1]}."
+    )
+
+
+@claim("defenses-of-the-field")
+def who_is_flagged_without_a_backdoor():
+    nc, blend = (flagged_target(name, "badnets.sham") for name in ("nc", "nc.blend"))
+    return (
+        f"That is no detection: students of clean teachers have it in {nc} runs, and with blended "
+        f"triggers in {blend}."
+    )
+
+
+@claim("defenses-of-the-field")
+def false_alarms():
+    clean = rows(SIGNS, attack="badnets.sham", defense=("nc.index", "ulrl"))
+    alarms = {
+        name: times(r["flagged_classes"] != "none" for r in clean if r["defense"] == name)
+        for name in ("nc.index", "ulrl")
+    }
+    return (
+        f"In students of clean teachers, `nc.index` flagged a class in {alarms['nc.index']} runs, "
+        f"and ULRL in {alarms['ulrl']}."
+    )
