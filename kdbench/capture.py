@@ -77,7 +77,12 @@ class Pass:
         if self._graph is None or self._graph.open or self._fits != self._now(images):
             return self._model.features(images)
         copies = tuple(t.clone() for t in self._graph(images))
-        return FeatureOutput(copies[:GROUPS], copies[GROUPS : 2 * GROUPS], copies[-1])
+        groups, taps, (logits, *stem) = (
+            copies[:GROUPS],
+            copies[GROUPS : 2 * GROUPS],
+            copies[2 * GROUPS :],
+        )
+        return FeatureOutput(groups, taps, logits, *stem)
 
     def logits(self, images: Tensor) -> Tensor:
         """Float images (N, 3, H, W) in [0, 1] -> logits (N, num_classes)."""
@@ -165,7 +170,8 @@ class _Flat(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         out = self.model.features(images)
-        return *out.groups, *out.taps, out.logits
+        stem = () if out.stem is None else (out.stem,)
+        return *out.groups, *out.taps, out.logits, *stem
 
 
 class _Outcome(NamedTuple):

@@ -367,6 +367,7 @@ def train_in(
                 tuple(g[mask] for g in out.groups),
                 tuple(t[mask] for t in out.taps),
                 out.logits[mask],
+                None if out.stem is None else out.stem[mask],
             )
             terms["coupling"] = weight * coupling(chosen)
         return terms if extra is None else terms | extra(batch, out, mask)

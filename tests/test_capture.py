@@ -103,6 +103,21 @@ def test_training_is_what_it_is_without_graphs(captured, order):
     assert replays() == 3
 
 
+def test_the_stem_is_captured_with_the_groups(captured):
+    model, run, replays = captured
+    own = copy.deepcopy(model)
+    for images in (torch.rand(SHAPE), torch.rand(SHAPE)):
+        outputs = own.features(images), run(images)
+        torch.testing.assert_close(outputs[1].stem, outputs[0].stem)
+        torch.testing.assert_close(outputs[1].logits, outputs[0].logits)
+        for network, out in zip((own, model), outputs, strict=True):
+            network.zero_grad(set_to_none=True)
+            out.stem.square().mean().backward()
+        torch.testing.assert_close(model.stem.weight.grad, own.stem.weight.grad)
+        assert model.fc.weight.grad is None
+    assert replays() == 2
+
+
 def test_gradients_are_copies_and_add_up(captured):
     model, run, _ = captured
     weight = model.fc.weight

@@ -33,6 +33,8 @@ class FeatureOutput:
     """T1 to T3: pre-ReLU tensors computed from the edited groups, each (N, C, H, W)."""
     logits: Tensor
     """(N, num_classes)."""
+    stem: Tensor | None = None
+    """What goes into the first group, (N, C, H, W). None: the network does not give it."""
 
 
 class FeatureModel(nn.Module, ABC):
@@ -52,6 +54,8 @@ class FeatureModel(nn.Module, ABC):
     """The channels of G1 to G3."""
     tap_channels: tuple[int, ...]
     """The channels of T1 to T3."""
+    stem_channels: int | None = None
+    """The channels of what goes into the first group. None: the network does not give it."""
     batch_norm: BatchNormMode | None = None
     """How a frozen copy must run its batch norms; None where the distiller decides. A defense that
     returns a teacher may set it."""
@@ -80,6 +84,13 @@ class FeatureModel(nn.Module, ABC):
     @abstractmethod
     def first_group(self, x: Tensor) -> Tensor:
         """G1 of normalised images (N, 3, H, W)."""
+
+    def stem_and_first_group(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+        """What goes into the first group, and G1, of normalised images (N, 3, H, W).
+
+        A network that gives its stem defines this, and sets ``stem_channels``.
+        """
+        return None, self.first_group(x)
 
     @abstractmethod
     def tap(self, i: int, g: Tensor) -> Tensor:
@@ -122,7 +133,7 @@ class FeatureModel(nn.Module, ABC):
             edit: its result takes the place of each group's output, for the tap, the next group and
                 the head.
         """
-        g = self.first_group((x - self.pixel_mean) / self.pixel_std)
+        stem, g = self.stem_and_first_group((x - self.pixel_mean) / self.pixel_std)
         groups, taps = [], []
         for i in range(GROUPS):
             if edit is not None:
@@ -132,7 +143,7 @@ class FeatureModel(nn.Module, ABC):
             taps.append(tap)
             if i < GROUPS - 1:
                 g = self.next_group(i, g, tap)
-        return FeatureOutput(tuple(groups), tuple(taps), self.classify(g, tap))
+        return FeatureOutput(tuple(groups), tuple(taps), self.classify(g, tap), stem)
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits (N, num_classes) of float images (N, 3, H, W) in [0, 1]."""

@@ -134,6 +134,7 @@ class PyramidNet(FeatureModel):
     width."""
 
     capturable = True
+    stem_channels = 16
 
     def __init__(
         self,
@@ -169,7 +170,11 @@ class PyramidNet(FeatureModel):
                 nn.init.zeros_(each.last_norm.weight)
 
     def first_group(self, x: Tensor) -> Tensor:
-        return self.group[0](self.stem(x))
+        return self.stem_and_first_group(x)[1]
+
+    def stem_and_first_group(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        stem = self.stem(x)
+        return stem, self.group[0](stem)
 
     def _blocks(self, i: int) -> list[BasicBlock | Bottleneck]:
         return [cast(BasicBlock, block) for block in cast(nn.Sequential, self.group[i])]

@@ -42,6 +42,7 @@ class ResNet(FeatureModel):
     """ResNet-(6n+2) with widths 16, 32, 64."""
 
     capturable = True
+    stem_channels = 16
 
     def __init__(self, name: str, depth: int, num_classes: int) -> None:
         super().__init__()
@@ -62,7 +63,11 @@ class ResNet(FeatureModel):
         initialize(self)
 
     def first_group(self, x: Tensor) -> Tensor:
-        return self.group[0](self.stem(x))
+        return self.stem_and_first_group(x)[1]
+
+    def stem_and_first_group(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        stem = self.stem(x)
+        return stem, self.group[0](stem)
 
     def tap_norms(self) -> tuple[nn.BatchNorm2d, ...]:
         """The last batch norm of each group. It is an approximation, without the shortcut."""

@@ -67,6 +67,10 @@ class Edited(FeatureModel):
         """Whether both parts are. An editor may have an attribute of this name."""
         return self.model.capturable and getattr(self.editor, "capturable", False)
 
+    @property
+    def stem_channels(self) -> int | None:  # type: ignore[override]
+        return self.model.stem_channels
+
     def features(self, x: Tensor, edit: Edit | None = None) -> FeatureOutput:
         def both(i: int, g: Tensor) -> Tensor:
             g = self.editor(i, g)
@@ -79,7 +83,11 @@ class Edited(FeatureModel):
         return self.model.head(g)
 
     def first_group(self, x: Tensor) -> Tensor:
-        return self.editor(0, self.model.first_group(x))
+        return self.stem_and_first_group(x)[1]
+
+    def stem_and_first_group(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+        stem, g = self.model.stem_and_first_group(x)
+        return stem, self.editor(0, g)
 
     def tap(self, i: int, g: Tensor) -> Tensor:
         return self.model.tap(i, g)
@@ -119,6 +127,10 @@ class Pruned(FeatureModel):
         self.pixel_mean, self.pixel_std = model.pixel_mean, model.pixel_std
         self.batch_norm = model.batch_norm
 
+    @property
+    def stem_channels(self) -> int | None:  # type: ignore[override]
+        return self.model.stem_channels
+
     def _masked(self, features: Tensor) -> Tensor:
         return features * self.kept.to(features.dtype)
 
@@ -134,6 +146,9 @@ class Pruned(FeatureModel):
 
     def first_group(self, x: Tensor) -> Tensor:
         return self.model.first_group(x)
+
+    def stem_and_first_group(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+        return self.model.stem_and_first_group(x)
 
     def tap(self, i: int, g: Tensor) -> Tensor:
         tap = self.model.tap(i, g)
@@ -177,6 +192,10 @@ class FrozenTeacher:
     @property
     def group_channels(self) -> tuple[int, ...]:
         return self.model.group_channels
+
+    @property
+    def stem_channels(self) -> int | None:
+        return self.model.stem_channels
 
     @property
     def tap_channels(self) -> tuple[int, ...]:

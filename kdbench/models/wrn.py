@@ -56,6 +56,7 @@ class WideResNet(FeatureModel):
     """WRN-depth-width. The taps are the first batch norms of groups 2 and 3, and the final one."""
 
     capturable = True
+    stem_channels = 16
 
     def __init__(self, name: str, depth: int, width: int, num_classes: int) -> None:
         super().__init__()
@@ -76,7 +77,11 @@ class WideResNet(FeatureModel):
         initialize(self)
 
     def first_group(self, x: Tensor) -> Tensor:
-        return self.group[0](self.stem(x))
+        return self.stem_and_first_group(x)[1]
+
+    def stem_and_first_group(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        stem = self.stem(x)
+        return stem, self.group[0](stem)
 
     def _blocks(self, i: int) -> list[PreactBlock]:
         return [cast(PreactBlock, block) for block in cast(nn.Sequential, self.group[i])]

@@ -104,6 +104,41 @@ def _named(out: FeatureOutput) -> Iterator[tuple[str, Tensor]]:
     for letter, maps in (("G", out.groups), ("T", out.taps)):
         yield from ((f"{letter}{i}", tensor) for i, tensor in enumerate(maps, 1))
     yield "the logits", out.logits
+    if out.stem is not None:
+        yield "the stem", out.stem
+
+
+@check("its stem, if it gives one, is a map of the channels that it states, by each image", "model")
+def stem(subject: NetworkSubject) -> None:
+    model, images = subject.trained(), subject.images()
+    out, stated = model.features(images), model.stem_channels
+    if stated is None and out.stem is None:
+        raise NotApplicableError("it gives no stem (stem_channels)")
+    found = None if out.stem is None else out.stem.shape[1] if out.stem.dim() == 4 else 0
+    if out.stem is None or found != stated:
+        given = "no stem" if out.stem is None else f"a stem of {_shape(out.stem)}"
+        ensure(
+            False,
+            f"stem_channels is {stated}, and features gives {given}; state the channels of the map "
+            "(N, C, H, W) that stem_and_first_group returns",
+        )
+        return
+    ensure(
+        len(out.stem) == len(images) and _places(out.stem) >= _places(out.groups[0]),
+        f"the stem is {_shape(out.stem)}, and G1 {_shape(out.groups[0])}; give the map that goes "
+        "into the first group",
+    )
+    ensure(out.stem.requires_grad, "its stem cuts the gradient; return what the pass has computed")
+    alone = [_features(model, images[i : i + 1]).stem for i in range(len(images))]
+    together = torch.cat([one for one in alone if one is not None])
+    ensure(
+        _same(out.stem.detach(), together),
+        "an image gets another stem alone than in a batch; compute it from each image alone",
+    )
+
+
+def _places(maps: Tensor) -> int:
+    return maps.shape[2:].numel()
 
 
 @check("its taps are what the next ReLU is about to see, negative values among them", "model")

@@ -1,13 +1,13 @@
-"""Flow of the solution procedure ("FSP"): how a network's features change from one group to the
+"""Flow of the solution procedure ("FSP"): how a network's features change from one part to the
 next.
 
 J. Yim, D. Joo, J. Bae, J. Kim: A Gift from Knowledge Distillation: Fast Optimization, Network
 Minimization and Transfer Learning. CVPR 2017.
 
-Implemented: the paper's flow matrices between neighbouring groups, as in RepDistiller's code.
+Implemented: the paper's flow matrices between neighbouring parts, as in RepDistiller's code.
 
-    M_ij = sum over places of A_i B_j / (H W)       A, B two groups' outputs, A pooled to B's size
-    L_FSP = sum over (G1, G2), (G2, G3) of mean (M_s - M_t)^2
+    M_ij = sum over places of A_i B_j / (H W)       A, B outputs of two parts, A pooled to B's size
+    L_FSP = sum over (stem, G1), (G1, G2), (G2, G3) of mean (M_s - M_t)^2
     stages = init:   L = weight * L_FSP for the first ``share`` of the steps, then L = CE(z_s, y)
     stages = joint:  L = CE(z_s, y) + weight * L_FSP
 
@@ -15,8 +15,7 @@ As executed (``init``, default) the teacher is gone after the first ninth of the
 initialisation of the student. So expect the ASR of C2, the student without a teacher.
 
 Deviations from the paper:
-- RepDistiller has a third pair, from the stem to G1. A network need not have a stem here, so there
-  are two pairs.
+- A network need not give its stem here. Unless both networks do, there are the two pairs of groups.
 - RepDistiller takes 30 epochs of matching at a constant rate, in evaluation mode but for the groups
   that learn, and then 240. Here both stages have one schedule, one optimiser and training mode.
   ``share`` is 30 of 270.
@@ -24,7 +23,7 @@ Deviations from the paper:
 - RepDistiller's weight has no effect as it is executed. Beside the task loss a weight of 50
   diverged here within 12 steps. So ``weight`` is 1.
 - The matrices of two networks need equal channels. Others are refused, unless ``connector`` puts a
-  1x1 convolution and a batch norm after each of the student's groups. The paper has none. Without
+  1x1 convolution and a batch norm after each of the student's parts. The paper has none. Without
   the batch norm the training diverged.
 - Where two networks differ in height or width the matrices have one size all the same, so nothing
   is pooled between networks.
@@ -32,6 +31,7 @@ Deviations from the paper:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
@@ -56,9 +56,14 @@ def flow(earlier: Tensor, later: Tensor) -> Tensor:
         return a @ b.transpose(1, 2) / a.shape[2]
 
 
-def flows(groups: tuple[Tensor, ...]) -> list[Tensor]:
-    """M of each two neighbouring groups."""
-    return [flow(earlier, later) for earlier, later in pairwise(groups)]
+def flows(maps: Iterable[Tensor]) -> list[Tensor]:
+    """M of each two neighbouring maps."""
+    return [flow(earlier, later) for earlier, later in pairwise(maps)]
+
+
+def channels(network: FeatureModel | FrozenTeacher, stem: bool) -> tuple[int | None, ...]:
+    """The channels of the maps of a network."""
+    return (*([network.stem_channels] if stem else []), *network.group_channels)
 
 
 class FSPParams(TwoStageParams):
@@ -67,8 +72,8 @@ class FSPParams(TwoStageParams):
     )
     connector: bool = Field(
         False,
-        description="a 1x1 convolution and a batch norm after each group of the student, for "
-        "networks of other channels; kdbench",
+        description="a 1x1 convolution and a batch norm after the stem and each group of the "
+        "student, for networks of other channels; kdbench",
     )
 
 
@@ -78,12 +83,14 @@ class FSPObjective(nn.Module):
     def __init__(self, teacher: FrozenTeacher, student: FeatureModel, params: FSPParams) -> None:
         super().__init__()
         self.params = params
-        mine, theirs = student.group_channels, teacher.group_channels
+        self.stem = None not in (student.stem_channels, teacher.stem_channels)
+        mine, theirs = channels(student, self.stem), channels(teacher, self.stem)
         if mine != theirs and not params.connector:
+            what = "the stem and groups" if self.stem else "the groups"
             raise ConfigError(
-                f"fsp compares networks of equal channels, and the groups have {mine} in the "
+                f"fsp compares networks of equal channels, and {what} have {mine} in the "
                 f"student and {theirs} in the teacher; --set distiller.fsp.connector=true puts "
-                "a connector after each group of the student"
+                "a connector after each of them in the student"
             )
         self.connectors = nn.ModuleList(
             nn.Sequential(nn.Conv2d(s, t, 1, bias=False), nn.BatchNorm2d(t))
@@ -105,10 +112,13 @@ class FSPObjective(nn.Module):
         if not matching:
             return {"ce": ce}
         with torch.no_grad():
-            wanted = flows(teacher_out.groups)
-        mine = tuple(c(g) for c, g in zip(self.connectors, student_out.groups, strict=True))
+            wanted = flows(self._maps(teacher_out))
+        mine = [c(m) for c, m in zip(self.connectors, self._maps(student_out), strict=True)]
         distances = [F.mse_loss(m, t) for m, t in zip(flows(mine), wanted, strict=True)]
         return {"ce": task * ce, "fsp": p.weight * torch.stack(distances).sum()}
+
+    def _maps(self, out: FeatureOutput) -> list[Tensor]:
+        return [*([out.stem] if self.stem else []), *out.groups]
 
 
 class FSP(Distiller):

@@ -1,18 +1,20 @@
 """Flow matrices against hand-computed numbers."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from kdbench_fsp.method import FSP, FSPParams, flow
 
 from kdbench.errors import ConfigError
+from kdbench.models import create_model
 from kdbench.models.base import FeatureOutput
 from kdbench.models.views import FrozenTeacher
 from kdbench.numerics import Numerics
 from kdbench.training import Recipe
 from tests.plugins.maps import batch
-from tests.plugins.tiny import digest, distil, fit, images, tiny
+from tests.plugins.tiny import Tiny, digest, distil, fit, images, tiny
 
 A = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
 B = torch.tensor([1.0, 2.0])[None, :, None, None].expand(1, 2, 2, 2)
@@ -59,6 +61,57 @@ def test_both_pairs_by_hand(count):
     assert got["fsp"].item() == pytest.approx((1 + 4 + 4 + 16) / 4)
     same = objective(stages="joint")(batch(count), teacher, teacher)
     assert same["fsp"].item() == 0
+
+
+class Stemmed(Tiny):
+    """It gives what goes into its first group."""
+
+    stem_channels = 3
+
+    def stem_and_first_group(self, x):
+        return x, self.first_group(x)
+
+
+def test_the_pair_of_stem_and_first_group_by_hand():
+    """The stems are A and 0, so the first M are (2.5, 5) and (0, 0). The others are equal."""
+    torch.manual_seed(0)
+    teacher, student = Stemmed().eval(), Stemmed().eval()
+    teacher.stem_channels = student.stem_channels = 1
+    module = FSP(FSPParams(stages="joint")).objective(FrozenTeacher(teacher), student)
+    theirs, mine = (replace(groups(B, B, B), stem=stem) for stem in (A, 0 * A))
+    assert module(batch(1), theirs, mine)["fsp"].item() == pytest.approx((2.5**2 + 5**2) / 2)
+    assert module(batch(1), theirs, theirs)["fsp"].item() == 0
+
+
+@pytest.mark.parametrize("whose", ["teacher", "student"])
+def test_without_a_stem_in_one_of_both_there_are_two_pairs(whose):
+    teacher, student = (Stemmed() if whose != role else Tiny() for role in ("teacher", "student"))
+    module = FSP(FSPParams(stages="joint")).objective(FrozenTeacher(teacher), student)
+    theirs, mine = (replace(groups(A, B, B), stem=stem) for stem in (A, 0 * A))
+    assert module(batch(1), theirs, mine)["fsp"].item() == 0
+
+
+def test_kdbench_own_networks_are_compared_from_the_stem_on():
+    teacher, student = (create_model(name, 4, image_size=16) for name in ("wrn16_1", "resnet20"))
+    module = FSP(FSPParams(stages="joint")).objective(FrozenTeacher(teacher), student)
+    data = batch(2)
+    shown = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    theirs, mine = FrozenTeacher(teacher).features(shown), student.features(shown)
+    pairs = [[flow(a, b) for a, b in pairwise([out.stem, *out.groups])] for out in (theirs, mine)]
+    wanted = sum(((m - t) ** 2).mean() for t, m in zip(*pairs, strict=True))
+    torch.testing.assert_close(module(data, theirs, mine)["fsp"], wanted)
+
+
+def test_a_stem_of_other_channels_is_refused_without_a_connector():
+    teacher, student = FrozenTeacher(Stemmed()), Stemmed()
+    student.stem_channels = 5
+    with pytest.raises(
+        ConfigError, match=r"the stem and groups have \(5, 4, 8, 16\) in the student"
+    ):
+        FSP().objective(teacher, student)
+    module = FSP(FSPParams(connector=True)).objective(teacher, student)
+    assert (module.connectors[0][0].in_channels, module.connectors[0][0].out_channels) == (5, 3)
+    assert len(module.connectors) == 4
 
 
 def test_the_stages_and_the_weight():

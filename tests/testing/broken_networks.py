@@ -56,6 +56,62 @@ class PooledAlone(Sound):
         return output.taps[-1].detach().mean((2, 3))
 
 
+class Stemmed(Sound):
+    """It gives what goes into its first group, and nothing is wrong with it."""
+
+    stem_channels = 6
+
+    def __init__(self, name, num_classes):
+        super().__init__(name, num_classes)
+        self.start = nn.Conv2d(3, 6, 1)
+        self.group[0][0] = nn.Conv2d(6, self.channels[0], 3, 1, 1, bias=False)
+
+    def first_group(self, x):
+        return self.stem_and_first_group(x)[1]
+
+    def stem_and_first_group(self, x):
+        stem = self.start(x)
+        return stem, self.group[0](stem)
+
+
+class MisstatedStem(Stemmed):
+    stem_channels = 5
+
+
+class UnstatedStem(Stemmed):
+    stem_channels = None
+
+
+class PromisedStem(Sound):
+    """It promises a stem, and gives none."""
+
+    stem_channels = 6
+
+
+class FlatStem(Stemmed):
+    def stem_and_first_group(self, x):
+        stem, g = super().stem_and_first_group(x)
+        return stem.mean((2, 3)), g
+
+
+class SmallStem(Stemmed):
+    def stem_and_first_group(self, x):
+        stem, g = super().stem_and_first_group(x)
+        return F.avg_pool2d(stem, 2), g
+
+
+class CutStem(Stemmed):
+    def stem_and_first_group(self, x):
+        stem, g = super().stem_and_first_group(x)
+        return stem.detach(), g
+
+
+class StemByBatch(Stemmed):
+    def stem_and_first_group(self, x):
+        stem, g = super().stem_and_first_group(x)
+        return stem - stem.mean(0), g
+
+
 class Misnamed(Sound):
     def __init__(self, name, num_classes):
         super().__init__("another", num_classes)
@@ -249,6 +305,13 @@ class Changes(Sound):
 CAUGHT = {
     Unpooled: "pooled",
     PooledAlone: "pooled",
+    MisstatedStem: "stem",
+    UnstatedStem: "stem",
+    PromisedStem: "stem",
+    FlatStem: "stem",
+    SmallStem: "stem",
+    CutStem: "stem",
+    StemByBatch: "stem",
     Misnamed: "network_name",
     Miscounted: "network_name",
     Misstated: "shapes",
@@ -285,4 +348,4 @@ def kdbench_models():
     def source(cls):
         return ModelSource(lambda classes, side: cls(cls.__name__.lower(), classes))
 
-    return {cls.__name__.lower(): source(cls) for cls in (Sound, *CAUGHT)}
+    return {cls.__name__.lower(): source(cls) for cls in (Sound, Stemmed, *CAUGHT)}

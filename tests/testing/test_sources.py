@@ -91,6 +91,10 @@ def test_nothing_is_found_in_a_sound_one(kind):
     assert failures(subject_of(BROKEN, kind, "sound")) == {}
 
 
+def test_nothing_is_found_in_a_network_that_gives_its_stem():
+    assert failures(subject_of(BROKEN, "model", "stemmed")) == {}
+
+
 def test_of_a_folder(photos):
     assert failures(subject_of(BROKEN, "dataset", "imagefolder", str(photos))) == {}
 
