@@ -41,7 +41,7 @@ _FIELDS = {
 _SINGLE = (
     *("teacher", "student", "download", "image_size", "num_classes", "train_size", "test_size"),
     *("data_seed", "seed", "seeds", "target_class", "transfer_fraction", "clean_fraction"),
-    *("controls", "device", "numerics", "threads"),
+    *("unlabeled", "controls", "device", "numerics", "threads"),
 )
 
 

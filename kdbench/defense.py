@@ -59,7 +59,8 @@ def _forget(finding: Finding) -> None:
 
 @dataclass(frozen=True)
 class DefenseSetting:
-    """All a defender holds: clean labelled images, no trigger, no target class, no test image.
+    """All a defender holds: clean labelled images, perhaps others without labels, no trigger, no
+    target class, no test image.
 
     Its process can open none of these, and before and after distillation no other training images.
     docs/threat-model.md says on which systems, and names the tests.
@@ -81,6 +82,13 @@ class DefenseSetting:
     report: Callable[[Finding], None] = _forget
     """Takes what the defense found. The results then have the classes, and whether the target is
     among them. A defense is never told the latter."""
+    unlabeled: ImageSet | None = None
+    """Further images, none of them the deployer's, each with the label -1. None: the request has no
+    ``--unlabeled``. Whatever labels it is made with, a setting holds -1."""
+
+    def __post_init__(self) -> None:
+        if self.unlabeled is not None:
+            object.__setattr__(self, "unlabeled", self.unlabeled.unlabeled())
 
 
 class Defense(Method):

@@ -18,6 +18,8 @@ Side = Literal["attacker", "defender"]
 #: held out: nobody trains on them. provider: all others.
 #: deployer: a share of the provider's. defender: a share of the deployer's.
 Split = Literal["held out", "provider", "deployer", "defender", "test"]
+#: What a stage of a defense may open beside them, without labels: others of the provider's.
+Pool = Literal["pool"]
 #: recipe: trains by the recipe in its values, so that its images can be counted.
 #: method: trains in the way of a method.
 #: none: trains nothing, draws no random numbers and takes about a second.

@@ -87,6 +87,11 @@ _OPTIONS = (
         help="The defender's share of the deployer's images, above 0 to 1.",
     ),
     click.option(
+        "--unlabeled",
+        type=float,
+        help="The defender's share, without labels, of what the deployer lacks, above 0 to 1.",
+    ),
+    click.option(
         "--controls/--no-controls",
         default=None,
         help="Train the controls; no verdict without.  [default: controls]",

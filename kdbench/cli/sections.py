@@ -37,6 +37,7 @@ SECTIONS: Mapping[str, list[str]] = {
         "data_seed",
         "transfer_fraction",
         "clean_fraction",
+        "unlabeled",
     ],
     "How it is computed": [
         "device",

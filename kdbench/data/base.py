@@ -5,10 +5,12 @@ A set can be iterated in batches, cut down to some of its rows, and extended.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -55,6 +57,13 @@ class ImageSet(ABC):
     @abstractmethod
     def subset(self, indices: Tensor) -> ImageSet:
         """A view of the rows ``indices``, int64 (M,). An index may repeat."""
+
+    def unlabeled(self) -> Self:
+        """The same images, each with the label -1. This set stays as it is."""
+        # A copy of the object alone: both share the pixels, or the files.
+        view = copy.copy(self)
+        view.labels = torch.full_like(self.labels, -1)
+        return view
 
     @abstractmethod
     def extended(self, images: Tensor, labels: Tensor) -> ImageSet:

@@ -69,27 +69,43 @@ class Shares:
     """Some of the provider's, or all."""
     defender: int
     """Some of the deployer's, or all."""
+    unlabeled: int | None = None
+    """Without labels the defender's, too: some that the deployer does not have. None: it was not
+    asked for."""
 
     @classmethod
-    def of(cls, labels: Tensor, seed: int, transfer: float, clean: float) -> Shares:
+    def of(
+        cls,
+        labels: Tensor,
+        seed: int,
+        transfer: float,
+        clean: float,
+        unlabeled: float | None = None,
+    ) -> Shares:
         """The shares of a training set with these labels.
 
         Args:
             seed: by it images are held out.
             transfer: the deployer's share of the provider's images.
             clean: the defender's share of the deployer's.
+            unlabeled: the defender's share of those that the deployer does not have.
         """
         rows, classes = held_out_rows(labels, seed), int(labels.max()) + 1
         provider = (labels.bincount() - labels[rows].bincount(minlength=classes)).tolist()
         deployer = [drawn_size(transfer, size) for size in provider]
         defender = [drawn_size(clean, size) for size in deployer]
-        return cls(len(rows), sum(provider), sum(deployer), sum(defender))
+        pool = None
+        if unlabeled is not None:
+            others = (has - lacks for has, lacks in zip(provider, deployer, strict=True))
+            pool = sum(drawn_size(unlabeled, size) for size in others)
+        return cls(len(rows), sum(provider), sum(deployer), sum(defender), pool)
 
     def line(self) -> str:
         """The shares in words."""
+        pool = "" if self.unlabeled is None else f" and {self.unlabeled} others without labels"
         return (
             f"of the train images {self.held_out} are held out, the teacher's provider has "
-            f"{self.provider}, the deployer {self.deployer}, the defender {self.defender}"
+            f"{self.provider}, the deployer {self.deployer}, the defender {self.defender}{pool}"
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from kdbench.data.base import Augmentation, Batch, ImageSet
 from kdbench.data.decoding import decoded_batches, usable_cpus
 from kdbench.data.tensor import (
+    TensorImages,
     check_pad,
     checked_addition,
     checked_rows,
@@ -22,6 +23,9 @@ from kdbench.data.tensor import (
     shifted,
     to_float,
 )
+
+#: Images that are decoded together where all of a set are.
+_AT_ONCE = 256
 
 
 class StreamedImages(ImageSet):
@@ -115,6 +119,14 @@ class StreamedImages(ImageSet):
             return torch.empty(0, *self.shape, device=device)
         (stored,) = self._decoded([rows])
         return to_float(stored.to(device)).permute(0, 3, 1, 2)
+
+    def decoded(self) -> TensorImages:
+        """The same set in memory."""
+        parts = torch.arange(len(self)).split(_AT_ONCE) if len(self) else ()
+        pixels = torch.empty(len(self), *self.shape[1:], 3, dtype=torch.uint8)
+        for rows, stored in zip(parts, self._decoded(parts), strict=True):
+            pixels[rows] = stored
+        return TensorImages(pixels.permute(0, 3, 1, 2), self.labels)
 
     def _decoded(self, parts: Sequence[Tensor], *, pinned: bool = False) -> Iterator[Tensor]:
         """The pixels of each of the parts, uint8 (M, H, W, 3)."""

@@ -293,6 +293,16 @@ TABLE: tuple[Column, ...] = (
         is_exact=True,
     ),
     Column(
+        "unlabeled",
+        "number",
+        "the defender's share, without labels, of the images that are neither held out nor the "
+        "deployer's, 0-1; empty: none",
+        since=9,
+        late=True,
+        role="number",
+        is_exact=True,
+    ),
+    Column(
         "software",
         "text",
         "what else computed it, sorted: versions of libraries, and the first 12 digits of the "

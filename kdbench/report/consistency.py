@@ -36,7 +36,7 @@ _BOOTSTRAPPED = ("transferred", "removed")
 #: What a row of a failed cell cannot have.
 _RESULTS = (*RATES, *_UNCOUNTED, *_OTHER_RATES, *_BOOTSTRAPPED, "gain", "dormant", "verdict")
 #: Shares of images, see kdbench.data.fraction.
-_SHARES = ("transfer_fraction", "clean_fraction")
+_SHARES = ("transfer_fraction", "clean_fraction", "unlabeled")
 _EXACT_FRACTION_SINCE = 7
 _NOT_NEGATIVE = [
     name

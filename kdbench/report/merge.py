@@ -91,7 +91,7 @@ def _check_presets(files: Iterable[ResultsFile]) -> None:
 
 def _check_conditions(first: Row, row: Row, there: str, where: str) -> None:
     # Rows of an older schema have no digest that would tell.
-    for name in ("target_class", "clean_fraction", "transfer_fraction"):
+    for name in ("target_class", "clean_fraction", "transfer_fraction", "unlabeled"):
         # Shares were rounded until schema 6.
         exact = first["schema"] == row["schema"]
         if cell(first[name], exact) != cell(row[name], exact):

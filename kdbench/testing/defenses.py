@@ -11,7 +11,7 @@ from kdbench.models.views import Edited, Pruned
 from kdbench.testing import scene
 from kdbench.testing.checks import CheckFailedError, NotApplicableError, check, ensure
 from kdbench.testing.common import ensure_network, run_once
-from kdbench.testing.method_run import run_method
+from kdbench.testing.method_run import defend_with_pool, run_method
 from kdbench.testing.subjects import Subject
 
 
@@ -79,6 +79,39 @@ def findings(subject: Subject) -> None:
             check_finding(finding, scene.CLASSES)
         except ContractError as error:
             raise CheckFailedError(str(error)) from error
+
+
+@check("it runs with unlabeled images as well, reads no label of them, and changes none", "defense")
+def unlabeled_images(subject: Subject) -> None:
+    if not subject.make().steps():
+        raise NotApplicableError("it takes no step")
+    try:
+        run = defend_with_pool(subject.make())
+    except Exception as error:
+        ensure(
+            False,
+            f"with setting.unlabeled it raises {type(error).__name__}: {error}; every label there "
+            "is -1, so use its images alone",
+        )
+        return
+    rows = torch.arange(len(scene.pool_images()))
+    for pool in run.pools:
+        ensure(
+            torch.equal(pool.read(rows), scene.pool_images().read(rows)),
+            "unlabeled images were changed in place",
+        )
+        ensure(
+            torch.equal(pool.labels, torch.full_like(rows, -1)),
+            "the labels of unlabeled images are not -1; leave them as they are",
+        )
+    images = scene.dataset().test.read(torch.arange(16))
+    for role in run.modules.keys() & {"cleansed", "repaired"}:
+        with torch.no_grad():
+            logits = run.modules[role](images)
+        ensure(
+            bool(torch.isfinite(logits).all()),
+            f"with unlabeled images the logits of the {role} network are not finite",
+        )
 
 
 @check("where it does nothing (``zero``) it is ``none``, bit for bit", "defense")

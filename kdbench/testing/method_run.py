@@ -32,6 +32,8 @@ class MethodRun:
     """The named losses of each batch of a distillation."""
     image_sets: list[ImageSet] = field(default_factory=list)
     """The sets that the method was handed, as they are after the run."""
+    pools: list[ImageSet] = field(default_factory=list)
+    """The unlabeled sets among them."""
     findings: list[Finding] = field(default_factory=list)
     """What a defense reported."""
     spoilt: bool = False
@@ -113,7 +115,8 @@ def _train_with(
 
 
 def _tensors(out: FeatureOutput) -> list[Tensor]:
-    return [*out.groups, *out.taps, out.logits]
+    stem = [] if out.stem is None else [out.stem]
+    return [*out.groups, *out.taps, out.logits, *stem]
 
 
 def first_batches(seed: int) -> Iterator[Batch]:
@@ -127,13 +130,20 @@ def first_batches(seed: int) -> Iterator[Batch]:
         yield replace(batch, progress=i / _BATCHES)
 
 
-def _defense(method: Any, seed: int) -> MethodRun:
+def defend_with_pool(method: Any) -> MethodRun:
+    """Run a defense that has unlabeled images, too, under seed 0."""
+    with scene.seeded(0):
+        return _defense(method, 0, pool=True)
+
+
+def _defense(method: Any, seed: int, *, pool: bool = False) -> MethodRun:
     run, steps = MethodRun(), method.steps()
 
     # A new setting for each step, as in a run: a step must not see what another did to its images.
     def new_setting() -> DefenseSetting:
-        setting = replace(scene.defense_setting(seed), report=run.findings.append)
+        setting = replace(scene.defense_setting(seed, pool=pool), report=run.findings.append)
         run.image_sets.append(setting.clean)
+        run.pools += [] if setting.unlabeled is None else [setting.unlabeled]
         return setting
 
     if "cleanse_teacher" in steps:

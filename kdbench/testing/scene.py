@@ -24,8 +24,8 @@ CLASSES, SIZE, TARGET = 4, 16, 1
 NUMERICS = Numerics(torch.device("cpu"), bf16=False, threads=1)
 RECIPE = Recipe(epochs=1, batch_size=40, lr=0.02)
 TEACHER, STUDENT = "wrn10_1", "wrn10_1"
-_TRAIN, _TEST = 240, 160
-"""Images. The training images fill batches of 40, so no batch is dropped."""
+_TRAIN, _TEST, _POOL = 240, 160, 80
+"""Images. Those for training fill batches of 40, so no batch is dropped."""
 
 
 @contextmanager
@@ -45,22 +45,10 @@ def seeded(seed: int) -> Iterator[None]:
 def dataset() -> Dataset:
     """240 training and 160 test images of noise. Class k has a bright band in the k-th quarter of
     the rows."""
-
-    def draw(count: int, seed: int) -> TensorImages:
-        generator = torch.Generator().manual_seed(seed)
-        labels = torch.arange(count) % CLASSES
-        pixels = torch.randint(
-            0, 150, (count, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8
-        )
-        rows = SIZE // CLASSES
-        for k in range(CLASSES):
-            pixels[labels == k, :, k * rows : (k + 1) * rows] += 60
-        return TensorImages(pixels, labels)
-
     return Dataset(
         name="bands",
-        train=draw(_TRAIN, 1),
-        test=draw(_TEST, 2),
+        train=_draw(_TRAIN, 1),
+        test=_draw(_TEST, 2),
         num_classes=CLASSES,
         class_names=("a", "b", "c", "d"),
         mean=(0.35,) * 3,
@@ -69,6 +57,16 @@ def dataset() -> Dataset:
         train_digest="bands-train",
         test_digest="bands-test",
     )
+
+
+def _draw(count: int, seed: int) -> TensorImages:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % CLASSES
+    pixels = torch.randint(0, 150, (count, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+    rows = SIZE // CLASSES
+    for k in range(CLASSES):
+        pixels[labels == k, :, k * rows : (k + 1) * rows] += 60
+    return TensorImages(pixels, labels)
 
 
 def pictures(side: int, count: int) -> Tensor:
@@ -83,6 +81,11 @@ def training_images() -> TensorImages:
     train = dataset().train
     assert isinstance(train, TensorImages)
     return TensorImages(train.pixels, train.labels.clone())
+
+
+def pool_images() -> TensorImages:
+    """Unlabeled images for one method, drawn as those that it has labels of."""
+    return _draw(_POOL, 4)
 
 
 def network(name: str, seed: int) -> FeatureModel:
@@ -143,10 +146,12 @@ def attack_setting(seed: int, loop: Fit | None = None) -> AttackSetting:
     )
 
 
-def defense_setting(seed: int) -> DefenseSetting:
+def defense_setting(seed: int, *, pool: bool = False) -> DefenseSetting:
+    """What a defense is given, with unlabeled images where asked for."""
     data = dataset()
     return DefenseSetting(
         clean=training_images(),
+        unlabeled=pool_images() if pool else None,
         num_classes=CLASSES,
         recipe=RECIPE,
         augmentation=data.augmentation,

@@ -14,8 +14,10 @@ There is no factor tau^2, so that the loss fades while tau grows, and no cross-e
 and biases stay as they are. T is in eval mode.
 
 Deviations from the paper:
-- The images are the defender's, with their labels ignored. The paper has unlabeled ones: 10 % of
-  the training images, held out, or those of another data set.
+- With ``--unlabeled`` the images are the defender's unlabeled ones: of the training images, and
+  none of them the deployer's. The paper has 10 % of the training images, held out from the
+  attacker, or those of another data set. Here the teacher's provider has trained on them.
+- Without ``--unlabeled`` they are the clean images, with their labels ignored.
 - kdbench's networks have three groups, and the authors' ResNet-18 has four. p is 0.01 in the first
   convolution and the first group, 0.03 in the second, 0.27 in the third, and 0.1 in the linear
   layers after it. The authors have 0.01, 0.01, 0.03, 0.09 and 0.27 for their stem and groups.
@@ -158,19 +160,20 @@ class BCU(Repair):
 
     def repair(self, model: FeatureModel, setting: DefenseSetting) -> FeatureModel:
         """Draw weights of ``model`` anew and train it in place; returns it."""
-        params, clean = self.params, setting.clean
+        params = self.params
+        images = setting.clean if setting.unlabeled is None else setting.unlabeled
         guide = FrozenTeacher(model)
-        one = clean.read(torch.zeros(1, dtype=torch.int64), setting.numerics.device)
+        one = images.read(torch.zeros(1, dtype=torch.int64), setting.numerics.device)
         for layer, depth in depths(model, one).items():
             reinitialise(layer, params.rate(depth), setting.generator)
         recipe = params.recipe(setting.recipe)
-        epochs = recipe.passes(len(clean))
+        epochs = recipe.passes(len(images))
 
         def loss(batch: Batch) -> dict[str, Tensor]:
-            epoch, _ = position(batch, recipe, len(clean))
+            epoch, _ = position(batch, recipe, len(images))
             tau = temperature_of(epoch, epochs, params.temperature)
             wanted = guide.features(batch.images).logits
             return {"soft": soft_loss(wanted, model(batch.images), tau)}
 
-        fine_tune(model, setting, recipe, loss=loss)
+        fine_tune(model, setting, recipe, images=images, loss=loss)
         return model

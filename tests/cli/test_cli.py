@@ -69,6 +69,13 @@ def test_version_and_module():
             [*RUN, "--clean-fraction", "3"],
             "--clean-fraction: input should be less than or equal to 1",
         ),
+        ([*RUN, "--unlabeled", "0"], "--unlabeled: input should be greater than 0; got 0.0"),
+        ([*RUN, "--unlabeled", "1.5"], "--unlabeled: input should be less than or equal to 1"),
+        ([*RUN, "--unlabeled", "some"], "Invalid value for '--unlabeled': 'some' is not"),
+        (
+            [*RUN, "--unlabeled", "0.3", "--transfer-fraction", "1"],
+            "--unlabeled 0.3: no image of signs is left without labels",
+        ),
         ([*RUN, "--image-size", "2"], "--image-size"),
         ([*RUN, "--quiet", "--json"], "exclude each other"),
         (["rum"], "No such command"),

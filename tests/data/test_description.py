@@ -9,7 +9,7 @@ import torch
 from kdbench.data import load as load_module
 from kdbench.data import load_dataset
 from kdbench.data.description import Shares, describe
-from kdbench.data.fraction import drawn_share, held_out_images, provider_images
+from kdbench.data.fraction import drawn_share, held_out_images, others_images, provider_images
 from kdbench.data.tensor import TensorImages
 from tests.data.pictures import folder
 
@@ -79,7 +79,14 @@ def test_the_shares_are_as_large_as_what_is_drawn():
         sizes.append(len(drawn_share(deployer, clean, 5)))
         shares = Shares.of(labels, 2, transfer, clean)
         assert [shares.held_out, shares.provider, shares.deployer, shares.defender] == sizes
+        assert shares.unlabeled is None
+        pool = drawn_share(others_images(provider, transfer, 5), 1.0, 5)
+        assert Shares.of(labels, 2, transfer, clean, 1.0).unlabeled == len(pool)
     assert shares.line() == (
         "of the train images 8 are held out, the teacher's provider has 73, the deployer 24, the "
         "defender 11"
+    )
+    assert (
+        Shares.of(labels, 2, 0.3, 0.4, 0.5).line()
+        == f"{shares.line()} and 24 others without labels"
     )

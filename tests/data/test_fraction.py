@@ -11,6 +11,7 @@ from kdbench.data.fraction import (
     drawn_share,
     held_out_images,
     held_out_rows,
+    others_images,
     provider_images,
     rows_of_each_class,
     stratified_rows,
@@ -42,6 +43,12 @@ def test_stratified_rows():
     assert len(rows.unique()) == 20
     assert torch.equal(rows, stratified_rows(labels, 20, seeded(0)))
     assert not torch.equal(rows, stratified_rows(labels, 20, seeded(1)))
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.7, 1.0])
+def test_the_others_are_those_that_the_deployer_does_not_have(fraction):
+    deployer = rows_in(drawn_share(numbered(), fraction, 3))
+    assert sorted(deployer + rows_in(others_images(numbered(), fraction, 3))) == list(range(20))
 
 
 def test_rows_of_each_class():

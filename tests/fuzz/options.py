@@ -37,6 +37,7 @@ _RIGHT: dict[str, st.SearchStrategy[str]] = {
     "--seeds": st.sampled_from(["1", "2", "3"]),
     "--target-class": st.sampled_from(["0", "1", "2"]),
     "--clean-fraction": st.sampled_from(["1", "0.5", "1.0", "5e-1"]),
+    "--unlabeled": st.sampled_from(["1", "0.5", "3e-1"]),
     "--threads": st.sampled_from(["1", "2"]),
     "--device": st.sampled_from(["cpu", "auto"]),
     "--numerics": st.sampled_from(["fp32", "auto"]),

@@ -15,6 +15,7 @@ _FIELDS = (
     *("attacks", "defenses", "distillers", "pairs", "datasets", "presets", "seeds", "data_dir"),
     *("teacher_from", "download", "image_size", "num_classes", "train_size", "test_size"),
     *("data_seed", "target_class", "transfer_fraction", "clean_fraction", "controls", "device"),
+    *("unlabeled",),
     *("numerics", "threads", "also", "set", "paper", "seed", "attack", "x"),
 )
 _NUMBERS = (0, 1, 2, 3, 16, -1, 2**31, 2**62, 0.5, 1e300, float("inf"), float("nan"))

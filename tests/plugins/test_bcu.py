@@ -134,6 +134,31 @@ def test_labels_make_no_difference():
     assert digest(repaired(network())) == digest(repaired(network(), setting(shuffled)))
 
 
+def test_unlabeled_images_take_the_place_of_the_clean_ones():
+    """Where there are some, nothing depends on the clean images."""
+    pool, others = images(64, seed=5), images(48, seed=7)
+    with_pool = [
+        digest(repaired(network(), replace(setting(clean), unlabeled=pool)))
+        for clean in (images(), others)
+    ]
+    assert with_pool[0] == with_pool[1] != digest(repaired(network()))
+    # The same images, whether they have labels or not.
+    assert with_pool[0] == digest(repaired(network(), setting(pool)))
+
+
+def test_its_epochs_are_those_of_the_unlabeled_images(monkeypatch):
+    taus = []
+
+    def recorded(teacher, student, tau):
+        taus.append(tau)
+        return soft_loss(teacher, student, tau)
+
+    monkeypatch.setattr("kdbench_bcu.method.soft_loss", recorded)
+    given = replace(setting(epochs=3, batch_size=48), unlabeled=images(144, seed=5))
+    repaired(network(), given)
+    assert taus == pytest.approx([2.0] * 3 + [3.0] * 3 + [4.0] * 3)
+
+
 def test_it_learns_what_the_network_can_do():
     """Half of the last group's weights are new, and are learned again without labels."""
     model = repaired(

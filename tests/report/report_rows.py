@@ -95,6 +95,7 @@ def cell(*, seed=0, status="ok", **values):
         "target_class": 0,
         "clean_fraction": 1.0,
         "transfer_fraction": 1.0,
+        "unlabeled": None,
         "dataset_digest": "d" * 64,
         "config_digest": "c" * 64,
         "setting_digest": "e" * 64,

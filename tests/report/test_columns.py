@@ -97,6 +97,9 @@ def test_every_published_file_is_read(path):
         assert list(row) == list(COLUMNS)
         for old, column in columns_in(int(text["schema"])).items():
             value = row[column.name]
+            if column.late and old not in text:
+                assert value is None
+                continue
             assert text[old].lstrip("'") == ("" if value is None else text[old].lstrip("'"))
             if column.kind in ("number", "whole") and value is not None:
                 assert value == float(text[old])

@@ -63,6 +63,8 @@ CASES = [
     ("universal", "101.0", "a percentage is from 0 to 100"),
     ("transfer_fraction", "1.5", "a share is above 0 and at most 1"),
     ("transfer_fraction", "0.0", "a share is above 0 and at most 1"),
+    ("unlabeled", "1.5", "a share is above 0 and at most 1"),
+    ("unlabeled", "0.0", "a share is above 0 and at most 1"),
     ("gain", "5.0", "the counts make it 2.0000"),
     ("gain", "", "it is empty, but the counts make it 2.0000"),
     ("dormant", "5.0", "the counts make it -20.0000"),

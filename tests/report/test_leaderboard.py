@@ -132,6 +132,7 @@ def test_command_writes_to_the_current_folder(tmp_path, monkeypatch):
         ),
         ({"defense": "nad", "clean_fraction": 0.05}, ["clean_fraction is 1.0 in ", "and 0.05 in "]),
         ({"defense": "nad", "transfer_fraction": 0.1}, ["transfer_fraction is 1.0 in "]),
+        ({"defense": "nad", "unlabeled": 0.3}, ["unlabeled is None in ", "and 0.3 in "]),
     ],
 )
 def test_command_refuses_what_cannot_be_merged(tmp_path, change, words):

@@ -66,6 +66,7 @@ def refused(*tables):
     [
         ("clean_fraction", "shared"),
         ("transfer_fraction", "shared"),
+        ("unlabeled", "shared"),
         ("train_size", "shared"),
         ("distill.epochs", "shared"),
         ("clean.lr", "shared"),

@@ -225,6 +225,12 @@ class _SpoilsFeatures(_Wrapped):
         return super().forward(batch, teacher_out, student_out)
 
 
+class _SpoilsTheStem(_Wrapped):
+    def forward(self, batch, teacher_out, student_out):
+        teacher_out.stem.clamp_(min=0)
+        return super().forward(batch, teacher_out, student_out)
+
+
 class _NotFinite(_Wrapped):
     def forward(self, *arguments):
         return {name: value * float("nan") for name, value in super().forward(*arguments).items()}
@@ -255,6 +261,43 @@ class TunesTheImages(FineTuning):
     def repair(self, model, setting):
         setting.clean.labels[0] = 1 - setting.clean.labels[0].clamp(0, 1)
         return super().repair(model, setting)
+
+
+class LabelsOfThePool(FineTuning):
+    """It trains on the unlabeled images as if they had labels."""
+
+    def repair(self, model, setting):
+        return super().repair(model, replace(setting, clean=setting.unlabeled or setting.clean))
+
+
+class _Pooled(FineTuning):
+    def repair(self, model, setting):
+        if setting.unlabeled is not None:
+            self.change(setting.unlabeled)
+        return super().repair(model, setting)
+
+
+class LabelsThePool(_Pooled):
+    def change(self, pool):
+        pool.labels[:] = 0
+
+
+class PaintsThePool(_Pooled):
+    def change(self, pool):
+        pool._store.pixels[0] += 1
+
+
+class LostInThePool(_Pooled):
+    """What it makes of the unlabeled images is no number."""
+
+    def repair(self, model, setting):
+        model = super().repair(model, setting)
+        if setting.unlabeled is not None:
+            model.fc.bias.data += setting.unlabeled.labels.float().log().sum()
+        return model
+
+    def change(self, pool):
+        pass
 
 
 class ReturnsTraining(FineTuning):
@@ -345,11 +388,16 @@ MUTANTS = {
     "objective holds the student": (_with_objective(_HoldsStudent), "gradients"),
     "batch changed": (_with_objective(_SpoilsBatch), "images_untouched"),
     "teacher's features changed": (_with_objective(_SpoilsFeatures), "images_untouched"),
+    "teacher's stem changed": (_with_objective(_SpoilsTheStem), "images_untouched"),
     "loss not finite": (_with_objective(_NotFinite), "losses"),
     "loss by example": (_with_objective(_PerExample), "losses"),
     "no gradient to the student": (_with_objective(_NoStudent), "gradients"),
     "nothing that is something": (NeverNothing, "zero_strength_is_none"),
     "defender's labels changed": (TunesTheImages, "images_untouched"),
+    "trains on labels of unlabeled images": (LabelsOfThePool, "unlabeled_images"),
+    "labels unlabeled images": (LabelsThePool, "unlabeled_images"),
+    "unlabeled images changed": (PaintsThePool, "unlabeled_images"),
+    "takes the logarithm of a missing label": (LostInThePool, "unlabeled_images"),
     "repaired network in training mode": (ReturnsTraining, "interface"),
     "steps of another": (StepsOfAnother, "steps"),
 }

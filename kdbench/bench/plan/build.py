@@ -174,6 +174,8 @@ class _Builder:
         preset, cleansed = self.resolved.preset, None
         used = {**self.method("defense", defense), "clean_fraction": preset.clean_fraction}
         used["recipe"] = self.recipe("repair", teacher)
+        if (unlabeled := self.resolved.spec.unlabeled) is not None:
+            used["unlabeled"] = unlabeled
         if "cleanse_teacher" in steps:
             source = cleansed = self.add(
                 Kind.CLEANSE, f"{defense}: cleanse {origin}", seed, {"teacher": source}, used
@@ -267,6 +269,7 @@ class _Builder:
             "target_class": None if backdoor is None else spec.target_class,
             "transfer_fraction": preset.transfer_fraction,
             "clean_fraction": preset.clean_fraction,
+            "unlabeled": spec.unlabeled,
         }
         made_with = ("attack", "distiller", "defense", "teacher")
         named |= self.numbers(*(names[name] for name in made_with))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kdbench._counted import counted
 from kdbench.bench.plan.plan import LoadedPart
 from kdbench.bench.request.spec import Resolved
+from kdbench.data import Dataset, load
 from kdbench.data.description import Description, Shares, describe
+from kdbench.errors import ConfigError
+from kdbench.untrusted.files import size_in_words
 
 
 def descriptions(parts: Iterable[LoadedPart]) -> list[Description]:
@@ -19,9 +23,35 @@ def description_of(part: LoadedPart) -> Description:
     names = [name for name, teacher in part.imported.items() if teacher.is_described]
     # The request has the teacher's size: another one is refused.
     why = f"as teacher {names[0]} needs" if names else image_size_from(part.resolved)
-    preset, seed = part.resolved.preset, part.resolved.spec.data_seed
-    fractions = preset.transfer_fraction, preset.clean_fraction
-    return describe(part.dataset, why, Shares.of(part.dataset.train.labels, seed, *fractions))
+    return describe(part.dataset, why, shares_of(part.resolved, part.dataset))
+
+
+def shares_of(resolved: Resolved, dataset: Dataset) -> Shares:
+    """Who has how many of the training images of a part."""
+    spec, preset = resolved.spec, resolved.preset
+    fractions = preset.transfer_fraction, preset.clean_fraction, spec.unlabeled
+    return Shares.of(dataset.train.labels, spec.data_seed, *fractions)
+
+
+def check_pool(resolved: Resolved, dataset: Dataset) -> None:
+    """Raise ConfigError where no image is left for the defender's pool, or more than fit."""
+    spec, share = resolved.spec, resolved.preset.transfer_fraction
+    if spec.unlabeled is None:
+        return
+    images, side = shares_of(resolved, dataset).unlabeled or 0, dataset.image_size
+    if not images:
+        raise ConfigError(
+            f"--unlabeled {spec.unlabeled:g}: no image of {dataset.name} is left without labels, "
+            f"since the deployer has a share of {share:g} of those that are not held out; give a "
+            "smaller --transfer-fraction"
+        )
+    # In memory even where the dataset is not: the path of an image on disk may name its class.
+    if images * side * side * 3 > load.MEMORY_LIMIT:
+        raise ConfigError(
+            f"--unlabeled {spec.unlabeled:g}: {counted(images, 'image')} of {side}x{side} take "
+            f"more than {size_in_words(load.MEMORY_LIMIT)}, and images without labels are "
+            "kept in memory; give a smaller share"
+        )
 
 
 def image_size_from(resolved: Resolved) -> str:

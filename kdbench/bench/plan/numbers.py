@@ -2,8 +2,8 @@
 
 A preset promises its numbers, and those that it has for the pair's teacher. A method or a variant
 promises those that it has for the preset. A dataset promises its default size and classes. A
-request promises target class 0 and data seed 0. Code, software, machine and seed are not among the
-numbers.
+request promises target class 0, data seed 0 and no unlabeled images. Code, software, machine and
+seed are not among the numbers.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ def number_columns(
     promise = _flat({**_of_preset(resolved, promised_preset, methods), **promised})
     if "attack" in methods:
         numbers["target_class"], promise["target_class"] = resolved.spec.target_class, 0
+    # Only where it is asked for, so that all others keep their digests.
+    if resolved.spec.unlabeled is not None:
+        numbers["unlabeled"] = resolved.spec.unlabeled
     changed = _changes(numbers, promise) | _data_changes(resolved)
     numbers |= _data_numbers(part)
     if "attack" not in methods:

@@ -11,7 +11,7 @@ from typing import Any
 
 from kdbench._counted import counted
 from kdbench.bench.plan.build import build_plan
-from kdbench.bench.plan.images import descriptions
+from kdbench.bench.plan.images import check_pool, descriptions
 from kdbench.bench.plan.machine import arithmetic, code_digest, software
 from kdbench.bench.plan.plan import LoadedPart, Plan
 from kdbench.bench.plan.suspects import check_imported
@@ -70,6 +70,7 @@ def prepare(spec: RunSpec, registry: Answers, store: Store) -> Prepared:
     notes: list[str] = []
     for resolved in everything:
         dataset = _found(find, resolved, imported)
+        check_pool(resolved, dataset)
         notes += check_models(resolved, dataset, registry)
         for teacher in imported.values():
             code = registry.origin_of_model(teacher.model)

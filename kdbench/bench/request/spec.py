@@ -94,6 +94,9 @@ class RunSpec(BaseModel):
     all of them where no attack is named."""
     clean_fraction: float | None = Field(None, gt=0, le=1)
     """The defender's share of the deployer's images. None: the preset's."""
+    unlabeled: float | None = Field(None, gt=0, le=1)
+    """The defender's share, without labels, of the images that neither are held out nor are the
+    deployer's. None: no such images."""
     controls: bool = True
     """Train and measure the control students, too."""
     device: str = "auto"

@@ -4,7 +4,7 @@ from what the job left there to the stage's result."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.run.folders import JobFolders
 from kdbench.bench.run.measures import Measures
 from kdbench.bench.store.artefacts import Store
-from kdbench.bench.store.images import IMAGES, Seen, keep_images
+from kdbench.bench.store.images import IMAGES, POOL, Seen, keep_images
 from kdbench.bench.store.manifest import Manifest
 from kdbench.bench.work.job import BOX, IN, OUT, PLUGINS, Companion, Job, Outcome
 from kdbench.loading.answers import Answers
@@ -41,6 +41,7 @@ class Jobs:
 
         Raises:
             DamagedError: an input is damaged.
+            DatasetError: an image of an unlabeled pool cannot be decoded.
             IntegrityError: an input names a class that it cannot be made of.
             OSError: the disk is full.
         """
@@ -53,6 +54,9 @@ class Jobs:
         dataset, numerics = self.prepared.parts[stage.part].dataset, self.prepared.numerics
         seen = self._seen(stage)
         keep_images(self.store, seen, folder / IN / IMAGES)
+        pool = self._pool(stage, seen)
+        if pool is not None:
+            keep_images(self.store, pool, folder / IN / POOL)
         values = dict(stage.values)
         task = {
             "kind": stage.kind,
@@ -64,6 +68,7 @@ class Jobs:
             "folder": str(folder),
             "inputs": inputs,
             "images": IMAGES,
+            "pool": "" if pool is None else POOL,
             "num_classes": dataset.num_classes,
             "image_size": dataset.image_size,
             "mean": list(dataset.mean),
@@ -122,7 +127,18 @@ class Jobs:
             preset.clean_fraction,
             stage.seed,
         )
-        # The set is cut once for all stages that see the same images.
+        return self._once(stage, seen)
+
+    def _pool(self, stage: Stage, seen: Seen) -> Seen | None:
+        """The images without labels that it may open besides. None: none."""
+        # The values of a distillation hold those of its defense. Other kinds have the defense's.
+        unlabeled = (stage.values.get("defense") or stage.values).get("unlabeled")
+        if unlabeled is None:
+            return None
+        return self._once(stage, replace(seen, split="pool", unlabeled=unlabeled))
+
+    def _once(self, stage: Stage, seen: Seen) -> Seen:
+        """The set is cut once for all stages that see the same images."""
         return self.seen.setdefault((stage.part, *seen.choice), seen)
 
     def publish(self, stage: Stage, outcome: Outcome, job: Path) -> Manifest:

@@ -14,16 +14,18 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from kdbench.bench.keys import digest
-from kdbench.bench.kinds import Split
+from kdbench.bench.kinds import Pool, Split
 from kdbench.bench.store.artefacts import DamagedError, Store
 from kdbench.data import Dataset, fraction
 from kdbench.data.base import ImageSet
 from kdbench.data.files import LIST_FORM, image_files, link_target, save_images
-from kdbench.data.fraction import images_of_split, provider_images
+from kdbench.data.fraction import images_of_split, provider_images, without_traces
 from kdbench.loading.source import source_digest
 
 #: Name of the file, in the store and in a job's folder.
 IMAGES = "images.safetensors"
+#: Name of the file of a pool in a job's folder.
+POOL = "pool.safetensors"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Seen:
 
     dataset: Dataset
     """Whose images."""
-    split: Split
+    split: Split | Pool
     """Which of them."""
     data_seed: int = 0
     """By it images are held out."""
@@ -41,7 +43,9 @@ class Seen:
     clean_fraction: float = 1.0
     """The defender's share of the deployer's images."""
     seed: int = 0
-    """The root seed, by which both shares are drawn."""
+    """The root seed, by which all shares are drawn."""
+    unlabeled: float = 1.0
+    """The pool's share of the provider's images that the deployer does not have."""
 
     @cached_property
     def images(self) -> ImageSet:
@@ -55,6 +59,7 @@ class Seen:
             self.transfer_fraction,
             self.clean_fraction,
             self.seed,
+            self.unlabeled,
         )
 
     @property
@@ -64,6 +69,9 @@ class Seen:
             return (self.split,)
         if self.split in ("held out", "provider"):
             return (self.split, self.data_seed)
+        if self.split == "pool":
+            shares = [self.transfer_fraction, self.unlabeled]
+            return (self.split, self.data_seed, *shares, self.seed)
         fractions = [self.transfer_fraction]
         if self.split == "defender":
             fractions.append(self.clean_fraction)
@@ -80,10 +88,15 @@ class Seen:
         """Of their artefact. Equal images have one."""
         # A streamed split holds the paths of its images and no pixels. The same images in another
         # folder are then another file.
-        folders = sorted({os.path.dirname(path) for path in image_files(self.images)})
+        folders = sorted({os.path.dirname(path) for path in self._files})
         form = [LIST_FORM] if folders else []
         rule = [] if self.split == "test" else [_rule_of_splits()]
         return digest(["images", self.digest, folders, *form, *rule, *self.choice])
+
+    @property
+    def _files(self) -> list[str]:
+        """The image files that the artefact names. That of a pool has pixels."""
+        return [] if self.split == "pool" else image_files(self.images)
 
     @cached_property
     def reads(self) -> tuple[Path, ...]:
@@ -93,7 +106,7 @@ class Seen:
         those that are held out: these are nobody's secret. The images of other folders are named
         one by one, and so are those to which a link leads.
         """
-        files = image_files(self.images)
+        files = self._files
         if not files:
             return ()
         train = provider_images(self.dataset.train, self.data_seed)
@@ -108,13 +121,15 @@ def keep_images(store: Store, seen: Seen, target: Path) -> None:
     """Put a file of these images at ``target``. The first call writes their artefact.
 
     Raises:
+        DatasetError: an image of a pool cannot be decoded.
         OSError: the disk is full.
     """
     key = seen.key
     if store.verified(key) is None:
         with store.scratch() as folder:
             # A link may lead through folders that the stage does not have.
-            save_images(seen.images, folder / IMAGES, targets=True)
+            images = without_traces(seen.images) if seen.split == "pool" else seen.images
+            save_images(images, folder / IMAGES, targets=True)
             store.publish(
                 key,
                 folder,

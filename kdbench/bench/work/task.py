@@ -54,6 +54,8 @@ class Task:
     network: str
     #: Seconds between checkpoints.
     checkpoint_s: float
+    #: File in ``in/`` of the images that a defense has without labels. Empty: there are none.
+    pool: str = ""
     #: Title of a picture.
     picture: str = ""
     #: Threads that decode images which stay on disk; 0: none besides the one that computes.

@@ -75,8 +75,10 @@ class Workbench:
     @spanned("files")
     def images(self) -> ImageSet:
         """The images that a stage of this kind may see."""
-        path = self.task.inputs_folder / self.task.images
-        return load_images(path, workers=self.task.decoders)
+        return self._images(self.task.images)
+
+    def _images(self, file: str) -> ImageSet:
+        return load_images(self.task.inputs_folder / file, workers=self.task.decoders)
 
     def recipe(self) -> Recipe:
         return Recipe(**self.task.values["recipe"])
@@ -175,6 +177,7 @@ class Workbench:
             clean = defender_images(clean, values["clean_fraction"], self.task.seed)
         return DefenseSetting(
             clean=clean,
+            unlabeled=self._images(self.task.pool) if self.task.pool else None,
             num_classes=self.task.num_classes,
             recipe=Recipe(**values["recipe"]),
             augmentation=self.augmentation,

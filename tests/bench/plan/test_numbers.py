@@ -165,6 +165,15 @@ def test_the_deployers_share_is_a_shared_number_and_the_bound_of_a_teacher_is_no
         assert bound[name].key != cell.key
 
 
+def test_unlabeled_images_are_a_shared_number_where_they_are_asked_for(registry):
+    before, given = cells(registry), cells(registry, unlabeled=0.3)
+    for name, cell in before.items():
+        assert cell.names["unlabeled"] is None
+        assert given[name].names["unlabeled"] == 0.3
+        assert given[name].names["shared_digest"] != cell.names["shared_digest"]
+        assert "unlabeled=0.3" in given[name].names["changed"].split("; ")
+
+
 def test_without_an_attack_all_images_are_the_deployers(registry):
     def share(**asked):
         spec = RunSpec(pairs=(("wrn10_1", "wrn10_1"),), **asked)

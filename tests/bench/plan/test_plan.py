@@ -1,5 +1,7 @@
 """Stages are shared where they can be, and keyed by what can change their result."""
 
+import json
+
 import pytest
 
 from kdbench.bench.keys import digest
@@ -82,6 +84,7 @@ def test_an_override_changes_only_the_stages_it_can_reach(registry):
     [
         ({"transfer_fraction": 0.5}, {"alone", "distill", "cleanse", "repair", "evaluate"}),
         ({"clean_fraction": 0.5}, {"cleanse", "distill", "repair", "evaluate"}),
+        ({"unlabeled": 0.5}, {"cleanse", "distill", "repair", "evaluate"}),
         ({"overrides": {"min_teacher_acc": "70"}}, {"check"}),
     ],
 )
@@ -91,6 +94,29 @@ def test_a_share_changes_the_stages_of_those_who_have_it(registry, changed, kind
     assert {s.kind for key, s in after.stages.items() if key not in before.stages} == (
         kinds_that_change
     )
+
+
+def test_an_undefended_student_and_a_request_without_it_know_nothing_of_unlabeled_images(registry):
+    asked = {"defenses": ("none", "robustkd", "nad", "consistency")}
+    without, given = plan(registry, **asked), plan(registry, **asked, unlabeled=0.5)
+    assert not any("unlabeled" in json.dumps(s.ingredients()) for s in without.stages.values())
+    with_it = {
+        stage.title
+        for stage in given.stages.values()
+        if '"unlabeled": 0.5' in json.dumps(stage.values)
+    }
+    assert {title.partition(":")[0].partition(" ")[0] for title in with_it} == {
+        "robustkd",
+        "nad",
+        "distill",
+    }
+    # The student of consistency, whose loss is the defense's. Those of the others are trained by
+    # the distiller alone.
+    assert sum(title.startswith("distill") for title in with_it) == 1
+    controls = [
+        {c.trained[role] for c in p.cells for role in ("c1", "c3")} for p in (without, given)
+    ]
+    assert controls[0] == controls[1]
 
 
 def test_another_data_seed_holds_out_other_images(registry):

@@ -13,7 +13,7 @@ from kdbench.bench.request.spec import RunSpec, resolve
 from kdbench.bench.request.specfile import write_spec
 from kdbench.bench.run.record import record_of
 from kdbench.bench.store.artefacts import Store
-from kdbench.data import DatasetSource
+from kdbench.data import DatasetSource, load
 from kdbench.data.builtin import DATASETS
 from kdbench.data.gtsrb import OFFICIAL_TEST, OFFICIAL_TRAIN
 from kdbench.errors import ConfigError
@@ -65,6 +65,23 @@ def test_a_set_with_one_image_a_class_is_refused(registry, tmp_path):
     # Nobody here trains an imported teacher, so nothing is checked.
     imported = request(attacks=(), teacher_from=("x",), train_size=10, test_size=20)
     assert len(prepare.load(imported, resolve(imported, registry)).train) == 10
+
+
+def test_a_pool_without_images_is_refused_and_so_is_one_that_is_too_large(
+    registry, tmp_path, monkeypatch
+):
+    def prepared(**asked):
+        return prepare.prepare(
+            request(train_size=40, test_size=20, unlabeled=0.3, **asked), registry, Store(tmp_path)
+        )
+
+    with pytest.raises(ConfigError, match="no image of signs is left without labels, since"):
+        prepared(transfer_fraction=1.0)
+    (described,) = prepared(transfer_fraction=0.5).descriptions()
+    assert described.shares.unlabeled == 10
+    monkeypatch.setattr(load, "MEMORY_LIMIT", 1000)
+    with pytest.raises(ConfigError, match="10 images of 16x16 take more than 1000 bytes, and"):
+        prepared(transfer_fraction=0.5)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ SPECS = st.builds(
     target_class=WHOLE,
     transfer_fraction=st.none() | SHARES,
     clean_fraction=st.none() | SHARES,
+    unlabeled=st.none() | SHARES,
     controls=st.booleans(),
     device=NAMES,
     numerics=st.sampled_from(["auto", "fp32", "bf16"]),

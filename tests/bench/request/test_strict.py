@@ -50,6 +50,7 @@ SAME = {
         (["--clean-fraction", "1"], "clean_fraction = 1"),
         (["--clean-fraction", "5e-324"], "clean_fraction = 5e-324"),
     ],
+    "unlabeled": [(["--unlabeled", "0.3"], "unlabeled = 0.3")],
     "controls": [(["--no-controls"], "controls = false")],
     "device": [(["--device", "cuda:1"], "device = 'cuda:1'")],
     "numerics": [(["--numerics", "bf16"], 'numerics = "bf16"')],
@@ -63,7 +64,7 @@ SAME = {
     "also": [],  # the command line has no blocks
 }
 WHOLE = ("image_size", "num_classes", "train_size", "test_size", "data_seed", "target_class")
-SHARES = ("transfer_fraction", "clean_fraction")
+SHARES = ("transfer_fraction", "clean_fraction", "unlabeled")
 AXES = ("attacks", "teacher_from", "defenses", "distillers", "datasets", "presets")
 #: (field, value in a file) that is refused.
 REFUSED = [

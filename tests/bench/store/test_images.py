@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from kdbench.bench.plan.build import build_plan
 from kdbench.bench.plan.machine import STAGE_CODE
@@ -15,6 +17,8 @@ from kdbench.bench.plan.prepare import Prepared
 from kdbench.bench.request.spec import RunSpec
 from kdbench.bench.run import runner
 from kdbench.bench.run.events import Quiet
+from kdbench.bench.run.folders import JobFolders
+from kdbench.bench.run.jobs import Jobs
 from kdbench.bench.store import images as store_images
 from kdbench.bench.store.artefacts import Store
 from kdbench.bench.store.images import Seen, keep_images
@@ -23,7 +27,7 @@ from kdbench.bench.work.executors.inline import InlineExecutor
 from kdbench.bench.work.workbench import Workbench
 from kdbench.data import Augmentation, fraction
 from kdbench.data.files import image_files, load_images, save_images
-from kdbench.data.fraction import drawn_share, held_out_images, provider_images
+from kdbench.data.fraction import drawn_share, held_out_images, others_images, provider_images
 from kdbench.data.stream import StreamedImages
 from kdbench.numerics import Numerics
 from tests.bench.run.test_scale import part_of
@@ -171,8 +175,102 @@ def test_each_stage_gets_the_share_of_its_kind(registry, stripes, store, tmp_pat
     }
 
 
+POOL = Path("in") / "pool.safetensors"
+
+
+def test_a_pool_has_no_image_of_the_deployer_and_none_that_is_held_out(stripes, store, tmp_path):
+    seen = Seen(stripes, "pool", 7, SHARE, 0.5, seed=3, unlabeled=0.5)
+    mine = {image.numpy().tobytes() for image in load_images(kept(store, seen, tmp_path)).pixels}
+    others = others_images(provider_images(stripes.train, 7), SHARE, 3)
+    rest = {image.numpy().tobytes() for image in others.pixels}
+    assert len(mine) == 81, "half of the 162 images of the provider that the deployer has not"
+    assert mine < rest
+    for split in ("held out", "deployer", "defender", "test"):
+        images = Seen(stripes, split, 7, SHARE, 0.5, seed=3).images
+        assert not mine & {image.numpy().tobytes() for image in images.pixels}
+
+
+def test_a_pool_is_pixels_alone_in_an_order_that_tells_nothing(stripes, store, tmp_path):
+    """No label, and no order of the dataset, in which the classes may follow each other."""
+    order = stripes.train.labels.argsort(stable=True)
+    sorted_by_class = replace(stripes, train=stripes.train.subset(order))
+    seen = Seen(sorted_by_class, "pool", 7, SHARE, seed=3)
+    target = kept(store, seen, tmp_path)
+    pool = load_images(target)
+    assert pool.labels.tolist() == [-1] * len(pool)
+    digests = [hashlib.sha256(image.contiguous().numpy()).hexdigest() for image in pool.pixels]
+    assert digests == sorted(digests)
+    by_pixels = {
+        image.numpy().tobytes(): label
+        for image, label in zip(stripes.train.pixels, stripes.train.labels.tolist(), strict=True)
+    }
+    classes = [by_pixels[image.numpy().tobytes()] for image in pool.pixels]
+    assert classes != sorted(classes)
+    # A dataset in another order of its own is another set, but what is seen of it is no order.
+    with safe_open(target, framework="pt") as file:
+        assert set(file.keys()) == {"pixels", "labels"}
+
+
+def test_a_pool_has_another_key_by_what_it_is_drawn_by(stripes):
+    seen = Seen(stripes, "pool", 7, 0.5, 0.25, seed=3, unlabeled=0.5)
+    others = {"data_seed": 8, "transfer_fraction": 0.2, "seed": 4, "unlabeled": 0.3}
+    keys = {replace(seen, **{name: value}).key for name, value in others.items()}
+    assert len(keys | {seen.key}) == 5
+    assert replace(seen, clean_fraction=0.5).key == seen.key
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_only_the_stages_of_a_defense_get_a_pool(registry, stripes, store, tmp_path, share):
+    spec = RunSpec(
+        attacks=("badnets",),
+        defenses=("none", "finetune", "robustkd", "consistency"),
+        pairs=(("wrn10_1", "wrn10_1"),),
+        transfer_fraction=0.5,
+        unlabeled=share,
+    )
+    part = part_of(stripes, spec, registry)
+    ready = Prepared(spec, build_plan([part]), [part], Numerics(torch.device("cpu"), False, 1))
+    folders = JobFolders(store)
+    jobs = Jobs(ready, registry, store, folders, 60.0, False)
+    got = {}
+    for stage in ready.plan.stages.values():
+        # Only its images matter here, so nothing is computed.
+        job = jobs.lay_out(replace(stage, inputs={}))
+        files = {path.name for path in (job.folder / "in").iterdir()}
+        assert files <= {"images.safetensors", POOL.name}
+        assert job.task["pool"] == (POOL.name if POOL.name in files else "")
+        got[stage.title] = POOL.name in files
+        if POOL.name in files:
+            assert set(load_images(job.folder / POOL).labels.tolist()) == {-1}
+    wanted = ("finetune: repair", "robustkd: cleanse")
+    has = [title for title, with_pool in got.items() if with_pool]
+    if share is None:
+        assert not has
+        return
+    losses = [title for title in has if not title.startswith(wanted)]
+    assert [title.partition(" ")[0] for title in losses] == ["distill"], "that of consistency"
+    assert sum(title.startswith(wanted) for title in has) == 2
+
+
+@pytest.mark.parametrize("kind", ["repair", "distill"])
+def test_a_defense_gets_its_pool(registry, stripes, tmp_path, kind):
+    seen = Seen(stripes, "pool", 2, 0.5, seed=5, unlabeled=0.3)
+    bench = workbench(registry, stripes, tmp_path, kind, SHARE)
+    assert bench.defense_setting().unlabeled is None
+    keep_images(Store(tmp_path / "store"), seen, bench.task.folder / POOL)
+    setting = replace(bench, task=replace(bench.task, pool=POOL.name)).defense_setting()
+    assert set(setting.unlabeled.labels.tolist()) == {-1}
+    assert len(setting.unlabeled) == len(seen.images)
+    assert set(setting.clean.labels.tolist()) == {0, 1, 2}
+
+
 def defense_images(registry, stripes, folder, kind, share):
     """What a defense gets in a stage of this kind."""
+    return workbench(registry, stripes, folder, kind, share).defense_setting().clean
+
+
+def workbench(registry, stripes, folder, kind, share):
+    """That of a defense, in a stage of this kind."""
     recipe = {"epochs": 1, "batch_size": 8, "lr": 0.1}
     values = {"clean_fraction": share, "recipe": recipe}
     split = "defender" if kind == "repair" else "deployer"
@@ -196,7 +294,7 @@ def defense_images(registry, stripes, folder, kind, share):
             pad=1,
         )
     )
-    return Workbench.of(task, registry, None, {}).defense_setting().clean
+    return Workbench.of(task, registry, None, {})
 
 
 @pytest.mark.parametrize(
@@ -305,6 +403,21 @@ def test_the_defenders_side_cannot_open_the_rest_of_the_providers_images(
     share = Seen(many, "defender", 0, *fractions, seed=1)
     assert [str(path) for path in share.reads] == image_files(share.images)
     assert len(share.reads) == 27
+
+
+def test_a_pool_of_a_streamed_set_is_pixels_and_no_path(stripes, tmp_path, store):
+    """A path may name the class."""
+    train, test = pictures(tmp_path / "many", 60), pictures(tmp_path / "test", 3)
+    many = of_files(stripes, streamed(train), streamed(test))
+    seen = Seen(many, "pool", 0, 0.5, seed=1, unlabeled=0.5)
+    data = (target := kept(store, seen, tmp_path)).read_bytes()
+    assert seen.reads == ()
+    assert not any(path.encode() in data for path in train)
+    pool = load_images(target)
+    found = {image.numpy().tobytes() for image in pool.pixels}
+    assert found == {image.numpy().tobytes() for image in seen.images.decoded().pixels}
+    assert len(found) == len(pool) > 0
+    assert set(pool.labels.tolist()) == {-1}
 
 
 def test_a_folder_with_the_other_split_below_it_is_no_folder_to_open(stripes, tmp_path):
