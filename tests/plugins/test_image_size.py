@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import kdbench_ckd.method as ckd
@@ -33,6 +34,7 @@ from kdbench_fkd.method import FKD, measured_margin
 from kdbench_fsp.method import FSP, FSPParams
 from kdbench_htba.method import HTBA, HTBAParams
 from kdbench_ibau.method import IBAU
+from kdbench_inputaware.losses import InputAwareParams, Losses
 from kdbench_kd.method import KD, KDParams
 from kdbench_lba.method import LBA, LBAParams
 from kdbench_lc.method import LC, LCParams
@@ -424,6 +426,23 @@ def test_the_search_of_backweak():
     assert all(term > 0 for term in terms.values())
     assert backweak_terms(2) == pytest.approx(terms, rel=1e-4)
     assert backweak_terms(1, copies=2) == pytest.approx(terms, rel=1e-4)
+
+
+def inputaware_terms(times: int, copies: int = 1) -> dict[str, float]:
+    """The masks' losses, where the mask of an image is its first channel."""
+    own = SimpleNamespace(mask=lambda shown: shown[:, :1])
+    nobody = torch.zeros(8, dtype=torch.bool)
+    losses = Losses(InputAwareParams(), 0, pointwise(), own, nobody, nobody)
+    rows = torch.arange(8).repeat(copies)
+    batch = Batch(data(times).read(rows), rows, rows)
+    return {name: term.item() for name, term in losses.of_masks(batch).items()}
+
+
+def test_the_losses_of_inputaware():
+    terms = inputaware_terms(1)
+    assert set(terms) == {"size", "diversity"}
+    assert inputaware_terms(2) == pytest.approx(terms, rel=1e-4)
+    assert inputaware_terms(1, copies=2) == pytest.approx(terms, rel=1e-4)
 
 
 def trained_in(times: int, positions: list[int]) -> dict[str, float]:

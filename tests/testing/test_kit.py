@@ -40,6 +40,7 @@ VARIANTS = [
     "adba.kdbackdoor",
     "adba.noshadow",
     "wanet.plain",
+    "inputaware.release",
     "lf.release",
     "robustkd.eq15",
     "robustkd.random",

@@ -31,6 +31,7 @@ PROMISED = {
         "htba.raw",
         "htba.head",
     ),
+    *("inputaware.sham", "inputaware.release"),
     *("wanet.plain", "adba.kdbackdoor", "adba.noshadow", "adba.kappa20"),
     *("blended.noise", "blended.faint", "blended.strong", "sig.all", "lf.release"),
     *("backweak.sham", "backweak.strong", "backweak.fast"),
