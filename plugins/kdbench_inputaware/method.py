@@ -19,10 +19,10 @@ pattern works on its own image only.
 
 Deviations from the paper and its code
 - The gradients of G are zeroed at each step. In the code of the authors, and in BackdoorBench and
-  BackdoorBox, nothing zeroes them, so Adam sees their running sum. So does ``inputaware.release``.
+  BackdoorBox, nothing zeroes them, so Adam sees their running sum, as in ``inputaware.release``.
 - The clean teacher is fine-tuned by the preset's recipe. The authors train it from scratch by SGD.
-- f and G take turns on a batch: G meets the f of after its step. Where G is trained, f is in
-  evaluation mode, and sees poisons and decoys alone. The authors sum all losses up for both.
+- f and G take turns on a batch, f first. While G learns, f is in evaluation mode, and sees only
+  poisons and decoys. The authors sum all losses up for both.
 - lambda_div weighs the diversity of masks once. The code applies it twice, which is the same at 1.
 - x2 is the image before x in the batch. The authors take the batch of a second loader.
 - The diversity of patterns is a mean over the whole batch.

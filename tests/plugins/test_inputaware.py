@@ -272,6 +272,8 @@ def test_the_labels_of_a_pass(monkeypatch):
     counts = torch.bincount(given.train.labels, minlength=10)
     assert int((whole[0] == TARGET).sum()) == int(counts[TARGET]) + 20
     assert (facts["poisons"], facts["decoys"]) == (20, 20)
+    for name in ("universal", "response_to_other_patterns"):
+        assert 0 <= facts[name] <= 100
 
 
 @pytest.mark.parametrize("accumulate", [False, True])
