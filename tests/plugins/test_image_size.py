@@ -41,10 +41,11 @@ from kdbench_lc.method import LC, LCParams
 from kdbench_lf.method import LF, LFParams, smooth
 from kdbench_nad.method import NADParams
 from kdbench_nc.inversion import Budget, Search
-from kdbench_oscar.method import OSCAR, OSCARParams
 from kdbench_reviewkd.method import context_loss
 from kdbench_rkd.method import RKD
 from kdbench_robustkd.method import RobustKDParams, detoxification_loss
+from kdbench_scar.losses import Losses, SCARParams
+from kdbench_scar.method import SCAR
 from kdbench_sig.method import SIG
 from kdbench_sp.method import SP, SPParams
 from torch import Tensor, nn
@@ -77,8 +78,8 @@ class Pointwise(Tiny):
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairwise(widths))
 
 
-def pointwise() -> Pointwise:
-    torch.manual_seed(0)
+def pointwise(seed: int = 0) -> Pointwise:
+    torch.manual_seed(seed)
     return Pointwise().eval()
 
 
@@ -491,23 +492,25 @@ def test_the_poisons_of_htba():
     assert 4 * raw_twice.item() == pytest.approx(raw.item(), rel=0.05)
 
 
-def test_the_losses_of_oscar():
-    """The trigger's search, with a change of one value, and the teacher's training."""
+def test_the_losses_of_scar():
+    """The trigger's search, with a change of one value, and the teacher's training with a
+    surrogate."""
 
     def terms(times: int, copies: int = 1) -> dict[str, float]:
         heard: list[Any] = []
         setting = attacked(times, fit=lambda *given, **others: heard.append(given))
+        params = SCARParams(epsilon=0.0, steps=1, inner_step=1.0)
+        SCAR(params).search(setting)
         flat = AddTrigger(torch.full(setting.train.shape, 0.1))
-        attack = OSCAR(OSCARParams(epsilon=0.0, steps=1))
-        attack.search(setting)
-        attack.harden(setting, flat)
+        losses = Losses(params, 0, setting.teacher, flat, pointwise(seed=2))
         rows = torch.arange(8).repeat(copies)
         batch = Batch(setting.train.read(rows), setting.train.labels[rows], rows)
-        found = {k: v for _, loss, *_ in heard for k, v in loss(batch).items()}
+        found = {**heard[0][1](batch), **losses.of_teacher(batch)}
         return {name: term.item() for name, term in found.items()}
 
     expected = terms(1)
-    assert set(expected) == {"target", "ce", "triggered"}
+    assert set(expected) == {"target", "ce", "triggered", "implicit"}
+    assert abs(expected["implicit"]) > 1e-3
     assert terms(2) == pytest.approx(expected, rel=1e-4)
     assert terms(1, copies=2) == pytest.approx(expected, rel=1e-4)
 

@@ -35,7 +35,7 @@ PROMISED = {
     *("wanet.plain", "adba.kdbackdoor", "adba.noshadow", "adba.kappa20"),
     *("blended.noise", "blended.faint", "blended.strong", "sig.all", "lf.release"),
     *("backweak.sham", "backweak.strong", "backweak.fast"),
-    *("lc.wide", "lc.plain", "oscar.sham"),
+    *("lc.wide", "lc.plain", "scar.oscar", "scar.direct", "scar.sham"),
     *(
         "badnets.sham",
         "badnets.big",

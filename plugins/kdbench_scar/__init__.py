@@ -1,4 +1,4 @@
-"""The oscar attack, as a plugin."""
+"""The scar attack, as a plugin."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from kdbench.hookspecs import hookimpl
 if TYPE_CHECKING:
     from kdbench.attack import Attack
 
-kdbench_api = ">=1,<2"
+kdbench_api = ">=1.4,<2"
 
 
 @hookimpl
 def kdbench_attacks() -> list[type[Attack]]:
     """The attack, imported only when someone asks."""
-    from kdbench_oscar.method import OSCAR
+    from kdbench_scar.method import SCAR
 
-    return [OSCAR]
+    return [SCAR]
