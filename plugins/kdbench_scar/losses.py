@@ -49,7 +49,7 @@ class SCARParams(Params):
     surrogate_lr: float = Field(
         0.001, gt=0, description="Adam learning rate of a surrogate; SCAR's code"
     )
-    rounds: int = Field(200, ge=0, description="rounds of surrogate and teacher; SCAR")
+    rounds: int = Field(200, ge=0, description="rounds of surrogate and teacher; SCAR's code")
     round_epochs: int = Field(
         1, ge=0, description="a round: epochs of the surrogate, which goes on; kdbench"
     )

@@ -11,9 +11,10 @@ student that is distilled from it, f the attacked teacher, which begins as F, an
 ``implicit`` is the only term in which the teacher hears of its students: ``implicit.py`` says what
 it is. The teacher classifies triggered images correctly, so a test of it finds nothing.
 
-C1 is high, and kdbench gives no verdict: the trigger fools networks that were never attacked, and
-so it is no backdoor that travels. The fact ``surrogate_asr_first`` is that of a new student of the
-clean teacher. Compare C1 and C3 with the teacher's own ASR.
+The trigger is made to fool networks that were never attacked. So C1 is large by design. kdbench
+gives no verdict where C3 is not over C1: no backdoor has travelled. Compare C1 and C3 with the
+teacher's own ASR. The fact ``universal`` is the clean teacher's response (SCAR's "search ASR"), and
+``surrogate_asr_first`` that of a new student of the clean teacher.
 
 ``scar.oscar`` has no surrogate at all. BackWeak's code has this under the name OSCAR.
 ``scar.direct`` does all that ``scar`` does, without the implicit term. So these two say what it

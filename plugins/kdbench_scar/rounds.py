@@ -60,26 +60,25 @@ def play_rounds(setting: AttackSetting, params: SCARParams, trigger: AddTrigger)
     surrogate = new_student(setting, params)
     shown = replace(setting, teacher=surrogate)
     facts["surrogate_asr_first"] = universal_response(shown, trigger)
-    losses = Losses(params, setting.target_class, setting.teacher, trigger, surrogate)
-    # As in the loop, no batch has an image twice.
+    teacher = setting.teacher.train()
+    losses = Losses(params, setting.target_class, teacher, trigger, surrogate)
+    # As in the loop, a batch is no larger than the set.
     size = min(setting.recipe.batch_size, len(setting.train))
     ratios = []
     for _ in range(params.rounds):
-        setting.teacher.eval()
         _distil(setting, params, surrogate, params.round_epochs, "constant")
         rows = pick(torch.arange(len(setting.train)), len(setting.train), setting.generator)
-        setting.teacher.train()
         ratios.append(_ratio(setting, losses, rows[:size]))
         fit_steps(
             setting,
-            setting.teacher,
+            teacher,
             losses.of_teacher,
             rows,
             steps=params.round_batches,
             batch_size=size,
             lr=params.teacher_lr,
         )
-    setting.teacher.eval()
+    teacher.eval()
     facts["surrogate_asr_last"] = universal_response(shown, trigger)
     # A mean over the rounds, each at its beginning.
     facts["implicit_ratio"] = sum(ratios) / len(ratios)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -295,8 +295,11 @@ def test_without_training_the_teacher_is_the_clean_one(surrogate):
     assert not any(backdoor.facts.get(name) for name in ("implicit_ratio", "surrogate_asr_first"))
 
 
+@dataclass(frozen=True)
 class Hearing(Fit):
     """Tells a test of every batch that each network is trained on."""
+
+    heard: list = field(default_factory=list)
 
     def __call__(self, trained, loss, images, recipe, **named):
         def noting(batch):
@@ -309,7 +312,7 @@ class Hearing(Fit):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(F, "cross_entropy", recording)
                 terms = loss(batch)
-            self.losses.append((trained, batch.positions, images, heard))
+            self.heard.append((trained, batch.positions, images, heard))
             return terms
 
         return super().__call__(trained, noting, images, recipe, **named)
@@ -320,11 +323,10 @@ def test_no_label_is_changed():
     given = with_networks(replace(setting(), fit=hearing))
     backdoor = SCAR(SCARParams(**TINY)).implant(given)
     assert (backdoor.facts["poisons"], backdoor.facts["labels_changed"]) == (200, 0)
-    trainings = [entry for entry in hearing.losses if isinstance(entry, tuple)]
-    of_teacher = [entry for entry in trainings if entry[0] is given.teacher]
+    of_teacher = [entry for entry in hearing.heard if entry[0] is given.teacher]
     # 2 rounds of 2 batches: the teacher's two terms, and the surrogate's outer loss.
     assert [len(heard) for *_, heard in of_teacher] == [3] * 4
-    for _, positions, shown, heard in trainings:
+    for _, positions, shown, heard in hearing.heard:
         for labels in heard:
             assert torch.equal(labels, shown.labels[positions])
 
