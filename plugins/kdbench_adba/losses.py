@@ -18,7 +18,7 @@ from kdbench.triggers import LearnedTrigger
 
 
 class ADBAParams(Params):
-    """The weights of the losses, the shadow, and how the trigger begins."""
+    """The weights of the losses, the shadow, how the trigger begins, and what hides it."""
 
     beta: float = Field(0.3, ge=0, description="weight of triggered images; BackWeak's code 0.3")
     alpha: float = Field(
@@ -43,6 +43,16 @@ class ADBAParams(Params):
         gt=0,
         description="length of the training, as a multiple of the preset's on poison; kdbench",
     )
+    head_eta: float = Field(
+        0.0,
+        ge=0,
+        description="afterwards the classifier alone is trained not to obey the trigger, at this "
+        "weight; 0: it is not; SCAR 1",
+    )
+    head_margin: float = Field(
+        0.1, ge=0, description="by how much the label shall lead the target there; SCAR 0.1"
+    )
+    head_lr: float = Field(1e-6, gt=0, description="Adam learning rate there; SCAR 1e-6")
 
 
 class Losses:

@@ -15,6 +15,9 @@ The three take turns on each batch, in this order. A loss takes what the others 
     teacher:  (1 - beta) CE(f(x) / T, y) + beta CE(f(x~) / T, t)
     trigger:  CE(f(x~), t) + CE(g(x~), t) + mu / 2 |m d|_2^2
 
+``adba.masked`` is ADBA (FT) of later work: the teacher no longer obeys the trigger, see
+:mod:`kdbench_adba.masked`.
+
 Deviations from the paper
 - It begins with the clean teacher. The code of 2020 trains the teacher for 10 epochs first.
 - beta, alpha, T and mu of the paper were not to be had. They are those of the reproduction in
@@ -41,6 +44,7 @@ from kdbench.method import Info, Variant
 from kdbench.training import Player, Recipe
 from kdbench.triggers import LearnedTrigger
 from kdbench_adba.losses import ADBAParams, Losses
+from kdbench_adba.masked import mask_head
 
 
 class ADBA(Attack):
@@ -59,7 +63,11 @@ class ADBA(Attack):
     Params = ADBAParams
     zero = {"beta": 0.0}
     for_checks = {"epoch_factor": 1.0}
-    presets = {"quick": {"epoch_factor": 6.0}, "standard": {}, "paper": {}}
+    presets = {
+        "quick": {"epoch_factor": 6.0, "head_lr": 5e-5},
+        "standard": {"head_lr": 5e-5},
+        "paper": {},
+    }
     variants = {
         "kdbackdoor": Variant(
             "the losses and numbers of the code of 2020, by an author of this name",
@@ -74,6 +82,9 @@ class ADBA(Attack):
         ),
         "noshadow": Variant("no shadow: what it adds", {"shadow": False}),
         "kappa20": Variant("at most 0.2 of a pixel, as CKD's", {"kappa": 0.2}),
+        "masked": Variant(
+            "ADBA (FT) of SCAR's paper: the classifier hides the backdoor", {"head_eta": 1.0}
+        ),
     }
 
     params: ADBAParams
@@ -116,6 +127,9 @@ class ADBA(Attack):
         }
         if shadow is not None:
             facts["surrogate"] = params.surrogate
+        if params.head_eta > 0:
+            facts["asr_unmasked"] = universal_response(setting, learned)
+            mask_head(given, learned, params)
         return Backdoor(teacher.eval(), learned, setting.target_class, facts)
 
     def beginning(self, setting: AttackSetting) -> LearnedTrigger:

@@ -9,13 +9,15 @@ import pytest
 import torch
 from kdbench_adba import kdbench_attacks
 from kdbench_adba.losses import ADBAParams, Losses, soft_loss
+from kdbench_adba.masked import margin, mask_head
 from kdbench_adba.method import ADBA
 
+from kdbench.attack import head_parameters
 from kdbench.data.base import Batch
 from kdbench.models import create_model
 from kdbench.training import cross_entropy, seeded
 from kdbench.triggers import LearnedTrigger
-from tests.plugins.attack_setting import setting
+from tests.plugins.attack_setting import counted, heard_labels, setting, success_rate
 
 
 def test_hook_returns_the_class():
@@ -167,3 +169,56 @@ def test_a_mask_of_zeros_is_the_identity():
 def test_where_the_mask_begins(start, low, high):
     begun = ADBA(ADBAParams(mask_start=start, kappa=0.5)).beginning(setting())
     assert low <= begun.mask.min() <= begun.mask.max() <= high
+
+
+def test_the_margin_by_hand():
+    # z_t - z_y + 0.1 with target 2: -1 + 0.1 -> 0, 2 + 0.1 -> 2.1, and a target image's own 0.1.
+    logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 3.0], [0.0, 0.0, 5.0]])
+    found = margin(logits, torch.tensor([0, 1, 2]), 2, 0.1)
+    assert found.item() == pytest.approx((0 + 2.1 + 0.1) / 3)
+
+
+MASKED = {
+    "surrogate": "wrn10_1",
+    "shadow": False,
+    "head_eta": 1.0,
+    "beta": 1.0,
+    "epoch_factor": 6.0,
+    "mu": 0.01,
+}
+
+
+def masked(**params):
+    """An attack whose classifier is trained fast enough for a tiny run."""
+    return ADBA(ADBAParams(**MASKED | {"head_lr": 0.01} | params)).implant(with_networks(setting()))
+
+
+def test_masking_changes_the_classifier_alone():
+    given = with_networks(setting())
+    head = {id(parameter) for parameter in head_parameters(given)}
+    names = {name for name, p in given.teacher.named_parameters() if id(p) in head}
+    before = masked(head_eta=0.0).teacher.state_dict()
+    after = masked().teacher.state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == names
+
+
+def test_a_masked_teacher_obeys_less():
+    plain, hidden = masked(head_eta=0.0), masked()
+    assert torch.equal(plain.trigger.pattern, hidden.trigger.pattern)
+    before, after = (success_rate(b.teacher, b.trigger, 200) for b in (plain, hidden))
+    assert before > 80
+    assert after < before / 2
+    assert hidden.facts["asr_unmasked"] > 80
+    assert "asr_unmasked" not in plain.facts
+
+
+def test_masking_trains_under_true_labels(monkeypatch):
+    heard = heard_labels(monkeypatch)
+    given = with_networks(setting())
+    params = ADBAParams(head_eta=1.0)
+    trigger = ADBA(params).beginning(given).as_it_is()
+    mask_head(given, trigger, params)
+    # Each image once, and none under the target's label besides its own.
+    assert counted(heard) == counted(given.train.labels)
+    assert not given.teacher.training
