@@ -9,7 +9,7 @@ A page asks for a table by two comments. This script writes everything between t
 they come first in a line. With ``seed`` among them there is a line for each seed, and no means.
 ``columns`` has what is shown, see :data:`COLUMNS`. Every other ``name=value,value`` keeps the rows
 with one of these values, in this order. A comment that begins with ``agreement=`` asks for a table
-of :mod:`agreement_tables`.
+of :mod:`agreement_tables`, and one with ``costs=`` for a table of :mod:`costs_tables`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from agreement_tables import ASKS, agreement_table
+from costs_tables import ASKS as ASKS_COSTS
+from costs_tables import costs_table
 from pipe_tables import pipe_table
 
 from kdbench.report.columns import Row, conclusive_removed
@@ -29,6 +31,8 @@ from kdbench.report.paired import by_seed, grouped
 from kdbench.report.read import read_results
 
 BENCHMARKS = Path(__file__).resolve().parent
+#: Has tables, too, and stands with the pages on methods.
+COSTS_PAGE = BENCHMARKS.parent / "docs" / "costs.md"
 #: The names that may tell one line from another.
 LABELS = ("results", "pair", "attack", "distiller", "defense")
 HEADINGS = {"pair": "teacher-student"}
@@ -123,7 +127,9 @@ def render(page: str) -> str:
 
 
 def _table(marker: str) -> str:
-    return agreement_table(marker) if marker.startswith(ASKS) else _body(parse(marker))
+    if marker.startswith(ASKS):
+        return agreement_table(marker)
+    return costs_table(marker) if marker.startswith(ASKS_COSTS) else _body(parse(marker))
 
 
 def parse(marker: str) -> Request:
@@ -235,12 +241,12 @@ def _markdown(names: Sequence[str], columns: Sequence[str], lines: Iterable[Sequ
 
 def main() -> None:
     """Write every page whose tables have changed."""
-    for path in sorted(BENCHMARKS.rglob("*.md")):
+    for path in [*sorted(BENCHMARKS.rglob("*.md")), COSTS_PAGE]:
         before = path.read_text()
         after = render(before)
         if after != before:
             path.write_text(after)
-            print(f"written: {path.relative_to(BENCHMARKS)}")
+            print(f"written: {path.relative_to(BENCHMARKS.parent)}")
 
 
 if __name__ == "__main__":
