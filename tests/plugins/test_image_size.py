@@ -34,7 +34,8 @@ from kdbench_fkd.method import FKD, measured_margin
 from kdbench_fsp.method import FSP, FSPParams
 from kdbench_htba.method import HTBA, HTBAParams
 from kdbench_ibau.method import IBAU
-from kdbench_inputaware.losses import InputAwareParams, Losses
+from kdbench_inputaware.losses import InputAwareParams
+from kdbench_inputaware.losses import Losses as InputAwareLosses
 from kdbench_kd.method import KD, KDParams
 from kdbench_lba.method import LBA, LBAParams
 from kdbench_lc.method import LC, LCParams
@@ -44,7 +45,8 @@ from kdbench_nc.inversion import Budget, Search
 from kdbench_reviewkd.method import context_loss
 from kdbench_rkd.method import RKD
 from kdbench_robustkd.method import RobustKDParams, detoxification_loss
-from kdbench_scar.losses import Losses, SCARParams
+from kdbench_scar.losses import Losses as SCARLosses
+from kdbench_scar.losses import SCARParams
 from kdbench_scar.method import SCAR
 from kdbench_sig.method import SIG
 from kdbench_sp.method import SP, SPParams
@@ -433,7 +435,7 @@ def inputaware_terms(times: int, copies: int = 1) -> dict[str, float]:
     """The masks' losses, where the mask of an image is its first channel."""
     own = SimpleNamespace(mask=lambda shown: shown[:, :1])
     nobody = torch.zeros(8, dtype=torch.bool)
-    losses = Losses(InputAwareParams(), 0, pointwise(), own, nobody, nobody)
+    losses = InputAwareLosses(InputAwareParams(), 0, pointwise(), own, nobody, nobody)
     rows = torch.arange(8).repeat(copies)
     batch = Batch(data(times).read(rows), rows, rows)
     return {name: term.item() for name, term in losses.of_masks(batch).items()}
@@ -502,7 +504,7 @@ def test_the_losses_of_scar():
         params = SCARParams(epsilon=0.0, steps=1, inner_step=1.0)
         SCAR(params).search(setting)
         flat = AddTrigger(torch.full(setting.train.shape, 0.1))
-        losses = Losses(params, 0, setting.teacher, flat, pointwise(seed=2))
+        losses = SCARLosses(params, 0, setting.teacher, flat, pointwise(seed=2))
         rows = torch.arange(8).repeat(copies)
         batch = Batch(setting.train.read(rows), setting.train.labels[rows], rows)
         found = {**heard[0][1](batch), **losses.of_teacher(batch)}
