@@ -48,7 +48,7 @@ class Cost:
     shown: float
     """Images in training loops, each as often as it is seen, against those of the recipe."""
     outside: float
-    """What no loop did: crafting, searches without the loop, files."""
+    """What no loop did: crafting, files. It may be a little under 0, since it is what is left."""
     low: float
     """``whole`` of the cheapest round."""
     high: float
