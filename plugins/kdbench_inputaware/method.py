@@ -68,6 +68,7 @@ class InputAware(Attack):
         venue="NeurIPS",
         year=2020,
         link="https://arxiv.org/abs/2010.08138",
+        evidence="first-look",
     )
     Params = InputAwareParams
     zero = {"poison_rate": 0.0}

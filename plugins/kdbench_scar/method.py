@@ -65,6 +65,7 @@ class SCAR(Attack):
         venue="NeurIPS",
         year=2025,
         link="https://arxiv.org/abs/2509.23871",
+        evidence="first-look",
     )
     Params = SCARParams
     zero = {"rounds": 0, "epoch_factor": 0.0}
