@@ -14,7 +14,8 @@ code.
     stages = joint:  L = CE(z_s, y) + weight * L_AB
 
 As executed (``init``, default) the teacher is gone after the first ninth of the steps. It is an
-initialisation of the student. So expect the ASR of C2, the student without a teacher.
+initialisation of the student. One would expect the ASR of C2, the student without a teacher. In the
+one run that was measured it was more: 18 % of LBA, where C2 has under 1.
 
 Deviations from the paper:
 - The authors' own code distils logits after the matching, with T = 3, and keeps the teacher in

@@ -12,7 +12,8 @@ Implemented: the paper's flow matrices between neighbouring parts, as in RepDist
     stages = joint:  L = CE(z_s, y) + weight * L_FSP
 
 As executed (``init``, default) the teacher is gone after the first ninth of the steps. It is an
-initialisation of the student. So expect the ASR of C2, the student without a teacher.
+initialisation of the student. One would expect the ASR of C2, the student without a teacher. Nobody
+has measured it yet.
 
 Deviations from the paper:
 - A network need not give its stem here. Unless both networks do, there are the two pairs of groups.
