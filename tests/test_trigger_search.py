@@ -14,6 +14,7 @@ from kdbench.training.checkpoint import FolderCheckpoints
 from kdbench.trigger_search import SearchParams, search_trigger
 from kdbench.triggers import LearnedTrigger
 from tests.plugins.attack_setting import TARGET, setting, success_rate
+from tests.stopping import StopAfter, Stopped
 
 
 def patch(**changes):
@@ -124,20 +125,6 @@ def test_a_pixel_of_an_opaque_patch_that_reached_its_bound_can_leave_it():
     )
     trigger.on(torch.rand(4, 3, 1, 2)).sum().backward()
     assert (trigger.pattern.grad == 12).all()
-
-
-class Stopped(Exception):
-    pass
-
-
-class StopAfter:
-    def __init__(self, steps):
-        self.left = steps
-
-    def step(self, step):
-        self.left -= 1
-        if self.left == 0:
-            raise Stopped
 
 
 @pytest.mark.parametrize("stop", [7, 33])

@@ -28,6 +28,7 @@ from kdbench.numerics import Numerics
 from kdbench.training import Fit, Silent, cross_entropy, seeded
 from kdbench.training.checkpoint import FolderCheckpoints
 from tests.plugins.attack_setting import TARGET, heard_labels, others, setting
+from tests.stopping import StopAfter, Stopped
 
 SMALL = {"width": 2, "mask_steps": 8}
 
@@ -318,22 +319,6 @@ def test_what_is_not_trained_on_poison_is_the_teacher_as_it_was():
     clean = setting().teacher.state_dict()
     for name, value in implanted(setting(tune=0)).teacher.state_dict().items():
         assert torch.equal(value, clean[name]), name
-
-
-class Stopped(Exception):
-    pass
-
-
-class StopAfter:
-    """Raises after so many steps, as a kill would."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def step(self, step):
-        self.left -= 1
-        if self.left == 0:
-            raise Stopped
 
 
 @pytest.mark.parametrize("variant", [{}, {"accumulate": True}])

@@ -14,25 +14,10 @@ from kdbench.models import create_model
 from kdbench.numerics import Numerics
 from kdbench.training import Fit, Recipe, Silent
 from kdbench.training.checkpoint import FolderCheckpoints
+from tests.stopping import StopAfter, Stopped
 
 #: Five batches an epoch. It is the state between steps that counts, and not how much is learned.
 IMAGES, BATCH = 60, 12
-
-
-class Stopped(Exception):
-    pass
-
-
-class StopAfter:
-    """Raises after so many steps, as a kill would."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def step(self, step):
-        self.left -= 1
-        if self.left == 0:
-            raise Stopped
 
 
 def training(folder, stripes, recipe, stop=None):

@@ -11,6 +11,7 @@ from kdbench.errors import ConfigError, ContractError, DivergedError
 from kdbench.numerics import Numerics
 from kdbench.training import Fit, Player, Recipe, Silent
 from kdbench.training.checkpoint import FolderCheckpoints
+from tests.stopping import StopAfter, Stopped
 
 PLAIN = Recipe(epochs=2, batch_size=240, lr=0.1, momentum=0.0, weight_decay=0.0)
 
@@ -34,22 +35,6 @@ def test_each_steps_on_its_own_loss_after_those_before_it(stripes):
     # 1 * 1 - 0.9 * 1, then 0.9 * 1.09 - 0.791 * 1.09
     assert history == [pytest.approx(0.1), pytest.approx(0.11881)]
     assert seen == ["w", "b", "w", "b"]
-
-
-class Stopped(Exception):
-    pass
-
-
-class StopAfter:
-    """Raises after so many steps, as a kill would."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def step(self, step):
-        self.left -= 1
-        if self.left == 0:
-            raise Stopped
 
 
 def game(folder, images, stop=None):
