@@ -168,6 +168,13 @@ def head_parameters(setting: AttackSetting) -> list[Tensor]:
     return [p for p, slope in zip(parameters, slopes, strict=True) if slope is not None]
 
 
+def head_logits(network: FeatureModel, images: Tensor) -> Tensor:
+    """Logits, float32 (N, K), of images (N, 3, H, W). Only the classifier gets a gradient."""
+    with torch.no_grad():
+        out = network.features(images)
+    return network.classify(out.groups[-1], out.taps[-1]).float()
+
+
 def choose_poison(
     labels: Tensor, rate: float, target_class: int, generator: torch.Generator
 ) -> Tensor:

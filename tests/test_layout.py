@@ -125,7 +125,7 @@ def test_plugins_import_the_contract_only():
 #: Lines of code that a file of a plugin may have.
 MOST_CODE = 200
 #: Files that were longer before the rule, with what they had. They may get shorter, not longer.
-LONGER = {"kdbench_htba/method.py": 253, "kdbench_robustkd/method.py": 285}
+LONGER = {"kdbench_htba/method.py": 250, "kdbench_robustkd/method.py": 285}
 
 
 def code_lines(text: str) -> int:

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.attack import AttackSetting, Trigger, head_parameters
+from kdbench.attack import AttackSetting, Trigger, head_logits, head_parameters
 from kdbench.data.base import Batch
 from kdbench_adba.losses import ADBAParams
 
@@ -40,17 +40,14 @@ def mask_head(setting: AttackSetting, trigger: Trigger, params: ADBAParams) -> N
     """
     teacher = setting.teacher.eval()
 
-    def logits(images: Tensor) -> Tensor:
-        with torch.no_grad():
-            out = teacher.features(images)
-        return teacher.classify(out.groups[-1], out.taps[-1]).float()
-
     def loss(batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
             triggered = trigger(batch.images)
-        hidden = margin(logits(triggered), batch.labels, setting.target_class, params.head_margin)
+        hidden = margin(
+            head_logits(teacher, triggered), batch.labels, setting.target_class, params.head_margin
+        )
         return {
-            "ce": F.cross_entropy(logits(batch.images), batch.labels),
+            "ce": F.cross_entropy(head_logits(teacher, batch.images), batch.labels),
             "hide": params.head_eta * hidden,
         }
 

@@ -36,6 +36,7 @@ from kdbench.attack import (
     AttackSetting,
     Backdoor,
     Trigger,
+    head_logits,
     head_parameters,
     universal_response,
 )
@@ -325,11 +326,7 @@ def finetune(setting: AttackSetting, images: ImageSet, *, head_only: bool) -> No
     trained: Trained = teacher
 
     def logits(batch_images: Tensor) -> Tensor:
-        if not head_only:
-            return teacher(batch_images).float()
-        with torch.no_grad():
-            out = teacher.features(batch_images)
-        return teacher.classify(out.groups[-1], out.taps[-1]).float()
+        return head_logits(teacher, batch_images) if head_only else teacher(batch_images).float()
 
     if head_only:
         trained = head_parameters(setting)
